@@ -1,0 +1,119 @@
+//! Everything the engine can ask for.
+
+use crate::model::ids::{AskId, RequestId, ServiceName};
+use crate::model::incident::Alert;
+use crate::model::job::{Job, Ladder};
+use crate::model::order::Reply;
+use crate::model::process::{ProcessIdentity, Signal};
+use crate::model::sample::Needs;
+
+/// One thing to do. The shell does it and, where there is an id, answers exactly once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Find the service's main process, prove it, hold it, watch it. Answer: `Identified`.
+    Identify {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+    },
+    /// Let go of a process.
+    Unwatch {
+        /// Whose.
+        service: ServiceName,
+        /// Which.
+        identity: ProcessIdentity,
+    },
+    /// Contradict the event stream: does the held process live, is its claim unchanged? Answer: `Confirmed`.
+    Confirm {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// Which process.
+        identity: ProcessIdentity,
+    },
+    /// Find what a dead main process left behind, hold and watch each. Answer: `Surveyed`.
+    Survey {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// Who died.
+        dead: ProcessIdentity,
+    },
+    /// Read what the conditions need, once. Answer: `Sampled`.
+    Sample {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// Of which process.
+        identity: ProcessIdentity,
+        /// What to read.
+        needs: Needs,
+    },
+    /// Run a job by a shim. Answers: `Launched` for an Instance that was executed, and `Finished`.
+    Run(Box<Job>),
+    /// Send a signal to a held process, after proving it again. Answer: `Signalled`.
+    Signal {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// To which process.
+        identity: ProcessIdentity,
+        /// Which signal.
+        signal: Signal,
+        /// For the log.
+        why: &'static str,
+    },
+    /// Record (or clear) the stop ladder in run_dir before its first signal, so that a new keeper keeps the grace.
+    RecordLadder {
+        /// Whose.
+        service: ServiceName,
+        /// The ladder; `None`: it is over.
+        ladder: Option<Ladder>,
+    },
+    /// Delete the pidfile if it still names this dead process.
+    RemoveStalePidfile {
+        /// Whose.
+        service: ServiceName,
+        /// Who is dead.
+        dead: ProcessIdentity,
+    },
+    /// Store the service's memory (`Engine::memory`).
+    Persist {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Put an alert on disk and from there on its way.
+    Alert(Box<Alert>),
+    /// Say something in the log.
+    Log {
+        /// About which service.
+        service: ServiceName,
+        /// How loud.
+        level: Level,
+        /// One line; foreign text in it is escaped.
+        text: String,
+    },
+    /// Answer an operator, once everything persisted before it is on disk.
+    Answer {
+        /// Which request.
+        request: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
+}
+
+/// How loud a log line is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// As it should be.
+    Info,
+    /// Somebody may want to know.
+    Warning,
+    /// Somebody has to know.
+    Error,
+}

@@ -1,0 +1,122 @@
+//! Everything that can happen to the engine.
+
+use crate::model::ids::{ActionId, AskId, RequestId, ServiceName};
+use crate::model::intent::Who;
+use crate::model::job::Outcome;
+use crate::model::order::Order;
+use crate::model::process::{Exit, Identification, ProcessIdentity, Survivor};
+use crate::model::sample::ProcessSample;
+use crate::model::text::Untrusted;
+
+/// One thing that happened. Every question of the engine ([`crate::engine::effect::Effect`] with an id)
+/// is answered by exactly one input; a late or second answer is counted and dropped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Time passed: something is due.
+    Tick,
+    /// Answers `Identify`. On `One` the keeper already holds and watches the process.
+    Identified {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// What was found.
+        found: Identification,
+    },
+    /// A watched process is gone: its pidfd became readable.
+    Exited {
+        /// Whose.
+        service: ServiceName,
+        /// Which process.
+        identity: ProcessIdentity,
+        /// How, where heeler's own shim was its parent.
+        exit: Option<Exit>,
+    },
+    /// Answers `Survey`.
+    Surveyed {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// Who is left, each watched by the keeper already.
+        survivors: Vec<Survivor>,
+    },
+    /// Answers `Sample`. An error is "cannot be told", with the reason.
+    Sampled {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// What was read.
+        sample: Result<ProcessSample, Untrusted>,
+    },
+    /// Answers `Confirm`: whether the held process lives and its claim is unchanged.
+    Confirmed {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// How it is.
+        how: Confirmation,
+    },
+    /// A `Run` of kind Instance: the program was executed and this is its process, held and watched.
+    Launched {
+        /// Whose.
+        service: ServiceName,
+        /// Which action.
+        action: ActionId,
+        /// Its process.
+        identity: ProcessIdentity,
+    },
+    /// Answers `Run`: the job ended. For an Instance: its program ended, or never began.
+    Finished {
+        /// Whose.
+        service: ServiceName,
+        /// Which action.
+        action: ActionId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Answers `Signal`.
+    Signalled {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// What came of it.
+        result: Delivery,
+    },
+    /// An operator's order, already allowed.
+    Ordered {
+        /// To which service.
+        service: ServiceName,
+        /// The request to answer.
+        request: RequestId,
+        /// What.
+        order: Order,
+        /// By whom.
+        who: Who,
+    },
+}
+
+/// How a held process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Confirmation {
+    /// It lives, and what claimed it still does.
+    Same,
+    /// It lives, but the claim (pidfile) changed: identify again.
+    ClaimChanged,
+    /// It does not live: its exit was missed.
+    Gone,
+}
+
+/// What came of a signal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// It was delivered.
+    Sent,
+    /// The process was gone already: as good.
+    Gone,
+    /// It was not sent: the process could not be proved to be the one meant.
+    Refused(Untrusted),
+}

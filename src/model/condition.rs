@@ -1,0 +1,484 @@
+//! The `if` of a check: a predicate on an observation, and the same text with the values put in.
+//!
+//! ```text
+//! or    := and ("or" and)*          and := unary ("and" unary)*
+//! unary := "not" unary | "(" or ")" | "failed" | "changed" | METRIC OP VALUE
+//! OP    := > >= < <= = !=
+//! ```
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::ops::Range;
+
+use crate::model::metric::{Metric, Reading, Unit, Value};
+use crate::model::observation::{Observation, Outcome, Verdict};
+use crate::model::units;
+
+/// A parsed condition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Condition {
+    expr: Expr,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Expr {
+    Failed,
+    Compare(Metric, Op, Value),
+    Not(Box<Expr>),
+    And(Box<Expr>, Box<Expr>),
+    Or(Box<Expr>, Box<Expr>),
+}
+
+/// How two values are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Op {
+    More,
+    AtLeast,
+    Less,
+    AtMost,
+    Equal,
+    Differs,
+}
+
+/// What is wrong in a condition, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConditionError {
+    /// Bytes of the text.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+impl Condition {
+    /// `failed`: the target misbehaved.
+    pub const FAILED: Self = Self { expr: Expr::Failed };
+
+    /// Parses a condition that may use the metrics `declared` by its check type.
+    ///
+    /// # Errors
+    /// The first mistake with its place; an unknown metric is met with the nearest known one.
+    pub fn parse(text: &str, declared: &[Metric]) -> Result<Self, ConditionError> {
+        let mut parser = Parser { text, tokens: tokenize(text)?, next: 0, declared, depth: 0 };
+        let expr = parser.or()?;
+        match parser.peek() {
+            None => Ok(Self { expr }),
+            Some(token) => Err(ConditionError {
+                span: token.span.clone(),
+                message: format!("{:?} is not expected here", token.text),
+                hint: Some("join conditions with `and` or `or`".to_owned()),
+            }),
+        }
+    }
+
+    /// Judges an observation. A part that cannot be told matters only when the rest does not decide.
+    #[must_use]
+    pub fn judge(&self, seen: &Observation) -> Verdict {
+        match seen.outcome {
+            Outcome::Unknown(_) => Verdict::Unknown,
+            Outcome::Ok | Outcome::Failed(_) => match self.expr.holds(seen) {
+                Some(true) => Verdict::Fail,
+                Some(false) => Verdict::Pass,
+                None => Verdict::Unknown,
+            },
+        }
+    }
+
+    /// The condition with the values seen: `memory (2710 MiB) > 2600 MiB`.
+    #[must_use]
+    pub fn explain(&self, seen: &Observation) -> String {
+        let mut out = String::new();
+        self.expr.write(&mut out, Some(seen));
+        out
+    }
+
+    /// The metrics it uses.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut found = Vec::new();
+        self.expr.visit(&mut |metric, _, _| {
+            if !found.contains(&metric) {
+                found.push(metric);
+            }
+        });
+        found
+    }
+
+    /// The smallest value at which an upper bound of `metric` stops being enough to decide: below it a
+    /// cheap upper bound proves the condition false. None when only the exact value will do.
+    #[must_use]
+    pub fn exact_above(&self, metric: Metric) -> Option<Value> {
+        let (mut lowest, mut exact) = (None, false);
+        self.expr.visit(&mut |name, op, value| {
+            if name == metric {
+                match op {
+                    Op::More | Op::AtLeast => {
+                        lowest = Some(lowest.map_or(value, |low: Value| low.min(value)));
+                    }
+                    Op::Less | Op::AtMost | Op::Equal | Op::Differs => exact = true,
+                }
+            }
+        });
+        if exact { None } else { lowest }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = String::new();
+        self.expr.write(&mut out, None);
+        f.write_str(&out)
+    }
+}
+
+impl Expr {
+    /// Kleene's three-valued logic: `None` is "cannot be told".
+    fn holds(&self, seen: &Observation) -> Option<bool> {
+        match self {
+            Self::Failed => Some(matches!(seen.outcome, Outcome::Failed(_))),
+            Self::Compare(metric, op, value) => op.holds(seen.reading(*metric)?, *value),
+            Self::Not(inner) => inner.holds(seen).map(|holds| !holds),
+            Self::And(left, right) => match (left.holds(seen), right.holds(seen)) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (Some(true), Some(true)) => Some(true),
+                (None, _) | (_, None) => None,
+            },
+            Self::Or(left, right) => match (left.holds(seen), right.holds(seen)) {
+                (Some(true), _) | (_, Some(true)) => Some(true),
+                (Some(false), Some(false)) => Some(false),
+                (None, _) | (_, None) => None,
+            },
+        }
+    }
+
+    fn visit(&self, see: &mut impl FnMut(Metric, Op, Value)) {
+        match self {
+            Self::Failed => {}
+            Self::Compare(metric, op, value) => see(*metric, *op, *value),
+            Self::Not(inner) => inner.visit(see),
+            Self::And(left, right) | Self::Or(left, right) => {
+                left.visit(see);
+                right.visit(see);
+            }
+        }
+    }
+
+    fn write(&self, out: &mut String, seen: Option<&Observation>) {
+        match self {
+            Self::Failed => match seen.map(|seen| &seen.outcome) {
+                Some(Outcome::Failed(why) | Outcome::Unknown(why)) => {
+                    out.push_str(&format!("failed ({why})"));
+                }
+                Some(Outcome::Ok) | None => out.push_str("failed"),
+            },
+            Self::Compare(metric, op, value) => {
+                out.push_str(metric.name());
+                if let Some(seen) = seen {
+                    match seen.reading(*metric) {
+                        Some(reading) => out.push_str(&format!(" ({reading})")),
+                        None => out.push_str(" (no value yet)"),
+                    }
+                }
+                out.push_str(&format!(" {} {value}", op.symbol()));
+            }
+            Self::Not(inner) => {
+                out.push_str("not ");
+                inner.write_grouped(out, seen);
+            }
+            Self::And(left, right) => {
+                left.write_grouped(out, seen);
+                out.push_str(" and ");
+                right.write_grouped(out, seen);
+            }
+            Self::Or(left, right) => {
+                left.write(out, seen);
+                out.push_str(" or ");
+                right.write(out, seen);
+            }
+        }
+    }
+
+    fn write_grouped(&self, out: &mut String, seen: Option<&Observation>) {
+        let group = matches!(self, Self::Or(..));
+        if group {
+            out.push('(');
+        }
+        self.write(out, seen);
+        if group {
+            out.push(')');
+        }
+    }
+}
+
+impl Op {
+    const ALL: [(&'static str, Self); 7] = [
+        (">=", Self::AtLeast),
+        ("<=", Self::AtMost),
+        ("!=", Self::Differs),
+        ("==", Self::Equal),
+        (">", Self::More),
+        ("<", Self::Less),
+        ("=", Self::Equal),
+    ];
+
+    fn symbol(self) -> &'static str {
+        match self {
+            Self::More => ">",
+            Self::AtLeast => ">=",
+            Self::Less => "<",
+            Self::AtMost => "<=",
+            Self::Equal => "=",
+            Self::Differs => "!=",
+        }
+    }
+
+    fn holds(self, reading: Reading, limit: Value) -> Option<bool> {
+        let ordering = reading.value().cmp(&limit);
+        let exact = matches!(reading, Reading::Exact(_));
+        let below = ordering == Ordering::Less;
+        match self {
+            // An upper bound proves "not more" and nothing else.
+            Self::More if ordering != Ordering::Greater => Some(false),
+            Self::AtLeast if below => Some(false),
+            Self::Less if below => Some(true),
+            Self::AtMost if ordering != Ordering::Greater => Some(true),
+            Self::More | Self::AtLeast if exact => Some(true),
+            Self::Less | Self::AtMost if exact => Some(false),
+            Self::Equal if exact => Some(ordering == Ordering::Equal),
+            Self::Differs if exact => Some(ordering != Ordering::Equal),
+            Self::More | Self::AtLeast | Self::Less | Self::AtMost | Self::Equal | Self::Differs => None,
+        }
+    }
+}
+
+struct Token<'a> {
+    text: &'a str,
+    span: Range<usize>,
+}
+
+fn tokenize(text: &str) -> Result<Vec<Token<'_>>, ConditionError> {
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while let Some(c) = text[at..].chars().next() {
+        let rest = &text[at..];
+        let len = if c.is_whitespace() {
+            at += c.len_utf8();
+            continue;
+        } else if let Some((symbol, _)) = Op::ALL.iter().find(|(symbol, _)| rest.starts_with(symbol)) {
+            symbol.len()
+        } else if matches!(c, '(' | ')') {
+            1
+        } else {
+            let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '%' | '-');
+            let len = rest.find(|c| !word(c)).unwrap_or(rest.len());
+            if len == 0 {
+                return Err(ConditionError {
+                    span: at..at + c.len_utf8(),
+                    message: format!("{c:?} has no meaning in a condition"),
+                    hint: Some(EXAMPLE.to_owned()),
+                });
+            }
+            len
+        };
+        tokens.push(Token { text: &rest[..len], span: at..at + len });
+        at += len;
+    }
+    Ok(tokens)
+}
+
+const EXAMPLE: &str = "a condition reads like `memory > 650MiB and age > 6h`";
+const DEPTH_MAX: u32 = 32;
+
+struct Parser<'a> {
+    text: &'a str,
+    tokens: Vec<Token<'a>>,
+    next: usize,
+    declared: &'a [Metric],
+    depth: u32,
+}
+
+impl<'a> Parser<'a> {
+    fn peek(&self) -> Option<&Token<'a>> {
+        self.tokens.get(self.next)
+    }
+
+    fn take(&mut self, expected: &str) -> Result<(&'a str, Range<usize>), ConditionError> {
+        let Some(token) = self.tokens.get(self.next) else {
+            let end = self.text.len();
+            return Err(ConditionError {
+                span: end.saturating_sub(1)..end,
+                message: format!("the condition ends where {expected} is expected"),
+                hint: Some(EXAMPLE.to_owned()),
+            });
+        };
+        self.next += 1;
+        Ok((token.text, token.span.clone()))
+    }
+
+    fn accept(&mut self, word: &str) -> bool {
+        let found = self.peek().is_some_and(|token| token.text == word);
+        self.next += usize::from(found);
+        found
+    }
+
+    fn or(&mut self) -> Result<Expr, ConditionError> {
+        let mut left = self.and()?;
+        while self.accept("or") {
+            left = Expr::Or(Box::new(left), Box::new(self.and()?));
+        }
+        Ok(left)
+    }
+
+    fn and(&mut self) -> Result<Expr, ConditionError> {
+        let mut left = self.unary()?;
+        while self.accept("and") {
+            left = Expr::And(Box::new(left), Box::new(self.unary()?));
+        }
+        Ok(left)
+    }
+
+    fn unary(&mut self) -> Result<Expr, ConditionError> {
+        let (word, span) = self.take("a metric")?;
+        self.depth += 1;
+        let expr = match word {
+            _ if self.depth > DEPTH_MAX => Err(ConditionError {
+                span,
+                message: "the condition is nested too deeply".to_owned(),
+                hint: None,
+            }),
+            "not" => Ok(Expr::Not(Box::new(self.unary()?))),
+            "failed" => Ok(Expr::Failed),
+            "(" => {
+                let inner = self.or()?;
+                if self.accept(")") {
+                    Ok(inner)
+                } else {
+                    Err(ConditionError { span, message: "this ( is never closed".to_owned(), hint: None })
+                }
+            }
+            _ => self.comparison(word, span),
+        };
+        self.depth -= 1;
+        expr
+    }
+
+    fn comparison(&mut self, word: &str, span: Range<usize>) -> Result<Expr, ConditionError> {
+        let metric = self.declared.iter().copied().find(|metric| metric.name() == word);
+        let Some(metric) = metric else {
+            let names: Vec<_> = self.declared.iter().map(|metric| metric.name()).collect();
+            return Err(ConditionError {
+                span,
+                message: format!("{word:?} is not a metric of this check"),
+                hint: Some(format!("known are: failed, {}", names.join(", "))),
+            });
+        };
+        let (symbol, at) = self.take("a comparison such as >")?;
+        let Some((_, op)) = Op::ALL.iter().find(|(text, _)| *text == symbol) else {
+            return Err(ConditionError {
+                span: at,
+                message: format!("{symbol:?} is not a comparison"),
+                hint: Some("comparisons are > >= < <= = !=".to_owned()),
+            });
+        };
+        let (text, mut at) = self.take("a value")?;
+        let mut text = text.to_owned();
+        // `1.5 GB` is two words and one value.
+        if let Some(unit) = self.peek().filter(|token| token.text.starts_with(|c: char| c.is_ascii_uppercase()))
+            && text.ends_with(|c: char| c.is_ascii_digit())
+        {
+            text.push_str(unit.text);
+            at.end = unit.span.end;
+            self.next += 1;
+        }
+        let value = parse_value(&text, metric.unit()).map_err(|message| ConditionError {
+            span: at,
+            message: format!("{text:?} is not a value of `{}`: {message}", metric.name()),
+            hint: Some(format!("for example: {} {} {}", metric.name(), op.symbol(), metric.unit().example())),
+        })?;
+        Ok(Expr::Compare(metric, *op, value))
+    }
+}
+
+fn parse_value(text: &str, unit: Unit) -> Result<Value, String> {
+    let spell = |error: units::UnitError| error.0;
+    match unit {
+        Unit::Bytes => units::parse_size(text).map(Value::Bytes).map_err(spell),
+        Unit::Rate => units::parse_size(text).map(Value::Rate).map_err(spell),
+        Unit::Percent => units::parse_percent(text).map(Value::Percent).map_err(spell),
+        Unit::Duration => units::parse_duration(text).map(Value::Duration).map_err(spell),
+        Unit::Count => text.parse().map(Value::Count).map_err(|_| "a whole number is expected".to_owned()),
+        Unit::Letter => {
+            let mut chars = text.chars();
+            match (chars.next(), chars.next()) {
+                (Some(letter), None) if "RSDTtZXIWP".contains(letter) => Ok(Value::Letter(letter)),
+                _ => Err("a state is one letter: R S D T Z I".to_owned()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const DECLARED: [Metric; 4] = [Metric::Memory, Metric::Age, Metric::Threads, Metric::State];
+
+    fn seen(outcome: Outcome, metrics: &[(Metric, Reading)]) -> Observation {
+        Observation { outcome, metrics: metrics.to_vec(), took: Duration::ZERO }
+    }
+
+    fn check(text: &str, metrics: &[(Metric, Reading)], verdict: Verdict, explained: &str) {
+        let condition = Condition::parse(text, &DECLARED).expect("parses");
+        let seen = seen(Outcome::Ok, metrics);
+        assert_eq!((condition.judge(&seen), condition.explain(&seen).as_str()), (verdict, explained));
+    }
+
+    const fn mib(n: u64) -> Value {
+        Value::Bytes(n << 20)
+    }
+
+    #[test]
+    fn it_judges_and_comes_back_with_values() {
+        let big = [(Metric::Memory, Reading::Exact(mib(2710)))];
+        check("memory > 2600MiB", &big, Verdict::Fail, "memory (2710 MiB) > 2600 MiB");
+        check("memory > 2600MiB and age > 6h", &big, Verdict::Unknown, "memory (2710 MiB) > 2600 MiB and age (no value yet) > 6h");
+        check("memory > 3GiB and age > 6h", &big, Verdict::Pass, "memory (2710 MiB) > 3072 MiB and age (no value yet) > 6h");
+        check("not (memory > 3 GiB or threads > 5)", &big, Verdict::Unknown, "not (memory (2710 MiB) > 3072 MiB or threads (no value yet) > 5)");
+        check("state = D", &[(Metric::State, Reading::Exact(Value::Letter('D')))], Verdict::Fail, "state (D) = D");
+    }
+
+    #[test]
+    fn an_upper_bound_proves_only_what_it_proves() {
+        let bound = [(Metric::Memory, Reading::AtMost(mib(100)))];
+        check("memory > 200MiB", &bound, Verdict::Pass, "memory (at most 100 MiB) > 200 MiB");
+        check("memory > 50MiB", &bound, Verdict::Unknown, "memory (at most 100 MiB) > 50 MiB");
+        check("memory < 50MiB", &bound, Verdict::Unknown, "memory (at most 100 MiB) < 50 MiB");
+        let above = |text| Condition::parse(text, &DECLARED).expect("parses").exact_above(Metric::Memory);
+        assert_eq!(above("memory > 9MiB or memory > 5MiB"), Some(mib(5)));
+        assert_eq!(above("memory > 9MiB or memory < 5MiB"), None);
+        assert_eq!(above("age > 1h"), None);
+    }
+
+    #[test]
+    fn an_unknown_observation_never_fails() {
+        let condition = Condition::parse("failed", &DECLARED).expect("parses");
+        assert_eq!(condition.judge(&seen(Outcome::Unknown("no permission".into()), &[])), Verdict::Unknown);
+        assert_eq!(condition.judge(&seen(Outcome::Failed("refused".into()), &[])), Verdict::Fail);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let error = |text: &str| Condition::parse(text, &DECLARED).expect_err("is wrong");
+        assert_eq!(error("memry > 5MiB").span, 0..5);
+        assert_eq!(error("memory > 5").span, 9..10);
+        assert_eq!(error("memory 5MiB").span, 7..11);
+        assert_eq!(error("memory > 5MiB age > 5h").span, 14..17);
+        assert!(error("memory >").message.contains("ends where a value"));
+        assert!(error("(memory > 5MiB").message.contains("never closed"));
+        assert!(error(&"(".repeat(10_000)).message.contains("too deeply"));
+        assert!(error("memory ; 5").message.contains("no meaning"));
+    }
+}

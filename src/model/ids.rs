@@ -1,0 +1,129 @@
+//! Names and numbers that identify things.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::limits;
+
+/// The name of a service: the stem of its file in conf.d, `[A-Za-z0-9_.@-]{1,64}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName(Arc<str>);
+
+impl ServiceName {
+    /// Parses a name. Reserved words (what the command line means by them would be unclear) are refused.
+    ///
+    /// # Errors
+    /// Says which rule the text broke.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() || text.len() > limits::NAME_BYTES_MAX {
+            return Err(NameError::Length);
+        }
+        let bad = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | '-'));
+        if let Some(c) = text.chars().find(bad) {
+            return Err(NameError::Character(c));
+        }
+        if text.starts_with(['.', '-']) || RESERVED.contains(&text) {
+            return Err(NameError::Reserved);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A number that only the name decides, the same on every machine and for ever (FNV-1a):
+    /// what spreads services over their interval, in place of randomness.
+    #[must_use]
+    pub fn spread(&self) -> u64 {
+        self.0.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
+const RESERVED: [&str; 3] = ["all", "heeler", ".."];
+
+/// Why a text is not a service name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameError {
+    /// Empty, or longer than 64 bytes.
+    Length,
+    /// A character outside `[A-Za-z0-9_.@-]`.
+    Character(char),
+    /// Begins with a dot or a dash, or is a word of the command line.
+    Reserved,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length => write!(f, "a service name has 1 to {} characters", limits::NAME_BYTES_MAX),
+            Self::Character(c) => {
+                write!(f, "a service name has only letters, digits and _ . @ - (found {c:?})")
+            }
+            Self::Reserved => write!(f, "this name is reserved, or begins with a dot or a dash"),
+        }
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:x}", self.0)
+            }
+        }
+    };
+}
+
+number! {
+    /// One action of the engine. Never used twice on a machine: a keeper numbers from the wall clock
+    /// of its start, so that records of an earlier keeper cannot be taken for its own.
+    ActionId
+}
+number! {
+    /// One question of the engine (`Identify`, `Survey`, `Sample`, `Signal`), answered exactly once.
+    AskId
+}
+number! {
+    /// One request of an operator.
+    RequestId
+}
+
+/// The place of a check in its service's file, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CheckIndex(pub u16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_or_refused_with_the_reason() {
+        for good in ["shop", "web@1", "a.b-c_d", &"x".repeat(64)] {
+            assert!(ServiceName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a/b", "..", "a\nb", "a\"b", "all", "heeler", "-x", ".x", "ѕhop", &"x".repeat(65)] {
+            assert!(ServiceName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

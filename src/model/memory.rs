@@ -1,0 +1,38 @@
+//! What the engine must not forget about a service: what a keeper gets back after `kill -9`.
+
+use crate::model::incident::Incident;
+use crate::model::intent::Intent;
+use crate::model::process::ProcessIdentity;
+use crate::model::time::Mono;
+
+/// The memory of one service. Given to the store on every change, given back at the next start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// The wish in force.
+    pub intent: Intent,
+    /// Incidents opened so far.
+    pub incidents_opened: u32,
+    /// The open incidents.
+    pub open: Vec<Incident>,
+    /// The last closed incident.
+    pub last: Option<Incident>,
+    /// What means something only within one boot.
+    pub boot: BootMemory,
+}
+
+/// The part of a memory that dies with the boot.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BootMemory {
+    /// The last main process.
+    pub main: Option<ProcessIdentity>,
+    /// When heeler itself started it, oldest first: what the start limit counts.
+    pub starts: Vec<Mono>,
+    /// How often back-off was used since the last healthy window.
+    pub backoffs: u32,
+    /// Since when it has been healthy without a break.
+    pub healthy_since: Option<Mono>,
+    /// Until when a back-off lasts.
+    pub backoff_until: Option<Mono>,
+    /// A restart was asked for and its old process is not gone yet.
+    pub restarting: Option<ProcessIdentity>,
+}

@@ -1,0 +1,56 @@
+//! What an operator may ask, and the answer.
+
+use crate::model::service::Right;
+
+/// A command to one service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "each is the command of its name")]
+pub enum Order {
+    Start,
+    Stop,
+    Restart,
+    Monitor,
+    Unmonitor,
+}
+
+impl Order {
+    /// Every order.
+    pub const ALL: [Self; 5] =
+        [Self::Start, Self::Stop, Self::Restart, Self::Monitor, Self::Unmonitor];
+
+    /// The right it needs.
+    #[must_use]
+    pub fn right(self) -> Right {
+        match self {
+            Self::Start => Right::Start,
+            Self::Stop => Right::Stop,
+            Self::Restart => Right::Restart,
+            Self::Monitor => Right::Monitor,
+            Self::Unmonitor => Right::Unmonitor,
+        }
+    }
+
+    /// The word on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.right().name()
+    }
+}
+
+/// The answer to an order: once, when it is known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// Whether what was asked is so.
+    pub result: ReplyResult,
+    /// One sentence: what was done, how it ended, what to look at.
+    pub text: String,
+}
+
+/// Whether what was asked is so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplyResult {
+    /// It is.
+    Done,
+    /// It is not.
+    Failed,
+}

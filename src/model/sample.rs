@@ -1,0 +1,97 @@
+//! What was read of a process, once, for all checks of its service.
+
+use crate::model::process::ProcessIdentity;
+use crate::model::time::Mono;
+
+/// Which raw facts a service's conditions need. Nothing else is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Needs {
+    /// Resident pages and, when they exceed this many bytes, PSS. `Some(0)` reads PSS always.
+    pub pss_above_bytes: Option<u64>,
+    /// Resident pages.
+    pub rss: bool,
+    /// USS.
+    pub private: bool,
+    /// CPU time, state, threads: one read of /proc/PID/stat.
+    pub stat: bool,
+    /// Open descriptors.
+    pub fds: bool,
+    /// Storage bytes read and written.
+    pub io: bool,
+    /// The number of direct children.
+    pub children: bool,
+    /// CPU time of all descendants.
+    pub tree_cpu: bool,
+    /// PSS of all descendants.
+    pub tree_pss: bool,
+}
+
+impl Needs {
+    /// Whether nothing is needed: a service that only asks to be alive is never read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let lower = match (self.pss_above_bytes, other.pss_above_bytes) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        Self {
+            pss_above_bytes: lower,
+            rss: self.rss || other.rss,
+            private: self.private || other.private,
+            stat: self.stat || other.stat,
+            fds: self.fds || other.fds,
+            io: self.io || other.io,
+            children: self.children || other.children,
+            tree_cpu: self.tree_cpu || other.tree_cpu,
+            tree_pss: self.tree_pss || other.tree_pss,
+        }
+    }
+
+    /// Whether a read may block for ever (`smaps_rollup` and `io` take locks of the target), so that
+    /// it has to be done off the loop.
+    #[must_use]
+    pub fn may_block(&self) -> bool {
+        self.pss_above_bytes.is_some() || self.private || self.io || self.tree_pss
+    }
+}
+
+/// What was read of one main process at one moment. `None`: not needed, or not readable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProcessSample {
+    /// Of which process.
+    pub identity: ProcessIdentity,
+    /// When.
+    pub at: Mono,
+    /// How long it has lived, in milliseconds (boot time, so a suspend counts).
+    pub age_ms: u64,
+    /// User and system time, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// The same with all descendants.
+    pub tree_cpu_ms: Option<u64>,
+    /// The state letter.
+    pub state: Option<char>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// Resident bytes.
+    pub rss_bytes: Option<u64>,
+    /// Proportional set size in bytes; absent when the resident size was too small to matter.
+    pub pss_bytes: Option<u64>,
+    /// Unshared bytes.
+    pub private_bytes: Option<u64>,
+    /// PSS with all descendants.
+    pub tree_pss_bytes: Option<u64>,
+    /// Open descriptors.
+    pub fds: Option<u64>,
+    /// Direct children.
+    pub children: Option<u64>,
+    /// Bytes read from storage since it began.
+    pub read_bytes: Option<u64>,
+    /// Bytes written to storage since it began.
+    pub written_bytes: Option<u64>,
+}

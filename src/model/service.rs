@@ -1,0 +1,202 @@
+//! A service definition: one file of conf.d, with every default filled in.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::check::Check;
+use crate::model::ids::ServiceName;
+use crate::model::process::Signal;
+
+/// One service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Whose it is: commands run as this user and the process must belong to it. `None`: the user
+    /// heeler itself runs as.
+    pub user: Option<Box<str>>,
+    /// Another group than the user's primary one.
+    pub group: Option<Box<str>>,
+    /// How its main process is known.
+    pub life: Life,
+    /// How it is started, where a command does it (never with [`Life::Run`]).
+    pub start: Option<Command>,
+    /// How it is stopped; the signal ladder where absent.
+    pub stop: Option<Command>,
+    /// How it is restarted in one go; stop and start where absent.
+    pub restart: Option<Command>,
+    /// The first signal of the ladder.
+    pub stop_signal: Signal,
+    /// Added to the environment of its commands.
+    pub env: Vec<(Box<str>, Box<str>)>,
+    /// A file of `NAME=value` lines, opened as the user.
+    pub env_file: Option<PathBuf>,
+    /// Where its commands run; the user's home where absent.
+    pub cwd: Option<PathBuf>,
+    /// How often it is looked at; an exit is noticed at once whatever this says.
+    pub every: Duration,
+    /// Who is told.
+    pub alert: Vec<Box<str>>,
+    /// Who else may command it.
+    pub allow: Vec<Grant>,
+    /// Whether actions are done or only reported.
+    pub mode: Mode,
+    /// How long a start may take until the process is there.
+    pub start_timeout: Duration,
+    /// How long a stop may take until KILL.
+    pub stop_timeout: Duration,
+    /// After a new main process: checks run, actions are held.
+    pub start_period: Duration,
+    /// After an orderly exit: how long a successor is waited for.
+    pub exit_delay: Duration,
+    /// How many automatic starts are normal.
+    pub start_limit: StartLimit,
+    /// What follows when they are used up.
+    pub backoff: Backoff,
+    /// How often an open incident is told again.
+    pub remind: Duration,
+    /// Its checks, in the order of the file.
+    pub checks: Vec<Check>,
+}
+
+impl Service {
+    /// Whether heeler knows how to start it.
+    #[must_use]
+    pub fn startable(&self) -> bool {
+        self.start.is_some() || matches!(self.life, Life::Run(_))
+    }
+}
+
+/// How the main process of a service is known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// The pid in this file.
+    Pidfile(PathBuf),
+    /// The topmost process of the service's user whose title matches this regular expression.
+    Match(Box<str>),
+    /// A foreground program kept by a shim that outlives heeler.
+    Run(Command),
+}
+
+/// A command, as argv. There is no shell in it unless it was asked for, and then it is in `argv`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Command {
+    /// The program and its arguments; at least one, none with a NUL.
+    pub argv: Vec<Box<str>>,
+    /// Its own deadline; the service's `start_timeout` or `stop_timeout` where absent.
+    pub timeout: Option<Duration>,
+    /// Added to the service's `env`.
+    pub env: Vec<(Box<str>, Box<str>)>,
+    /// Its own directory.
+    pub cwd: Option<PathBuf>,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |arg: &str| {
+            !arg.is_empty() && arg.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c))
+        };
+        for (n, arg) in self.argv.iter().enumerate() {
+            let gap = if n == 0 { "" } else { " " };
+            if plain(arg) {
+                write!(f, "{gap}{arg}")?;
+            } else {
+                write!(f, "{gap}'{}'", crate::model::text::escape(arg).replace('\'', "'\\''"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `5 per 10m`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StartLimit {
+    /// Automatic starts and restarts; at least 1.
+    pub starts: u32,
+    /// In any window of this length.
+    pub window: Duration,
+}
+
+impl fmt::Display for StartLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} per {}", self.starts, crate::model::units::show_duration(self.window))
+    }
+}
+
+/// `30s to 30m`: doubles from the first to the second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Backoff {
+    /// The first wait.
+    pub first: Duration,
+    /// The longest.
+    pub last: Duration,
+}
+
+/// What heeler does with its decisions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// It acts.
+    Active,
+    /// Checks run, actions are only reported.
+    Observe,
+}
+
+/// One entry of `allow`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// To whom.
+    pub to: Grantee,
+    /// What.
+    pub rights: Vec<Right>,
+}
+
+/// A user or, written `%name`, a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "each is the thing of its name")]
+pub enum Grantee {
+    User(Box<str>),
+    Group(Box<str>),
+}
+
+/// One thing a person may do with a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "each is the command of its name")]
+pub enum Right {
+    Status,
+    Start,
+    Stop,
+    Restart,
+    Reload,
+    Monitor,
+    Unmonitor,
+}
+
+impl Right {
+    /// Every right; what `"all"` grants.
+    pub const ALL: [Self; 7] = [
+        Self::Status,
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Reload,
+        Self::Monitor,
+        Self::Unmonitor,
+    ];
+    /// What a service's own user may always do.
+    pub const OWNER: [Self; 3] = [Self::Status, Self::Restart, Self::Reload];
+
+    /// The word in `allow`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Reload => "reload",
+            Self::Monitor => "monitor",
+            Self::Unmonitor => "unmonitor",
+        }
+    }
+}

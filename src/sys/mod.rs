@@ -1,0 +1,1 @@
+//! The only unsafe, setuid, kill and fork. Small safe functions over the newtypes of `model`.
