@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod keeper;
+pub mod mail;
 pub mod model;
 pub mod shim;
 pub mod store;
