@@ -66,3 +66,17 @@ const _: () = assert!(PIDFILE_BYTES_MAX < CONFIG_FILE_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < ALERT_BYTES_MAX);
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX < CONTROL_CLIENTS_MAX);
 const _: () = assert!(UNTRUSTED_BYTES_MAX < ALERT_BYTES_MAX);
+
+/// Findings told of one configuration file.
+pub const CONFIG_FINDINGS_MAX: usize = 50;
+/// The shortest `every`.
+pub const EVERY_MIN: Duration = Duration::from_millis(200);
+/// The shortest of all other times that may not be zero.
+pub const SPAN_MIN: Duration = Duration::from_millis(100);
+/// The text of a `match`.
+pub const PATTERN_BYTES_MAX: usize = 4096;
+/// The path of a Unix socket: `sun_path` less its NUL (unix(7)).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+const _: () = assert!(EVERY_MIN.as_millis() >= SCHEDULE_SLOT.as_millis());
+const _: () = assert!(PATTERN_BYTES_MAX < REGEX_BYTES_MAX);
