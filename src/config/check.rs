@@ -15,6 +15,7 @@ use crate::model::condition::Condition;
 use crate::model::ids::CheckIndex;
 use crate::model::limits;
 use crate::model::metric::Metric;
+use crate::model::text::escape;
 use crate::model::tolerance::Tolerance;
 
 /// The checks of a service, and where one of them wants it started.
@@ -72,7 +73,7 @@ fn check(
         Some(at) => kind(doc, at)?,
         None => CheckKind::Process,
     };
-    doc.known_keys(table, &[&KEYS], &[]);
+    doc.known_keys(table, &KEYS, &[], &[]);
     let condition = condition(doc, whole, table, checks::of(kind).metrics());
     let [tolerance, recover] =
         ["for", "recover"].map(|key| get(doc, table, key, tolerance).unwrap_or(Tolerance::ONCE));
@@ -125,7 +126,9 @@ fn condition(doc: &mut Document<'_>, whole: &Value<'_>, table: &DeTable<'_>, dec
             let near = nearest(word, declared.iter().map(|metric| metric.name()));
             let hint = near.filter(|near| *near != word).map(|near| format!("did you mean `{near}`?"));
             let place = doc.within(at.value, &error.span);
-            doc.error(place, shorten(&error.message), hint.or(error.hint).as_deref());
+            // What a value should be is in the hint.
+            let message = error.message.split("; write").next().unwrap_or_default();
+            doc.error(place, escape(message), hint.or(error.hint).as_deref());
             None
         }
     }
@@ -178,7 +181,7 @@ fn actions(doc: &mut Document<'_>, at: Field<'_>, starts: &mut Option<Range<usiz
 
 fn action(doc: &mut Document<'_>, at: Field<'_>) -> Option<Action> {
     if let Some(table) = at.value.get_ref().as_table() {
-        doc.known_keys(table, &[&["exec"]], &[]);
+        doc.known_keys(table, &["exec"], &[], &[]);
         return get(doc, table, "exec", command).map(Action::Exec);
     }
     let text = at.value.get_ref().as_str().unwrap_or_default();

@@ -45,7 +45,7 @@ pub(crate) fn stop(doc: &mut Document<'_>, at: Field<'_>) -> Option<Stop> {
     let signal = at.value.get_ref().as_table().and_then(|table| field(table, "signal").map(|s| (table, s)));
     match signal {
         Some((table, at)) => {
-            doc.known_keys(table, &[&["signal"]], &[]);
+            doc.known_keys(table, &["signal"], &[], &[]);
             self::signal(doc, at).map(Stop::Signal)
         }
         None => command(doc, at).map(Stop::Command),
@@ -180,7 +180,7 @@ fn long(doc: &mut Document<'_>, at: Field<'_>, table: &DeTable<'_>) -> Option<Co
         doc.error(signal.value.span(), message, Some("a signal is for `stop`; a reload comes with a later version"));
         return None;
     }
-    doc.known_keys(table, &[&LONG_KEYS], &[]);
+    doc.known_keys(table, &LONG_KEYS, &[], &[]);
     let shell = get(doc, table, "shell", Document::boolean).unwrap_or(false);
     let login = get(doc, table, "login", Document::boolean).unwrap_or(false);
     let asked = if shell || login { Shell::Asked } else { Shell::Hint };

@@ -41,14 +41,20 @@ impl<'a> Document<'a> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let (found, broken, programs) = (Vec::new(), Vec::new(), Vec::new());
         let mut document = Self { file, text, found, broken, programs };
+        let mut line_end = 0;
         for error in errors {
             let span = error.span().unwrap_or(0..0);
-            let line = Place::of(text, &span).line;
             // One mistake makes the parser stumble on until the end of its line.
-            if !document.broken.contains(&line) {
-                document.error(span, escape(error.message()), None);
-                document.broken.push(line);
+            if span.start < line_end {
+                continue;
             }
+            if document.found.len() > limits::CONFIG_FINDINGS_MAX {
+                break;
+            }
+            line_end = text.get(span.start..).and_then(|rest| rest.find('\n')).map_or(text.len(), |at| span.start + at);
+            let line = Place::of(text, &span).line;
+            document.error(span, escape(error.message()), None);
+            document.broken.push(line);
         }
         (document, table)
     }
@@ -101,23 +107,36 @@ impl<'a> Document<'a> {
         found
     }
 
-    /// Refuses every key that is not in `known`.
-    pub(crate) fn known_keys(&mut self, table: &DeTable<'_>, known: &[&[&str]], refused: &[(&str, &str)]) {
+    /// Refuses every key that is not in `known`, those of `later` versions with what to do instead.
+    pub(crate) fn known_keys(
+        &mut self,
+        table: &DeTable<'_>,
+        known: &[&str],
+        misplaced: &[&str],
+        later: &[(&str, &str)],
+    ) {
         for (key, _) in table {
             let (name, at) = (key.get_ref().as_ref(), key.span());
-            if known.iter().any(|some| some.contains(&name)) {
+            if known.contains(&name) || misplaced.contains(&name) {
                 continue;
             }
-            if let Some((_, hint)) = refused.iter().find(|(word, _)| *word == name) {
+            if let Some((_, hint)) = later.iter().find(|(word, _)| *word == name) {
                 self.error(at, format!("`{name}` is not in this version yet"), Some(hint));
                 continue;
             }
-            let near = nearest(name, known.iter().copied().flatten().copied());
+            let near = nearest(name, known.iter().copied());
             let hint = match near {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known keys: {}", known.concat().join(", ")),
+                None => format!("known keys: {}", known.join(", ")),
             };
             self.error(at, format!("unknown key `{}`", shorten(name)), Some(&hint));
+        }
+    }
+
+    /// Refuses keys that are known, but not here. They are to be left to this by [`Document::known_keys`].
+    pub(crate) fn misplaced(&mut self, table: &DeTable<'_>, keys: &[&str], what: &str, hint: &str) {
+        for at in keys.iter().filter_map(|key| field(table, key)) {
+            self.error(at.value.span(), format!("`{}` {what}", at.key), Some(hint));
         }
     }
 
@@ -225,7 +244,7 @@ impl<'a> Document<'a> {
             DeValue::Array(_) => "a list".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
         };
-        self.error(field.value.span(), format!("`{}` is {what}, not {found}", field.key), hint);
+        self.error(field.value.span(), format!("`{}` has to be {what}, not {found}", field.key), hint);
     }
 
     /// The place in the file of a range within the text of a string value.

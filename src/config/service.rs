@@ -11,6 +11,7 @@ use crate::config::LoadAs;
 use crate::config::check::checks;
 use crate::config::command::{self, Stop, command, env};
 use crate::config::document::{Document, Field, field, get, shorten};
+use crate::config::error::nearest;
 use crate::config::settings::Settings;
 use crate::model::ids::ServiceName;
 use crate::model::limits;
@@ -92,7 +93,7 @@ pub(crate) fn service(
     settings: &Settings,
     who: &LoadAs,
 ) -> Option<Service> {
-    doc.known_keys(table, &[&OWN_KEYS, &COMMON_KEYS], &LATER_KEYS);
+    doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
     let life = life(doc, table, settings);
@@ -203,7 +204,8 @@ const LIVES: [&str; 3] = ["pidfile", "match", "run"];
 /// Which process it is: exactly one of `pidfile`, `match` and `run`.
 fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Option<Life> {
     let said: Vec<_> = LIVES.iter().filter_map(|key| field(table, key)).collect();
-    if said.is_empty() {
+    let misspelt = |name: &str| !OWN_KEYS.contains(&name) && nearest(name, LIVES).is_some();
+    if said.is_empty() && !table.keys().any(|key| misspelt(key.get_ref())) {
         let hint = "say `pidfile`, `match` or `run`; a service of network checks alone comes with a later version";
         doc.missing(None, "nothing says which process this service is", hint);
     }

@@ -89,11 +89,10 @@ impl Settings {
     pub(crate) fn read(doc: &mut Document<'_>, table: &DeTable<'_>, who: &LoadAs) -> Self {
         let mut out = Self::of(who);
         // A key of a service said here would look as if it were a default.
-        for at in OWN_KEYS.iter().chain(&COMMON_KEYS).filter_map(|key| field(table, key)) {
-            let message = format!("`{}` is a key of a service", at.key);
-            doc.error(at.value.span(), message, Some("say it in the service's file, or under [defaults]"));
-        }
-        doc.known_keys(table, &[&KEYS, &OWN_KEYS, &COMMON_KEYS], &LATER);
+        let of_services = [&OWN_KEYS[..], &COMMON_KEYS].concat();
+        let hint = "say it in the service's file, or under [defaults]";
+        doc.misplaced(table, &of_services, "is a key of a service", hint);
+        doc.known_keys(table, &KEYS, &of_services, &LATER);
         if let Some(dir) = get(doc, table, "state_dir", Document::path) {
             if who.uid != Uid(0) && who.xdg_runtime_dir.is_none() {
                 out.run_dir = dir.join("run");
@@ -114,11 +113,8 @@ impl Settings {
         out.hostname = get(doc, table, "hostname", hostname);
         out.mail = get(doc, table, "mail", mail);
         if let Some(defaults) = get(doc, table, "defaults", |doc, at| doc.table(at, "write it as [defaults]")) {
-            for at in OWN_KEYS.iter().filter_map(|key| field(defaults, key)) {
-                let message = format!("`{}` cannot be a default", at.key);
-                doc.error(at.value.span(), message, Some("say it in each service's own file"));
-            }
-            doc.known_keys(defaults, &[&COMMON_KEYS, &OWN_KEYS], &LATER_KEYS);
+            doc.misplaced(defaults, &OWN_KEYS, "cannot be a default", "say it in each service's own file");
+            doc.known_keys(defaults, &COMMON_KEYS, &OWN_KEYS, &LATER_KEYS);
             out.defaults = Defaults::read(doc, defaults, &out.defaults);
         }
         out
@@ -146,7 +142,7 @@ fn hostname(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
 
 fn mail(doc: &mut Document<'_>, at: Field<'_>) -> Option<MailSettings> {
     let table = doc.table(at, "write it as [mail]")?;
-    doc.known_keys(table, &[&["from", "servers"]], &[]);
+    doc.known_keys(table, &["from", "servers"], &[], &[]);
     let from = get(doc, table, "from", address);
     if field(table, "from").is_none() {
         let hint = "for example: from = \"heeler@web1.example.com\"";
@@ -164,11 +160,9 @@ fn mail(doc: &mut Document<'_>, at: Field<'_>) -> Option<MailSettings> {
 
 fn server(doc: &mut Document<'_>, at: Field<'_>, hint: &str) -> Option<MailServer> {
     let table = doc.table(at, hint)?;
-    let password = [("password", "put it in a file that only root can read: password_file = \"...\"")];
-    if let Some(at) = field(table, password[0].0) {
-        doc.error(at.value.span(), "a password does not belong into this file", Some(password[0].1));
-    }
-    doc.known_keys(table, &[&SERVER_KEYS, &["password"]], &[]);
+    let hidden = "put it in a file that only root can read: password_file = \"...\"";
+    doc.misplaced(table, &["password"], "does not belong into this file", hidden);
+    doc.known_keys(table, &SERVER_KEYS, &["password"], &[]);
     let host = get(doc, table, "host", hostname_or_ip);
     if field(table, "host").is_none() {
         doc.missing(Some(at.value.span()), "this server has no `host`", hint);

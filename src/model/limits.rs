@@ -75,6 +75,8 @@ pub const EVERY_MIN: Duration = Duration::from_millis(200);
 pub const SPAN_MIN: Duration = Duration::from_millis(100);
 /// The text of a `match`.
 pub const PATTERN_BYTES_MAX: usize = 4096;
+/// The text of an `if`.
+pub const CONDITION_BYTES_MAX: usize = 2048;
 /// The path of a Unix socket: `sun_path` less its NUL (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 

@@ -62,3 +62,35 @@ fn thousands_of_mutations_never_panic() {
         outcome(stem, &text.iter().collect::<String>());
     }
 }
+
+/// Files as long as they may be, made to be slow or to go deep.
+#[test]
+fn hostile_files_of_full_size_end_soon() {
+    const BYTES: usize = 1 << 20;
+    let fill = |unit: &str| unit.repeat(BYTES / unit.len());
+    let hostile = [
+        fill("=\n"),
+        fill("= "),
+        fill("["),
+        fill("a."),
+        fill("{a="),
+        format!("a{} = 1", fill(".a")),
+        format!("[a{}]", fill(".a")),
+        format!("a = {}", fill("[")),
+        format!("a = {}", fill("{a=")),
+        fill("[[check]]\n"),
+        fill("[[check]]\nif = \"age > 1h\"\n"),
+        fill("\"\"\""),
+        format!("env = {{ {} }}", (0..90_000).map(|n| format!("\"{n}\"=1,")).collect::<String>()),
+        (0..90_000).map(|n| format!("a{n} = 1\n")).collect(),
+        format!("run = \"{}\"", fill("a ")),
+        format!("run = '''{}'''", fill("\\")),
+        format!("alert = [{}]", fill("1,")),
+    ];
+    for text in hostile {
+        let start = std::time::Instant::now();
+        outcome("hostile", &text);
+        // Debug and six at once: what must not be is quadratic, which would be hours.
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?} {:?}", &text[..40], start.elapsed());
+    }
+}
