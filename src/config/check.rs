@@ -25,36 +25,86 @@ pub(crate) struct Checks {
     pub(crate) starts: Option<Range<usize>>,
 }
 
-const KEYS: [&str; 9] = ["type", "name", "if", "for", "recover", "then", "else", "every", "repeat"];
+const KEYS: [&str; 9] = [
+    "type", "name", "if", "for", "recover", "then", "else", "every", "repeat",
+];
 const LATER_TYPES: [&str; 17] = [
-    "http", "port", "tcp", "unix", "icmp", "ping", "dns", "worker", "puma", "file", "directory", "filesystem",
-    "program", "content", "certificate", "system", "network",
+    "http",
+    "port",
+    "tcp",
+    "unix",
+    "icmp",
+    "ping",
+    "dns",
+    "worker",
+    "puma",
+    "file",
+    "directory",
+    "filesystem",
+    "program",
+    "content",
+    "certificate",
+    "system",
+    "network",
 ];
 const ACTIONS: [&str; 5] = ["alert", "start", "stop", "restart", "unmonitor"];
 const LATER_ACTIONS: [(&str, &str); 3] = [
-    ("reload", "use \"restart\", or { exec = \"...\" } with the service's own reload command"),
-    ("recycle worker", "worker checks come with a later version; \"alert\" tells of them"),
-    ("kill worker", "worker checks come with a later version; \"alert\" tells of them"),
+    (
+        "reload",
+        "use \"restart\", or { exec = \"...\" } with the service's own reload command",
+    ),
+    (
+        "recycle worker",
+        "worker checks come with a later version; \"alert\" tells of them",
+    ),
+    (
+        "kill worker",
+        "worker checks come with a later version; \"alert\" tells of them",
+    ),
 ];
 const LABEL_BYTES_MAX: usize = 64;
 
 /// Reads the value of `check`. `every` is the service's.
 pub(crate) fn checks(doc: &mut Document<'_>, at: Field<'_>, every: Duration) -> Checks {
-    let mut out = Checks { checks: Vec::new(), starts: None };
+    let mut out = Checks {
+        checks: Vec::new(),
+        starts: None,
+    };
     let hint = "each check is a table of its own, headed [[check]]";
     for (index, item) in (0..).zip(doc.list(at, hint).unwrap_or_default()) {
         if usize::from(index) >= limits::CHECKS_PER_SERVICE_MAX {
-            let message = format!("more than {} checks in one service", limits::CHECKS_PER_SERVICE_MAX);
-            doc.error(item.value.span(), message, Some("split it into two services"));
+            let message = format!(
+                "more than {} checks in one service",
+                limits::CHECKS_PER_SERVICE_MAX
+            );
+            doc.error(
+                item.value.span(),
+                message,
+                Some("split it into two services"),
+            );
             break;
         }
-        let Some(table) = doc.table(item, hint) else { continue };
-        let Some(check) = check(doc, item.value, table, CheckIndex(index), every, &mut out.starts) else {
+        let Some(table) = doc.table(item, hint) else {
             continue;
         };
-        let named = field(table, "name").filter(|_| out.checks.iter().any(|other| other.label == check.label));
+        let Some(check) = check(
+            doc,
+            item.value,
+            table,
+            CheckIndex(index),
+            every,
+            &mut out.starts,
+        ) else {
+            continue;
+        };
+        let named = field(table, "name")
+            .filter(|_| out.checks.iter().any(|other| other.label == check.label));
         if let Some(name) = named {
-            doc.error(name.value.span(), format!("another check is named `{}` already", check.label), None);
+            doc.error(
+                name.value.span(),
+                format!("another check is named `{}` already", check.label),
+                None,
+            );
         }
         out.checks.push(check);
     }
@@ -77,20 +127,41 @@ fn check(
     let condition = condition(doc, whole, table, checks::of(kind).metrics());
     let [tolerance, recover] =
         ["for", "recover"].map(|key| get(doc, table, key, tolerance).unwrap_or(Tolerance::ONCE));
-    let then = get(doc, table, "then", |doc, at| actions(doc, at, starts)).unwrap_or_else(|| vec![Action::Alert]);
-    let on_recovery = get(doc, table, "else", |doc, at| actions(doc, at, starts)).unwrap_or_default();
-    let every = get(doc, table, "every", |doc, at| doc.duration(at, limits::EVERY_MIN)).unwrap_or(every);
-    let repeat = get(doc, table, "repeat", |doc, at| doc.duration(at, limits::SPAN_MIN));
+    let then = get(doc, table, "then", |doc, at| actions(doc, at, starts))
+        .unwrap_or_else(|| vec![Action::Alert]);
+    let on_recovery =
+        get(doc, table, "else", |doc, at| actions(doc, at, starts)).unwrap_or_default();
+    let every = get(doc, table, "every", |doc, at| {
+        doc.duration(at, limits::EVERY_MIN)
+    })
+    .unwrap_or(every);
+    let repeat = get(doc, table, "repeat", |doc, at| {
+        doc.duration(at, limits::SPAN_MIN)
+    });
     if let Some(at) = field(table, "repeat")
-        && !then.iter().any(|action| matches!(action, Action::Alert | Action::Exec(_)))
+        && !then
+            .iter()
+            .any(|action| matches!(action, Action::Alert | Action::Exec(_)))
     {
-        let hint = "`repeat` is for alert and exec; start and restart repeat by themselves while it fires";
+        let hint =
+            "`repeat` is for alert and exec; start and restart repeat by themselves while it fires";
         doc.warn(at.value.span(), "there is nothing to repeat", Some(hint));
     }
     let name = get(doc, table, "name", label);
     let condition = condition?;
     let label = name.unwrap_or_else(|| format!("{}: {condition}", kind.name()).into());
-    Some(Check { index, label, kind, condition, tolerance, recover, then, on_recovery, every, repeat })
+    Some(Check {
+        index,
+        label,
+        kind,
+        condition,
+        tolerance,
+        recover,
+        then,
+        on_recovery,
+        every,
+        repeat,
+    })
 }
 
 fn kind(doc: &mut Document<'_>, at: Field<'_>) -> Option<CheckKind> {
@@ -105,11 +176,18 @@ fn kind(doc: &mut Document<'_>, at: Field<'_>) -> Option<CheckKind> {
     CheckKind::ALL.into_iter().find(|kind| kind.name() == word)
 }
 
-fn condition(doc: &mut Document<'_>, whole: &Value<'_>, table: &DeTable<'_>, declared: &[Metric]) -> Option<Condition> {
+fn condition(
+    doc: &mut Document<'_>,
+    whole: &Value<'_>,
+    table: &DeTable<'_>,
+    declared: &[Metric],
+) -> Option<Condition> {
     const EXAMPLE: &str = "memory > 650MiB";
     let Some(at) = field(table, "if") else {
         let message = "this check does not say `if`";
-        let hint = format!("for example: if = {EXAMPLE:?}; that the process is alive is watched without a check");
+        let hint = format!(
+            "for example: if = {EXAMPLE:?}; that the process is alive is watched without a check"
+        );
         doc.missing(Some(whole.span()), message, &hint);
         return None;
     };
@@ -117,14 +195,20 @@ fn condition(doc: &mut Document<'_>, whole: &Value<'_>, table: &DeTable<'_>, dec
     match Condition::parse(text, declared) {
         Ok(condition) if condition.metrics().is_empty() => {
             let message = "this condition looks at nothing of the process";
-            doc.error(at.value.span(), message, Some(&format!("for example: if = {EXAMPLE:?}")));
+            doc.error(
+                at.value.span(),
+                message,
+                Some(&format!("for example: if = {EXAMPLE:?}")),
+            );
             None
         }
         Ok(condition) => Some(condition),
         Err(error) => {
             let word = text.get(error.span.clone()).unwrap_or_default();
             let near = nearest(word, declared.iter().map(|metric| metric.name()));
-            let hint = near.filter(|near| *near != word).map(|near| format!("did you mean `{near}`?"));
+            let hint = near
+                .filter(|near| *near != word)
+                .map(|near| format!("did you mean `{near}`?"));
             let place = doc.within(at.value, &error.span);
             // What a value should be is in the hint.
             let message = error.message.split("; write").next().unwrap_or_default();
@@ -139,7 +223,11 @@ fn tolerance(doc: &mut Document<'_>, at: Field<'_>) -> Option<Tolerance> {
     match Tolerance::parse(text) {
         Ok(tolerance) => Some(tolerance),
         Err(message) => {
-            doc.error(at.value.span(), format!("`{}` is not a tolerance", shorten(text)), Some(&message));
+            doc.error(
+                at.value.span(),
+                format!("`{}` is not a tolerance", shorten(text)),
+                Some(&message),
+            );
             None
         }
     }
@@ -156,21 +244,35 @@ fn label(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
 }
 
 /// `then` and `else`: one action or a list.
-fn actions(doc: &mut Document<'_>, at: Field<'_>, starts: &mut Option<Range<usize>>) -> Option<Vec<Action>> {
+fn actions(
+    doc: &mut Document<'_>,
+    at: Field<'_>,
+    starts: &mut Option<Range<usize>>,
+) -> Option<Vec<Action>> {
     let items = match at.value.get_ref() {
         DeValue::Array(_) => doc.list(at, "")?,
         DeValue::String(_) | DeValue::Table(_) => vec![at],
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
-            doc.expected("an action or a list of them", at, Some("for example: then = \"restart\""));
+            doc.expected(
+                "an action or a list of them",
+                at,
+                Some("for example: then = \"restart\""),
+            );
             return None;
         }
     };
     if items.is_empty() {
-        doc.error(at.value.span(), format!("`{}` names no action", at.key), Some("leave it out"));
+        doc.error(
+            at.value.span(),
+            format!("`{}` names no action", at.key),
+            Some("leave it out"),
+        );
     }
     let mut out = Vec::new();
     for item in items {
-        let Some(action) = action(doc, item) else { continue };
+        let Some(action) = action(doc, item) else {
+            continue;
+        };
         if matches!(action, Action::Start | Action::Restart) {
             starts.get_or_insert_with(|| item.value.span());
         }
@@ -191,8 +293,15 @@ fn action(doc: &mut Document<'_>, at: Field<'_>) -> Option<Action> {
         return None;
     }
     if text == "exec" || text.starts_with("exec ") {
-        let hint = format!("for example: {} = {{ exec = \"/usr/bin/program\" }}", at.key);
-        doc.error(at.value.span(), "`exec` needs its command in a table", Some(&hint));
+        let hint = format!(
+            "for example: {} = {{ exec = \"/usr/bin/program\" }}",
+            at.key
+        );
+        doc.error(
+            at.value.span(),
+            "`exec` needs its command in a table",
+            Some(&hint),
+        );
         return None;
     }
     match doc.word(at, "an action", &ACTIONS)?.as_str() {

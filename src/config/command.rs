@@ -42,7 +42,11 @@ pub(crate) fn command(doc: &mut Document<'_>, at: Field<'_>) -> Option<Command> 
 
 /// A `stop`: a command, or `{ signal = "TERM" }`.
 pub(crate) fn stop(doc: &mut Document<'_>, at: Field<'_>) -> Option<Stop> {
-    let signal = at.value.get_ref().as_table().and_then(|table| field(table, "signal").map(|s| (table, s)));
+    let signal = at
+        .value
+        .get_ref()
+        .as_table()
+        .and_then(|table| field(table, "signal").map(|s| (table, s)));
     match signal {
         Some((table, at)) => {
             doc.known_keys(table, &["signal"], &[], &[]);
@@ -55,11 +59,17 @@ pub(crate) fn stop(doc: &mut Document<'_>, at: Field<'_>) -> Option<Stop> {
 /// A signal by its name.
 pub(crate) fn signal(doc: &mut Document<'_>, at: Field<'_>) -> Option<Signal> {
     let stops = |signal: &Signal| *signal != Signal::Cont;
-    let names: Vec<_> = Signal::NAMED.into_iter().filter(stops).map(Signal::name).collect();
+    let names: Vec<_> = Signal::NAMED
+        .into_iter()
+        .filter(stops)
+        .map(Signal::name)
+        .collect();
     let text = at.value.get_ref().as_str().unwrap_or_default();
     match Signal::parse(text).filter(stops) {
         Some(signal) => Some(signal),
-        None => doc.word(at, "a signal that stops something", &names).and_then(|name| Signal::parse(&name)),
+        None => doc
+            .word(at, "a signal that stops something", &names)
+            .and_then(|name| Signal::parse(&name)),
     }
 }
 
@@ -70,9 +80,16 @@ pub(crate) fn env(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(Box<str>
     for (key, value) in table {
         let name = key.get_ref().as_ref();
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if !name.chars().all(word) || name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() {
+        if !name.chars().all(word)
+            || name.starts_with(|c: char| c.is_ascii_digit())
+            || name.is_empty()
+        {
             let message = format!("`{}` is not a name of the environment", shorten(name));
-            doc.error(key.span(), message, Some("names are letters, digits and _, no digit first"));
+            doc.error(
+                key.span(),
+                message,
+                Some("names are letters, digits and _, no digit first"),
+            );
             continue;
         }
         // Unlike other texts this one may be empty.
@@ -91,7 +108,12 @@ pub(crate) fn env(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(Box<str>
 }
 
 fn plain(argv: Vec<Box<str>>) -> Command {
-    Command { argv, timeout: None, env: Vec::new(), cwd: None }
+    Command {
+        argv,
+        timeout: None,
+        env: Vec::new(),
+        cwd: None,
+    }
 }
 
 /// What is done about characters that only a shell would understand.
@@ -110,14 +132,23 @@ fn words(doc: &mut Document<'_>, at: Field<'_>, shell: Shell) -> Option<Vec<Box<
         Shell::Hint => {}
     }
     let Some(words) = shlex::split(text) else {
-        let message = format!("a quote in `{}` is never closed, or it ends in a backslash", at.key);
+        let message = format!(
+            "a quote in `{}` is never closed, or it ends in a backslash",
+            at.key
+        );
         doc.error(at.value.span(), message, None);
         return None;
     };
     if let Some((range, what)) = meant_for_shell(text) {
         let place = doc.within(at.value, &range);
-        let message = format!("{what} means nothing here: `{}` is run without a shell", at.key);
-        let hint = format!("for a shell: {} = {{ run = \"...\", shell = true }}; else quote it", at.key);
+        let message = format!(
+            "{what} means nothing here: `{}` is run without a shell",
+            at.key
+        );
+        let hint = format!(
+            "for a shell: {} = {{ run = \"...\", shell = true }}; else quote it",
+            at.key
+        );
         doc.warn(place, message, Some(&hint));
     }
     Some(words.into_iter().map(Into::into).collect())
@@ -165,7 +196,11 @@ fn list(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Box<str>>> {
     for item in items {
         match item.value.get_ref().as_str() {
             Some(text) if text.contains('\0') => {
-                doc.error(item.value.span(), format!("`{}` has a NUL byte in it", at.key), None);
+                doc.error(
+                    item.value.span(),
+                    format!("`{}` has a NUL byte in it", at.key),
+                    None,
+                );
             }
             Some(text) => argv.push(text.into()),
             None => doc.expected("a list of texts", item, Some("put each argument in quotes")),
@@ -177,22 +212,38 @@ fn list(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Box<str>>> {
 fn long(doc: &mut Document<'_>, at: Field<'_>, table: &DeTable<'_>) -> Option<Command> {
     if let Some(signal) = field(table, "signal") {
         let message = format!("`{}` cannot be a signal", at.key);
-        doc.error(signal.value.span(), message, Some("a signal is for `stop`; a reload comes with a later version"));
+        doc.error(
+            signal.value.span(),
+            message,
+            Some("a signal is for `stop`; a reload comes with a later version"),
+        );
         return None;
     }
     doc.known_keys(table, &LONG_KEYS, &[], &[]);
     let shell = get(doc, table, "shell", Document::boolean).unwrap_or(false);
     let login = get(doc, table, "login", Document::boolean).unwrap_or(false);
-    let asked = if shell || login { Shell::Asked } else { Shell::Hint };
+    let asked = if shell || login {
+        Shell::Asked
+    } else {
+        Shell::Hint
+    };
     let Some(run) = field(table, "run") else {
         let message = format!("`{}` does not say what to run", at.key);
-        doc.missing(Some(at.value.span()), message, &format!("for example: {{ run = {EXAMPLE:?} }}"));
+        doc.missing(
+            Some(at.value.span()),
+            message,
+            &format!("for example: {{ run = {EXAMPLE:?} }}"),
+        );
         return None;
     };
     let argv = match (run.value.get_ref(), asked) {
         (DeValue::Array(_), Shell::Asked) => {
             let message = "a shell is given one text, not a list";
-            doc.error(run.value.span(), message, Some("write `run` as one text, or leave the shell out"));
+            doc.error(
+                run.value.span(),
+                message,
+                Some("write `run` as one text, or leave the shell out"),
+            );
             None
         }
         (DeValue::Array(_), Shell::Hint) => list(doc, run),
@@ -206,23 +257,37 @@ fn long(doc: &mut Document<'_>, at: Field<'_>, table: &DeTable<'_>) -> Option<Co
             sh.into_iter().chain(script).chain(argv).collect()
         }
     });
-    let timeout = get(doc, table, "timeout", |doc, at| doc.duration(at, limits::SPAN_MIN));
+    let timeout = get(doc, table, "timeout", |doc, at| {
+        doc.duration(at, limits::SPAN_MIN)
+    });
     let env = get(doc, table, "env", env).unwrap_or_default();
     let cwd = get(doc, table, "cwd", Document::path);
-    Some(Command { argv: argv?, timeout, env, cwd })
+    Some(Command {
+        argv: argv?,
+        timeout,
+        env,
+        cwd,
+    })
 }
 
 /// Whether the program can be found: by its whole path, or on PATH by its bare name.
 fn program(doc: &mut Document<'_>, at: Range<usize>, command: &Command) -> bool {
     let name = command.argv.first().map_or("", |word| word);
     if name.is_empty() {
-        doc.error(at, "there is no program in this command", Some(&format!("for example: {EXAMPLE:?}")));
+        doc.error(
+            at,
+            "there is no program in this command",
+            Some(&format!("for example: {EXAMPLE:?}")),
+        );
         return false;
     }
     if name.starts_with('/') {
         doc.programs.push((PathBuf::from(name), at));
     } else if name.contains('/') {
-        let message = format!("`{}` is neither a whole path nor a name to be found on PATH", shorten(name));
+        let message = format!(
+            "`{}` is neither a whole path nor a name to be found on PATH",
+            shorten(name)
+        );
         doc.error(at, message, Some("begin it with /"));
         return false;
     }
@@ -247,7 +312,10 @@ mod tests {
             ("~/bin/a", Some("`~`")),
             ("a x~ y#z", None),
             ("a # b", Some("`#`")),
-            ("RAILS_ENV=production bundle exec puma", Some("`RAILS_ENV=`")),
+            (
+                "RAILS_ENV=production bundle exec puma",
+                Some("`RAILS_ENV=`"),
+            ),
             ("a --x=y", None),
             ("a é`", Some("`` ` ``")),
         ];

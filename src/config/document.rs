@@ -40,7 +40,13 @@ impl<'a> Document<'a> {
     pub(crate) fn parse(file: &'a str, text: &'a str) -> (Self, Spanned<DeTable<'a>>) {
         let (table, errors) = DeTable::parse_recoverable(text);
         let (found, broken, programs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut document = Self { file, text, found, broken, programs };
+        let mut document = Self {
+            file,
+            text,
+            found,
+            broken,
+            programs,
+        };
         let mut line_end = 0;
         for error in errors {
             let span = error.span().unwrap_or(0..0);
@@ -51,7 +57,10 @@ impl<'a> Document<'a> {
             if document.found.len() > limits::CONFIG_FINDINGS_MAX {
                 break;
             }
-            line_end = text.get(span.start..).and_then(|rest| rest.find('\n')).map_or(text.len(), |at| span.start + at);
+            line_end = text
+                .get(span.start..)
+                .and_then(|rest| rest.find('\n'))
+                .map_or(text.len(), |at| span.start + at);
             let line = Place::of(text, &span).line;
             document.error(span, escape(error.message()), None);
             document.broken.push(line);
@@ -60,17 +69,32 @@ impl<'a> Document<'a> {
     }
 
     /// Something is wrong.
-    pub(crate) fn error(&mut self, at: Range<usize>, message: impl Into<String>, hint: Option<&str>) {
+    pub(crate) fn error(
+        &mut self,
+        at: Range<usize>,
+        message: impl Into<String>,
+        hint: Option<&str>,
+    ) {
         self.report(Severity::Error, &at, message.into(), hint);
     }
 
     /// Something is probably not meant.
-    pub(crate) fn warn(&mut self, at: Range<usize>, message: impl Into<String>, hint: Option<&str>) {
+    pub(crate) fn warn(
+        &mut self,
+        at: Range<usize>,
+        message: impl Into<String>,
+        hint: Option<&str>,
+    ) {
         self.report(Severity::Warning, &at, message.into(), hint);
     }
 
     /// Something is not there. Not said when a broken line may have held it.
-    pub(crate) fn missing(&mut self, at: Option<Range<usize>>, message: impl Into<String>, hint: &str) {
+    pub(crate) fn missing(
+        &mut self,
+        at: Option<Range<usize>>,
+        message: impl Into<String>,
+        hint: &str,
+    ) {
         match at {
             _ if !self.broken.is_empty() => {}
             Some(at) => self.error(at, message, Some(hint)),
@@ -82,7 +106,13 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn report(&mut self, severity: Severity, at: &Range<usize>, message: String, hint: Option<&str>) {
+    fn report(
+        &mut self,
+        severity: Severity,
+        at: &Range<usize>,
+        message: String,
+        hint: Option<&str>,
+    ) {
         if self.found.len() > limits::CONFIG_FINDINGS_MAX {
             return;
         }
@@ -91,18 +121,36 @@ impl<'a> Document<'a> {
             return;
         }
         let (file, hint) = (escape(self.file).into(), hint.map(str::to_owned));
-        self.found.push((at.start, Diagnostic { severity, file, place: Some(place), message, hint }));
+        self.found.push((
+            at.start,
+            Diagnostic {
+                severity,
+                file,
+                place: Some(place),
+                message,
+                hint,
+            },
+        ));
     }
 
     /// What was found, in the order of the file.
     pub(crate) fn findings(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(|(at, _)| *at);
         let more = self.found.len() > limits::CONFIG_FINDINGS_MAX;
-        let mut found: Vec<_> = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+        let mut found: Vec<_> = self
+            .found
+            .into_iter()
+            .map(|(_, diagnostic)| diagnostic)
+            .collect();
         if more {
             found.truncate(limits::CONFIG_FINDINGS_MAX);
             let message = "there is more; mend these first".to_owned();
-            found.push(Diagnostic::of_file(Severity::Error, self.file, message, None));
+            found.push(Diagnostic::of_file(
+                Severity::Error,
+                self.file,
+                message,
+                None,
+            ));
         }
         found
     }
@@ -120,8 +168,15 @@ impl<'a> Document<'a> {
             if known.contains(&name) || misplaced.contains(&name) {
                 continue;
             }
+            if self.found.len() > limits::CONFIG_FINDINGS_MAX {
+                break;
+            }
             if let Some((_, hint)) = later.iter().find(|(word, _)| *word == name) {
-                self.error(at, format!("`{name}` is not in this version yet"), Some(hint));
+                self.error(
+                    at,
+                    format!("`{name}` is not in this version yet"),
+                    Some(hint),
+                );
                 continue;
             }
             let near = nearest(name, known.iter().copied());
@@ -150,7 +205,11 @@ impl<'a> Document<'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known are: {}", known.join(", ")),
         };
-        self.error(field.value.span(), format!("`{}` is not {kind}", shorten(text)), Some(&hint));
+        self.error(
+            field.value.span(),
+            format!("`{}` is not {kind}", shorten(text)),
+            Some(&hint),
+        );
         None
     }
 
@@ -162,11 +221,19 @@ impl<'a> Document<'a> {
             return None;
         };
         if text.trim().is_empty() {
-            self.error(field.value.span(), format!("`{}` is empty", field.key), None);
+            self.error(
+                field.value.span(),
+                format!("`{}` is empty", field.key),
+                None,
+            );
             return None;
         }
         if text.contains('\0') {
-            self.error(field.value.span(), format!("`{}` has a NUL byte in it", field.key), None);
+            self.error(
+                field.value.span(),
+                format!("`{}` has a NUL byte in it", field.key),
+                None,
+            );
             return None;
         }
         Some(text)
@@ -179,7 +246,11 @@ impl<'a> Document<'a> {
             return Some(PathBuf::from(text));
         }
         let message = format!("`{}` is not an absolute path", field.key);
-        self.error(field.value.span(), message, Some("begin it with /; ~ and variables are not replaced here"));
+        self.error(
+            field.value.span(),
+            message,
+            Some("begin it with /; ~ and variables are not replaced here"),
+        );
         None
     }
 
@@ -194,13 +265,21 @@ impl<'a> Document<'a> {
             Ok(span) if span >= floor => Some(span),
             Ok(_) => {
                 let least = units::show_duration(floor);
-                self.error(field.value.span(), format!("`{}` must be at least {least}", field.key), None);
+                self.error(
+                    field.value.span(),
+                    format!("`{}` must be at least {least}", field.key),
+                    None,
+                );
                 None
             }
             Err(error) => {
                 let (message, hint) = error.0.split_once("; ").unwrap_or((&error.0, ""));
                 let message = format!("`{}`: {}", field.key, escape(message));
-                self.error(field.value.span(), message, Some(hint).filter(|hint| !hint.is_empty()));
+                self.error(
+                    field.value.span(),
+                    message,
+                    Some(hint).filter(|hint| !hint.is_empty()),
+                );
                 None
             }
         }
@@ -230,7 +309,15 @@ impl<'a> Document<'a> {
             self.expected("a list", field, Some(hint));
             return None;
         };
-        Some(array.iter().map(|value| Field { key: field.key, value }).collect())
+        Some(
+            array
+                .iter()
+                .map(|value| Field {
+                    key: field.key,
+                    value,
+                })
+                .collect(),
+        )
     }
 
     /// The value is of another type than it has to be.
@@ -244,7 +331,11 @@ impl<'a> Document<'a> {
             DeValue::Array(_) => "a list".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
         };
-        self.error(field.value.span(), format!("`{}` has to be {what}, not {found}", field.key), hint);
+        self.error(
+            field.value.span(),
+            format!("`{}` has to be {what}, not {found}", field.key),
+            hint,
+        );
     }
 
     /// The place in the file of a range within the text of a string value.

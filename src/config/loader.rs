@@ -12,7 +12,9 @@ use crate::config::error::{Diagnostic, Severity};
 use crate::config::service::{place_of, service};
 use crate::config::settings::Settings;
 use crate::config::trust::{Contents, Refusal, Rule};
-use crate::config::{BadFile, LoadAs, Loaded, LoadedService, Role, SETTINGS_FILE, parse_settings, verdict};
+use crate::config::{
+    BadFile, LoadAs, Loaded, LoadedService, Parsed, Role, SETTINGS_FILE, parse_settings, verdict,
+};
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::Uid;
@@ -34,8 +36,20 @@ impl<'a> Loader<'a> {
     pub(crate) fn new(dir: &'a Path, who: &'a LoadAs) -> Self {
         let settings = Settings::of(who);
         let (services, bad, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        let loaded = Loaded { settings, settings_text: None, services, bad, warnings };
-        Self { dir, who, loaded, claims: BTreeMap::new(), programs: BTreeMap::new() }
+        let loaded = Loaded {
+            settings,
+            settings_text: None,
+            services,
+            bad,
+            warnings,
+        };
+        Self {
+            dir,
+            who,
+            loaded,
+            claims: BTreeMap::new(),
+            programs: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn finish(self) -> Loaded {
@@ -43,13 +57,19 @@ impl<'a> Loader<'a> {
     }
 
     /// Takes in one file.
-    pub(crate) fn file(&mut self, name: &OsStr, read: Result<Contents, Refusal>, last_settings: Option<&str>) {
+    pub(crate) fn file(
+        &mut self,
+        name: &OsStr,
+        read: Result<Contents, Refusal>,
+        last_settings: Option<&str>,
+    ) {
         let path = self.dir.join(name);
         let shown = path.to_string_lossy().into_owned();
-        let read = read.map_err(|refusal| refused(&shown, refusal)).and_then(|contents| text(&shown, contents));
+        let read = read
+            .map_err(|refusal| refused(&shown, refusal))
+            .and_then(|contents| text(&shown, contents));
         if name == SETTINGS_FILE {
-            let good = read.and_then(|text| Ok((parse_settings(&shown, &text, self.who)?, text)));
-            return self.settings(path, good, last_settings);
+            return self.settings(path, &shown, read, last_settings);
         }
         let stem = name.to_string_lossy();
         let role = match ServiceName::parse(stem.strip_suffix(".toml").unwrap_or(&stem)) {
@@ -57,17 +77,29 @@ impl<'a> Loader<'a> {
             Err(error) => {
                 let hint = Some("the file's name without .toml is the service's name".to_owned());
                 let wrong = Diagnostic::of_file(Severity::Error, &shown, error.to_string(), hint);
-                self.loaded.bad.push(BadFile { role: Role::Nameless, path, diagnostics: vec![wrong] });
+                self.loaded.bad.push(BadFile {
+                    role: Role::Nameless,
+                    path,
+                    diagnostics: vec![wrong],
+                });
                 return;
             }
         };
         match read.and_then(|text| Ok((self.service(&role, &shown, &text)?, text))) {
             Ok(((service, warnings), text)) => {
                 self.loaded.warnings.extend(warnings);
-                self.loaded.services.push(LoadedService { service, text: text.into(), path });
+                self.loaded.services.push(LoadedService {
+                    service,
+                    text: text.into(),
+                    path,
+                });
             }
             Err(diagnostics) => {
-                self.loaded.bad.push(BadFile { role: Role::Service(role), path, diagnostics });
+                self.loaded.bad.push(BadFile {
+                    role: Role::Service(role),
+                    path,
+                    diagnostics,
+                });
             }
         }
     }
@@ -75,16 +107,21 @@ impl<'a> Loader<'a> {
     fn settings(
         &mut self,
         path: PathBuf,
-        read: Result<((Settings, Vec<Diagnostic>), String), Vec<Diagnostic>>,
+        shown: &str,
+        read: Result<String, Vec<Diagnostic>>,
         last: Option<&str>,
     ) {
-        let good = match read {
+        let good = match read.and_then(|text| Ok((parse_settings(shown, &text, self.who)?, text))) {
             Ok(((settings, warnings), text)) => {
                 self.loaded.warnings.extend(warnings);
                 Some((settings, text))
             }
             Err(diagnostics) => {
-                self.loaded.bad.push(BadFile { role: Role::Settings, path, diagnostics });
+                self.loaded.bad.push(BadFile {
+                    role: Role::Settings,
+                    path,
+                    diagnostics,
+                });
                 let parse = |text| parse_settings(SETTINGS_FILE, text, self.who).ok();
                 last.and_then(|text| Some((parse(text)?.0, text.to_owned())))
             }
@@ -95,16 +132,19 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn service(
-        &mut self,
-        name: &ServiceName,
-        shown: &str,
-        text: &str,
-    ) -> Result<(Service, Vec<Diagnostic>), Vec<Diagnostic>> {
+    fn service(&mut self, name: &ServiceName, shown: &str, text: &str) -> Parsed<Service> {
         let (mut doc, table) = Document::parse(shown, text);
-        let service = service(&mut doc, name, table.get_ref(), &self.loaded.settings, self.who);
+        let service = service(
+            &mut doc,
+            name,
+            table.get_ref(),
+            &self.loaded.settings,
+            self.who,
+        );
         if let Some(service) = &service {
-            if self.who.uid == Uid(0) && matches!(service.user.as_deref(), None | Some("root" | "0")) {
+            if self.who.uid == Uid(0)
+                && matches!(service.user.as_deref(), None | Some("root" | "0"))
+            {
                 self.judge_programs(&mut doc);
             }
             self.claim(&mut doc, service, table.get_ref());
@@ -137,10 +177,20 @@ impl<'a> Loader<'a> {
             Life::Match(_) | Life::Run(_) => None,
         };
         let start = service.start.as_ref().map(|start| {
-            ("start", format!("{} {:?} {start}", service.user.as_deref().unwrap_or_default(), start.cwd))
+            (
+                "start",
+                format!(
+                    "{} {:?} {start}",
+                    service.user.as_deref().unwrap_or_default(),
+                    start.cwd
+                ),
+            )
         });
         for (key, value) in pidfile.into_iter().chain(start) {
-            let other = self.claims.entry(format!("{key} {value}")).or_insert_with(|| service.name.clone());
+            let other = self
+                .claims
+                .entry(format!("{key} {value}"))
+                .or_insert_with(|| service.name.clone());
             if *other != service.name {
                 let message = format!("service `{other}` has the same `{key}`");
                 let hint = "both would act on one process; keep one of them";
@@ -153,9 +203,13 @@ impl<'a> Loader<'a> {
 fn refused(shown: &str, refusal: Refusal) -> Vec<Diagnostic> {
     let (message, hint) = match refusal {
         Refusal::Unsafe { message, hint } => (format!("refused to read it: {message}"), Some(hint)),
-        Refusal::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-            (format!("refused to read it: it has more than {} bytes", limits::CONFIG_FILE_BYTES_MAX), None)
-        }
+        Refusal::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => (
+            format!(
+                "refused to read it: it has more than {} bytes",
+                limits::CONFIG_FILE_BYTES_MAX
+            ),
+            None,
+        ),
         Refusal::Io(error) => (format!("failed to read it: {error}"), None),
     };
     vec![Diagnostic::of_file(Severity::Error, shown, message, hint)]
@@ -167,6 +221,12 @@ fn text(shown: &str, contents: Contents) -> Result<String, Vec<Diagnostic>> {
         let lossy = String::from_utf8_lossy(error.as_bytes()).into_owned();
         let place = Some(crate::config::error::Place::of(&lossy, &(good..good + 1)));
         let message = "this is not UTF-8 text".to_owned();
-        vec![Diagnostic { severity: Severity::Error, file: escape(shown).into(), place, message, hint: None }]
+        vec![Diagnostic {
+            severity: Severity::Error,
+            file: escape(shown).into(),
+            place,
+            message,
+            hint: None,
+        }]
     })
 }

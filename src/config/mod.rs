@@ -7,10 +7,11 @@
 
 mod check;
 mod command;
+pub mod defaults;
 mod document;
 pub mod error;
 mod loader;
-pub mod service;
+mod service;
 pub mod settings;
 pub mod trust;
 
@@ -51,7 +52,11 @@ impl LoadAs {
     #[must_use]
     pub fn new(uid: Uid, user: Option<Box<str>>, env: impl Fn(&str) -> Option<OsString>) -> Self {
         // As the XDG specification says: a relative path is to be ignored.
-        let dir = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let dir = |name: &str| {
+            env(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         Self {
             uid,
             user,
@@ -116,24 +121,46 @@ pub enum Role {
 ///
 /// # Errors
 /// When the directory itself cannot be used.
-pub fn load(dir: &Path, who: &LoadAs, last_settings: Option<&str>) -> Result<Loaded, Diagnostic> {
+pub fn load(
+    dir: &Path,
+    who: &LoadAs,
+    last_settings: Option<&str>,
+) -> Result<Loaded, Box<Diagnostic>> {
     let shown = escape(&dir.to_string_lossy());
     let unusable = |message: String, hint: &str| {
-        Diagnostic::of_file(Severity::Error, &shown, message, Some(hint.to_owned()))
+        Box::new(Diagnostic::of_file(
+            Severity::Error,
+            &shown,
+            message,
+            Some(hint.to_owned()),
+        ))
     };
-    let trusted = (who.uid != Uid(0)).then_some(who.uid).into_iter().chain(who.demo_owner);
+    let trusted = (who.uid != Uid(0))
+        .then_some(who.uid)
+        .into_iter()
+        .chain(who.demo_owner);
     let rule = Rule::root_and(trusted);
     let absolute = std::path::absolute(dir).map_err(|error| {
-        unusable(format!("failed to find the configuration directory: {error}"), WHICH_DIR)
+        unusable(
+            format!("failed to find the configuration directory: {error}"),
+            WHICH_DIR,
+        )
     })?;
     let resolved = rule.resolve(&absolute).map_err(|refusal| match refusal {
-        Refusal::Io(error) => unusable(format!("failed to open the configuration directory: {error}"), WHICH_DIR),
-        Refusal::Unsafe { message, hint } => {
-            unusable(format!("refused to use the configuration directory: {message}"), &hint)
-        }
+        Refusal::Io(error) => unusable(
+            format!("failed to open the configuration directory: {error}"),
+            WHICH_DIR,
+        ),
+        Refusal::Unsafe { message, hint } => unusable(
+            format!("refused to use the configuration directory: {message}"),
+            &hint,
+        ),
     })?;
     let names = names(&resolved.path).map_err(|error| {
-        unusable(format!("failed to read the configuration directory: {error}"), WHICH_DIR)
+        unusable(
+            format!("failed to read the configuration directory: {error}"),
+            WHICH_DIR,
+        )
     })?;
     if names.len() > limits::CONFIG_FILES_MAX {
         let message = format!("there are more than {} files", limits::CONFIG_FILES_MAX);
@@ -142,24 +169,43 @@ pub fn load(dir: &Path, who: &LoadAs, last_settings: Option<&str>) -> Result<Loa
     let mut owners = resolved.owners;
     let mut loader = Loader::new(dir, who);
     for name in settings_first(names) {
-        let read = rule.read(&resolved.path, &name, limits::CONFIG_FILE_BYTES_MAX).inspect(|contents| owners.extend(&contents.owners));
+        let read = rule
+            .read(&resolved.path, &name, limits::CONFIG_FILE_BYTES_MAX)
+            .inspect(|contents| owners.extend(&contents.owners));
         loader.file(&name, read, last_settings);
     }
     let mut loaded = loader.finish();
-    if who.uid == Uid(0) && who.demo_owner.is_some_and(|owner| owner != Uid(0) && owners.contains(&owner)) {
-        let message = "this belongs to an ordinary user, who so commands root: for a demonstration only".to_owned();
-        loaded.warnings.insert(0, Diagnostic::of_file(Severity::Warning, &shown, message, None));
+    if who.uid == Uid(0)
+        && who
+            .demo_owner
+            .is_some_and(|owner| owner != Uid(0) && owners.contains(&owner))
+    {
+        let message =
+            "this belongs to an ordinary user, who so commands root: for a demonstration only"
+                .to_owned();
+        loaded.warnings.insert(
+            0,
+            Diagnostic::of_file(Severity::Warning, &shown, message, None),
+        );
     }
     if loaded.services.is_empty() && loaded.bad.is_empty() {
         let message = "no services here".to_owned();
         let hint = Some("a service is a file NAME.toml".to_owned());
-        loaded.warnings.push(Diagnostic::of_file(Severity::Warning, &shown, message, hint));
+        loaded.warnings.push(Diagnostic::of_file(
+            Severity::Warning,
+            &shown,
+            message,
+            hint,
+        ));
     }
     Ok(loaded)
 }
 
 const WHICH_DIR: &str = "say which directory: heeler run DIR, heeler validate DIR";
 const SETTINGS_FILE: &str = "heeler.toml";
+
+/// A good value with its warnings, or everything that is wrong, warnings included.
+pub type Parsed<T> = Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>;
 
 /// Parses one definition; reads nothing else. Returns the service with its warnings. `file` is its name
 /// for people.
@@ -172,7 +218,7 @@ pub fn parse_service(
     text: &str,
     settings: &Settings,
     who: &LoadAs,
-) -> Result<(Service, Vec<Diagnostic>), Vec<Diagnostic>> {
+) -> Parsed<Service> {
     let (mut doc, table) = Document::parse(file, text);
     let service = service::service(&mut doc, name, table.get_ref(), settings, who);
     verdict(service, doc.findings())
@@ -182,17 +228,13 @@ pub fn parse_service(
 ///
 /// # Errors
 /// Everything that is wrong with it, warnings included.
-pub fn parse_settings(
-    file: &str,
-    text: &str,
-    who: &LoadAs,
-) -> Result<(Settings, Vec<Diagnostic>), Vec<Diagnostic>> {
+pub fn parse_settings(file: &str, text: &str, who: &LoadAs) -> Parsed<Settings> {
     let (mut doc, table) = Document::parse(file, text);
     let settings = Settings::read(&mut doc, table.get_ref(), who);
     verdict(Some(settings), doc.findings())
 }
 
-fn verdict<T>(value: Option<T>, found: Vec<Diagnostic>) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>> {
+fn verdict<T>(value: Option<T>, found: Vec<Diagnostic>) -> Parsed<T> {
     let wrong = found.iter().any(|found| found.severity == Severity::Error);
     match value {
         Some(value) if !wrong => Ok((value, found)),
@@ -219,6 +261,7 @@ fn names(dir: &Path) -> io::Result<Vec<OsString>> {
 
 /// The settings before the services that build on them.
 fn settings_first(names: Vec<OsString>) -> impl Iterator<Item = OsString> {
-    let (settings, services): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name == SETTINGS_FILE);
+    let (settings, services): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| name == SETTINGS_FILE);
     settings.into_iter().chain(services)
 }

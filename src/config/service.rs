@@ -2,86 +2,57 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use regex::RegexBuilder;
 use toml::de::DeTable;
 
 use crate::config::LoadAs;
 use crate::config::check::checks;
-use crate::config::command::{self, Stop, command, env};
+use crate::config::command::{self, Stop, command};
+use crate::config::defaults::{COMMON_KEYS, Defaults};
 use crate::config::document::{Document, Field, field, get, shorten};
 use crate::config::error::nearest;
 use crate::config::settings::Settings;
 use crate::model::ids::ServiceName;
 use crate::model::limits;
-use crate::model::process::{Signal, Uid};
-use crate::model::service::{
-    Backoff, Command, Grant, Grantee, Life, Mode, Right, Service, StartLimit,
-};
-use crate::model::units;
-
-/// What `[defaults]` may say for every service.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "each is the key of its name, described in `model::service::Service`")]
-pub struct Defaults {
-    pub stop_signal: Signal,
-    pub env: Vec<(Box<str>, Box<str>)>,
-    pub env_file: Option<PathBuf>,
-    pub cwd: Option<PathBuf>,
-    pub every: Duration,
-    pub alert: Vec<Box<str>>,
-    pub allow: Vec<Grant>,
-    pub mode: Mode,
-    pub start_timeout: Duration,
-    pub stop_timeout: Duration,
-    pub start_period: Duration,
-    pub exit_delay: Duration,
-    pub start_limit: StartLimit,
-    pub backoff: Backoff,
-    pub remind: Duration,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        Self {
-            stop_signal: Signal::Term,
-            env: Vec::new(),
-            env_file: None,
-            cwd: None,
-            every: Duration::from_secs(10),
-            alert: Vec::new(),
-            allow: Vec::new(),
-            mode: Mode::Active,
-            start_timeout: Duration::from_secs(30),
-            stop_timeout: Duration::from_secs(30),
-            start_period: Duration::from_secs(60),
-            exit_delay: Duration::from_secs(5),
-            start_limit: StartLimit { starts: 5, window: Duration::from_secs(10 * 60) },
-            backoff: Backoff { first: Duration::from_secs(30), last: Duration::from_secs(30 * 60) },
-            remind: Duration::from_secs(4 * 3600),
-        }
-    }
-}
+use crate::model::process::Uid;
+use crate::model::service::{Command, Life, Service};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 9] =
-    ["user", "group", "pidfile", "match", "run", "start", "stop", "restart", "check"];
-/// Keys that `[defaults]` may have too.
-pub(crate) const COMMON_KEYS: [&str; 15] = [
-    "stop_signal", "env", "env_file", "cwd", "every", "alert", "allow", "mode", "start_timeout", "stop_timeout",
-    "start_period", "exit_delay", "start_limit", "backoff", "remind",
+pub(crate) const OWN_KEYS: [&str; 9] = [
+    "user", "group", "pidfile", "match", "run", "start", "stop", "restart", "check",
 ];
 /// Keys of later versions, and what to do until then.
 pub(crate) const LATER_KEYS: [(&str, &str); 9] = [
-    ("unit", "say start = \"systemctl --user start NAME\", the same for stop and restart, and a pidfile"),
-    ("manager", "say start = \"systemctl start NAME\", the same for stop and restart, and a pidfile"),
+    (
+        "unit",
+        "say start = \"systemctl --user start NAME\", the same for stop and restart, and a pidfile",
+    ),
+    (
+        "manager",
+        "say start = \"systemctl start NAME\", the same for stop and restart, and a pidfile",
+    ),
     ("reload", "leave it out; `restart` is there"),
-    ("depends_on", "leave it out; each service is watched by itself"),
-    ("groups", "leave it out; name the services one by one, or with a pattern"),
-    ("start_delay", "leave it out; `start_period` holds actions back after a start"),
-    ("on_boot", "leave it out; a service is wanted up unless an operator stopped it"),
-    ("workers", "leave it out; a [[check]] can look at the main process"),
+    (
+        "depends_on",
+        "leave it out; each service is watched by itself",
+    ),
+    (
+        "groups",
+        "leave it out; name the services one by one, or with a pattern",
+    ),
+    (
+        "start_delay",
+        "leave it out; `start_period` holds actions back after a start",
+    ),
+    (
+        "on_boot",
+        "leave it out; a service is wanted up unless an operator stopped it",
+    ),
+    (
+        "workers",
+        "leave it out; a [[check]] can look at the main process",
+    ),
     ("puma", "leave it out; name Puma's pidfile with `pidfile`"),
 ];
 
@@ -93,22 +64,41 @@ pub(crate) fn service(
     settings: &Settings,
     who: &LoadAs,
 ) -> Option<Service> {
-    doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
+    doc.known_keys(
+        table,
+        &[&OWN_KEYS[..], &COMMON_KEYS].concat(),
+        &[],
+        &LATER_KEYS,
+    );
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
     let life = life(doc, table, settings);
     let [start, restart] = ["start", "restart"].map(|key| get(doc, table, key, command));
     let stop = get(doc, table, "stop", command::stop);
     let common = Defaults::read(doc, table, &settings.defaults);
-    let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
+    let checks = get(doc, table, "check", |doc, at| {
+        Some(checks(doc, at, common.every))
+    });
     let starts = checks.as_ref().and_then(|checks| checks.starts.clone());
-    if let Some(at) = starts.filter(|_| field(table, "start").or_else(|| field(table, "run")).is_none()) {
-        doc.missing(Some(at), "there is no way to start this service", "say `start`, or `run`");
+    if let Some(at) = starts.filter(|_| {
+        field(table, "start")
+            .or_else(|| field(table, "run"))
+            .is_none()
+    }) {
+        doc.missing(
+            Some(at),
+            "there is no way to start this service",
+            "say `start`, or `run`",
+        );
     }
     let (stop, stop_signal) = match stop {
         Some(Stop::Signal(signal)) => {
             if let Some(at) = field(table, "stop_signal") {
-                doc.error(at.value.span(), "`stop` names a signal already", Some("keep one of the two"));
+                doc.error(
+                    at.value.span(),
+                    "`stop` names a signal already",
+                    Some("keep one of the two"),
+                );
             }
             (None, signal)
         }
@@ -142,40 +132,6 @@ pub(crate) fn service(
     })
 }
 
-impl Defaults {
-    /// Reads the common keys of a table over those of `base`.
-    pub(crate) fn read(doc: &mut Document<'_>, table: &DeTable<'_>, base: &Self) -> Self {
-        let mut out = base.clone();
-        set(&mut out.stop_signal, get(doc, table, "stop_signal", command::signal));
-        out.env.extend(get(doc, table, "env", env).unwrap_or_default());
-        out.env_file = get(doc, table, "env_file", Document::path).or(out.env_file);
-        out.cwd = get(doc, table, "cwd", Document::path).or(out.cwd);
-        set(&mut out.alert, get(doc, table, "alert", addresses));
-        set(&mut out.allow, get(doc, table, "allow", allow));
-        set(&mut out.mode, get(doc, table, "mode", mode));
-        set(&mut out.start_limit, get(doc, table, "start_limit", start_limit));
-        set(&mut out.backoff, get(doc, table, "backoff", backoff));
-        let spans = [
-            (&mut out.every, "every", limits::EVERY_MIN),
-            (&mut out.start_timeout, "start_timeout", limits::SPAN_MIN),
-            (&mut out.stop_timeout, "stop_timeout", limits::SPAN_MIN),
-            (&mut out.start_period, "start_period", Duration::ZERO),
-            (&mut out.exit_delay, "exit_delay", Duration::ZERO),
-            (&mut out.remind, "remind", limits::SPAN_MIN),
-        ];
-        for (slot, key, floor) in spans {
-            set(slot, get(doc, table, key, |doc, at| doc.duration(at, floor)));
-        }
-        out
-    }
-}
-
-fn set<T>(slot: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *slot = value;
-    }
-}
-
 fn user(doc: &mut Document<'_>, at: Field<'_>, who: &LoadAs) -> Option<Box<str>> {
     let name = account(doc, at)?;
     let own = who.user.as_deref() == Some(&*name) || name.parse() == Ok(who.uid.0);
@@ -193,7 +149,11 @@ pub(crate) fn account(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>>
     let name = doc.string(at, "deploy")?;
     let bad = |c: char| c.is_whitespace() || c.is_control() || "/:,%".contains(c);
     if name.len() > limits::NAME_BYTES_MAX || name.contains(bad) || name.starts_with('-') {
-        doc.error(at.value.span(), format!("`{}` is not the name of a {}", shorten(name), at.key), None);
+        doc.error(
+            at.value.span(),
+            format!("`{}` is not the name of a {}", shorten(name), at.key),
+            None,
+        );
         return None;
     }
     Some(name.into())
@@ -205,12 +165,21 @@ const LIVES: [&str; 3] = ["pidfile", "match", "run"];
 fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Option<Life> {
     let said: Vec<_> = LIVES.iter().filter_map(|key| field(table, key)).collect();
     let misspelt = |name: &str| !OWN_KEYS.contains(&name) && nearest(name, LIVES).is_some();
-    if said.is_empty() && !table.keys().any(|key| misspelt(key.get_ref())) {
+    if said.is_empty()
+        && !table
+            .keys()
+            .take(limits::CONFIG_FINDINGS_MAX)
+            .any(|key| misspelt(key.get_ref()))
+    {
         let hint = "say `pidfile`, `match` or `run`; a service of network checks alone comes with a later version";
         doc.missing(None, "nothing says which process this service is", hint);
     }
     let run = field(table, "run");
-    let excluded = if run.is_some() { &["pidfile", "match", "start", "restart"][..] } else { &["match"][..] };
+    let excluded = if run.is_some() {
+        &["pidfile", "match", "start", "restart"][..]
+    } else {
+        &["match"][..]
+    };
     if run.is_some() || field(table, "pidfile").is_some() {
         let by = if run.is_some() { "run" } else { "pidfile" };
         for other in excluded.iter().filter_map(|key| field(table, key)) {
@@ -230,7 +199,9 @@ fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Opt
     }
     let pidfile = get(doc, table, "pidfile", |doc, at| pidfile(doc, at, settings));
     let pattern = get(doc, table, "match", pattern);
-    run.map(Life::Run).or(pidfile.map(Life::Pidfile)).or(pattern.map(Life::Match))
+    run.map(Life::Run)
+        .or_else(|| pidfile.map(Life::Pidfile))
+        .or_else(|| pattern.map(Life::Match))
 }
 
 const MANAGES_ITSELF: &str = "this would make heeler manage itself";
@@ -238,7 +209,9 @@ const UNDER_SYSTEMD: &str = "let systemd keep heeler: a unit with Restart=always
 
 fn is_heeler(command: &Command) -> bool {
     let program = command.argv.first().map(|word| Path::new(&**word));
-    let named = program.and_then(Path::file_name).is_some_and(|name| name == "heeler");
+    let named = program
+        .and_then(Path::file_name)
+        .is_some_and(|name| name == "heeler");
     named && command.argv.get(1).is_some_and(|word| &**word == "run")
 }
 
@@ -263,7 +236,10 @@ fn pattern(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
         return None;
     }
     // Compiled only to know that it can be: what is held is the text.
-    match RegexBuilder::new(text).size_limit(limits::REGEX_BYTES_MAX).build() {
+    match RegexBuilder::new(text)
+        .size_limit(limits::REGEX_BYTES_MAX)
+        .build()
+    {
         Ok(regex) if OWN_TITLES.iter().any(|title| regex.is_match(title)) => {
             let message = "this pattern matches heeler itself";
             let hint = "say more of the title, for example with ^ where it begins";
@@ -278,98 +254,28 @@ fn pattern(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
         }
         Err(error) => {
             let all = error.to_string();
-            let why = all.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            doc.error(at.value.span(), format!("this is not a regular expression: {}", shorten(&why)), None);
+            let why = all
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .to_owned();
+            doc.error(
+                at.value.span(),
+                format!("this is not a regular expression: {}", shorten(&why)),
+                None,
+            );
             None
         }
     }
 }
 
-const OWN_TITLES: [&str; 4] =
-    ["heeler run", "/usr/bin/heeler run /etc/heeler/conf.d", "/usr/local/bin/heeler run conf.d", "heeler shim"];
-
-fn addresses(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Box<str>>> {
-    let hint = "for example: alert = [\"ops@example.com\"]";
-    let items = doc.list(at, hint)?;
-    Some(items.into_iter().filter_map(|item| address(doc, item)).collect())
-}
-
-/// A mail address: one `@`, and nothing that could begin another header or address.
-pub(crate) fn address(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
-    let text = doc.string(at, "ops@example.com")?;
-    let fits = |c: char| !c.is_whitespace() && !c.is_control() && !"<>,;:\"()[]\\".contains(c);
-    let parts = text.split_once('@');
-    let sound = parts.is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'));
-    if !sound || !text.chars().all(fits) || text.len() > ADDRESS_BYTES_MAX {
-        let message = format!("`{}` is not a mail address", shorten(text));
-        doc.error(at.value.span(), message, Some("write it as name@host"));
-        return None;
-    }
-    Some(text.into())
-}
-
-const ADDRESS_BYTES_MAX: usize = 254;
-
-fn allow(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Grant>> {
-    let hint = "for example: allow = { deploy = [\"restart\"], \"%ops\" = [\"all\"] }";
-    let mut grants = Vec::new();
-    for (key, value) in doc.table(at, hint)? {
-        let who = key.get_ref().as_ref();
-        let (name, group) = who.strip_prefix('%').map_or((who, false), |name| (name, true));
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            doc.error(key.span(), "this is not a user or %group", Some(hint));
-            continue;
-        }
-        let to = if group { Grantee::Group(name.into()) } else { Grantee::User(name.into()) };
-        let items = doc.list(Field { key: who, value }, hint).unwrap_or_default();
-        let rights = items.into_iter().flat_map(|item| rights(doc, item)).collect();
-        grants.push(Grant { to, rights });
-    }
-    Some(grants)
-}
-
-fn rights(doc: &mut Document<'_>, at: Field<'_>) -> Vec<Right> {
-    let names: Vec<_> = Right::ALL.into_iter().map(Right::name).chain(["all"]).collect();
-    let word = doc.word(at, "a right", &names);
-    let meant = |right: &Right| word.as_deref().is_some_and(|word| word == "all" || word == right.name());
-    Right::ALL.into_iter().filter(meant).collect()
-}
-
-fn mode(doc: &mut Document<'_>, at: Field<'_>) -> Option<Mode> {
-    let word = doc.word(at, "a mode", &["active", "observe"])?;
-    Some(if word == "observe" { Mode::Observe } else { Mode::Active })
-}
-
-/// `5 per 10m`.
-fn start_limit(doc: &mut Document<'_>, at: Field<'_>) -> Option<StartLimit> {
-    const STARTS_MAX: u32 = 1_000_000;
-    let text = doc.string(at, "5 per 10m")?;
-    let parts = text.split_once(" per ").and_then(|(starts, window)| {
-        let starts = starts.trim().parse().ok().filter(|starts| (1..=STARTS_MAX).contains(starts))?;
-        let window = units::parse_duration(window).ok().filter(|window| *window >= limits::SPAN_MIN)?;
-        Some(StartLimit { starts, window })
-    });
-    if parts.is_none() {
-        let message = format!("`{}` is not a start limit", shorten(text));
-        doc.error(at.value.span(), message, Some("write it as \"5 per 10m\": at least 1, in a window of time"));
-    }
-    parts
-}
-
-/// `30s to 30m`.
-fn backoff(doc: &mut Document<'_>, at: Field<'_>) -> Option<Backoff> {
-    let text = doc.string(at, "30s to 30m")?;
-    let parts = text.split_once(" to ").and_then(|(first, last)| {
-        let first = units::parse_duration(first).ok().filter(|first| *first >= limits::SPAN_MIN)?;
-        let last = units::parse_duration(last).ok().filter(|last| *last >= first)?;
-        Some(Backoff { first, last })
-    });
-    if parts.is_none() {
-        let message = format!("`{}` is not a back-off", shorten(text));
-        doc.error(at.value.span(), message, Some("write it as \"30s to 30m\": the first wait and the longest"));
-    }
-    parts
-}
+const OWN_TITLES: [&str; 4] = [
+    "heeler run",
+    "/usr/bin/heeler run /etc/heeler/conf.d",
+    "/usr/local/bin/heeler run conf.d",
+    "heeler shim",
+];
 
 /// The place of a key's value, for a warning that needs more than this file.
 pub(crate) fn place_of(table: &DeTable<'_>, key: &str) -> Range<usize> {

@@ -19,8 +19,18 @@ impl Random {
 }
 
 fn examples() -> Vec<(String, Vec<char>)> {
-    let stem = |path: &std::path::Path| path.file_stem().expect("named").to_string_lossy().into_owned();
-    let text = |path: &std::path::Path| std::fs::read_to_string(path).expect("readable").chars().collect();
+    let stem = |path: &std::path::Path| {
+        path.file_stem()
+            .expect("named")
+            .to_string_lossy()
+            .into_owned()
+    };
+    let text = |path: &std::path::Path| {
+        std::fs::read_to_string(path)
+            .expect("readable")
+            .chars()
+            .collect()
+    };
     let all = files("good").into_iter().chain(files("bad"));
     all.map(|path| (stem(&path), text(&path))).collect()
 }
@@ -37,8 +47,10 @@ fn every_prefix_is_good_or_bad_but_never_a_panic() {
 
 #[test]
 fn thousands_of_mutations_never_panic() {
-    const ODD: [char; 16] =
-        ['"', '\'', '[', ']', '{', '}', '=', '\n', '\\', '\0', '\u{1b}', '\u{202e}', 'é', '🐕', '\r', '9'];
+    const ODD: [char; 16] = [
+        '"', '\'', '[', ']', '{', '}', '=', '\n', '\\', '\0', '\u{1b}', '\u{202e}', 'é', '🐕',
+        '\r', '9',
+    ];
     let examples = examples();
     let mut random = Random(20_261_120);
     for _ in 0..4000 {
@@ -81,7 +93,12 @@ fn hostile_files_of_full_size_end_soon() {
         fill("[[check]]\n"),
         fill("[[check]]\nif = \"age > 1h\"\n"),
         fill("\"\"\""),
-        format!("env = {{ {} }}", (0..90_000).map(|n| format!("\"{n}\"=1,")).collect::<String>()),
+        format!(
+            "env = {{ {} }}",
+            (0..90_000)
+                .map(|n| format!("\"{n}\"=1,"))
+                .collect::<String>()
+        ),
         (0..90_000).map(|n| format!("a{n} = 1\n")).collect(),
         format!("run = \"{}\"", fill("a ")),
         format!("run = '''{}'''", fill("\\")),
@@ -91,6 +108,11 @@ fn hostile_files_of_full_size_end_soon() {
         let start = std::time::Instant::now();
         outcome("hostile", &text);
         // Debug and six at once: what must not be is quadratic, which would be hours.
-        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?} {:?}", &text[..40], start.elapsed());
+        assert!(
+            start.elapsed() < std::time::Duration::from_secs(20),
+            "{:?} {:?}",
+            &text[..40],
+            start.elapsed()
+        );
     }
 }
