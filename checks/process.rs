@@ -62,7 +62,8 @@ pub fn needs(condition: &Condition) -> Needs {
     all
 }
 
-/// What a sample shows. A fact that was needed and could not be read makes it Unknown, with its name.
+/// What a sample shows. A fact that was needed and could not be read makes it Unknown, with its
+/// name.
 /// `took` is zero: a look at a sample takes no time of its own.
 #[must_use]
 pub fn observe(
@@ -87,7 +88,8 @@ pub fn observe(
         let micros = sample.at.since(before.at).as_micros().max(1);
         Some(u64::try_from(u128::from(grown) * scale / micros).unwrap_or(u64::MAX))
     };
-    // Milliseconds of CPU in microseconds of time: 1000 us per ms, and 100 000 thousandths of a percent.
+    // Milliseconds of CPU in microseconds of time: 1000 us per ms, and 100 000 thousandths of a
+    // percent.
     let cpu = |of| rate(of, 1000 * 100_000).map(Value::Percent);
     let per_second = |of| rate(of, 1_000_000).map(Value::Rate);
     let bytes = |value: Option<u64>| value.map(Value::Bytes);

@@ -1,6 +1,7 @@
 //! Commands: a text split as a shell would split it, a list, or the long form.
 //!
-//! `shell = true` runs the text by `/bin/sh -c`. `login = true` runs it by the user's own login shell as
+//! `shell = true` runs the text by `/bin/sh -c`. `login = true` runs it by the user's own login
+//! shell as
 //! `-lc`: which shell that is only the built environment knows, so a small sh looks it up there.
 
 use std::ops::Range;

@@ -188,7 +188,8 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Refuses keys that are known, but not here. They are to be left to this by [`Document::known_keys`].
+    /// Refuses keys that are known, but not here. They are to be left to this by
+    /// [`Document::known_keys`].
     pub(crate) fn misplaced(&mut self, table: &DeTable<'_>, keys: &[&str], what: &str, hint: &str) {
         for at in keys.iter().filter_map(|key| field(table, key)) {
             self.error(at.value.span(), format!("`{}` {what}", at.key), Some(hint));
@@ -342,7 +343,8 @@ impl<'a> Document<'a> {
     pub(crate) fn within(&self, value: &Value<'_>, inner: &Range<usize>) -> Range<usize> {
         let span = value.span();
         let found = self.text.get(span.clone()).zip(value.get_ref().as_str());
-        // With escapes in the string its text is not found as it is: then the whole string is marked.
+        // With escapes in the string its text is not found as it is: then the whole string is
+        // marked.
         match found.and_then(|(raw, text)| raw.find(text)) {
             Some(at) => span.start + at + inner.start..span.start + at + inner.end,
             None => span,

@@ -1,8 +1,9 @@
-//! What is wrong in a configuration file, shown in the manner of rustc: file, line, column, the source
-//! line with a caret, and what would be right.
+//! What is wrong in a configuration file, shown in the manner of rustc: file, line, column, the
+//! source line with a caret, and what would be right.
 //!
-//! A [`Diagnostic`] carries its own excerpt of the source, so it can be kept and rendered without the
-//! file. Excerpts and messages are bounded and escaped: a file's author cannot reach the terminal.
+//! A [`Diagnostic`] carries its own excerpt of the source, so it can be kept and rendered without
+//! the file. Excerpts and messages are bounded and escaped: a file's author cannot reach the
+//! terminal.
 
 use std::fmt;
 use std::ops::Range;
@@ -156,7 +157,8 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-/// The text with what could move a cursor replaced by as many bytes that cannot, so that places hold.
+/// The text with what could move a cursor replaced by as many bytes that cannot, so that places
+/// hold.
 fn blank(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -263,8 +265,8 @@ mod tests {
         let text = "user = \"x\"\n  memry = 5\n";
         assert_eq!(
             at(text, 13..18).to_string(),
-            "error: unknown key `memry`\n  --> conf.d/shop.toml:2:3\n  |\n2 |   memry = 5\n  |   ^^^^^\n  |\n  \
-             = help: did you mean `memory`?\n\n"
+            "error: unknown key `memry`\n  --> conf.d/shop.toml:2:3\n  |\n\
+             2 |   memry = 5\n  |   ^^^^^\n  |\n  = help: did you mean `memory`?\n\n"
         );
     }
 

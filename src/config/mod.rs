@@ -1,7 +1,8 @@
 //! conf.d: one directory is the whole configuration.
 //!
-//! `heeler.toml` in it holds the daemon's own settings; every other `*.toml` is one service, named by its
-//! file. Files whose names begin with a dot or do not end in `.toml` are not looked at (so `x.toml~` and
+//! `heeler.toml` in it holds the daemon's own settings; every other `*.toml` is one service, named
+//! by its file. Files whose names begin with a dot or do not end in `.toml` are not looked at (so
+//! `x.toml~` and
 //! `.x.toml.swp` are not), nor are directories below. One bad file never prevents the others.
 #![forbid(unsafe_code)]
 
@@ -23,14 +24,15 @@ use crate::config::document::Document;
 use crate::config::error::{Diagnostic, Severity};
 use crate::config::loader::Loader;
 use crate::config::settings::Settings;
-use crate::config::trust::{Refusal, Rule};
+use crate::config::trust::{Refusal, Resolved, Rule};
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::Uid;
 use crate::model::service::Service;
 use crate::model::text::escape;
 
-/// For whom the configuration is read, and what of the environment counts. Nothing here is looked up.
+/// For whom the configuration is read, and what of the environment counts. Nothing here is looked
+/// up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoadAs {
     /// Who heeler runs as.
@@ -116,8 +118,8 @@ pub enum Role {
     Nameless,
 }
 
-/// Reads a directory. A bad `heeler.toml` is replaced by `last_settings` (the text of the last good one),
-/// else by the defaults.
+/// Reads a directory. A bad `heeler.toml` is replaced by `last_settings` (the text of the last good
+/// one), else by the defaults.
 ///
 /// # Errors
 /// When the directory itself cannot be used.
@@ -127,78 +129,61 @@ pub fn load(
     last_settings: Option<&str>,
 ) -> Result<Loaded, Box<Diagnostic>> {
     let shown = escape(&dir.to_string_lossy());
-    let unusable = |message: String, hint: &str| {
+    let root = who.uid == Uid(0);
+    let rule = Rule::root_and(if root { who.demo_owner } else { Some(who.uid) });
+    let (mut resolved, names) = open(dir, &rule).map_err(|(message, hint)| {
         Box::new(Diagnostic::of_file(
             Severity::Error,
             &shown,
             message,
-            Some(hint.to_owned()),
+            Some(hint),
         ))
-    };
-    let trusted = (who.uid != Uid(0))
-        .then_some(who.uid)
-        .into_iter()
-        .chain(who.demo_owner);
-    let rule = Rule::root_and(trusted);
-    let absolute = std::path::absolute(dir).map_err(|error| {
-        unusable(
-            format!("failed to find the configuration directory: {error}"),
-            WHICH_DIR,
-        )
     })?;
-    let resolved = rule.resolve(&absolute).map_err(|refusal| match refusal {
-        Refusal::Io(error) => unusable(
-            format!("failed to open the configuration directory: {error}"),
-            WHICH_DIR,
-        ),
-        Refusal::Unsafe { message, hint } => unusable(
-            format!("refused to use the configuration directory: {message}"),
-            &hint,
-        ),
-    })?;
-    let names = names(&resolved.path).map_err(|error| {
-        unusable(
-            format!("failed to read the configuration directory: {error}"),
-            WHICH_DIR,
-        )
-    })?;
-    if names.len() > limits::CONFIG_FILES_MAX {
-        let message = format!("there are more than {} files", limits::CONFIG_FILES_MAX);
-        return Err(unusable(message, "is this the right directory?"));
-    }
-    let mut owners = resolved.owners;
     let mut loader = Loader::new(dir, who);
     for name in settings_first(names) {
         let read = rule
             .read(&resolved.path, &name, limits::CONFIG_FILE_BYTES_MAX)
-            .inspect(|contents| owners.extend(&contents.owners));
+            .inspect(|contents| resolved.owners.extend(&contents.owners));
         loader.file(&name, read, last_settings);
     }
     let mut loaded = loader.finish();
-    if who.uid == Uid(0)
-        && who
-            .demo_owner
-            .is_some_and(|owner| owner != Uid(0) && owners.contains(&owner))
-    {
-        let message =
-            "this belongs to an ordinary user, who so commands root: for a demonstration only"
-                .to_owned();
-        loaded.warnings.insert(
-            0,
-            Diagnostic::of_file(Severity::Warning, &shown, message, None),
+    let mut warn = |message: &str, hint: Option<&str>| {
+        let (message, hint) = (message.to_owned(), hint.map(str::to_owned));
+        let warning = Diagnostic::of_file(Severity::Warning, &shown, message, hint);
+        loaded.warnings.push(warning);
+    };
+    if root && resolved.owners.iter().any(|owner| *owner != Uid(0)) {
+        warn(
+            "an ordinary user can change this, and so command root: for a demonstration only",
+            None,
         );
     }
     if loaded.services.is_empty() && loaded.bad.is_empty() {
-        let message = "no services here".to_owned();
-        let hint = Some("a service is a file NAME.toml".to_owned());
-        loaded.warnings.push(Diagnostic::of_file(
-            Severity::Warning,
-            &shown,
-            message,
-            hint,
-        ));
+        warn("no services here", Some("a service is a file NAME.toml"));
     }
     Ok(loaded)
+}
+
+/// Finds the directory and what in it is to be read; else a message and a hint.
+fn open(dir: &Path, rule: &Rule) -> Result<(Resolved, Vec<OsString>), (String, String)> {
+    let failed = |to: &str, error: io::Error| {
+        let message = format!("failed to {to} the configuration directory: {error}");
+        (message, WHICH_DIR.to_owned())
+    };
+    let absolute = std::path::absolute(dir).map_err(|error| failed("find", error))?;
+    let resolved = rule.resolve(&absolute).map_err(|refusal| match refusal {
+        Refusal::Io(error) => failed("open", error),
+        Refusal::Unsafe { message, hint } => (
+            format!("refused to use the configuration directory: {message}"),
+            hint,
+        ),
+    })?;
+    let names = names(&resolved.path).map_err(|error| failed("read", error))?;
+    if names.len() > limits::CONFIG_FILES_MAX {
+        let message = format!("there are more than {} files", limits::CONFIG_FILES_MAX);
+        return Err((message, "is this the right directory?".to_owned()));
+    }
+    Ok((resolved, names))
 }
 
 const WHICH_DIR: &str = "say which directory: heeler run DIR, heeler validate DIR";
@@ -207,8 +192,8 @@ const SETTINGS_FILE: &str = "heeler.toml";
 /// A good value with its warnings, or everything that is wrong, warnings included.
 pub type Parsed<T> = Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>;
 
-/// Parses one definition; reads nothing else. Returns the service with its warnings. `file` is its name
-/// for people.
+/// Parses one definition; reads nothing else. Returns the service with its warnings. `file` is its
+/// name for people.
 ///
 /// # Errors
 /// Everything that is wrong with it, warnings included.

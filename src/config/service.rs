@@ -15,7 +15,7 @@ use crate::config::error::nearest;
 use crate::config::settings::Settings;
 use crate::model::ids::ServiceName;
 use crate::model::limits;
-use crate::model::process::Uid;
+use crate::model::process::{Signal, Uid};
 use crate::model::service::{Command, Life, Service};
 
 /// Keys that only a service may have: who it is, and its commands.
@@ -74,37 +74,18 @@ pub(crate) fn service(
     let group = get(doc, table, "group", account);
     let life = life(doc, table, settings);
     let [start, restart] = ["start", "restart"].map(|key| get(doc, table, key, command));
-    let stop = get(doc, table, "stop", command::stop);
     let common = Defaults::read(doc, table, &settings.defaults);
     let checks = get(doc, table, "check", |doc, at| {
         Some(checks(doc, at, common.every))
     });
-    let starts = checks.as_ref().and_then(|checks| checks.starts.clone());
-    if let Some(at) = starts.filter(|_| {
-        field(table, "start")
-            .or_else(|| field(table, "run"))
-            .is_none()
-    }) {
-        doc.missing(
-            Some(at),
-            "there is no way to start this service",
-            "say `start`, or `run`",
-        );
+    let startable = ["start", "run"].iter().any(|key| table.contains_key(*key));
+    if let Some(at) = checks.as_ref().and_then(|checks| checks.starts.clone())
+        && !startable
+    {
+        let message = "there is no way to start this service";
+        doc.missing(Some(at), message, "say `start`, or `run`");
     }
-    let (stop, stop_signal) = match stop {
-        Some(Stop::Signal(signal)) => {
-            if let Some(at) = field(table, "stop_signal") {
-                doc.error(
-                    at.value.span(),
-                    "`stop` names a signal already",
-                    Some("keep one of the two"),
-                );
-            }
-            (None, signal)
-        }
-        Some(Stop::Command(command)) => (Some(command), common.stop_signal),
-        None => (None, common.stop_signal),
-    };
+    let (stop, stop_signal) = ladder(doc, table, common.stop_signal);
     Some(Service {
         name: name.clone(),
         user,
@@ -130,6 +111,25 @@ pub(crate) fn service(
         remind: common.remind,
         checks: checks.map(|checks| checks.checks).unwrap_or_default(),
     })
+}
+
+/// The stop command and the first signal of the ladder.
+fn ladder(
+    doc: &mut Document<'_>,
+    table: &DeTable<'_>,
+    common: Signal,
+) -> (Option<Command>, Signal) {
+    match get(doc, table, "stop", command::stop) {
+        Some(Stop::Signal(signal)) => {
+            if let Some(at) = field(table, "stop_signal") {
+                let message = "`stop` names a signal already";
+                doc.error(at.value.span(), message, Some("keep one of the two"));
+            }
+            (None, signal)
+        }
+        Some(Stop::Command(command)) => (Some(command), common),
+        None => (None, common),
+    }
 }
 
 fn user(doc: &mut Document<'_>, at: Field<'_>, who: &LoadAs) -> Option<Box<str>> {
@@ -163,34 +163,37 @@ const LIVES: [&str; 3] = ["pidfile", "match", "run"];
 
 /// Which process it is: exactly one of `pidfile`, `match` and `run`.
 fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Option<Life> {
-    let said: Vec<_> = LIVES.iter().filter_map(|key| field(table, key)).collect();
     let misspelt = |name: &str| !OWN_KEYS.contains(&name) && nearest(name, LIVES).is_some();
-    if said.is_empty()
-        && !table
-            .keys()
-            .take(limits::CONFIG_FINDINGS_MAX)
-            .any(|key| misspelt(key.get_ref()))
-    {
-        let hint = "say `pidfile`, `match` or `run`; a service of network checks alone comes with a later version";
+    let mut names = table
+        .keys()
+        .take(limits::CONFIG_FINDINGS_MAX)
+        .map(|key| key.get_ref());
+    let said = LIVES.iter().any(|key| table.contains_key(*key));
+    if !said && !names.any(|name| misspelt(name)) {
+        let hint = "say `pidfile`, `match` or `run`; \
+                    a service of network checks alone comes with a later version";
         doc.missing(None, "nothing says which process this service is", hint);
     }
-    let run = field(table, "run");
-    let excluded = if run.is_some() {
-        &["pidfile", "match", "start", "restart"][..]
-    } else {
-        &["match"][..]
+    let says = |key| table.contains_key(key);
+    let (by, excluded, hint): (_, &[&str], _) = match (says("run"), says("pidfile")) {
+        (true, _) => (
+            "run",
+            &["pidfile", "match", "start", "restart"],
+            "with `run` heeler itself starts the program and knows its process",
+        ),
+        (false, true) => (
+            "pidfile",
+            &["match"],
+            "keep the pidfile: it names one process",
+        ),
+        (false, false) => ("match", &[], ""),
     };
-    if run.is_some() || field(table, "pidfile").is_some() {
-        let by = if run.is_some() { "run" } else { "pidfile" };
-        for other in excluded.iter().filter_map(|key| field(table, key)) {
-            let message = format!("`{}` cannot be together with `{by}`", other.key);
-            let hint = match by {
-                "run" => "with `run` heeler itself starts the program and knows its process",
-                _ => "keep the pidfile: it names one process",
-            };
-            doc.error(other.value.span(), message, Some(hint));
-        }
-    }
+    doc.misplaced(
+        table,
+        excluded,
+        &format!("cannot be together with `{by}`"),
+        hint,
+    );
     let run = get(doc, table, "run", command);
     if let (Some(command), Some(at)) = (&run, field(table, "run"))
         && is_heeler(command)

@@ -80,7 +80,8 @@ const LATER: [(&str, &str); 1] = [("web", "leave it out; `heeler status` shows t
 const SERVER_KEYS: [&str; 6] = ["host", "port", "tls", "user", "password_file", "ca_file"];
 
 impl Settings {
-    /// What is so without a `heeler.toml`: the system's directories for root, the user's own for others.
+    /// What is so without a `heeler.toml`: the system's directories for root, the user's own for
+    /// others.
     #[must_use]
     pub fn of(who: &LoadAs) -> Self {
         let system = who.uid == Uid(0);

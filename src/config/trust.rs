@@ -1,9 +1,9 @@
 //! Whose word counts: every step of a path must belong to somebody trusted, and nobody else may
-//! change it. Used for conf.d (whoever can write there commands root) and for the programs that run as
-//! root (whoever can replace one is root).
+//! change it. Used for conf.d (whoever can write there commands root) and for the programs that run
+//! as root (whoever can replace one is root).
 //!
-//! Because every directory on the way is only in trusted hands, nobody else can change a path between
-//! the look and the open; the file itself is judged once more by its open descriptor.
+//! Because every directory on the way is only in trusted hands, nobody else can change a path
+//! between the look and the open; the file itself is judged once more by its open descriptor.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -99,8 +99,8 @@ impl Rule {
         Ok(resolved)
     }
 
-    /// Opens `name` in a directory that [`Rule::resolve`] gave, and reads at most `bytes_max` of it. Never
-    /// waits for another process (a FIFO), and reads nothing but a regular file.
+    /// Opens `name` in a directory that [`Rule::resolve`] gave, and reads at most `bytes_max` of
+    /// it. Never waits for another process (a FIFO), and reads nothing but a regular file.
     ///
     /// # Errors
     /// As [`Rule::resolve`]; [`io::ErrorKind::FileTooLarge`] when there is more.
@@ -161,7 +161,8 @@ impl Rule {
                 ),
             });
         }
-        // The mode of a link means nothing; an entry of a sticky directory is safe from all but its owner.
+        // The mode of a link means nothing; an entry of a sticky directory is safe from all but its
+        // owner.
         let sticky = meta.is_dir() && mode & STICKY != 0;
         if meta.file_type().is_symlink() || sticky {
             return Ok(());
@@ -193,8 +194,8 @@ pub struct Contents {
     pub owners: BTreeSet<Uid>,
 }
 
-/// Distributions give each user a group of the same number and a umask of 002; group-writable then is
-/// writable by the owner. Never for root's group, which has members.
+/// Distributions give each user a group of the same number and a umask of 002; group-writable then
+/// is writable by the owner. Never for root's group, which has members.
 fn private_group(meta: &Metadata) -> bool {
     meta.uid() != 0 && meta.gid() == meta.uid()
 }

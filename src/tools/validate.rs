@@ -18,8 +18,8 @@ pub enum Form {
     Json,
 }
 
-/// Reads a directory as `heeler run` would, and tells what it found, with the exit code: 0 when every
-/// file is good (warnings or not), 1 otherwise.
+/// Reads a directory as `heeler run` would, and tells what it found, with the exit code: 0 when
+/// every file is good (warnings or not), 1 otherwise.
 #[must_use]
 pub fn validate(dir: &Path, who: &LoadAs, form: Form) -> (String, u8) {
     let (findings, services) = match load(dir, who, None) {
@@ -101,8 +101,9 @@ fn json(findings: &[Diagnostic]) -> String {
     out
 }
 
-/// Users and groups this machine does not know now: a warning, since they may come later. The daemon
-/// never asks this (the answer may take as long as a directory server likes); here a person waits.
+/// Users and groups this machine does not know now: a warning, since they may come later. The
+/// daemon never asks this (the answer may take as long as a directory server likes); here a person
+/// waits.
 fn unknown_accounts(loaded: &Loaded) -> Vec<Diagnostic> {
     let mut asked: BTreeMap<(&str, &str), bool> = BTreeMap::new();
     let mut findings = Vec::new();

@@ -1,5 +1,5 @@
-//! Directories of real files with real owners: whose word counts, and that one bad file never prevents
-//! the others.
+//! Directories of real files with real owners: whose word counts, and that one bad file never
+//! prevents the others.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};

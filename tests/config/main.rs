@@ -1,7 +1,8 @@
 //! The configuration: every mistake and the message that comes back for it.
 //!
-//! `good/*.toml` and `bad/*.toml` are read as a service of their name (`settings-*.toml` as heeler.toml;
-//! a first line `# user mode` reads them without root). What comes out stands beside them in
+//! `good/*.toml` and `bad/*.toml` are read as a service of their name (`settings-*.toml` as
+//! heeler.toml; a first line `# user mode` reads them without root). What comes out stands beside
+//! them in
 //! `.expected`; `HEELER_BLESS=1 cargo test --test config` writes it anew.
 
 #[path = "../support/mod.rs"]
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use heeler::config::error::{Diagnostic, render};
 use heeler::config::settings::Settings;
 use heeler::config::{LoadAs, parse_service, parse_settings};
+use heeler::model::action::Action;
+use heeler::model::check::Check;
 use heeler::model::ids::ServiceName;
 use heeler::model::process::Uid;
 use heeler::model::service::{Command, Life, Service};
@@ -25,8 +28,8 @@ fn good_files_say_what_they_say() {
     compare("good");
 }
 
-/// Among them CFG-03 (wrong TOML, keys, types and numbers), CFG-08 (regular expressions), CFG-12 (heeler
-/// managing itself); the file's name has the case's number.
+/// Among them CFG-03 (wrong TOML, keys, types and numbers), CFG-08 (regular expressions), CFG-12
+/// (heeler managing itself); the file's name has the case's number.
 #[test]
 fn bad_files_get_their_message() {
     compare("bad");
@@ -52,6 +55,69 @@ fn every_later_key_is_told_apart_from_a_mistake() {
         );
         assert!(shown.contains("= help: "), "{shown}");
     }
+}
+
+#[test]
+fn cfg_08_a_regular_expression_cannot_hang_or_fill_the_loader() {
+    let bombs = [
+        "(x{1000}){1000}",
+        "((((a*)*)*)*)*{9999}",
+        "\\\\p{L}{5000}",
+        &"(".repeat(4000),
+        &"x".repeat(9000),
+    ];
+    for pattern in bombs {
+        let start = std::time::Instant::now();
+        let (good, shown) = outcome("x", &format!("match = \"{pattern}\"\n"));
+        assert!(!good && shown.contains("x.toml:1:9"), "{shown}");
+        assert!(
+            start.elapsed() < std::time::Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[test]
+fn cfg_12_heeler_cannot_be_told_to_manage_itself() {
+    let itself = [
+        "match = \"heeler\"",
+        "match = \"run\"",
+        "match = \"\"",
+        "match = \"^/usr/bin\"",
+        "pidfile = \"/run/heeler/svc/x.pid\"",
+        "pidfile = \"/var/lib/heeler/x.pid\"",
+        "pidfile = \"/var/run/heeler.pid\"",
+        "run = \"heeler run\"",
+        "run = [\"/opt/heeler\", \"run\", \"/etc/heeler\"]",
+    ];
+    for line in itself {
+        assert!(!outcome("x", line).0, "{line}");
+    }
+    for line in [
+        "match = \"^puma\"",
+        "pidfile = \"/run/heelers.pid\"",
+        "run = \"runner heeler\"",
+    ] {
+        assert!(outcome("x", line).0, "{line}");
+    }
+}
+
+#[test]
+fn without_root_everything_is_below_the_users_own_directories() {
+    let env = |name: &str| match name {
+        "HOME" => Some("/home/me".into()),
+        "XDG_STATE_HOME" => Some("relative/ignored".into()),
+        "XDG_RUNTIME_DIR" => Some("/run/user/1000".into()),
+        _ => None,
+    };
+    let settings = |uid| Settings::of(&LoadAs::new(Uid(uid), None, env));
+    let own = settings(1000);
+    assert_eq!(own.state_dir, Path::new("/home/me/.local/state/heeler"));
+    assert_eq!(own.socket, Path::new("/run/user/1000/heeler/control.sock"));
+    let system = settings(0);
+    assert_eq!(system.state_dir, Path::new("/var/lib/heeler"));
+    assert_eq!(system.socket, Path::new("/run/heeler/control.sock"));
 }
 
 /// Root, in a directory that does not matter.
@@ -191,27 +257,27 @@ fn summary(service: &Service, warnings: &[Diagnostic]) -> String {
         "start_limit {}, {:?}",
         service.start_limit, service.backoff
     ));
-    for check in &service.checks {
-        out.push(format!(
-            "check {}: {:?} if {}, {}, recover {}, then {:?}, else {:?}, every {:?}, repeat {:?}",
-            check.index.0,
-            check.label,
-            check.condition,
-            check.tolerance,
-            check.recover,
-            check
-                .then
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>(),
-            check
-                .on_recovery
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>(),
-            check.every,
-            check.repeat
-        ));
-    }
+    out.extend(service.checks.iter().map(told));
     out.join("\n") + "\n" + &render(warnings)
+}
+
+fn told(check: &Check) -> String {
+    let actions = |actions: &[Action]| actions.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let Check {
+        index,
+        label,
+        kind: _,
+        condition,
+        tolerance,
+        recover,
+        then,
+        on_recovery,
+        every,
+        repeat,
+    } = check;
+    let (index, then, otherwise) = (index.0, actions(then), actions(on_recovery));
+    format!(
+        "check {index}: {label:?} if {condition}, {tolerance}, recover {recover}, \
+         then {then:?}, else {otherwise:?}, every {every:?}, repeat {repeat:?}"
+    )
 }
