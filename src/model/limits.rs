@@ -69,3 +69,26 @@ const _: () = assert!(PIDFILE_BYTES_MAX < CONFIG_FILE_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < ALERT_BYTES_MAX);
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX < CONTROL_CLIENTS_MAX);
 const _: () = assert!(UNTRUSTED_BYTES_MAX < ALERT_BYTES_MAX);
+
+/// Steps of a pidfile's path, those of its symbolic links included.
+pub const PATH_STEPS_MAX: usize = 256;
+/// Symbolic links in a pidfile's path.
+pub const PATH_LINKS_MAX: usize = 32;
+/// How much younger than its pidfile a process may be: clock ticks, and a file stamped by a coarse clock.
+pub const PIDFILE_AGE_SLACK: Duration = Duration::from_secs(2);
+/// A file of /proc about one process that is read whole.
+pub const PROC_FILE_BYTES_MAX: usize = 16 << 10;
+/// What is read of a process title to match it (long Java command lines name their program last).
+pub const TITLE_BYTES_MAX: usize = 64 << 10;
+/// What is read of one table of sockets (/proc/PID/net/tcp: 150 bytes a connection).
+pub const SOCKET_TABLE_BYTES_MAX: u64 = 64 << 20;
+/// Descriptors of one survivor that are looked at for a listening socket.
+pub const SURVIVOR_FDS_MAX: usize = 64 << 10;
+/// Processes of one service that are added up for its tree metrics.
+pub const TREE_PROCESSES_MAX: usize = 4096;
+/// Steps from a process up to its oldest ancestor.
+pub const ANCESTORS_MAX: usize = 64;
+/// Exits taken from the watch at once.
+pub const WATCH_BATCH: usize = 256;
+/// Supplementary groups of a peer (the kernel's NGROUPS_MAX).
+pub const PEER_GROUPS_MAX: usize = 65_536;
