@@ -26,7 +26,10 @@ pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
     let facts = fs::metadata(path).map_err(StoreError::at("look at the directory", path))?;
     let own = nix::unistd::geteuid().as_raw();
     if facts.uid() != own {
-        let cause = format!("it belongs to uid {}, and heeler runs as uid {own}", facts.uid());
+        let cause = format!(
+            "it belongs to uid {}, and heeler runs as uid {own}",
+            facts.uid()
+        );
         let cause = io::Error::new(io::ErrorKind::PermissionDenied, cause);
         return Err(StoreError::new("use the directory", path, cause));
     }
@@ -101,7 +104,9 @@ pub(super) fn open(path: &Path) -> Result<Option<File>, StoreError> {
 
 /// Reads a file of at most `bytes_max`. `None` when there is none.
 pub(super) fn read(path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(file) = open(path)? else { return Ok(None) };
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
     let mut bytes = Vec::new();
     file.take(bytes_max as u64 + 1)
         .read_to_end(&mut bytes)
@@ -133,11 +138,25 @@ pub(super) fn names(dir: &Path, suffix: &str) -> Result<Vec<String>, StoreError>
 /// Gives `name` a second name that says what it is (`journal.bad-20260504T031502Z`), so that what
 /// replaces it does not take it away; moves it where it cannot be linked. Says where it is now.
 /// At most [`limits::SET_ASIDE_FILES_MAX`] are kept.
-pub(super) fn set_aside(dir: &Path, name: &str, why: &str, now: Wall) -> Result<PathBuf, StoreError> {
+pub(super) fn set_aside(
+    dir: &Path,
+    name: &str,
+    why: &str,
+    now: Wall,
+) -> Result<PathBuf, StoreError> {
     let path = dir.join(name);
     let stamp = stamp(now);
     let free = (0..=limits::SET_ASIDE_FILES_MAX)
-        .map(|n| dir.join(format!("{name}.{why}-{stamp}{}", if n == 0 { String::new() } else { format!("-{n}") })))
+        .map(|n| {
+            dir.join(format!(
+                "{name}.{why}-{stamp}{}",
+                if n == 0 {
+                    String::new()
+                } else {
+                    format!("-{n}")
+                }
+            ))
+        })
         .find(|aside| fs::symlink_metadata(aside).is_err())
         .unwrap_or_else(|| dir.join(format!("{name}.{why}-{stamp}-last")));
     fs::hard_link(&path, &free)
@@ -147,11 +166,18 @@ pub(super) fn set_aside(dir: &Path, name: &str, why: &str, now: Wall) -> Result<
     let mut old = Vec::new();
     for kind in ["bad", "newer", "poisoned"] {
         let prefix = format!("{name}.{kind}-");
-        old.extend(names(dir, "")?.into_iter().filter(|n| n.starts_with(&prefix)));
+        old.extend(
+            names(dir, "")?
+                .into_iter()
+                .filter(|n| n.starts_with(&prefix)),
+        );
     }
     // By the time in the name, whatever it was set aside for.
     old.sort_by_key(|n| n.rsplit_once(['d', 'r']).map(|(_, time)| time.to_owned()));
-    for name in old.iter().take(old.len().saturating_sub(limits::SET_ASIDE_FILES_MAX)) {
+    for name in old
+        .iter()
+        .take(old.len().saturating_sub(limits::SET_ASIDE_FILES_MAX))
+    {
         remove(&dir.join(name))?;
     }
     Ok(free)
@@ -159,8 +185,13 @@ pub(super) fn set_aside(dir: &Path, name: &str, why: &str, now: Wall) -> Result<
 
 /// A time in a file name: sorts as it passes.
 pub(super) fn stamp(at: Wall) -> String {
-    let time = i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| format!("{}ms", at.0), |t| t.strftime("%Y%m%dT%H%M%SZ").to_string())
+    let time = i64::try_from(at.0)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(
+        || format!("{}ms", at.0),
+        |t| t.strftime("%Y%m%dT%H%M%SZ").to_string(),
+    )
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -184,7 +215,10 @@ mod tests {
         }
         put_durably(dir.path(), "x", b"new").expect("replaces the links");
         assert_eq!(fs::read_to_string(&outside).expect("reads"), "precious");
-        assert_eq!(fs::read_to_string(dir.path().join("x")).expect("reads"), "new");
+        assert_eq!(
+            fs::read_to_string(dir.path().join("x")).expect("reads"),
+            "new"
+        );
         let mode = fs::metadata(dir.path().join("x")).expect("is there").mode();
         assert_eq!(mode & 0o7777, 0o600);
         std::os::unix::fs::symlink(&outside, dir.path().join("y")).expect("links");
@@ -199,9 +233,15 @@ mod tests {
             let why = ["bad", "newer", "poisoned"][second % 3];
             set_aside(dir.path(), "journal", why, Wall(second as u64 * 1000)).expect("aside");
         }
-        let kept: Vec<_> =
-            names(dir.path(), "Z").expect("lists").iter().map(|n| n[n.len() - 3..].to_owned()).collect();
+        let kept: Vec<_> = names(dir.path(), "Z")
+            .expect("lists")
+            .iter()
+            .map(|n| n[n.len() - 3..].to_owned())
+            .collect();
         assert_eq!(kept.len(), limits::SET_ASIDE_FILES_MAX);
-        assert!(kept.iter().all(|second| second.as_str() >= "12Z"), "the newest: {kept:?}");
+        assert!(
+            kept.iter().all(|second| second.as_str() >= "12Z"),
+            "the newest: {kept:?}"
+        );
     }
 }

@@ -43,12 +43,17 @@ pub(super) fn next(reader: &mut impl BufRead) -> io::Result<Option<(Line, u64)>>
         bytes.clear();
         let read = reader.by_ref().take(KEEP).read_until(b'\n', &mut bytes)? as u64;
         taken += read;
-        let ended = bytes.pop_if(|byte| *byte == b'\n').is_some();
+        let ended = bytes.last() == Some(&b'\n');
+        bytes.truncate(bytes.len() - usize::from(ended));
         if taken == 0 {
             return Ok(None);
         }
         if ended || read < KEEP {
-            let line = if long { Line::TooLong } else { Line::Bytes(bytes) };
+            let line = if long {
+                Line::TooLong
+            } else {
+                Line::Bytes(bytes)
+            };
             return Ok(Some((line, taken)));
         }
         long = true;
@@ -82,7 +87,10 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = sealed.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
-                assert!(matches!(unseal_file(&bytes), None | Some("{\"v\":1}")), "{at} {bit}");
+                assert!(
+                    matches!(unseal_file(&bytes), None | Some("{\"v\":1}")),
+                    "{at} {bit}"
+                );
             }
         }
     }
