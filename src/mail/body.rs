@@ -17,6 +17,7 @@ const STORY_BYTES: usize = 8 << 10;
 const OUTPUT_BYTES: usize = 3 << 10;
 const NEXT_BYTES: usize = 1 << 10;
 const OUTPUT_LINES: usize = 20;
+const WORD_CHARS: usize = 400;
 
 const _: () =
     assert!(HEAD_BYTES + STORY_BYTES + OUTPUT_BYTES + NEXT_BYTES + 1024 < limits::ALERT_BYTES_MAX);
@@ -37,13 +38,12 @@ pub(super) fn text(alert: &Alert, host: &HostFacts) -> String {
 }
 
 fn head(out: &mut String, alert: &Alert, host: &HostFacts) {
-    let (service, what) = (&alert.incident.service, words::what(alert));
-    let host: String = escape(&host.hostname).chars().take(255).collect();
-    let title = escape(alert.incident.title.trim());
-    let line = match title.as_str() {
-        "" => format!("{service} on {host}: {what}"),
-        title => format!("{service} on {host}: {what}: {title}"),
-    };
+    let hostname: String = escape(&host.hostname).chars().take(255).collect();
+    let line = format!(
+        "{} on {hostname}: {}",
+        alert.incident.service,
+        words::sentence(alert)
+    );
     out.push_str(&bounded(&wrapped(&line, "", "  "), HEAD_BYTES));
 }
 
@@ -57,43 +57,63 @@ fn story(out: &mut String, alert: &Alert, zone: &TimeZone) {
         "\nWhat happened ({})\n",
         zone_words(incident.opened, zone)
     ));
-    let mut day = String::new();
     let blocks: Vec<_> = incident
         .story
         .iter()
-        .map(|line| block(line, zone, &mut day))
+        .map(|line| block(line, zone))
         .collect();
-    let total: usize = blocks.iter().map(String::len).sum();
     let (mut first, mut last) = (blocks.len(), blocks.len());
+    let total: usize = blocks.iter().map(Block::len).sum();
     if total > STORY_BYTES || incident.dropped_lines > 0 {
-        first = fitting(blocks.iter(), STORY_BYTES / 2).min(incident.story.len() / 2);
-        let rest = &blocks[first..];
-        last = blocks.len() - fitting(rest.iter().rev(), STORY_BYTES / 2);
+        first = fitting(blocks.iter().map(Block::len), STORY_BYTES / 2).min(blocks.len() / 2);
+        let rest = blocks[first..].iter().rev();
+        last = blocks.len() - fitting(rest.map(Block::len), STORY_BYTES / 2);
     }
-    out.extend(blocks[..first].iter().map(String::as_str));
-    let left_out = last - first + incident.dropped_lines as usize;
-    if left_out > 0 {
-        out.push_str(&format!("  [... {left_out} more ...]\n"));
+    let mut day = "";
+    for (at, block) in blocks.iter().enumerate() {
+        if (first..last).contains(&at) {
+            continue;
+        }
+        if at == last {
+            left_out(out, last - first, incident.dropped_lines);
+        }
+        if day != block.day {
+            out.push_str(&format!("  {}\n", block.day));
+            day = &block.day;
+        }
+        out.push_str(&block.text);
     }
-    out.extend(blocks[last..].iter().map(String::as_str));
 }
 
-/// How many of these fit.
-fn fitting<'a>(blocks: impl Iterator<Item = &'a String>, bytes_max: usize) -> usize {
+fn left_out(out: &mut String, here: usize, before: u32) {
+    let lines = here.saturating_add(usize::try_from(before).unwrap_or(usize::MAX));
+    out.push_str(&format!("  [... {lines} more ...]\n"));
+}
+
+/// How many of these lengths fit.
+fn fitting(lengths: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     let mut left = bytes_max;
-    blocks
-        .take_while(|block| {
-            left.checked_sub(block.len())
-                .map(|rest| left = rest)
-                .is_some()
-        })
+    lengths
+        .take_while(|length| left.checked_sub(*length).map(|rest| left = rest).is_some())
         .count()
 }
 
-/// One line of the story, under its day when that is a new one.
-fn block(line: &StoryLine, zone: &TimeZone, day: &mut String) -> String {
+/// One line of the story, shown.
+struct Block {
+    day: String,
+    text: String,
+}
+
+impl Block {
+    /// As if each had its day over it: an upper bound.
+    fn len(&self) -> usize {
+        self.day.len() + 3 + self.text.len()
+    }
+}
+
+fn block(line: &StoryLine, zone: &TimeZone) -> Block {
     const LINE_BYTES: usize = 1 << 10;
-    let (date, time) = match local(line.at) {
+    let (day, time) = match local(line.at) {
         Some(at) => {
             let at = at.to_zoned(zone.clone());
             (
@@ -106,15 +126,12 @@ fn block(line: &StoryLine, zone: &TimeZone, day: &mut String) -> String {
             String::from("--:--:--.---"),
         ),
     };
-    let mut block = String::new();
-    if *day != date {
-        block.push_str(&format!("  {date}\n"));
-        *day = date;
-    }
     let text = escape(line.text.trim());
     let shown = wrapped(&text, &format!("  {time}  "), &" ".repeat(16));
-    block.push_str(&bounded(&shown, LINE_BYTES));
-    block
+    Block {
+        day,
+        text: bounded(&shown, LINE_BYTES),
+    }
 }
 
 fn zone_words(at: Wall, zone: &TimeZone) -> String {
@@ -135,7 +152,6 @@ fn local(at: Wall) -> Option<Timestamp> {
 
 /// The last lines of what a command printed, behind a bar, so that none of them can look like ours.
 fn output(out: &mut String, alert: &Alert) {
-    const LINE_CHARS: usize = 400;
     let mut lines = alert.incident.output.lines();
     while lines.last().is_some_and(|line| line.trim().is_empty()) {
         lines.pop();
@@ -145,9 +161,12 @@ fn output(out: &mut String, alert: &Alert) {
     }
     let shown: Vec<_> = lines
         .iter()
-        .map(|line| format!("  | {}\n", words::cut(line, LINE_CHARS)))
+        .map(|line| format!("  | {}\n", words::cut(line, WORD_CHARS)))
         .collect();
-    let fit = fitting(shown.iter().rev().take(OUTPUT_LINES), OUTPUT_BYTES);
+    let fit = fitting(
+        shown.iter().rev().take(OUTPUT_LINES).map(String::len),
+        OUTPUT_BYTES,
+    );
     out.push_str("\nThe last that the command printed\n");
     if fit < shown.len() {
         out.push_str(&format!("  [... {} lines before ...]\n", shown.len() - fit));
@@ -178,11 +197,13 @@ fn commands(out: &mut String, alert: &Alert) {
     }
 }
 
-/// Words in lines of at most 80 characters. A longer word (a path, a URL) keeps whole.
+/// Words in lines of at most 80 characters. A longer word (a path, a URL) stays whole, up to a bound
+/// that keeps every line within what RFC 5322 allows.
 fn wrapped(text: &str, first: &str, next: &str) -> String {
     let (mut out, mut line) = (String::new(), first.to_owned());
     let mut empty = true;
     for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let word = words::cut(word, WORD_CHARS);
         if !empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
             out.push_str(&line);
             out.push('\n');
@@ -192,7 +213,7 @@ fn wrapped(text: &str, first: &str, next: &str) -> String {
         if !empty {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(&word);
         empty = false;
     }
     out.push_str(&line);

@@ -11,8 +11,10 @@ mod words;
 use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
-use lettre::message::header::{Date, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MessageBuilder, SinglePart};
+use lettre::message::header::{
+    ContentTransferEncoding, ContentType, Date, HeaderName, HeaderValue,
+};
+use lettre::message::{Body, Mailbox, MessageBuilder, SinglePart};
 use lettre::{Address, Message};
 
 use crate::model::incident::Alert;
@@ -59,10 +61,29 @@ pub fn render(alert: &Alert, host: &HostFacts) -> Vec<u8> {
     builder = extra(builder, "X-Heeler-Incident", &incident.token());
     builder = extra(builder, "X-Heeler-Kind", alert.kind.name());
     builder
-        .singlepart(SinglePart::plain(body::text(alert, host)))
+        .singlepart(
+            SinglePart::builder()
+                .header(ContentType::TEXT_PLAIN)
+                .body(encoded(alert, host)),
+        )
         .expect("a message with one sender and at least one recipient is complete")
         .formatted()
 }
+
+/// The text on its way. Plain text goes as it is, so that the file can be read with any pager (lettre
+/// would encode all of it for one line of 77 columns); anything else as quoted-printable or base64.
+fn encoded(alert: &Alert, host: &HostFacts) -> Body {
+    let text = body::text(alert, host);
+    let plain = |c: char| c == '\n' || c == ' ' || c.is_ascii_graphic();
+    if text.chars().all(plain) && text.lines().all(|line| line.len() <= LINE_BYTES_MAX) {
+        let bytes = text.replace('\n', "\r\n").into_bytes();
+        return Body::dangerous_pre_encoded(bytes, ContentTransferEncoding::SevenBit);
+    }
+    Body::new(text)
+}
+
+/// RFC 5322, 2.1.1.
+const LINE_BYTES_MAX: usize = 998;
 
 /// When an alert's last fact happened: its own time, the same whenever it is rendered.
 #[must_use]
@@ -116,10 +137,8 @@ fn recipients(alert: &Alert, host: &HostFacts, domain: &str) -> Vec<Address> {
 
 /// An address; a bare name is a user of this machine.
 fn parse_address(text: &str, domain: &str) -> Option<Address> {
-    let (user, at) = text
-        .trim()
-        .rsplit_once('@')
-        .unwrap_or((text.trim(), domain));
+    let text = text.trim();
+    let (user, at) = text.rsplit_once('@').unwrap_or((text, domain));
     if user
         .chars()
         .chain(at.chars())

@@ -6,43 +6,31 @@ use crate::model::limits;
 use crate::model::text::escape;
 use crate::model::units::show_duration;
 
-/// `[web1] shop: brought back after 0.4s (killed by SIGKILL)`, cut to a length that a list shows.
+/// `[web1] shop: brought back after 412ms (killed by SIGKILL)`, cut to a length that a list shows.
 pub(super) fn subject(alert: &Alert, hostname: &str) -> String {
     let host: String = escape(hostname).chars().take(64).collect();
-    let (service, title) = (&alert.incident.service, escape(alert.incident.title.trim()));
-    let what = what(alert);
-    let text = match title.as_str() {
-        "" => format!("[{host}] {service}: {what}"),
-        title => format!("[{host}] {service}: {what} ({title})"),
-    };
+    let text = format!("[{host}] {}: {}", alert.incident.service, sentence(alert));
     cut(&text, limits::SUBJECT_CHARS_MAX)
 }
 
-/// What it tells, in a few words: `down`, `brought back after 0.4s`, `still down after 4h`.
-pub(super) fn what(alert: &Alert) -> String {
+/// What it tells. A title stands for itself when something begins; later it is the reason.
+pub(super) fn sentence(alert: &Alert) -> String {
     let incident = &alert.incident;
-    let lasted = show_duration(
-        incident
-            .closed
-            .unwrap_or_else(|| time(alert))
-            .since(incident.opened),
-    );
-    let (begun, over) = match incident.cause {
-        Cause::Down => match alert.kind {
-            AlertKind::FiredAndResolved => ("down", "brought back"),
-            AlertKind::Fired | AlertKind::Resolved | AlertKind::Reminder => ("down", "up again"),
-        },
-        Cause::UpUnwanted => ("up, and wanted down", "as wanted again"),
-        Cause::Unclear => ("not clear", "clear again"),
-        Cause::Unkillable => ("does not die", "gone at last"),
-        Cause::SetAside => ("set aside by its own rule", "watched again"),
-        Cause::Check(..) => ("a check fires", "the check passes again"),
-        Cause::CheckUnknown(..) => ("a check cannot be told", "the check can be told again"),
-    };
-    match alert.kind {
-        AlertKind::Fired => begun.to_owned(),
-        AlertKind::FiredAndResolved | AlertKind::Resolved => format!("{over} after {lasted}"),
-        AlertKind::Reminder => format!("still {begun}, for {lasted}"),
+    let title = escape(incident.title.trim());
+    let until = incident.closed.unwrap_or_else(|| time(alert));
+    let lasted = show_duration(until.since(incident.opened));
+    match (alert.kind, incident.cause) {
+        (AlertKind::Fired, Cause::Down) => format!("down: {title}"),
+        (AlertKind::Fired, _) => title,
+        (AlertKind::FiredAndResolved, Cause::Down) => {
+            format!("brought back after {lasted} ({title})")
+        }
+        (AlertKind::Resolved, Cause::Down) => format!("up again after {lasted} ({title})"),
+        (AlertKind::FiredAndResolved | AlertKind::Resolved, _) => {
+            format!("over after {lasted} ({title})")
+        }
+        (AlertKind::Reminder, Cause::Down) => format!("still down after {lasted} ({title})"),
+        (AlertKind::Reminder, _) => format!("still so after {lasted} ({title})"),
     }
 }
 

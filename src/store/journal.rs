@@ -404,7 +404,7 @@ mod tests {
             service: ServiceName::parse(&"s".repeat(64)).expect("a name"),
             number: u32::MAX,
             cause: Cause::Down,
-            title: "\u{1}".repeat(100_000),
+            title: "\u{1}".repeat(5_000),
             opened: Wall(u64::MAX),
             closed: Some(Wall(u64::MAX)),
             story: vec![
@@ -434,7 +434,7 @@ mod tests {
             open: vec![incident.clone(); 130],
             last: Some(incident),
             boot: BootMemory {
-                starts: vec![Mono::NEVER; 10_000],
+                starts: vec![Mono::NEVER; 1_000],
                 ..BootMemory::default()
             },
         }

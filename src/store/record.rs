@@ -369,7 +369,7 @@ pub(super) struct BootRecord {
     backoffs: u32,
     healthy_since_ns: Option<u64>,
     backoff_until_ns: Option<u64>,
-    restarting: Option<IdentityRecord>,
+    leaving: Option<IdentityRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -386,7 +386,7 @@ impl From<&BootMemory> for BootRecord {
             backoffs,
             healthy_since,
             backoff_until,
-            restarting,
+            leaving,
         } = memory;
         let identity = |ProcessIdentity { pid, started_ticks }: ProcessIdentity| IdentityRecord {
             pid: pid.0,
@@ -398,7 +398,7 @@ impl From<&BootMemory> for BootRecord {
             backoffs: *backoffs,
             healthy_since_ns: healthy_since.map(Mono::as_nanos),
             backoff_until_ns: backoff_until.map(Mono::as_nanos),
-            restarting: restarting.map(identity),
+            leaving: leaving.map(identity),
         }
     }
 }
@@ -411,7 +411,7 @@ impl From<BootRecord> for BootMemory {
             backoffs,
             healthy_since_ns,
             backoff_until_ns,
-            restarting,
+            leaving,
         } = record;
         let identity = |IdentityRecord { pid, started_ticks }| ProcessIdentity {
             pid: Pid(pid),
@@ -423,7 +423,7 @@ impl From<BootRecord> for BootMemory {
             backoffs,
             healthy_since: healthy_since_ns.map(Mono::from_nanos),
             backoff_until: backoff_until_ns.map(Mono::from_nanos),
-            restarting: restarting.map(identity),
+            leaving: leaving.map(identity),
         }
     }
 }

@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn three_crashes_in_a_minute_after_a_restore_and_nothing_less() {
-        let at = |second| Wall(second * 1000);
+        let at = |second: u64| Wall(second * 1000);
         let clean = start(10, Restored::Memories, End::Clean);
         let empty = start(10, Restored::Wishes, End::Unknown);
         assert_eq!(

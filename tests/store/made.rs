@@ -211,7 +211,7 @@ impl Seed {
                 backoffs: self.small(),
                 healthy_since: self.maybe(|s| Mono::from_nanos(s.number())),
                 backoff_until: self.maybe(|s| Mono::from_nanos(s.number())),
-                restarting: self.maybe(Self::identity),
+                leaving: self.maybe(Self::identity),
             },
         }
     }

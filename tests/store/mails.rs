@@ -130,7 +130,7 @@ fn it_is_over_on_another_day() {
     let day = 86_400_000;
     let incident = Incident {
         cause: Cause::SetAside,
-        title: "rule 1 said stop: memory (2710 MiB) > 2600 MiB, 3 of 5".to_owned(),
+        title: "stopped by rule memory > 2600MiB".to_owned(),
         closed: Some(Wall(incident().opened.0 + day)),
         story: story(&[
             (0, "stop, as deploy: systemctl --user stop puma-shop"),
