@@ -145,13 +145,15 @@ impl StoreHandle {
         file::make_dir(state_dir)?;
         let mut earlier = starts::load(state_dir);
         let trust = starts::decide(&earlier, now);
-        let (journal, restored) = Journal::open(state_dir, &settings.boot_id, trust, now);
+        let (mut journal, restored) = Journal::open(state_dir, &settings.boot_id, trust, now);
         let outbox = Outbox::open(state_dir, settings.host)?;
         let mut notes = restored.notes;
         notes.extend(start_notes(trust, settings.delivery, &outbox, state_dir));
-        if trust == Trust::WishesOnly {
+        match journal.compact_if_due() {
             // A fresh beginning: it takes three more crashes to do this again.
-            earlier.clear();
+            Ok(()) if trust == Trust::WishesOnly => earlier.clear(),
+            Ok(()) => {}
+            Err(error) => notes.push(error.to_string()),
         }
         earlier.push(Start {
             at_ms: now.0,

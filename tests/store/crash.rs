@@ -197,11 +197,15 @@ fn a_name_is_given_after_the_contents_are_durable_and_made_durable_before_it_cou
     assert!(status.success());
     let text = fs::read_to_string(&trace).expect("reads");
     let (mut synced, mut names_to_sync) = (BTreeSet::new(), BTreeSet::new());
-    let (mut renames, mut acked) = (0, 0);
+    let (mut renames, mut acked, mut journal) = (0, 0, Journal::Durable);
     for line in text.lines() {
         let quoted: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
-        if line.contains("fsync(") {
-            let path = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+        let path = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+        if line.contains("write(") && path.ends_with("/journal") {
+            journal = Journal::Written;
+        } else if line.contains("fdatasync(") && path.ends_with("/journal") {
+            journal = Journal::Durable;
+        } else if line.contains("fsync(") {
             names_to_sync.retain(|dir: &PathBuf| *dir != Path::new(&path));
             synced.insert(path);
         } else if line.contains("rename(") || line.contains("renameat") {
@@ -220,6 +224,7 @@ fn a_name_is_given_after_the_contents_are_durable_and_made_durable_before_it_cou
             );
         } else if line.contains("acked ") {
             acked += 1;
+            assert_eq!(journal, Journal::Durable, "too early: {line}");
             assert!(
                 !names_to_sync.contains(&state.join("outbox/queue")),
                 "too early: {line}"
@@ -230,4 +235,10 @@ fn a_name_is_given_after_the_contents_are_durable_and_made_durable_before_it_cou
         renames >= 8 && acked == 5,
         "the trace shows something: {renames} {acked}\n{text}"
     );
+}
+
+#[derive(PartialEq, Debug)]
+enum Journal {
+    Written,
+    Durable,
 }
