@@ -92,3 +92,29 @@ pub const ANCESTORS_MAX: usize = 64;
 pub const WATCH_BATCH: usize = 256;
 /// Supplementary groups of a peer (the kernel's NGROUPS_MAX).
 pub const PEER_GROUPS_MAX: usize = 65_536;
+/// One record of the journal. A memory that does not fit loses detail (output, then story), never its wish.
+pub const JOURNAL_LINE_BYTES_MAX: usize = 64 << 10;
+/// A journal smaller than this is not compacted.
+pub const JOURNAL_COMPACT_BYTES: u64 = 1 << 20;
+/// What is read of a journal: its newest part. Twice what every service at its most can fill, so a
+/// journal that heeler wrote is always read whole.
+pub const JOURNAL_BYTES_MAX: u64 = 2 * (CONFIG_FILES_MAX * JOURNAL_LINE_BYTES_MAX) as u64;
+/// One queued alert on disk.
+pub const OUTBOX_ENTRY_BYTES_MAX: usize = 256 << 10;
+/// Mails rendered in one turn of the store thread, between two commits.
+pub const OUTBOX_TURN: usize = 32;
+/// Files that were set aside (`.bad-`, `.newer-`, `.poisoned-`); past it the oldest goes.
+pub const SET_ASIDE_FILES_MAX: usize = 8;
+/// How soon a failed write is tried again.
+pub const STORE_RETRY: Duration = Duration::from_secs(2);
+/// A start that crashes within this long of restoring memories counts against them.
+pub const POISON_WINDOW: Duration = Duration::from_secs(60);
+/// So many of them in that window, and the memories are set aside.
+pub const POISON_STARTS: usize = 3;
+/// The subject of a mail, in characters.
+pub const SUBJECT_CHARS_MAX: usize = 160;
+/// Recipients of one mail.
+pub const RECIPIENTS_MAX: usize = 64;
+
+const _: () = assert!(JOURNAL_COMPACT_BYTES < JOURNAL_BYTES_MAX);
+const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < JOURNAL_LINE_BYTES_MAX / 2);
