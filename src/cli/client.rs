@@ -49,13 +49,20 @@ const SYSTEM_SOCKET: &str = "/run/heeler/control.sock";
 /// Which socket: `--socket`, else `$HEELER_SOCKET`, else the caller's own keeper where there is one,
 /// else the system's.
 pub(super) fn socket_path(given: Option<PathBuf>) -> PathBuf {
-    let from_env = || env::var_os("HEELER_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let from_env = || {
+        env::var_os("HEELER_SOCKET")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    };
     let own = || {
         let dir = env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
         let path = PathBuf::from(dir).join("heeler/control.sock");
         (!nix::unistd::geteuid().is_root() && path.exists()).then_some(path)
     };
-    given.or_else(from_env).or_else(own).unwrap_or_else(|| SYSTEM_SOCKET.into())
+    given
+        .or_else(from_env)
+        .or_else(own)
+        .unwrap_or_else(|| SYSTEM_SOCKET.into())
 }
 
 /// Asks.
@@ -94,15 +101,22 @@ fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     thread::spawn(move || drop(done.send(UnixStream::connect(path))));
     let result = connected.recv_timeout(CONNECT_TIMEOUT).unwrap_or_else(|_| {
         let seconds = CONNECT_TIMEOUT.as_secs();
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("it took no call for {seconds} seconds")))
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("it took no call for {seconds} seconds"),
+        ))
     });
     result.map_err(|error| {
         let shown = escape(&socket.display().to_string());
-        let (rc, cause) = match error.kind() {
-            io::ErrorKind::NotFound => (Rc::NoDaemon, "no such file".to_owned()),
-            io::ErrorKind::ConnectionRefused => (Rc::NoDaemon, "nobody listens there".to_owned()),
-            io::ErrorKind::PermissionDenied => (Rc::NotAllowed, "permission denied".to_owned()),
-            _ => (Rc::NoDaemon, error.to_string()),
+        let is = |kind| error.kind() == kind;
+        let (rc, cause) = if is(io::ErrorKind::NotFound) {
+            (Rc::NoDaemon, "no such file".to_owned())
+        } else if is(io::ErrorKind::ConnectionRefused) {
+            (Rc::NoDaemon, "nobody listens there".to_owned())
+        } else if is(io::ErrorKind::PermissionDenied) {
+            (Rc::NotAllowed, "permission denied".to_owned())
+        } else {
+            (Rc::NoDaemon, error.to_string())
         };
         let text = if rc == Rc::NotAllowed {
             format!("failed to reach heeler at {shown}: {cause}; is it another user's heeler?")
@@ -112,7 +126,11 @@ fn connect(socket: &Path) -> Result<UnixStream, Failure> {
                  `systemctl start heeler` or `heeler run /etc/heeler/conf.d`"
             )
         };
-        Failure { rc, text, body: None }
+        Failure {
+            rc,
+            text,
+            body: None,
+        }
     })
 }
 
@@ -139,27 +157,33 @@ fn exchange(stream: &mut UnixStream, request: &Request) -> io::Result<Vec<u8>> {
 /// The connection was lost without a word.
 fn lost(socket: &Path, error: &io::Error) -> Failure {
     let shown = escape(&socket.display().to_string());
-    let (rc, text) = match error.kind() {
+    let is = |kind| error.kind() == kind;
+    let (rc, text) = if is(io::ErrorKind::BrokenPipe) || is(io::ErrorKind::ConnectionReset) {
         // Closed with our request unread: that is how the keeper meets who has no right at all.
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-            let uid = nix::unistd::geteuid();
-            let text = format!(
-                "heeler at {shown} does not talk to uid {uid}, which has no right on any service; \
-                 root can grant it with `allow` in a service's file"
-            );
-            (Rc::NotAllowed, text)
-        }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            let seconds = SHORT_PATIENCE.as_secs();
-            let text = format!(
-                "heeler at {shown} took the call and has not answered for {seconds} seconds; \
-                 look at it with `systemctl status heeler`"
-            );
-            (Rc::NoDaemon, text)
-        }
-        _ => (Rc::Failed, format!("failed to talk to heeler at {shown}: {error}")),
+        let uid = nix::unistd::geteuid();
+        let text = format!(
+            "heeler at {shown} does not talk to uid {uid}, which has no right on any service; \
+             root can grant it with `allow` in a service's file"
+        );
+        (Rc::NotAllowed, text)
+    } else if is(io::ErrorKind::WouldBlock) {
+        let seconds = SHORT_PATIENCE.as_secs();
+        let text = format!(
+            "heeler at {shown} took the call and has not answered for {seconds} seconds; \
+             look at it with `systemctl status heeler`"
+        );
+        (Rc::NoDaemon, text)
+    } else {
+        (
+            Rc::Failed,
+            format!("failed to talk to heeler at {shown}: {error}"),
+        )
     };
-    Failure { rc, text, body: None }
+    Failure {
+        rc,
+        text,
+        body: None,
+    }
 }
 
 /// Reads an HTTP answer; `None` when it is not one, or cut short.
@@ -167,7 +191,9 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
     let raw = std::str::from_utf8(raw).ok()?;
     let (head, body) = raw.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.1 ")?.get(..3)?;
-    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "))?;
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "))?;
     if length.parse() != Ok(body.len()) {
         return None;
     }
@@ -176,7 +202,11 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
         let value = serde_json::from_str(body).ok()?;
         return Some(Ok(Answer { value, json }));
     }
-    let ErrorAnswer { error, text, version: _ } = serde_json::from_str(body).ok()?;
+    let ErrorAnswer {
+        error,
+        text,
+        version: _,
+    } = serde_json::from_str(body).ok()?;
     let rc = match error {
         ErrorKind::NoSuchService => Rc::NoService,
         ErrorKind::NotAllowed => Rc::NotAllowed,
@@ -188,7 +218,11 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
         | ErrorKind::Stopping
         | ErrorKind::Other => Rc::Failed,
     };
-    Some(Err(Failure { rc, text: escape(&text), body: Some(json) }))
+    Some(Err(Failure {
+        rc,
+        text: escape(&text),
+        body: Some(json),
+    }))
 }
 
 #[cfg(test)]
@@ -199,7 +233,10 @@ mod tests {
     #[test]
     fn a_cut_or_foreign_answer_is_not_taken_for_one() {
         let body = r#"{"version":1,"services":[]}"#;
-        let whole = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let whole = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         let read = |raw: &str| read_answer::<StatusAnswer>(raw.as_bytes());
         assert!(matches!(read(&whole), Some(Ok(_))));
         for end in 0..whole.len() {

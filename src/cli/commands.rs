@@ -47,7 +47,9 @@ fn status(
     names: &[String],
     columns: fn() -> Option<u16>,
 ) -> Result<Rc, Failure> {
-    let request = Request::Status { services: parse_names(names)? };
+    let request = Request::Status {
+        services: parse_names(names)?,
+    };
     let answer: Answer<StatusAnswer> = ask(socket, &request, Patience::Short)?;
     let services = &answer.value.services;
     // Asked about by name, a service that was stopped on purpose is as little running as a dead one.
@@ -66,15 +68,16 @@ fn status(
     Ok(print(&text, rc))
 }
 
-fn why(
-    socket: &Path,
-    json: bool,
-    name: &String,
-    columns: fn() -> Option<u16>,
-) -> Result<Rc, Failure> {
-    let request = Request::Why { service: parse_name(name)? };
+fn why(socket: &Path, json: bool, name: &str, columns: fn() -> Option<u16>) -> Result<Rc, Failure> {
+    let request = Request::Why {
+        service: parse_name(name)?,
+    };
     let answer: Answer<WhyAnswer> = ask(socket, &request, Patience::Short)?;
-    let text = if json { answer.json } else { render::why(&answer.value, &style(columns)) };
+    let text = if json {
+        answer.json
+    } else {
+        render::why(&answer.value, &style(columns))
+    };
     Ok(print(&text, Rc::Ok))
 }
 
@@ -86,8 +89,16 @@ fn give(
     wait: bool,
 ) -> Result<Rc, Failure> {
     let services = parse_names(names)?;
-    let patience = if wait { Patience::Endless } else { Patience::Short };
-    let request = Request::Order { order, services, wait };
+    let patience = if wait {
+        Patience::Endless
+    } else {
+        Patience::Short
+    };
+    let request = Request::Order {
+        order,
+        services,
+        wait,
+    };
     let answer: Answer<OrderAnswer> = ask(socket, &request, patience)?;
     let (mut good, mut rc) = (String::new(), Rc::Ok);
     for result in &answer.value.results {
@@ -104,11 +115,11 @@ fn give(
 }
 
 fn parse_names(names: &[String]) -> Result<Vec<ServiceName>, Failure> {
-    names.iter().map(parse_name).collect()
+    names.iter().map(|name| parse_name(name)).collect()
 }
 
 /// A text that cannot name a service names none.
-fn parse_name(name: &String) -> Result<ServiceName, Failure> {
+fn parse_name(name: &str) -> Result<ServiceName, Failure> {
     ServiceName::parse(name).map_err(|_| Failure {
         rc: Rc::NoService,
         text: escape(&ErrorAnswer::no_such_service(name).text),
@@ -122,7 +133,9 @@ fn style(columns: fn() -> Option<u16>) -> Style {
     let told = env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
     let is = |name, value| env::var_os(name).is_some_and(|found| found == value);
     let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Style {
         width: told.or_else(|| terminal.then(|| columns().map_or(80, usize::from))),
         colour: terminal && !no_colour && !is("TERM", "dumb"),

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,7 +73,9 @@ impl ControlSocket {
         let fail = |what: &str, error: io::Error| format!("failed to {what}: {error}");
         let shown = path.display();
         let Some(dir) = path.parent().filter(|dir| dir.is_absolute()) else {
-            return Err(format!("the control socket {shown} must be an absolute path"));
+            return Err(format!(
+                "the control socket {shown} must be an absolute path"
+            ));
         };
         make_safe_dir(dir)?;
         match fs::symlink_metadata(path) {
@@ -99,12 +101,19 @@ impl ControlSocket {
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o666))
             .and_then(|()| fs::rename(&fresh, path))
             .map_err(|error| fail(&format!("put the control socket at {shown}"), error))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Serves until the loop drops its end of `events`. Rights count from the moment they are changed:
     /// for who may connect, and again when a request is whole.
-    pub async fn serve(self, rights: watch::Receiver<Arc<Rights>>, events: mpsc::Sender<ControlEvent>) {
+    pub async fn serve(
+        self,
+        rights: watch::Receiver<Arc<Rights>>,
+        events: mpsc::Sender<ControlEvent>,
+    ) {
         let mut clients = Clients::default();
         loop {
             let accepted = tokio::select! {
@@ -125,10 +134,13 @@ impl ControlSocket {
                 continue;
             }
             if !clients.has_place(peer.uid, now.everything(&peer)) {
-                refuse_busy(&stream);
+                refuse_busy(stream);
                 continue;
             }
-            clients.add(peer.uid, client(stream, peer, rights.clone(), events.clone()));
+            clients.add(
+                peer.uid,
+                client(stream, peer, rights.clone(), events.clone()),
+            );
         }
     }
 }
@@ -170,7 +182,11 @@ fn make_safe_dir(dir: &Path) -> Result<(), String> {
 fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     let cred = stream.peer_cred()?;
     let pid = Pid(cred.pid().unwrap_or(0));
-    Ok(Peer { uid: Uid(cred.uid()), gids: vec![Gid(cred.gid())], pid })
+    Ok(Peer {
+        uid: Uid(cred.uid()),
+        gids: vec![Gid(cred.gid())],
+        pid,
+    })
 }
 
 /// The clients of the moment.
@@ -194,7 +210,11 @@ impl Clients {
             self.forget(ended);
         }
         let of_uid = self.uids.values().filter(|other| **other == uid).count();
-        let kept = if everything { 0 } else { limits::CONTROL_CLIENTS_KEPT };
+        let kept = if everything {
+            0
+        } else {
+            limits::CONTROL_CLIENTS_KEPT
+        };
         of_uid < limits::CONTROL_CLIENTS_PER_UID_MAX
             && self.uids.len() < limits::CONTROL_CLIENTS_MAX - kept
     }
@@ -213,11 +233,14 @@ impl Clients {
     }
 }
 
-/// Says so without waiting: a fresh connection has room for it.
-fn refuse_busy(stream: &UnixStream) {
+/// Says so without waiting: a fresh connection has room for it. Written past tokio, which has not yet
+/// learned that the stream takes bytes.
+fn refuse_busy(stream: UnixStream) {
     let text = "heeler has as many clients as it takes; try again, or end those that wait";
     let answer = Response::Error(ErrorAnswer::new(ErrorKind::Busy, text));
-    drop(stream.try_write(&http::write_response(&answer)));
+    if let Ok(mut stream) = stream.into_std() {
+        drop(stream.write(&http::write_response(&answer)));
+    }
 }
 
 /// One connection: one request, one answer.
@@ -227,7 +250,11 @@ async fn client(
     rights: watch::Receiver<Arc<Rights>>,
     events: mpsc::Sender<ControlEvent>,
 ) {
-    let read = timeout(limits::CONTROL_REQUEST_TIMEOUT, http::read_request(&mut stream)).await;
+    let read = timeout(
+        limits::CONTROL_REQUEST_TIMEOUT,
+        http::read_request(&mut stream),
+    )
+    .await;
     let answer = match read {
         Ok(Ok(request)) => {
             let authorized = rights.borrow().authorize(&peer, request.clone());
@@ -237,7 +264,11 @@ async fn client(
                     None => return,
                 },
                 Err(answer) => {
-                    let refused = ControlEvent::Refused { peer, request, answer: answer.clone() };
+                    let refused = ControlEvent::Refused {
+                        peer,
+                        request,
+                        answer: answer.clone(),
+                    };
                     // A loop that is gone cannot log it; the client is refused all the same.
                     drop(events.send(refused).await);
                     Response::Error(answer)
@@ -274,7 +305,13 @@ async fn ask_loop(
         Response::Error(ErrorAnswer::new(ErrorKind::Stopping, text))
     };
     let (reply, answer) = oneshot::channel();
-    let handed = events.send(ControlEvent::Request(ControlRequest { peer, request, reply })).await;
+    let handed = events
+        .send(ControlEvent::Request(ControlRequest {
+            peer,
+            request,
+            reply,
+        }))
+        .await;
     if handed.is_err() {
         return Some(stopping());
     }
@@ -285,22 +322,20 @@ async fn ask_loop(
 }
 
 /// Returns when the client is gone. What it sends after its request is read and forgotten, up to the
-/// bound of a request: who sends more is not waiting for an answer. One that only closed its sending
-/// side still listens.
+/// bound of a request; then it is left unread, which costs that client alone (it is no longer noticed
+/// when it goes). One that only closed its sending side still listens.
 async fn gone(stream: &mut UnixStream) {
     let mut rubbish = [0; 1024];
-    let mut read = 0;
-    while read < limits::CONTROL_REQUEST_BYTES_MAX {
+    let mut left = limits::CONTROL_REQUEST_BYTES_MAX;
+    while left > 0 {
         match stream.read(&mut rubbish).await {
             Ok(0) => break,
-            Ok(more) => read += more,
+            Ok(more) => left = left.saturating_sub(more),
             Err(_) => return,
         }
     }
     match stream.ready(Interest::READABLE | Interest::WRITABLE).await {
-        Ok(ready) if !ready.is_write_closed() && read < limits::CONTROL_REQUEST_BYTES_MAX => {
-            std::future::pending().await
-        }
+        Ok(ready) if !ready.is_write_closed() => std::future::pending().await,
         Ok(_) | Err(_) => {}
     }
 }

@@ -11,6 +11,10 @@ pub(super) fn columns(text: &str) -> usize {
 /// longer than a line. At least one line; `width` 0 counts as 1.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
+    if columns(text) <= width {
+        // As it is, with the indentation of a stack trace.
+        return vec![text.to_owned()];
+    }
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split(' ') {
@@ -41,7 +45,11 @@ pub(super) fn field(out: &mut String, width: Option<usize>, label: &str, text: &
     let indent = columns(label);
     let room = width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(20));
     for (n, line) in wrap(text, room).iter().enumerate() {
-        let before = if n == 0 { label.to_owned() } else { " ".repeat(indent) };
+        let before = if n == 0 {
+            label.to_owned()
+        } else {
+            " ".repeat(indent)
+        };
         out.push_str(format!("{before}{line}").trim_end());
         out.push('\n');
     }
@@ -56,10 +64,18 @@ mod tests {
         let text = "memory (2710 MiB) > 2600 MiB, 3 of 5 aaaaaaaaaaaaaaaaaaaaaaaaa b";
         for width in 1..80 {
             let lines = wrap(text, width);
-            assert!(lines.iter().all(|line| columns(line) <= width), "{width}: {lines:?}");
-            assert_eq!(lines.concat().replace(' ', ""), text.replace(' ', ""), "{width}");
+            assert!(
+                lines.iter().all(|line| columns(line) <= width),
+                "{width}: {lines:?}"
+            );
+            assert_eq!(
+                lines.concat().replace(' ', ""),
+                text.replace(' ', ""),
+                "{width}"
+            );
         }
         assert_eq!(wrap("", 5), [""]);
+        assert_eq!(wrap("  at main.rb:1", 20), ["  at main.rb:1"]);
         assert_eq!(wrap("a b", 0), ["a", "b"]);
     }
 }
