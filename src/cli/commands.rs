@@ -57,11 +57,20 @@ fn status(
         [] => service.health == Health::Down,
         [..] => service.pid.is_none(),
     });
-    let rc = if down { Rc::NotRunning } else { Rc::Ok };
+    let mut rc = if down { Rc::NotRunning } else { Rc::Ok };
+    // One that went away while we asked.
+    for name in names
+        .iter()
+        .filter(|name| !services.iter().any(|s| s.service == **name))
+    {
+        complain(&escape(&ErrorAnswer::no_such_service(name).text));
+        rc = Rc::NoService;
+    }
     let style = style(columns);
     let text = match (services.as_slice(), names) {
         _ if json => answer.json,
-        ([], _) => "no services\n".to_owned(),
+        ([], []) => "no services; each *.toml in the configuration directory is one\n".to_owned(),
+        ([], _) => String::new(),
         ([service], [_]) => render::detail(service, &style),
         (services, _) => render::table(services, &style),
     };
@@ -130,7 +139,10 @@ fn parse_name(name: &str) -> Result<ServiceName, Failure> {
 /// How to show: as the terminal is, and plain and unlimited when there is none.
 fn style(columns: fn() -> Option<u16>) -> Style {
     let terminal = io::stdout().is_terminal();
-    let told = env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let told = env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|n| *n > 0);
     let is = |name, value| env::var_os(name).is_some_and(|found| found == value);
     let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let now = SystemTime::now()

@@ -72,12 +72,16 @@ impl ControlSocket {
     pub fn bind(path: &Path) -> Result<Self, String> {
         let fail = |what: &str, error: io::Error| format!("failed to {what}: {error}");
         let shown = path.display();
-        let Some(dir) = path.parent().filter(|dir| dir.is_absolute()) else {
+        let (Some(dir), Some(name)) = (
+            path.parent().filter(|dir| dir.is_absolute()),
+            path.file_name(),
+        ) else {
             return Err(format!(
                 "the control socket {shown} must be an absolute path"
             ));
         };
-        make_safe_dir(dir)?;
+        // From here on without symbolic links, so that what was looked at is what is used.
+        let path = &make_safe_dir(dir)?.join(name);
         match fs::symlink_metadata(path) {
             Ok(there) if !there.file_type().is_socket() => {
                 return Err(format!(
@@ -154,28 +158,58 @@ impl Drop for ControlSocket {
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who may write in a directory may put a socket of their own into it.
-fn make_safe_dir(dir: &Path) -> Result<(), String> {
+/// Makes the last directory where it is missing, and gives its path without symbolic links. Who can
+/// write in it, or in one above it, could put a socket of their own there, or lead our chmod astray.
+fn make_safe_dir(dir: &Path) -> Result<PathBuf, String> {
     let shown = dir.display();
     let fail = |error: io::Error| format!("failed to make {shown} for the control socket: {error}");
-    match fs::create_dir(dir) {
-        Ok(()) => {
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(fail)?;
+    if let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) {
+        let above = fs::canonicalize(above).map_err(fail)?;
+        for dir in above.ancestors() {
+            check_owner(dir, Above::Yes)?;
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(fail(error)),
+        let fresh = above.join(name);
+        match fs::create_dir(&fresh) {
+            Ok(()) => {
+                fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).map_err(fail)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(fail(error)),
+        }
     }
-    let found = fs::symlink_metadata(dir).map_err(fail)?;
+    let dir = fs::canonicalize(dir).map_err(fail)?;
+    check_owner(&dir, Above::No)?;
+    for above in dir.ancestors().skip(1) {
+        check_owner(above, Above::Yes)?;
+    }
+    Ok(dir)
+}
+
+/// Whether a directory is above the socket's own one: there a sticky one (/tmp) will do, since in it
+/// nobody can rename what is ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Above {
+    Yes,
+    No,
+}
+
+fn check_owner(dir: &Path, above: Above) -> Result<(), String> {
+    let shown = dir.display();
+    let found = fs::symlink_metadata(dir)
+        .map_err(|error| format!("failed to look at {shown} for the control socket: {error}"))?;
     let own = nix::unistd::geteuid().as_raw();
-    if !found.is_dir() || (found.uid() != own && found.uid() != 0) || found.mode() & 0o022 != 0 {
-        return Err(format!(
-            "failed to listen in {shown}: it must be a directory of heeler's own user that nobody \
-             else can write in (it is uid {}'s, mode {:o}); another user could put a false socket there",
-            found.uid(),
-            found.mode() & 0o7777
-        ));
+    let sticky = above == Above::Yes && found.mode() & 0o1000 != 0;
+    let writable = found.mode() & 0o022 != 0 && !sticky;
+    if found.is_dir() && [own, 0].contains(&found.uid()) && !writable {
+        return Ok(());
     }
-    Ok(())
+    Err(format!(
+        "failed to listen in {shown}: only root and heeler's own user may be able to write in it (it is \
+         uid {}'s, mode {:o}), or another could put a false socket there; \
+         choose another `socket` in heeler.toml",
+        found.uid(),
+        found.mode() & 0o7777
+    ))
 }
 
 /// The peer's credentials, fixed by the kernel at connect (man 7 unix, `SO_PEERCRED`).

@@ -3,9 +3,11 @@
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::harness::{GRANTED, STRANGER, Server, THEIRS, for_everyone};
 use crate::support::{HEELER, Need, can_run};
@@ -163,17 +165,21 @@ fn be_clients() {
         return;
     };
     let number: u32 = number.parse().expect("a number");
+    let streams: Vec<_> = (0..number)
+        .map(|_| UnixStream::connect(&socket).expect("it listens"))
+        .collect();
+    // Connections are met in their order: once the last is answered, all before it have been met.
+    let last = streams.last().expect("at least one");
+    let mut fds = [PollFd::new(last.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::from(4000u16)).expect("poll");
     let (mut held, mut busy, mut closed) = (Vec::new(), 0, 0);
-    for _ in 0..number {
-        let mut stream = UnixStream::connect(&socket).expect("it listens");
-        stream
-            .set_read_timeout(Some(Duration::from_millis(150)))
-            .expect("a timeout");
-        let mut said = Vec::new();
-        match stream.read_to_end(&mut said) {
+    for mut stream in streams {
+        stream.set_nonblocking(true).expect("it is set");
+        let mut said = [0; 13];
+        match stream.read(&mut said) {
             Err(_) => held.push(stream),
             Ok(0) => closed += 1,
-            Ok(_) => busy += u32::from(said.starts_with(b"HTTP/1.1 503 ")),
+            Ok(_) => busy += u32::from(said == *b"HTTP/1.1 503 "),
         }
     }
     println!("\nheld {} busy {busy} closed {closed}", held.len());

@@ -74,9 +74,10 @@ fn where_others_could_put_theirs_it_is_refused() {
         assert!(
             bind(&path)
                 .expect_err("others may write")
-                .contains("nobody else can write")
+                .contains("only root and heeler's own user")
         );
     }
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("chmod");
     let deep = dir.path().join("a/b/control.sock");
     assert!(
         bind(&deep)
@@ -87,6 +88,29 @@ fn where_others_could_put_theirs_it_is_refused() {
         bind(Path::new("control.sock")).is_err(),
         "relative to what?"
     );
+}
+
+/// Who owns a directory above could turn the path elsewhere at any moment.
+#[test]
+fn a_directory_above_that_is_anothers_is_refused() {
+    if !can_run(&[Need::Root]) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir_all(dir.path().join("theirs/ours")).expect("directories");
+    std::os::unix::fs::chown(dir.path().join("theirs"), Some(54_321), None).expect("chown");
+    for path in ["theirs/ours/control.sock", "theirs/new/control.sock"] {
+        let told = bind(&dir.path().join(path)).expect_err("it is another's");
+        assert!(told.contains("uid 54321's"), "{told}");
+    }
+    assert!(
+        !dir.path().join("theirs/new").exists(),
+        "nothing is made there"
+    );
+    // By a symbolic link of ours as well.
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("theirs/ours", &link).expect("a link");
+    assert!(bind(&link.join("control.sock")).is_err());
 }
 
 #[test]
