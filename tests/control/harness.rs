@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -273,12 +274,17 @@ fn status(service: &ServiceName) -> ServiceStatus {
     }
 }
 
-/// Copies a program to where every user may execute it.
+/// Copies a program to where every user may execute it. A child does the writing: a descriptor of ours
+/// would leak into whatever another test forks meanwhile, and executing the copy would fail (ETXTBSY).
 pub(crate) fn for_everyone(server: &Server, program: &Path) -> PathBuf {
     let copy = server.dir.path().join("program");
     if !copy.exists() {
-        std::fs::copy(program, &copy).expect("copy the program");
-        std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).expect("chmod");
+        let done = Command::new("install")
+            .args(["-m", "755"])
+            .arg(program)
+            .arg(&copy)
+            .status();
+        assert!(done.expect("install runs").success());
     }
     copy
 }
