@@ -111,7 +111,8 @@ impl ControlSocket {
         })
     }
 
-    /// Serves until the loop drops its end of `events`. Rights count from the moment they are changed:
+    /// Serves until the loop drops its end of `events`, then lets the clients there are hear that heeler
+    /// is stopping (some seconds at most; the caller may drop it sooner). Rights count from the moment they are changed:
     /// for who may connect, and again when a request is whole.
     pub async fn serve(
         self,
@@ -123,7 +124,7 @@ impl ControlSocket {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = clients.one_ends() => continue,
-                () = events.closed() => return,
+                () = events.closed() => break,
             };
             let Ok((stream, _)) = accepted else {
                 // Out of descriptors: the connection stays in the backlog, so asking again at once
@@ -146,6 +147,7 @@ impl ControlSocket {
                 client(stream, peer, rights.clone(), events.clone()),
             );
         }
+        while clients.tasks.join_next().await.is_some() {}
     }
 }
 

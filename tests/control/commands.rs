@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{BIG, Server};
+use crate::harness::{BIG, End, Server};
 use crate::support::HEELER;
 
 fn heeler(server: &Server) -> Command {
@@ -150,27 +150,32 @@ fn what_is_no_heeler_is_not_believed() {
     assert!(err(&output).contains("is it heeler that listens there?"));
 }
 
-/// The order waits with no deadline of its own; a keeper that ends meanwhile is told from a refusal.
+/// The order waits with no deadline of its own; a keeper that ends meanwhile says so when it can, and is
+/// told from a refusal when it cannot.
 #[test]
 fn a_keeper_that_ends_while_it_is_waited_for_is_said() {
-    let mut server = Server::start();
-    let child = heeler(&server)
-        .args(["restart", "slow"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it runs");
-    crate::support::wait_for("the order", std::time::Duration::from_secs(10), || {
-        (!server.log().is_empty()).then_some(())
-    });
-    server.stop();
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        err(&output).contains("ended before it answered"),
-        "{}",
-        err(&output)
-    );
+    for (end, says) in [
+        (End::Killed, "ended before it answered"),
+        (
+            End::Orderly,
+            "heeler is stopping; what was recorded goes on when it is back",
+        ),
+    ] {
+        let mut server = Server::start();
+        let child = heeler(&server)
+            .args(["restart", "slow"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        crate::support::wait_for("the order", std::time::Duration::from_secs(10), || {
+            (!server.log().is_empty()).then_some(())
+        });
+        server.stop(end);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(err(&output).contains(says), "{}", err(&output));
+    }
 }
 
 /// The exit code is the command's, whatever became of who was to read it.

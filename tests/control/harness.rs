@@ -20,6 +20,7 @@ use heeler::wire::control::{
     WhyAnswer, Wish,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 /// The user without a name that owns the service `theirs`.
 pub(crate) const THEIRS: u32 = 54_321;
@@ -32,6 +33,15 @@ pub(crate) const STRANGER: u32 = 54_323;
 pub(crate) const BIG: &str = "big";
 pub(crate) const BIG_BYTES: usize = 6_000_000;
 
+/// How a server ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// Like a keeper that is killed.
+    Killed,
+    /// The loop ends first.
+    Orderly,
+}
+
 /// A running server.
 pub(crate) struct Server {
     pub(crate) dir: tempfile::TempDir,
@@ -40,7 +50,7 @@ pub(crate) struct Server {
     log: Arc<Mutex<Vec<String>>>,
     /// Lets the orders to `slow` end.
     slow_may_end: watch::Sender<bool>,
-    end: Option<oneshot::Sender<()>>,
+    end: Option<oneshot::Sender<End>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -65,10 +75,17 @@ impl Server {
                 let (_rights, rights) = watch::channel(Arc::new(rights()));
                 let (send, receive) = mpsc::channel(8);
                 ready.send(()).expect("the test waits");
-                tokio::select! {
-                    () = socket.serve(rights, send) => {}
-                    () = fake_loop(receive, told, slow) => {}
-                    _ = ended => {}
+                let serving = socket.serve(rights, send);
+                let mut living = Box::pin(fake_loop(receive, told, slow));
+                tokio::pin!(serving);
+                let end = tokio::select! {
+                    () = &mut serving => panic!("the server ended by itself"),
+                    () = &mut living => panic!("the loop ended by itself"),
+                    end = ended => end,
+                };
+                if let Ok(End::Orderly) = end {
+                    drop(living);
+                    serving.await;
                 }
             });
         });
@@ -93,9 +110,11 @@ impl Server {
         self.slow_may_end.send_replace(true);
     }
 
-    /// Ends it like a keeper that is killed.
-    pub(crate) fn stop(&mut self) {
-        drop(self.end.take());
+    /// Ends it, and waits until it has.
+    pub(crate) fn stop(&mut self, how: End) {
+        if let Some(end) = self.end.take() {
+            end.send(how).expect("the server lives");
+        }
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the server did not panic");
         }
@@ -170,6 +189,7 @@ async fn fake_loop(
     log: Arc<Mutex<Vec<String>>>,
     slow: watch::Receiver<bool>,
 ) {
+    let mut answering = JoinSet::new();
     let say = |text: String| log.lock().expect("the log").push(text);
     while let Some(event) = events.recv().await {
         match event {
@@ -191,7 +211,7 @@ async fn fake_loop(
                 assert!(peer.pid.0 > 0);
                 say(format!("uid {} {request:?}", peer.uid));
                 let (mut slow, log) = (slow.clone(), Arc::clone(&log));
-                tokio::spawn(async move {
+                answering.spawn(async move {
                     if matches!(&request, Request::Order { services, wait: true, .. }
                         if services.iter().any(|service| service.as_str() == "slow"))
                     {

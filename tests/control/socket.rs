@@ -8,7 +8,7 @@ use std::process::Command;
 
 use heeler::keeper::control::ControlSocket;
 
-use crate::harness::Server;
+use crate::harness::{End, Server};
 use crate::support::{Need, can_run};
 
 fn mode(path: &Path) -> u32 {
@@ -38,7 +38,7 @@ fn it_is_open_to_all_in_a_directory_that_is_not_and_goes_away_in_the_end() {
         1,
         "nothing else is left there"
     );
-    server.stop();
+    server.stop(End::Killed);
     assert!(!server.socket.exists());
 }
 
