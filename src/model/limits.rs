@@ -118,3 +118,17 @@ pub const RECIPIENTS_MAX: usize = 64;
 
 const _: () = assert!(JOURNAL_COMPACT_BYTES < JOURNAL_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < JOURNAL_LINE_BYTES_MAX / 2);
+/// Places among [`CONTROL_CLIENTS_MAX`] kept for root and heeler's own user, so that nobody else can
+/// lock the operator out.
+pub const CONTROL_CLIENTS_KEPT: usize = 4;
+/// The request line and headers of a control request.
+pub const CONTROL_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Header lines of a control request.
+pub const CONTROL_HEADERS_MAX: usize = 64;
+/// One control answer; past it the client is asked to name fewer services.
+pub const CONTROL_RESPONSE_BYTES_MAX: usize = 8 << 20;
+/// Time a client has to take its answer.
+pub const CONTROL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX + CONTROL_CLIENTS_KEPT < CONTROL_CLIENTS_MAX);
+const _: () = assert!(CONTROL_HEAD_BYTES_MAX < CONTROL_REQUEST_BYTES_MAX);
