@@ -132,3 +132,18 @@ pub const CONTROL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX + CONTROL_CLIENTS_KEPT < CONTROL_CLIENTS_MAX);
 const _: () = assert!(CONTROL_HEAD_BYTES_MAX < CONTROL_REQUEST_BYTES_MAX);
+/// Findings told of one configuration file.
+pub const CONFIG_FINDINGS_MAX: usize = 50;
+/// The shortest `every`.
+pub const EVERY_MIN: Duration = Duration::from_millis(200);
+/// The shortest of all other times that may not be zero.
+pub const SPAN_MIN: Duration = Duration::from_millis(100);
+/// The text of a `match`.
+pub const PATTERN_BYTES_MAX: usize = 4096;
+/// The text of an `if`.
+pub const CONDITION_BYTES_MAX: usize = 2048;
+/// The path of a Unix socket: `sun_path` less its NUL (unix(7)).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+const _: () = assert!(EVERY_MIN.as_millis() >= SCHEDULE_SLOT.as_millis());
+const _: () = assert!(PATTERN_BYTES_MAX < REGEX_BYTES_MAX);
