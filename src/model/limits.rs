@@ -66,3 +66,12 @@ const _: () = assert!(PIDFILE_BYTES_MAX < CONFIG_FILE_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < ALERT_BYTES_MAX);
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX < CONTROL_CLIENTS_MAX);
 const _: () = assert!(UNTRUSTED_BYTES_MAX < ALERT_BYTES_MAX);
+
+/// A service's `env_file`.
+pub const ENV_FILE_BYTES_MAX: usize = 256 << 10;
+/// What a job that was told to end at its deadline has until KILL.
+pub const JOB_GRACE: Duration = Duration::from_secs(5);
+/// How long the output of a job whose command ended is waited for.
+pub const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
+/// Names asked of one resolver.
+pub const RESOLVE_NAMES_MAX: usize = 65_536;
