@@ -147,3 +147,11 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 const _: () = assert!(EVERY_MIN.as_millis() >= SCHEDULE_SLOT.as_millis());
 const _: () = assert!(PATTERN_BYTES_MAX < REGEX_BYTES_MAX);
+/// A service's `env_file`.
+pub const ENV_FILE_BYTES_MAX: usize = 256 << 10;
+/// What a job that was told to end at its deadline has until KILL.
+pub const JOB_GRACE: Duration = Duration::from_secs(5);
+/// How long the output of a job whose command ended is waited for.
+pub const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
+/// Names asked of one resolver.
+pub const RESOLVE_NAMES_MAX: usize = 65_536;
