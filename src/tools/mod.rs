@@ -1,1 +1,4 @@
+//! What needs no daemon.
 #![forbid(unsafe_code)]
+
+pub mod validate;
