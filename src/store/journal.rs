@@ -410,7 +410,7 @@ mod tests {
             story: vec![
                 StoryLine {
                     at: Wall(u64::MAX),
-                    text: "\u{1}".repeat(10_000)
+                    text: "\u{1}".repeat(200)
                 };
                 64
             ],

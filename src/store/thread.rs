@@ -149,11 +149,11 @@ impl StoreHandle {
         let outbox = Outbox::open(state_dir, settings.host)?;
         let mut notes = restored.notes;
         notes.extend(start_notes(trust, settings.delivery, &outbox, state_dir));
-        match journal.compact_if_due() {
-            // A fresh beginning: it takes three more crashes to do this again.
-            Ok(()) if trust == Trust::WishesOnly => earlier.clear(),
-            Ok(()) => {}
-            Err(error) => notes.push(error.to_string()),
+        // What was set aside is off the disk before this start is recorded: a crash between them
+        // does not bring it back. The record says that this start got wishes only, so it takes
+        // three more crashes to do this again.
+        if let Err(error) = journal.compact_if_due() {
+            notes.push(error.to_string());
         }
         earlier.push(Start {
             at_ms: now.0,

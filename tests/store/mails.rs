@@ -239,6 +239,10 @@ fn no_text_can_become_a_header_or_end_the_message() {
             subject.len() < 12 * limits::SUBJECT_CHARS_MAX && !subject.contains('\u{1b}'),
             "{subject}"
         );
+        assert!(
+            !subject.contains("=?utf-8?Q?=0D"),
+            "decoded again by its reader: {subject}"
+        );
         let id = headers
             .iter()
             .find(|line| line.starts_with("Message-ID: "))
