@@ -556,7 +556,7 @@ impl State {
     fn look(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
         self.look_at = judge::next_slot(now, self.def.every).max(now + limits::SUCCESSOR_POLL);
-        self.limit.forgive(now, self.def.start_limit.window);
+        cx.dirty |= self.limit.forgive(now, self.def.start_limit.window);
         match self.place() {
             Where::Absent | Where::Backoff => self.identify(cx),
             Where::Present | Where::StartPeriod => {
