@@ -638,7 +638,12 @@ impl State {
         let timeout = command
             .timeout
             .unwrap_or(self.def.start_timeout + self.def.stop_timeout);
-        self.narrate(cx, format!("restarting pid {target}: {command}"));
+        let mut which = String::new();
+        if by == By::Heeler {
+            let count = self.limit.started(now, self.def.start_limit);
+            which = format!(" ({count} of {})", self.def.start_limit);
+        }
+        self.narrate(cx, format!("restarting pid {target}{which}: {command}"));
         let action = self.run(cx, JobKind::Restart, command, now + timeout, "restart");
         self.leaving = None;
         self.enter(
