@@ -475,6 +475,7 @@ impl State {
             // An earlier start command that never returned: it is still the action.
             Some(job) => (job.action, job.lost_at),
             None => {
+                self.last_failure = None;
                 self.narrate(cx, format!("starting{which}: {command}"));
                 let timeout = command.timeout.unwrap_or(self.def.start_timeout);
                 (
