@@ -264,8 +264,14 @@ impl State {
         };
         if exit == ExitKind::NeverThere && self.intent.desired == Desired::Up && by == By::Heeler {
             self.gone_at.get_or_insert(now);
-            let tell_at = now + limits::TELL_AFTER;
-            self.open_incident(cx, Cause::Down, "it is not running".to_owned(), tell_at);
+            match self.open.get_mut(&Cause::Down) {
+                // Known: every look would add the same line to the log and to the story.
+                Some(open) => open.settles_at = None,
+                None => {
+                    let tell_at = now + limits::TELL_AFTER;
+                    self.open_incident(cx, Cause::Down, "it is not running".to_owned(), tell_at);
+                }
+            }
         }
         self.enter(cx, Stage::Clearing(clearing));
         self.identify(cx);
