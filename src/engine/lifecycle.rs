@@ -382,9 +382,20 @@ impl State {
     fn reap_survivors(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
         let stop_timeout = self.def.stop_timeout;
+        let acts = self.def.mode == Mode::Active;
+        let (startable, desired) = (self.can_start(), self.intent.desired);
         let Stage::Clearing(clearing) = &mut self.stage else {
             return;
         };
+        // They may be all that still serves: taken away only for a start that follows, or for a stop.
+        let wanted = match desired {
+            Desired::Up => startable && (acts || clearing.by == By::Operator),
+            Desired::Down => true,
+            Desired::Unmonitored => false,
+        };
+        if !wanted {
+            return;
+        }
         let (signal, next, why, words) = match clearing.reaping {
             Reaping::Patient(until) if now >= until => {
                 let kill_at = now + stop_timeout;
