@@ -527,7 +527,12 @@ impl State {
         );
         self.enter(cx, Stage::Backoff { until });
         self.look_at = cx.now.mono + self.def.every;
-        self.tell_soon(cx, Cause::Down);
+        if self.limit.first_backoff()
+            && let Some(open) = self.open.get_mut(&Cause::Down)
+        {
+            // Worth a mail even when the death was told: from here on nothing happens for a while.
+            open.tell_at = cx.now.mono;
+        }
     }
 
     /// Time passed, or something was learnt, during a start.

@@ -110,6 +110,11 @@ impl StartRecord {
         self.backoffs > 0
     }
 
+    /// Whether the current wait is the first since it was last healthy for a window.
+    pub(crate) fn first_backoff(&self) -> bool {
+        self.backoffs == 1
+    }
+
     /// What survives the keeper.
     pub(crate) fn remember(&self, memory: &mut BootMemory) {
         memory.starts.clone_from(&self.starts);
