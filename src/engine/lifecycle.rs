@@ -291,7 +291,13 @@ impl State {
         };
         let waited_long_enough = clearing.survivors.is_empty() || now >= clearing.deadline;
         let no_successor = clearing.successor_until.is_none_or(|until| now >= until);
-        if !waited_long_enough || !no_successor {
+        // A stop command may outlive the process: it could take the new pidfile away. Nor is a running
+        // exec a start. Both have a deadline; a start command that lingers is taken as the start.
+        let job_over = self.job.is_none_or(|job| match job.kind {
+            JobKind::Stop | JobKind::Exec => false,
+            JobKind::Start | JobKind::Restart | JobKind::Instance => true,
+        });
+        if !waited_long_enough || !no_successor || !job_over {
             if clearing.poll_at == Mono::NEVER {
                 clearing.poll_at = now + limits::SUCCESSOR_POLL;
             }

@@ -445,10 +445,14 @@ impl State {
                     self.start_ended(cx, kind, outcome);
                 }
             }
-            JobKind::Stop => self.stop_ended(cx, &outcome),
+            JobKind::Stop => {
+                self.stop_ended(cx, &outcome);
+                self.clear_on(cx);
+            }
             JobKind::Exec => {
                 let text = crate::engine::lifecycle::describe(kind, &outcome);
                 self.narrate(cx, text);
+                self.clear_on(cx);
             }
         }
     }
