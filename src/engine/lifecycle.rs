@@ -682,7 +682,7 @@ impl State {
                 ended: None,
                 before: Some(target),
                 deadline: now + timeout,
-                poll_at: Mono::NEVER,
+                poll_at: now + limits::SUCCESSOR_POLL,
                 by,
             }),
         );
