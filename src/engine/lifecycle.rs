@@ -744,9 +744,18 @@ impl State {
     }
 
     fn kill(&mut self, cx: &mut Cx<'_>) {
-        let Stage::Stopping { target, .. } = self.stage else {
+        let Stage::Stopping { target, by, .. } = self.stage else {
             return;
         };
+        if by == StopBy::Command {
+            // Nobody is killed who was never told to go.
+            self.narrate(
+                cx,
+                format!("pid {target} is still there after the stop command"),
+            );
+            self.ladder(cx, target);
+            return;
+        }
         let waited = show_duration(cx.now.mono.since(self.since.mono));
         self.narrate(
             cx,
