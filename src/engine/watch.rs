@@ -315,6 +315,10 @@ impl State {
             until: cx.now.mono + self.def.start_period,
         };
         self.since = cx.now;
+        if self.intent.desired == Desired::Down {
+            // Stop was asked during the restart, and nothing new will appear to be stopped.
+            self.happen(cx, Class::WishStop, None);
+        }
     }
 
     fn missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
