@@ -323,12 +323,17 @@ impl State {
 
     fn missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
         let now = cx.now.mono;
-        if let Some(recalled) = self.recalled.filter(|_| self.main.is_none()) {
-            // The claim is gone; the process an earlier keeper knew may not be.
+        if let Some(recalled) = self.recalled.take().filter(|_| self.main.is_none()) {
+            // The claim is gone; the process an earlier keeper knew may not be. It goes on as the main
+            // one until it is known to be gone, and then that is a death like any other.
+            if matches!(self.stage, Stage::Watching) {
+                self.main = Some(recalled);
+            }
             self.hold(cx, recalled);
-            self.recalled = None;
             return;
         }
+        // A held process is better proof than a claim; a dead one that nobody reported is none.
+        self.confirm(cx);
         match &mut self.stage {
             Stage::Clearing(clearing) => {
                 clearing.absence = Some((absence, now));
