@@ -102,7 +102,11 @@ impl State {
         {
             check.window.resume_firing();
         }
-        let tell_at = if record.told == 0 {
+        let by_operator = matches!(self.intent.by, Who::Operator { .. });
+        let tell_at = if record.told == 0 && record.cause == Cause::SetAside && by_operator {
+            let first = self.def.remind * crate::engine::orders::REMIND_OPERATOR_TIMES;
+            now.mono + first.saturating_sub(now.wall.since(record.opened))
+        } else if record.told == 0 {
             now.mono + limits::TELL_AFTER
         } else {
             now.mono
