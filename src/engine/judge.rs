@@ -60,6 +60,9 @@ impl State {
                 Change::Resolved => self.recovered(cx, at, check, seen),
             }
         }
+        // A check may be due before the next look of the service.
+        let soonest = self.checks.iter().map(|check| check.due).min();
+        self.look_at = soonest.map_or(self.look_at, |due| due.min(self.look_at));
     }
 
     fn fired(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) {
