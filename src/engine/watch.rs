@@ -273,7 +273,8 @@ impl State {
         match found {
             Identification::One(identity) => {
                 self.resolve(cx, Cause::Unclear, "it can be told again");
-                if self.main != Some(identity) {
+                let nobody = matches!(self.place(), Where::Clearing | Where::Backoff);
+                if self.main != Some(identity) || nobody {
                     self.happen(cx, Class::Appeared, Some(identity));
                 } else if let Stage::Starting(starting) = &self.stage
                     && starting.before == Some(identity)
