@@ -254,7 +254,13 @@ impl State {
                 action, outcome, ..
             } => self.finished(cx, action, outcome),
             Input::Signalled { ask, result, .. } => {
-                if answers(&mut self.asked.signal, ask, cx) {
+                // Several orphans are signalled at once; what came of it shows by their exits.
+                let orphans = matches!(self.stage, Stage::Clearing(_));
+                if orphans && self.asked.signal.is_none() {
+                    if let Delivery::Refused(why) = result {
+                        self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
+                    }
+                } else if answers(&mut self.asked.signal, ask, cx) {
                     self.signalled(cx, result);
                 }
             }
