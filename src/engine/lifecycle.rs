@@ -400,20 +400,20 @@ impl State {
             Desired::Unmonitored => false,
         };
         if !wanted {
+            clearing.reaping = match clearing.reaping {
+                Reaping::Patient(until) if now >= until => Reaping::Patient(clearing.deadline),
+                Reaping::Told(until) if now >= until => Reaping::Killed,
+                other @ (Reaping::Patient(_) | Reaping::Told(_) | Reaping::Killed) => other,
+            };
             return;
         }
         let (signal, next, why, words) = match clearing.reaping {
-            Reaping::Patient(until) if now >= until => {
-                let kill_at = now + stop_timeout;
-                // Whoever is told to go gets its whole time, whatever the start timeout says.
-                clearing.deadline = clearing.deadline.max(kill_at + limits::KILL_TIMEOUT);
-                (
-                    Signal::Term,
-                    Reaping::Told(kill_at),
-                    "orphan holds the listening socket",
-                    "told to go",
-                )
-            }
+            Reaping::Patient(until) if now >= until => (
+                Signal::Term,
+                Reaping::Told(now + stop_timeout),
+                "orphan holds the listening socket",
+                "told to go",
+            ),
             Reaping::Told(until) if now >= until => (
                 Signal::Kill,
                 Reaping::Killed,
@@ -431,6 +431,10 @@ impl State {
         if holders.is_empty() {
             clearing.reaping = Reaping::Killed;
             return;
+        }
+        if let Reaping::Told(kill_at) = next {
+            // Whoever is told to go gets its whole time, whatever the start timeout says.
+            clearing.deadline = clearing.deadline.max(kill_at + limits::KILL_TIMEOUT);
         }
         clearing.reaping = next;
         for identity in holders {
