@@ -289,7 +289,12 @@ impl State {
         let Some((absence, seen_at)) = clearing.absence else {
             return;
         };
-        let waited_long_enough = clearing.survivors.is_empty() || now >= clearing.deadline;
+        if now >= clearing.deadline && !clearing.survivors.is_empty() {
+            self.let_go_of_survivors(cx);
+            self.clear_on(cx);
+            return;
+        }
+        let nothing_left = clearing.survivors.is_empty();
         let no_successor = clearing.successor_until.is_none_or(|until| now >= until);
         // A stop command may outlive the process: it could take the new pidfile away. Nor is a running
         // exec a start. Both have a deadline; a start command that lingers is taken as the start.
@@ -297,7 +302,7 @@ impl State {
             JobKind::Stop | JobKind::Exec => false,
             JobKind::Start | JobKind::Restart | JobKind::Instance => true,
         });
-        if !waited_long_enough || !no_successor || !job_over {
+        if !nothing_left || !no_successor || !job_over {
             if clearing.poll_at == Mono::NEVER {
                 clearing.poll_at = now + limits::SUCCESSOR_POLL;
             }
@@ -311,27 +316,6 @@ impl State {
             self.identify(cx);
             return;
         }
-        let left: Vec<_> = clearing
-            .survivors
-            .iter()
-            .map(|left| left.identity)
-            .collect();
-        if !left.is_empty() {
-            let pids: Vec<_> = left.iter().map(ToString::to_string).collect();
-            self.narrate(
-                cx,
-                format!(
-                    "no longer waiting for what is left of it: {}",
-                    pids.join(", ")
-                ),
-            );
-        }
-        for identity in left {
-            cx.push(Effect::Unwatch {
-                service: self.def.name.clone(),
-                identity,
-            });
-        }
         let dead = self
             .last_main
             .filter(|dead| absence == Absence::Stale(dead.pid));
@@ -342,6 +326,26 @@ impl State {
             });
         }
         self.happen(cx, Class::Cleared, None);
+    }
+
+    /// Their time is over; who they are is said.
+    fn let_go_of_survivors(&mut self, cx: &mut Cx<'_>) {
+        let Stage::Clearing(clearing) = &mut self.stage else {
+            return;
+        };
+        let left = std::mem::take(&mut clearing.survivors);
+        let pids: Vec<_> = left.iter().map(|left| left.identity.to_string()).collect();
+        for left in left {
+            cx.push(Effect::Unwatch {
+                service: self.def.name.clone(),
+                identity: left.identity,
+            });
+        }
+        let pids = pids.join(", ");
+        self.narrate(
+            cx,
+            format!("no longer waiting for what is left of it: {pids}"),
+        );
     }
 
     /// The survey's answer: who outlived the main process.
