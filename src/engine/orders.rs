@@ -10,7 +10,7 @@ use crate::model::intent::{Desired, Intent, Who};
 use crate::model::order::{Order, Reply, ReplyResult};
 
 /// An operator who set a service aside is reminded less often than of a rule's doing.
-const REMIND_OPERATOR_TIMES: u32 = 6;
+pub(super) const REMIND_OPERATOR_TIMES: u32 = 6;
 
 impl State {
     /// Takes an order: the wish is changed at once, the answer comes when it is fulfilled or cannot be.

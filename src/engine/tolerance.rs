@@ -193,7 +193,8 @@ mod tests {
         check("3s", "1 of 1", "bbbb", "---F");
         check("3s", "1 of 1", "bbgbbbb", "------F");
         check("1s", "1 of 1", "b....b", "--");
-        check("3s", "1 of 1", "b.bbb", "---F");
+        check("3s", "1 of 1", "b.bbb", "--F-");
+        check("3s", "1 of 1", "b..bbbb", "----F");
         check("1s", "2s", "bbgggb", "-F--R-");
     }
 }

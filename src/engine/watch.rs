@@ -102,7 +102,11 @@ impl State {
         {
             check.window.resume_firing();
         }
-        let tell_at = if record.told == 0 {
+        let by_operator = matches!(self.intent.by, Who::Operator { .. });
+        let tell_at = if record.told == 0 && record.cause == Cause::SetAside && by_operator {
+            let first = self.def.remind * crate::engine::orders::REMIND_OPERATOR_TIMES;
+            now.mono + first.saturating_sub(now.wall.since(record.opened))
+        } else if record.told == 0 {
             now.mono + limits::TELL_AFTER
         } else {
             now.mono
@@ -250,7 +254,13 @@ impl State {
                 action, outcome, ..
             } => self.finished(cx, action, outcome),
             Input::Signalled { ask, result, .. } => {
-                if answers(&mut self.asked.signal, ask, cx) {
+                // Several orphans are signalled at once; what came of it shows by their exits.
+                let orphans = matches!(self.stage, Stage::Clearing(_));
+                if orphans && self.asked.signal.is_none() {
+                    if let Delivery::Refused(why) = result {
+                        self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
+                    }
+                } else if answers(&mut self.asked.signal, ask, cx) {
                     self.signalled(cx, result);
                 }
             }
@@ -269,7 +279,8 @@ impl State {
         match found {
             Identification::One(identity) => {
                 self.resolve(cx, Cause::Unclear, "it can be told again");
-                if self.main != Some(identity) {
+                let nobody = matches!(self.place(), Where::Clearing | Where::Backoff);
+                if self.main != Some(identity) || nobody {
                     self.happen(cx, Class::Appeared, Some(identity));
                 } else if let Stage::Starting(starting) = &self.stage
                     && starting.before == Some(identity)
@@ -315,16 +326,25 @@ impl State {
             until: cx.now.mono + self.def.start_period,
         };
         self.since = cx.now;
+        if self.intent.desired == Desired::Down {
+            // Stop was asked during the restart, and nothing new will appear to be stopped.
+            self.happen(cx, Class::WishStop, None);
+        }
     }
 
     fn missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
         let now = cx.now.mono;
-        if let Some(recalled) = self.recalled.filter(|_| self.main.is_none()) {
-            // The claim is gone; the process an earlier keeper knew may not be.
+        if let Some(recalled) = self.recalled.take().filter(|_| self.main.is_none()) {
+            // The claim is gone; the process an earlier keeper knew may not be. It goes on as the main
+            // one until it is known to be gone, and then that is a death like any other.
+            if matches!(self.stage, Stage::Watching) {
+                self.main = Some(recalled);
+            }
             self.hold(cx, recalled);
-            self.recalled = None;
             return;
         }
+        // A held process is better proof than a claim; a dead one that nobody reported is none.
+        self.confirm(cx);
         match &mut self.stage {
             Stage::Clearing(clearing) => {
                 clearing.absence = Some((absence, now));
@@ -445,10 +465,14 @@ impl State {
                     self.start_ended(cx, kind, outcome);
                 }
             }
-            JobKind::Stop => self.stop_ended(cx, &outcome),
+            JobKind::Stop => {
+                self.stop_ended(cx, &outcome);
+                self.clear_on(cx);
+            }
             JobKind::Exec => {
                 let text = crate::engine::lifecycle::describe(kind, &outcome);
                 self.narrate(cx, text);
+                self.clear_on(cx);
             }
         }
     }
@@ -556,7 +580,7 @@ impl State {
     fn look(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
         self.look_at = judge::next_slot(now, self.def.every).max(now + limits::SUCCESSOR_POLL);
-        self.limit.forgive(now, self.def.start_limit.window);
+        cx.dirty |= self.limit.forgive(now, self.def.start_limit.window);
         match self.place() {
             Where::Absent | Where::Backoff => self.identify(cx),
             Where::Present | Where::StartPeriod => {
