@@ -1,1 +1,6 @@
+//! What needs no daemon.
 #![forbid(unsafe_code)]
+
+pub mod env;
+pub mod resolve;
+pub mod run_as;
