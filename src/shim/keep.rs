@@ -386,8 +386,10 @@ impl<'a> Kept<'a> {
             (Progress::At(stage), exit) => {
                 not_executed(stage.words(), &format!("the process ended there, {}", how(exit)))
             }
-            (Progress::Executed, Some(exit)) if !self.timed_out => Ended::Exited(exit),
-            (Progress::Executed, _) => Ended::TimedOut,
+            (Progress::Executed, _) if self.timed_out => Ended::TimedOut,
+            (Progress::Executed, Some(exit)) => Ended::Exited(exit),
+            // Somebody else reaped it: how it ended cannot be told.
+            (Progress::Executed, None) => Ended::Lost,
         };
         if !ended.succeeded() {
             own_lines.extend(self.hints.iter().cloned());

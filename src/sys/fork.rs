@@ -64,6 +64,7 @@ pub fn fork_child(
     body: impl FnOnce(ChildSide) -> Infallible,
 ) -> io::Result<Child> {
     one_thread()?;
+    keep_the_dead()?;
     let stdin = null()?;
     // SAFETY: this process has exactly one thread, so no lock is held by another one that the
     // child lacks; the child never returns from `in_child`.
@@ -180,6 +181,14 @@ pub fn leave_behind(body: impl FnOnce()) -> io::Result<()> {
         }
     }));
     exit_child(0)
+}
+
+/// With SIGCHLD ignored, which an exec inherits, the kernel reaps children by itself (waitpid(2)):
+/// their ends would be lost, and a number could be somebody else's when it is signalled.
+fn keep_the_dead() -> io::Result<()> {
+    // SAFETY: SIG_DFL runs nothing of ours.
+    unsafe { signal::signal(Signal::SIGCHLD, signal::SigHandler::SigDfl) }?;
+    Ok(())
 }
 
 fn one_thread() -> io::Result<()> {
