@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{self, SigSet, SigmaskHow, Signal, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, Pid as RawPid, fork};
 
 use super::defaults::{Closing, close_from};
@@ -62,9 +63,8 @@ pub fn fork_child(
     ends: ChildEnds,
     body: impl FnOnce(ChildSide) -> Infallible,
 ) -> io::Result<Child> {
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("this process has more than one thread, so it cannot fork"));
-    }
+    one_thread()?;
+    keep_the_dead()?;
     let stdin = null()?;
     // SAFETY: this process has exactly one thread, so no lock is held by another one that the
     // child lacks; the child never returns from `in_child`.
@@ -157,6 +157,58 @@ impl Child {
             None => Ok(Err(self)),
         }
     }
+}
+
+/// Forks a process that stays when this one goes, with no terminal and no standard descriptors, and
+/// does `body` there: for a tool whose caller must not wait for what a command left behind.
+///
+/// # Errors
+/// When this process has more than one thread, or the kernel refuses.
+pub fn leave_behind(body: impl FnOnce()) -> io::Result<()> {
+    let null = null()?;
+    one_thread()?;
+    // SAFETY: one thread, as in `fork_child`; the child never returns to the caller.
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        return Ok(());
+    }
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        for target in 0..=2 {
+            // SAFETY: the standard descriptors are nobody's property.
+            unsafe { libc::dup2(null.as_raw_fd(), target) };
+        }
+        if block_signals().is_ok() && new_session().is_ok() {
+            body();
+        }
+    }));
+    exit_child(0)
+}
+
+/// With SIGCHLD ignored, which an exec inherits, the kernel reaps children by itself (waitpid(2)):
+/// their ends would be lost, and a number could be somebody else's when it is signalled.
+fn keep_the_dead() -> io::Result<()> {
+    // SAFETY: SIG_DFL runs nothing of ours.
+    unsafe { signal::signal(Signal::SIGCHLD, signal::SigHandler::SigDfl) }?;
+    Ok(())
+}
+
+fn one_thread() -> io::Result<()> {
+    if fs::read_dir("/proc/self/task")?.count() == 1 {
+        return Ok(());
+    }
+    Err(io::Error::other("this process has more than one thread, so it cannot fork"))
+}
+
+/// Takes the signals of a terminal and a service manager as readable events instead (signalfd(2)).
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn signals_as_events() -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
 /// Blocks every signal that can be: what keeps a command must not end by one meant for heeler. The
