@@ -67,7 +67,7 @@ pub fn main(args: Vec<OsString>, outside: Outside) -> ExitCode {
 
 /// Prints to stdout. A reader that went away (`| head`) had enough: no error, and `rc` stands. Any
 /// other failure to print is one.
-fn print(text: &str, rc: Rc) -> Rc {
+pub fn print(text: &str, rc: Rc) -> Rc {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -81,29 +81,4 @@ fn print(text: &str, rc: Rc) -> Rc {
 /// Prints a line to stderr; when that is closed there is nobody left to tell.
 fn complain(text: &str) {
     drop(writeln!(io::stderr().lock(), "heeler: {text}"));
-}
-//! The operator's side. (Only run-as and env until the client is merged.)
-#![forbid(unsafe_code)]
-
-use std::ffi::OsString;
-use std::process::ExitCode;
-
-use crate::tools;
-
-/// The client.
-#[must_use]
-pub fn main(args: Vec<OsString>) -> ExitCode {
-    let words: Option<Vec<String>> = args.into_iter().map(|arg| arg.into_string().ok()).collect();
-    let words = words.unwrap_or_default();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        [_, "run-as", user, "--", argv @ ..] if !argv.is_empty() => {
-            tools::run_as::run_as(user, argv.iter().map(|arg| (*arg).to_owned()).collect())
-        }
-        [_, "env", user] => tools::env::env(user),
-        _ => {
-            eprintln!("heeler: usage: heeler run-as USER -- CMD.. | heeler env USER");
-            ExitCode::from(2)
-        }
-    }
 }

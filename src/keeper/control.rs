@@ -22,7 +22,8 @@ use tokio::time::timeout;
 
 use crate::keeper::rights::{Peer, Rights};
 use crate::model::limits;
-use crate::model::process::{Gid, Pid, Uid};
+use crate::model::process::Uid;
+use crate::sys::peer;
 use crate::wire::control::{ErrorAnswer, ErrorKind, Request, Response};
 
 mod http;
@@ -216,13 +217,9 @@ fn check_owner(dir: &Path, above: Above) -> Result<(), String> {
 
 /// The peer's credentials, fixed by the kernel at connect (man 7 unix, `SO_PEERCRED`).
 fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
-    let cred = stream.peer_cred()?;
-    let pid = Pid(cred.pid().unwrap_or(0));
-    Ok(Peer {
-        uid: Uid(cred.uid()),
-        gids: vec![Gid(cred.gid())],
-        pid,
-    })
+    let peer = peer::peer(stream)?;
+    let gids = std::iter::once(peer.gid).chain(peer.groups).collect();
+    Ok(Peer { uid: peer.uid, gids, pid: peer.pid })
 }
 
 /// The clients of the moment.

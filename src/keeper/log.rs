@@ -30,7 +30,7 @@ impl Log {
         let (lines, waiting) = sync_channel::<Line>(LINES_WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&lost);
-        std::thread::Builder::new().name("heeler-log".to_owned()).stack_size(256 << 10).spawn(move || {
+        std::thread::Builder::new().name("heeler-log".to_owned()).spawn(move || {
             while let Ok(line) = waiting.recv() {
                 match line {
                     Line::Text { at, level, about, text } => write(at, level, &about, &text),

@@ -49,7 +49,7 @@ impl<T: Send + 'static> Pool<T> {
             // A thread that cannot be made is heeler's own trouble: the task waits, its deadline says so.
             let made = std::thread::Builder::new()
                 .name("heeler-files".to_owned())
-                .stack_size(256 << 10)
+               
                 .spawn(move || serve(&shared, &done));
             queue.threads += usize::from(made.is_ok());
         }

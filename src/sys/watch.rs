@@ -9,6 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::model::limits;
@@ -57,6 +60,18 @@ impl Watch {
         };
         ended.extend(events.iter().take(count).map(EpollEvent::data));
         Ok(count)
+    }
+}
+
+impl Watch {
+    /// The same for a tokio loop; to be called inside its runtime.
+    ///
+    /// # Errors
+    /// When the runtime's own epoll instance refuses it.
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor belongs to the epoll instance in here, is the same whenever asked for,
+        // and is closed only with `self`, which the `AsyncFd` owns and takes off the runtime first.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
     }
 }
 
