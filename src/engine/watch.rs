@@ -158,6 +158,10 @@ impl State {
                             by: By::Heeler,
                         };
                         self.stage = Stage::Starting(starting);
+                        if kind == JobKind::Restart {
+                            // Until the command takes it away, the old process is the main one.
+                            self.main = before;
+                        }
                     }
                     (JobKind::Stop, Some(target)) => {
                         let kill_at = deadline.max(now + self.def.stop_timeout);
@@ -219,7 +223,14 @@ impl State {
             Input::Tick => self.time_passed(cx),
             Input::Identified { ask, found, .. } => {
                 if answers(&mut self.asked.identify, ask, cx) {
-                    self.identified(cx, found);
+                    let held = self.asked.held.take().filter(|(held, _)| *held == ask);
+                    match (held, &found) {
+                        // Held on trust of a record, and not there any more: it died meanwhile.
+                        (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
+                            self.died(cx, gone, None);
+                        }
+                        _ => self.identified(cx, found),
+                    }
                 }
             }
             Input::Exited { identity, exit, .. } => self.exited(cx, identity, exit),
@@ -343,8 +354,6 @@ impl State {
             self.hold(cx, recalled);
             return;
         }
-        // A held process is better proof than a claim; a dead one that nobody reported is none.
-        self.confirm(cx);
         match &mut self.stage {
             Stage::Clearing(clearing) => {
                 clearing.absence = Some((absence, now));
@@ -517,6 +526,7 @@ impl State {
     fn hold(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity) {
         let ask = cx.ask();
         self.asked.identify = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
+        self.asked.held = Some((ask, identity));
         cx.push(Effect::Hold {
             service: self.def.name.clone(),
             ask,
