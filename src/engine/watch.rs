@@ -198,8 +198,9 @@ impl State {
         let mut boot = BootMemory {
             main: self.main.or(self.recalled).or(match self.stage {
                 // Until it is cleared up after, the dead one still matters.
-                Stage::Clearing(_) | Stage::Backoff { .. } => self.last_main,
-                Stage::Watching
+                Stage::Clearing(_) => self.last_main,
+                Stage::Backoff { .. }
+                | Stage::Watching
                 | Stage::Starting(_)
                 | Stage::StartPeriod { .. }
                 | Stage::Stopping { .. }
@@ -345,7 +346,9 @@ impl State {
 
     fn missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
         let now = cx.now.mono;
-        if let Some(recalled) = self.recalled.take().filter(|_| self.main.is_none()) {
+        if let Some(recalled) = self.recalled.filter(|_| self.main.is_none()) {
+            self.recalled = None;
+            cx.dirty = true;
             // The claim is gone; the process an earlier keeper knew may not be. It goes on as the main
             // one until it is known to be gone, and then that is a death like any other.
             if matches!(self.stage, Stage::Watching) {
