@@ -193,6 +193,7 @@ impl State {
     /// The held main process, or the one that was told to go, is gone.
     pub(super) fn died(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity, exit: Option<Exit>) {
         self.last_main = Some(identity);
+        self.recalled = self.recalled.filter(|recalled| *recalled != identity);
         self.limit.down();
         let place = self.place();
         let words = exit.map_or_else(|| "is gone".to_owned(), |exit| format!("is gone: {exit}"));

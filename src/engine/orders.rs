@@ -2,6 +2,7 @@
 
 use crate::engine::Cx;
 use crate::engine::effect::Effect;
+use crate::engine::judge;
 use crate::engine::state::{By, Reaping, Stage, State, Waiter};
 use crate::engine::table::{Class, Where};
 use crate::model::ids::RequestId;
@@ -68,6 +69,8 @@ impl State {
     fn wish_changed(&mut self, cx: &mut Cx<'_>, order: Order) {
         match self.intent.desired {
             Desired::Up => {
+                // What was seen before it was set aside says nothing about now.
+                judge::forget_windows(self);
                 self.resolve(cx, Cause::SetAside, "an operator ended it");
                 self.resolve(cx, Cause::UpUnwanted, "it is wanted up");
             }

@@ -159,6 +159,10 @@ impl State {
                             by: By::Heeler,
                         };
                         self.stage = Stage::Starting(starting);
+                        if kind == JobKind::Restart {
+                            // Until the command takes it away, the old process is the main one.
+                            self.main = before;
+                        }
                     }
                     (JobKind::Stop, Some(target)) => {
                         let kill_at = deadline.max(now + self.def.stop_timeout);
@@ -195,8 +199,9 @@ impl State {
         let mut boot = BootMemory {
             main: self.main.or(self.recalled).or(match self.stage {
                 // Until it is cleared up after, the dead one still matters.
-                Stage::Clearing(_) | Stage::Backoff { .. } => self.last_main,
-                Stage::Watching
+                Stage::Clearing(_) => self.last_main,
+                Stage::Backoff { .. }
+                | Stage::Watching
                 | Stage::Starting(_)
                 | Stage::StartPeriod { .. }
                 | Stage::Stopping { .. }
@@ -220,7 +225,14 @@ impl State {
             Input::Tick => self.time_passed(cx),
             Input::Identified { ask, found, .. } => {
                 if answers(&mut self.asked.identify, ask, cx) {
-                    self.identified(cx, found);
+                    let held = self.asked.held.take().filter(|(held, _)| *held == ask);
+                    match (held, &found) {
+                        // Held on trust of a record, and not there any more: it died meanwhile.
+                        (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
+                            self.died(cx, gone, None);
+                        }
+                        _ => self.identified(cx, found),
+                    }
                 }
             }
             Input::Exited { identity, exit, .. } => self.exited(cx, identity, exit),
@@ -335,7 +347,9 @@ impl State {
 
     fn missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
         let now = cx.now.mono;
-        if let Some(recalled) = self.recalled.take().filter(|_| self.main.is_none()) {
+        if let Some(recalled) = self.recalled.filter(|_| self.main.is_none()) {
+            self.recalled = None;
+            cx.dirty = true;
             // The claim is gone; the process an earlier keeper knew may not be. It goes on as the main
             // one until it is known to be gone, and then that is a death like any other.
             if matches!(self.stage, Stage::Watching) {
@@ -344,8 +358,6 @@ impl State {
             self.hold(cx, recalled);
             return;
         }
-        // A held process is better proof than a claim; a dead one that nobody reported is none.
-        self.confirm(cx);
         match &mut self.stage {
             Stage::Clearing(clearing) => {
                 clearing.absence = Some((absence, now));
@@ -518,6 +530,7 @@ impl State {
     fn hold(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity) {
         let ask = cx.ask();
         self.asked.identify = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
+        self.asked.held = Some((ask, identity));
         cx.push(Effect::Hold {
             service: self.def.name.clone(),
             ask,

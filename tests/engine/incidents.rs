@@ -28,7 +28,12 @@ fn an_ordinary_crash_is_one_mail_that_tells_the_whole_story() {
     assert_eq!(mail.next, "heeler goes on watching");
     let output = mail.incident.output.last_line();
     assert_eq!(output.as_deref(), Some("Puma starting in cluster mode..."));
-    let lines: Vec<_> = mail.incident.story.iter().map(|line| line.text.as_str()).collect();
+    let lines: Vec<_> = mail
+        .incident
+        .story
+        .iter()
+        .map(|line| line.text.as_str())
+        .collect();
     assert_eq!(
         lines,
         [
@@ -48,11 +53,18 @@ fn what_is_not_up_soon_is_told_then_and_reminded_of() {
     story.at("9h");
     story.reads();
     let kinds: Vec<_> = story.mails.iter().map(|mail| mail.kind).collect();
-    assert_eq!(kinds, [AlertKind::Fired, AlertKind::Reminder, AlertKind::Reminder]);
+    assert_eq!(
+        kinds,
+        [AlertKind::Fired, AlertKind::Reminder, AlertKind::Reminder]
+    );
     story.appears(101);
     story.at("10h");
     story.saw("9h20s mail 1.3 resolved: the main process 100 is gone");
-    let tokens: Vec<_> = story.mails.iter().map(|mail| mail.incident.token()).collect();
+    let tokens: Vec<_> = story
+        .mails
+        .iter()
+        .map(|mail| mail.incident.token())
+        .collect();
     assert!(tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
     story.ends();
 }
@@ -62,8 +74,9 @@ fn a_flapping_service_is_not_a_mail_per_death() {
     let mut story = Story::of_running(cart());
     // Up for three seconds at a time.
     for (n, pid) in (100..104).enumerate() {
-        story.at(&format!("{}s", n * 3));
+        story.at(&format!("{}s", n * 4));
         story.crashes(pid);
+        story.at(&format!("{}s", n * 4 + 1));
         comes_up(&mut story, pid + 1);
     }
     story.at("1m");
@@ -71,7 +84,11 @@ fn a_flapping_service_is_not_a_mail_per_death() {
     let kinds: Vec<_> = story.mails.iter().map(|mail| mail.kind).collect();
     assert_eq!(kinds, [AlertKind::Fired, AlertKind::Resolved]);
     let incident = story.incident();
-    let deaths = incident.story.iter().filter(|line| line.text.ends_with("is gone")).count();
+    let deaths = incident
+        .story
+        .iter()
+        .filter(|line| line.text.ends_with("is gone"))
+        .count();
     assert_eq!((incident.number, deaths), (1, 4));
     story.ends();
 }
@@ -92,7 +109,7 @@ fn a_service_that_flaps_into_the_limit_is_not_called_mended_early() {
     story.reads();
     assert_eq!(story.incident().closed, None);
     story.at("11m");
-    story.saw("10m45s mail 1.2 resolved: the main process 100 is gone");
+    story.saw("10m45s mail 1.1 resolved: the main process 100 is gone");
     story.ends();
 }
 
@@ -106,9 +123,16 @@ fn deaths_apart_are_incidents_apart() {
     comes_up(&mut story, 102);
     story.at("2h");
     story.reads();
-    let mails: Vec<_> = story.mails.iter().map(|mail| mail.incident.number).collect();
+    let mails: Vec<_> = story
+        .mails
+        .iter()
+        .map(|mail| mail.incident.number)
+        .collect();
     assert_eq!(mails, [1, 2]);
-    assert_ne!(story.mails[0].incident.token(), story.mails[1].incident.token());
+    assert_ne!(
+        story.mails[0].incident.token(),
+        story.mails[1].incident.token()
+    );
     story.ends();
 }
 
@@ -116,17 +140,23 @@ fn deaths_apart_are_incidents_apart() {
 fn a_long_story_keeps_its_beginning_and_its_end() {
     let mut story = Story::of_running(cart());
     story.crashes(100);
-    for second in 1..40 {
+    for _ in 0..40 {
         story.command_ends(JobKind::Start, 1, "no");
-        story.at(&format!("{}h", second * 2));
+        story.until_a_command_runs();
     }
     comes_up(&mut story, 101);
-    story.at("79h");
+    story.at("24h");
     story.reads();
     let incident = story.incident();
     assert!(incident.dropped_lines > 0);
-    assert_eq!(incident.story.first().unwrap().text, "the main process 100 is gone");
-    assert_eq!(incident.story.last().unwrap().text, "over: up since as pid 101");
+    assert_eq!(
+        incident.story.first().unwrap().text,
+        "the main process 100 is gone"
+    );
+    assert_eq!(
+        incident.story.last().unwrap().text,
+        "over: up since as pid 101"
+    );
     story.ends();
 }
 
@@ -143,11 +173,7 @@ fn numbers_and_tokens_outlive_the_keeper() {
     story.keeper_restarts();
     story.at("4h1m");
     // Not told again, reminded in its own time.
-    story.saw(
-        "1m hold 100
-         1m survey what 100 left
-         4h5s mail 1.1 reminder: the main process 100 is gone",
-    );
+    story.saw("4h5s mail 1.1 reminder: the main process 100 is gone");
     story.appears(101);
     story.at("5h");
     story.reads();
@@ -158,7 +184,10 @@ fn numbers_and_tokens_outlive_the_keeper() {
          5h remove the pidfile of 101
          5h5s mail 2.0 fired: the main process 101 is gone",
     );
-    assert_eq!(story.mails[0].incident.token(), story.mails[2].incident.token());
+    assert_eq!(
+        story.mails[0].incident.token(),
+        story.mails[2].incident.token()
+    );
     story.appears(102);
     story.at("5h2m");
     story.reads();

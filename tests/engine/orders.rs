@@ -7,7 +7,9 @@ use heeler::model::service::Mode;
 use crate::story::*;
 
 fn with_restart_command() -> Story {
-    Story::of_running(cart_with(|service| service.restart = Some(command("bin/restart"))))
+    Story::of_running(cart_with(|service| {
+        service.restart = Some(command("bin/restart"))
+    }))
 }
 
 fn comes_up(story: &mut Story, pid: i32) {
@@ -339,13 +341,20 @@ fn a_stop_during_back_off_is_done_at_once() {
 #[test]
 fn the_last_of_many_wishes_wins() {
     let mut story = Story::of_running(cart());
-    for order in [Order::Stop, Order::Start, Order::Stop, Order::Restart, Order::Stop] {
+    for order in [
+        Order::Stop,
+        Order::Start,
+        Order::Stop,
+        Order::Restart,
+        Order::Stop,
+    ] {
         story.order(order);
     }
     story.at("1s");
     story.exits_orderly(100);
     story.at("1m");
-    let failed = |by: &str| format!("failed: not finished: {by} was asked by root (pid 9) meanwhile");
+    let failed =
+        |by: &str| format!("failed: not finished: {by} was asked by root (pid 9) meanwhile");
     story.saw(&format!(
         "0s ladder: 100 until 30s
          0s signal 100 TERM
@@ -389,8 +398,89 @@ fn an_order_to_what_may_not_be_touched_is_answered() {
     story.at("10s");
     story.reads();
     story.order(Order::Start);
+    story.saw("10s answer 1 failed: heeler may not touch it: its user is www-data, not deploy");
+    story.ends();
+}
+
+#[test]
+fn a_restart_command_that_hangs_is_ended_and_what_is_there_decides() {
+    let mut story = with_restart_command();
+    story.order(Order::Restart);
+    story.at("60s");
+    story.command_times_out(JobKind::Restart);
     story.saw(
-        "10s answer 1 failed: heeler may not touch it: its user is www-data, not deploy",
+        "0s run restart: bin/restart
+         1m answer 1 failed: the restart command was still running at its deadline and was ended after 1m",
+    );
+    story.status_is("up, start period 1m");
+    story.ends();
+}
+
+#[test]
+fn a_restart_that_fails_while_nothing_can_be_told_starts_no_second_copy() {
+    let mut story = with_restart_command();
+    story.order(Order::Restart);
+    story.at("1s");
+    story.world.claim = Claim::Unknown("several match");
+    story.command_ends(JobKind::Restart, 1, "");
+    story.at("5m");
+    story.saw(
+        "0s run restart: bin/restart
+         1s answer 1 failed: it cannot be told whether it runs: several match
+         6s mail 1.0 fired: it cannot be told whether it runs: several match
+         1m5s mail 2.0 fired: failed to start: the restart command failed with code 1 after 1s",
+    );
+    // The old process was there all the time.
+    story.world.claim = Claim::Names(100);
+    story.at("6m");
+    story.status_is("up, start period 1s");
+    story.saw(
+        "5m1s mail 1.1 resolved: it cannot be told whether it runs: several match
+         5m11s mail 2.1 resolved: failed to start: the restart command failed with code 1 after 1s",
+    );
+    story.ends();
+}
+
+#[test]
+fn a_restart_during_a_start_is_as_good_as_done() {
+    let mut story = Story::of_running(cart());
+    story.crashes(100);
+    story.at("1s");
+    story.order(Order::Restart);
+    story.at("2s");
+    comes_up(&mut story, 101);
+    story.at("1m");
+    story.saw(
+        "0s survey what 100 left
+         0s remove the pidfile of 100
+         0s run start: bin/start
+         2s answer 1 done: up after 1s, pid 101
+         12s mail 1.0 fired and resolved: the main process 100 is gone",
+    );
+    story.ends();
+}
+
+#[test]
+fn a_start_while_it_does_not_die_is_answered_once_it_is_up() {
+    let mut story = Story::of_running(cart_with(|service| service.stop_timeout = span("5s")));
+    story.order(Order::Stop);
+    story.at("1m");
+    story.order(Order::Start);
+    story.at("2m");
+    story.crashes(100);
+    comes_up(&mut story, 101);
+    story.saw(
+        "0s ladder: 100 until 5s
+         0s signal 100 TERM
+         5s signal 100 KILL
+         15s answer 1 failed: pid 100 does not die: KILL was sent and it is still there
+         15s mail 2.0 fired: pid 100 does not die: KILL was sent and it is still there
+         2m ladder over
+         2m mail 2.1 resolved: pid 100 does not die: KILL was sent and it is still there
+         2m survey what 100 left
+         2m remove the pidfile of 100
+         2m run start: bin/start
+         2m answer 2 done: up after 1m, pid 101",
     );
     story.ends();
 }

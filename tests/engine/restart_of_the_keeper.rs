@@ -158,7 +158,6 @@ fn a_start_under_way_is_the_start() {
         "0s survey what 100 left
          0s remove the pidfile of 100
          0s run start: bin/start
-         1s hold 100
          13s mail 1.0 fired and resolved: the main process 100 is gone",
     );
     story.ends();
@@ -166,7 +165,9 @@ fn a_start_under_way_is_the_start() {
 
 #[test]
 fn a_stop_command_under_way_is_the_stop() {
-    let mut story = Story::of_running(cart_with(|service| service.stop = Some(command("bin/stop"))));
+    let mut story = Story::of_running(cart_with(|service| {
+        service.stop = Some(command("bin/stop"))
+    }));
     story.order(Order::Restart);
     story.at("1s");
     story.keeper_restarts();
@@ -186,8 +187,9 @@ fn a_stop_command_under_way_is_the_stop() {
 
 #[test]
 fn a_restart_command_under_way_is_the_restart() {
-    let mut story =
-        Story::of_running(cart_with(|service| service.restart = Some(command("bin/restart"))));
+    let mut story = Story::of_running(cart_with(|service| {
+        service.restart = Some(command("bin/restart"))
+    }));
     story.order(Order::Restart);
     story.at("1s");
     story.keeper_restarts();
@@ -229,7 +231,9 @@ fn a_back_off_is_kept() {
 
 #[test]
 fn a_restart_that_was_not_begun_is_begun() {
-    let mut story = Story::of_running(cart_with(|service| service.stop = Some(command("bin/stop"))));
+    let mut story = Story::of_running(cart_with(|service| {
+        service.stop = Some(command("bin/stop"))
+    }));
     story.order(Order::Restart);
     story.at("1s");
     // The stop command fails while nobody is there to hear it: what is wanted is still known.

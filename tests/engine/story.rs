@@ -474,6 +474,18 @@ impl Story {
         self.pass(until);
     }
 
+    /// Lets time pass until the engine wants something executed.
+    pub(crate) fn until_a_command_runs(&mut self) {
+        while self.jobs.is_empty() {
+            let due = Duration::from_nanos(self.engine.next_wakeup().as_nanos());
+            assert!(
+                due < self.begin + self.clock + span("3h"),
+                "nothing will run"
+            );
+            self.pass(due.saturating_sub(self.begin).max(self.clock));
+        }
+    }
+
     fn pass(&mut self, until: Duration) {
         let mut same_moment = 0;
         loop {
