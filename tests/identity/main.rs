@@ -1,0 +1,15 @@
+//! Which process is meant: the real kernel, real processes, real users. Case ids are those of the
+//! fault list (PID: pidfiles and identity, KIL: signals).
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod claims;
+mod lab;
+mod matching;
+mod namespace;
+mod pidfiles;
+mod sampling;
+mod signals;
+mod surveys;
+mod watching;
