@@ -131,8 +131,8 @@ impl Owner {
             user: self.user,
             cgroup: self.cgroup.clone(),
             known: self.known,
-            heeler: Pid(std::process::id().cast_signed()),
-            heelers_parent: Pid(std::os::unix::process::parent_id().cast_signed()),
+            heeler: procfs::heeler(),
+            heelers_parent: procfs::heelers_parent(),
             boot: clock::boot_window(),
         }
     }
@@ -427,7 +427,7 @@ fn facts(pid: Pid) -> io::Result<(Facts, procfs::Stat)> {
 /// effective user, so most are passed over with one stat(2).
 fn matching(regex: &Regex, user: Uid) -> io::Result<Vec<Pid>> {
     use std::os::unix::fs::MetadataExt;
-    let heeler = Pid(std::process::id().cast_signed());
+    let heeler = procfs::heeler();
     let mut matching = Vec::new();
     for pid in procfs::pids()? {
         let of_user = std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == user.0);

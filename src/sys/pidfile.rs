@@ -403,13 +403,11 @@ fn refuse(text: impl Into<String>) -> Reading {
 }
 
 fn failed(name: impl Display, error: Errno) -> Reading {
-    match error {
-        Errno::ENOENT => Reading::Absent,
-        error => {
-            let text = format!("failed to open {name}: {}", error.desc().to_lowercase());
-            Reading::Unreadable(Untrusted::from(text.as_str()))
-        }
+    if error == Errno::ENOENT {
+        return Reading::Absent;
     }
+    let text = format!("failed to open {name}: {}", error.desc().to_lowercase());
+    Reading::Unreadable(Untrusted::from(text.as_str()))
 }
 
 fn kind_words(kind: libc::mode_t) -> &'static str {

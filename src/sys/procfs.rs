@@ -87,6 +87,19 @@ pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
+/// heeler itself.
+#[must_use]
+pub fn heeler() -> Pid {
+    // The kernel's numbers end at 4194304, so the conversion cannot fail.
+    Pid(i32::try_from(std::process::id()).unwrap_or(i32::MAX))
+}
+
+/// The parent of heeler.
+#[must_use]
+pub fn heelers_parent() -> Pid {
+    Pid(i32::try_from(std::os::unix::process::parent_id()).unwrap_or(i32::MAX))
+}
+
 /// Reads and parses `stat`.
 ///
 /// # Errors
@@ -385,7 +398,7 @@ mod tests {
 
     #[test]
     fn our_own_texts_parse() {
-        let me = Pid(std::process::id().cast_signed());
+        let me = heeler();
         let stat = stat(me).expect("our stat");
         let status = status(me).expect("our status");
         assert_eq!(status.tgid, me);

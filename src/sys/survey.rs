@@ -73,10 +73,10 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
     if wanted.is_empty() {
         return Ok(left);
     }
-    let heeler = [std::process::id(), std::os::unix::process::parent_id()].map(u32::cast_signed);
+    let ours = [procfs::heeler(), procfs::heelers_parent()];
     for pid in procfs::pids()?
         .into_iter()
-        .filter(|pid| !heeler.contains(&pid.0))
+        .filter(|pid| !ours.contains(pid))
     {
         let Some(index) = descends(pid, &wanted) else {
             continue;

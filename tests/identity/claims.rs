@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
 
-use heeler::model::process::{Absence, Pid};
+use heeler::model::process::Absence;
 use heeler::sys::accept::Rule;
 use heeler::sys::clock;
 use heeler::sys::identity::{
@@ -153,7 +153,7 @@ fn pid_14_a_name_made_to_break_parsers_is_parsed_and_shown_escaped() {
             .filter(|name| name.starts_with(b") R 1"))
     });
     let stat = procfs::stat(pid).expect("its stat");
-    assert_eq!(stat.parent, Pid(std::process::id().cast_signed()));
+    assert_eq!(stat.parent, procfs::heeler());
     let place = Place::new();
     let path = place.pidfile("x.pid", &pid.to_string(), WWW);
     assert_eq!(

@@ -52,7 +52,7 @@ impl Process {
     }
 
     pub(crate) fn pid(&self) -> Pid {
-        Pid(self.0.id().cast_signed())
+        Pid(i32::try_from(self.0.id()).expect("a pid"))
     }
 
     pub(crate) fn identity(&self) -> ProcessIdentity {

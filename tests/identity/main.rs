@@ -1,5 +1,9 @@
 //! Which process is meant: the real kernel, real processes, real users. Case ids are those of the
 //! fault list (PID: pidfiles and identity, KIL: signals).
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names what it wants, and everything else fails it"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

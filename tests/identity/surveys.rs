@@ -222,14 +222,14 @@ fn two_dead_are_told_apart_in_one_pass() {
                 .spawn()
         };
         let leader = lead().expect("a leader");
-        let pid = leader.id().cast_signed();
+        let pid = i32::try_from(leader.id()).expect("a pid");
         let mut member = Command::new("sleep");
         let member = Process::start(member.arg("1000").uid(WWW).process_group(pid));
         (leader, member)
     };
     let (mut families, mut dead) = (vec![family(), family()], vec![]);
     for (leader, _) in &mut families {
-        let identity = lab::identity_of(Pid(leader.id().cast_signed()));
+        let identity = lab::identity_of(Pid(i32::try_from(leader.id()).expect("a pid")));
         dead.push(DeadMain {
             identity,
             user: Uid(WWW),

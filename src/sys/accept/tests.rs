@@ -55,10 +55,8 @@ const OWN: ClaimFacts = ClaimFacts::Pidfile {
 };
 
 fn refused_with(acceptance: &Acceptance, words: &str) {
-    match acceptance {
-        Acceptance::Refused(text) => assert!(text.contains(words), "{text:?} lacks {words:?}"),
-        other => panic!("{other:?}, not refused with {words:?}"),
-    }
+    let refused = matches!(acceptance, Acceptance::Refused(text) if text.contains(words));
+    assert!(refused, "{acceptance:?}, not refused with {words:?}");
 }
 
 /// Every combination of who owns the file, who can write it, and whose the process is.
