@@ -224,6 +224,7 @@ impl Keeper {
             self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
         self.hold(service, Hold::Proved(proved));
+        self.start_came_up(service);
     }
 
     fn hold(&mut self, service: &ServiceName, hold: Hold) {
