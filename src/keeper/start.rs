@@ -25,7 +25,7 @@ use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::samples::needs_of;
 use crate::keeper::served::{Family, Place, Served};
-use crate::keeper::{Ears, Keeper, Options, now};
+use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
 use crate::model::memory::Memory;
@@ -93,10 +93,9 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         keeper.say(Level::Warning, note);
     }
     let services = keeper.choose(&loaded);
-    let (terminate, interrupt, hangup) =
-        Ears::signals().map_err(|error| format!("failed to catch signals: {error}"))?;
+    let signals = Signals::catch().map_err(|error| format!("failed to catch signals: {error}"))?;
     let (control_to, control) = mpsc::channel(CONTROL_QUEUE);
-    let mut ears = Ears { done, acks, control, people: people_heard, terminate, interrupt, hangup };
+    let mut ears = Ears { done, acks, control, people: people_heard, signals };
     keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);

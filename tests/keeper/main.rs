@@ -4,4 +4,7 @@
 mod support;
 
 mod chaos;
+mod crash;
+mod kill;
 mod life;
+mod pidfile;
