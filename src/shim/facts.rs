@@ -13,7 +13,9 @@ use crate::model::time::Mono;
 pub(super) fn now() -> Mono {
     // The clock exists on every Linux; were it missing, every deadline would count as passed.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Mono::NEVER, |time| {
-        let whole = u64::try_from(time.tv_sec()).unwrap_or(0).saturating_mul(1_000_000_000);
+        let whole = u64::try_from(time.tv_sec())
+            .unwrap_or(0)
+            .saturating_mul(1_000_000_000);
         Mono::from_nanos(whole.saturating_add(u64::try_from(time.tv_nsec()).unwrap_or(0)))
     })
 }
@@ -32,13 +34,22 @@ pub(super) fn identity(pid: Pid) -> io::Result<ProcessIdentity> {
 /// Its cgroup: systemd's own hierarchy where there is one, else the unified one (cgroups(7)).
 pub(super) fn cgroup(pid: Pid) -> io::Result<String> {
     let text = read(pid, "cgroup")?;
-    let of = |key: &str| text.lines().find_map(|line| line.split_once(key)).map(|(_, path)| path);
-    Ok(of(":name=systemd:").or_else(|| of("0::")).unwrap_or("/").to_owned())
+    let of = |key: &str| {
+        text.lines()
+            .find_map(|line| line.split_once(key))
+            .map(|(_, path)| path)
+    };
+    Ok(of(":name=systemd:")
+        .or_else(|| of("0::"))
+        .unwrap_or("/")
+        .to_owned())
 }
 
 fn read(pid: Pid, file: &str) -> io::Result<String> {
     let mut text = Vec::new();
     let path = format!("/proc/{pid}/{file}");
-    File::open(path)?.take(limits::PIDFILE_BYTES_MAX as u64).read_to_end(&mut text)?;
+    File::open(path)?
+        .take(limits::PIDFILE_BYTES_MAX as u64)
+        .read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }

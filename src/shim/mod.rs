@@ -22,9 +22,7 @@ use crate::model::process::Pid;
 use crate::sys::fork::{block_signals, set_name};
 use crate::sys::records::write_record;
 use crate::sys::spawn::{EXECUTED, Inherited, inherited};
-use crate::wire::shim::{
-    ChildRecord, OutcomeRecord, PLAN_BYTES_MAX, Plan, Record, Slot, SlotFile,
-};
+use crate::wire::shim::{ChildRecord, OutcomeRecord, PLAN_BYTES_MAX, Plan, Record, Slot, SlotFile};
 
 pub use child::Last;
 pub use keep::{Interrupts, Leftover, Witness, keep};
@@ -49,7 +47,11 @@ pub fn run() -> ! {
     let Ok(plan) = read_plan(plan) else {
         exit(2);
     };
-    let mut recorder = Recorder { plan: &plan, held: Some((lock, status)), failed: false };
+    let mut recorder = Recorder {
+        plan: &plan,
+        held: Some((lock, status)),
+        failed: false,
+    };
     let leftover = keep(&plan.job, Last::Execute, None, &mut recorder);
     let failed = recorder.failed;
     // 5. Whoever still holds the output must not die of SIGPIPE: it may be the service.
@@ -59,7 +61,8 @@ pub fn run() -> ! {
 
 fn read_plan(file: File) -> io::Result<Plan> {
     let mut frame = Vec::new();
-    file.take(PLAN_BYTES_MAX as u64 + 1).read_to_end(&mut frame)?;
+    file.take(PLAN_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut frame)?;
     Plan::decode(&frame).map_err(|error| io::Error::other(error.to_string()))
 }
 
@@ -93,7 +96,10 @@ impl Witness for Recorder<'_> {
     fn executed(&mut self) {
         if let Some((_, status)) = &self.held {
             // A keeper that is gone reads no pipe; its successor reads the records.
-            let _ = status.try_clone().map(File::from).and_then(|mut pipe| pipe.write_all(&[EXECUTED]));
+            let _ = status
+                .try_clone()
+                .map(File::from)
+                .and_then(|mut pipe| pipe.write_all(&[EXECUTED]));
         }
     }
 
@@ -103,7 +109,10 @@ impl Witness for Recorder<'_> {
     fn remark(&mut self, _line: &str) {}
 
     fn ended(&mut self, outcome: &Outcome) {
-        let record = OutcomeRecord { action: self.plan.job.action, outcome: outcome.clone() };
+        let record = OutcomeRecord {
+            action: self.plan.job.action,
+            outcome: outcome.clone(),
+        };
         self.failed = self.record(SlotFile::Outcome, &record.encode()).is_err();
         if let Some((lock, status)) = self.held.take() {
             // In this order: who sees the end of the status pipe finds the lock free.

@@ -255,7 +255,10 @@ struct WireIdentity {
 
 impl From<ProcessIdentity> for WireIdentity {
     fn from(identity: ProcessIdentity) -> Self {
-        Self { pid: identity.pid.0, started_ticks: identity.started_ticks }
+        Self {
+            pid: identity.pid.0,
+            started_ticks: identity.started_ticks,
+        }
     }
 }
 
@@ -267,7 +270,10 @@ impl TryFrom<WireIdentity> for ProcessIdentity {
         if wire.pid <= 0 {
             return Err(RecordError::Value("a process number that is none"));
         }
-        Ok(Self { pid: Pid(wire.pid), started_ticks: wire.started_ticks })
+        Ok(Self {
+            pid: Pid(wire.pid),
+            started_ticks: wire.started_ticks,
+        })
     }
 }
 
@@ -306,7 +312,9 @@ enum WireAtDeadline {
 }
 
 fn text(path: &std::path::Path) -> Result<String, RecordError> {
-    path.to_str().map(str::to_owned).ok_or(RecordError::Value("a path that is not UTF-8 text"))
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or(RecordError::Value("a path that is not UTF-8 text"))
 }
 
 fn kind(name: &str) -> Result<JobKind, RecordError> {
@@ -373,7 +381,11 @@ impl WirePlan {
             reason: self.reason,
             main: self.main.map(ProcessIdentity::try_from).transpose()?,
         };
-        Ok(Plan { boot: self.boot, records: self.records.into(), job })
+        Ok(Plan {
+            boot: self.boot,
+            records: self.records.into(),
+            job,
+        })
     }
 }
 
@@ -401,11 +413,15 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     if bytes.len() > limits::RECORD_BYTES_MAX {
         return Err(RecordError::TooLong);
     }
-    let version = serde_json::from_slice::<VersionOnly>(bytes).map_err(garbage)?.v;
+    let version = serde_json::from_slice::<VersionOnly>(bytes)
+        .map_err(garbage)?
+        .v;
     if version != VERSION {
         return Err(RecordError::Version(version));
     }
-    Ok(serde_json::from_slice::<Versioned<T>>(bytes).map_err(garbage)?.fields)
+    Ok(serde_json::from_slice::<Versioned<T>>(bytes)
+        .map_err(garbage)?
+        .fields)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -501,9 +517,10 @@ impl Record for OutcomeRecord {
                 Ended::Exited(Exit::Code(code)) => WireEnded::Code(*code),
                 Ended::Exited(Exit::Signal(signal)) => WireEnded::Signal(*signal),
                 Ended::TimedOut => WireEnded::TimedOut,
-                Ended::NotExecuted { stage, error } => {
-                    WireEnded::NotExecuted { stage: stage.clone(), error: error.raw().to_owned() }
-                }
+                Ended::NotExecuted { stage, error } => WireEnded::NotExecuted {
+                    stage: stage.clone(),
+                    error: error.raw().to_owned(),
+                },
                 Ended::Lost => WireEnded::Lost,
             },
             head: output.head.raw().to_owned(),
@@ -521,9 +538,10 @@ impl Record for OutcomeRecord {
                 WireEnded::Code(code) => Ended::Exited(Exit::Code(code)),
                 WireEnded::Signal(signal) => Ended::Exited(Exit::Signal(signal)),
                 WireEnded::TimedOut => Ended::TimedOut,
-                WireEnded::NotExecuted { stage, error } => {
-                    Ended::NotExecuted { stage, error: error.as_str().into() }
-                }
+                WireEnded::NotExecuted { stage, error } => Ended::NotExecuted {
+                    stage,
+                    error: error.as_str().into(),
+                },
                 WireEnded::Lost => Ended::Lost,
             },
             output: Output {
@@ -533,7 +551,10 @@ impl Record for OutcomeRecord {
             },
             took: Duration::from_nanos(wire.took_ns),
         };
-        Ok(Self { action: ActionId(wire.action), outcome })
+        Ok(Self {
+            action: ActionId(wire.action),
+            outcome,
+        })
     }
 }
 
@@ -558,7 +579,10 @@ impl Record for LadderRecord {
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let wire: WireLadder = decode(bytes)?;
         let kill_at = Mono::from_nanos(wire.kill_at_ns);
-        Ok(Self(Ladder { identity: wire.identity.try_into()?, kill_at }))
+        Ok(Self(Ladder {
+            identity: wire.identity.try_into()?,
+            kill_at,
+        }))
     }
 }
 

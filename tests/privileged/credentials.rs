@@ -34,8 +34,11 @@ grep 'open files' /proc/$$/limits | xargs
 "#;
 
 fn dirty(argv: &[&str]) -> String {
-    let output = Process::new("bash").args(["-c", DIRTY, "bash", HEELER, "run-as", "deploy", "--"])
-        .args(argv).output().expect("run");
+    let output = Process::new("bash")
+        .args(["-c", DIRTY, "bash", HEELER, "run-as", "deploy", "--"])
+        .args(argv)
+        .output()
+        .expect("run");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
@@ -59,11 +62,23 @@ fn exe_03_the_environment_is_the_table_byte_for_byte() {
     ];
     if std::path::Path::new("/etc/default/locale").exists() {
         let locale = std::fs::read_to_string("/etc/default/locale").expect("read");
-        assert!(!locale.contains("\nLANG="), "this machine has a locale; the test knows none");
+        assert!(
+            !locale.contains("\nLANG="),
+            "this machine has a locale; the test knows none"
+        );
     }
-    assert_eq!(dirty(&["cat", "/proc/self/environ"]), expected.join("\0") + "\0");
-    let shown = Process::new(HEELER).args(["env", "deploy"]).output().expect("run");
-    assert_eq!(String::from_utf8_lossy(&shown.stdout), expected.join("\n") + "\n");
+    assert_eq!(
+        dirty(&["cat", "/proc/self/environ"]),
+        expected.join("\0") + "\0"
+    );
+    let shown = Process::new(HEELER)
+        .args(["env", "deploy"])
+        .output()
+        .expect("run");
+    assert_eq!(
+        String::from_utf8_lossy(&shown.stdout),
+        expected.join("\n") + "\n"
+    );
 }
 
 #[test]
@@ -76,7 +91,10 @@ fn exe_05_06_19_nothing_of_a_dirty_shell_gets_through() {
     let home = world.path("deploy").display().to_string();
     // Hard: 524288 where heeler may raise it (CAP_SYS_RESOURCE), else what it had itself.
     let caps = std::fs::read_to_string("/proc/self/status").expect("read");
-    let caps = caps.lines().find_map(|line| line.strip_prefix("CapEff:\t")).expect("caps");
+    let caps = caps
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"))
+        .expect("caps");
     let may_raise = u64::from_str_radix(caps, 16).expect("hex") & (1 << 24) != 0;
     let hard = if may_raise { 524_288 } else { 10_000 };
     let none = "0000000000000000";
@@ -101,9 +119,15 @@ fn the_shim_itself_gives_the_same_as_run_as() {
     let outcome = world.outcome(&job("deploy", &["sh", "-c", REPORT]));
     // The file limit differs: the keeper's own is the shim's, not the dirty shell's.
     let lines = |text: &str| {
-        text.lines().filter(|line| !line.contains("open files")).map(str::to_owned).collect::<Vec<_>>()
+        text.lines()
+            .filter(|line| !line.contains("open files"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(lines(&text(&outcome).replace("\\t", "\t")), lines(&dirty(&["sh", "-c", REPORT])));
+    assert_eq!(
+        lines(&text(&outcome).replace("\\t", "\t")),
+        lines(&dirty(&["sh", "-c", REPORT]))
+    );
 }
 
 #[test]
@@ -112,10 +136,22 @@ fn credentials_are_those_of_setpriv() {
         return;
     }
     let world = World::new();
-    let what = ["grep", "-E", "^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb)", "/proc/self/status"];
+    let what = [
+        "grep",
+        "-E",
+        "^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb)",
+        "/proc/self/status",
+    ];
     for user in ["deploy", "many", "ghost"] {
         let theirs = Process::new("setpriv")
-            .args(["--reuid", user, "--regid", user, "--init-groups", "--reset-env"])
+            .args([
+                "--reuid",
+                user,
+                "--regid",
+                user,
+                "--init-groups",
+                "--reset-env",
+            ])
             .args(what)
             .output()
             .expect("setpriv");
@@ -133,8 +169,10 @@ fn exe_01_02_groups_are_those_of_id() {
         let id = Process::new("id").args(["-G", user]).output().expect("id");
         let ours = world.run_as(user, &["id", "-G"]);
         let sorted = |bytes: &[u8]| {
-            let mut all: Vec<String> =
-                String::from_utf8_lossy(bytes).split_whitespace().map(str::to_owned).collect();
+            let mut all: Vec<String> = String::from_utf8_lossy(bytes)
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
             all.sort();
             all
         };
@@ -156,7 +194,11 @@ fn exe_07_nobody_is_never_root() {
     }
     let mut wrong_group = job("deploy", &["touch", &mark]);
     wrong_group.group = Some("nosuchgroup".into());
-    assert!(world.refusal(&wrong_group).contains("group not found: nosuchgroup"));
+    assert!(
+        world
+            .refusal(&wrong_group)
+            .contains("group not found: nosuchgroup")
+    );
     assert!(!world.path("mark").exists(), "something was executed");
 }
 
@@ -172,12 +214,18 @@ fn exe_08_a_home_that_fails_is_told_and_a_configured_directory_that_fails_is_an_
         "/\nheeler: the command ran in /, since its home failed: /nowhere does not exist"
     );
     let lines = text(&world.outcome(&job("locked", &["pwd"])));
-    assert!(lines.starts_with("/\n") && lines.contains("locked may not enter"), "{lines}");
+    assert!(
+        lines.starts_with("/\n") && lines.contains("locked may not enter"),
+        "{lines}"
+    );
     let mut configured = job("deploy", &["pwd"]);
     configured.cwd = Some(world.path("locked").join("deep"));
     let why = world.refusal(&configured);
     let dir = world.path("locked").display().to_string();
-    assert!(why.starts_with("change directory: deploy may not search the directory"), "{why}");
+    assert!(
+        why.starts_with("change directory: deploy may not search the directory"),
+        "{why}"
+    );
     assert!(why.contains(&dir), "{why}");
 }
 
@@ -188,7 +236,11 @@ fn exe_10_a_user_without_a_shell_runs_commands() {
     }
     let world = World::new();
     let outcome = world.outcome(&job("ghost", &["sh", "-c", "echo $SHELL $(id -un)"]));
-    assert!(text(&outcome).starts_with("/bin/sh ghost\n"), "{}", text(&outcome));
+    assert!(
+        text(&outcome).starts_with("/bin/sh ghost\n"),
+        "{}",
+        text(&outcome)
+    );
 }
 
 #[test]
@@ -206,7 +258,10 @@ fn exe_14_a_refused_drop_executes_nothing_and_names_the_step() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{error}");
         assert!(output.stdout.is_empty(), "{output:?}");
-        assert!(error.contains(&format!("failed to become the user: {call}: ")), "{error}");
+        assert!(
+            error.contains(&format!("failed to become the user: {call}: ")),
+            "{error}"
+        );
     };
     // Root of a user namespace that knows no other user, and root without the right.
     refused(&["unshare", "-U", "-r"], "setgroups");
@@ -246,7 +301,16 @@ fn exe_15_arguments_are_passed_literally() {
         return;
     }
     let world = World::new();
-    let odd = ["a b", "\"q\" 'r'", "$(id)", "; rm -rf /", "*", "", "-n", "ü\\"];
+    let odd = [
+        "a b",
+        "\"q\" 'r'",
+        "$(id)",
+        "; rm -rf /",
+        "*",
+        "",
+        "-n",
+        "ü\\",
+    ];
     let argv = [&["printf", "<%s>"][..], &odd].concat();
     let expected: String = odd.iter().map(|arg| format!("<{arg}>")).collect();
     assert_eq!(text(&world.outcome(&job("deploy", &argv))), expected);
