@@ -22,10 +22,18 @@ cd /root
 exec nice -n -5 prlimit --nofile=4096:10000 "$@"
 "#;
 
-/// Everything an exec keeps, as the kernel shows it.
+/// Credentials, signals and capabilities: read by the command itself, since a shell blocks signals
+/// while it starts another program.
+const STATUS: [&str; 4] = [
+    "grep",
+    "-E",
+    "^(Uid|Gid|Groups|Sig(Blk|Ign)|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs)",
+    "/proc/self/status",
+];
+
+/// The rest of what an exec keeps, as the kernel shows it.
 const REPORT: &str = r#"
 id; umask; pwd
-grep -E '^(Uid|Gid|Groups|Sig(Blk|Ign)|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs)' /proc/$$/status
 for n in 0 1 2; do echo "fd $n $(readlink /proc/$$/fd/$n | sed 's/:.*//')"; done
 ps -o ni=,cls=,tty= -p $$ | xargs
 cat /proc/$$/oom_score_adj
@@ -97,15 +105,19 @@ fn exe_05_06_19_nothing_of_a_dirty_shell_gets_through() {
         .expect("caps");
     let may_raise = u64::from_str_radix(caps, 16).expect("hex") & (1 << 24) != 0;
     let hard = if may_raise { 524_288 } else { 10_000 };
-    let none = "0000000000000000";
     let expected = format!(
         "uid=1500(deploy) gid=1500(deploy) groups=1500(deploy),1601(ops),1602(web),1603(db)\n\
-         0022\n{home}\nUid:\t1500\t1500\t1500\t1500\nGid:\t1500\t1500\t1500\t1500\n\
-         Groups:\t1500 1601 1602 1603 \nSigBlk:\t{none}\nSigIgn:\t{none}\nCapInh:\t{none}\n\
-         CapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t0\n\
-         fd 0 /dev/null\nfd 1 pipe\nfd 2 pipe\n0 TS ?\n0\nMax open files 1024 {hard} files\nleads\n"
+         0022\n{home}\nfd 0 /dev/null\nfd 1 pipe\nfd 2 pipe\n0 TS ?\n0\n\
+         Max open files 1024 {hard} files\nleads\n"
     );
     assert_eq!(report, expected);
+    let none = "0000000000000000";
+    let expected = format!(
+        "Uid:\t1500\t1500\t1500\t1500\nGid:\t1500\t1500\t1500\t1500\n\
+         Groups:\t1500 1601 1602 1603 \nSigBlk:\t{none}\nSigIgn:\t{none}\nCapInh:\t{none}\n\
+         CapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t0\n"
+    );
+    assert_eq!(dirty(&STATUS), expected);
     // The fourth is the directory that ls itself reads.
     assert_eq!(dirty(&["ls", "/proc/self/fd"]), "0\n1\n2\n3\n");
 }
@@ -116,18 +128,14 @@ fn the_shim_itself_gives_the_same_as_run_as() {
         return;
     }
     let world = World::new();
-    let outcome = world.outcome(&job("deploy", &["sh", "-c", REPORT]));
-    // The file limit differs: the keeper's own is the shim's, not the dirty shell's.
-    let lines = |text: &str| {
-        text.lines()
-            .filter(|line| !line.contains("open files"))
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+    let lines = |text: &str| -> Vec<String> {
+        // The file limit differs: the keeper's own is the shim's, not the dirty shell's.
+        text.lines().filter(|line| !line.contains("open files")).map(str::to_owned).collect()
     };
-    assert_eq!(
-        lines(&text(&outcome).replace("\\t", "\t")),
-        lines(&dirty(&["sh", "-c", REPORT]))
-    );
+    for argv in [&["sh", "-c", REPORT][..], &STATUS, &["ls", "/proc/self/fd"]] {
+        let shim = text(&world.outcome(&job("deploy", argv))).replace("\\t", "\t");
+        assert_eq!(lines(&shim), lines(&dirty(argv)));
+    }
 }
 
 #[test]

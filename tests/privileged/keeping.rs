@@ -1,6 +1,7 @@
 //! The shim as a parent: locks, deadlines, output, and what outlives what.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use heeler::model::job::{AtDeadline, Ended, JobKind};
@@ -287,29 +288,32 @@ fn a_child_whose_shim_died_before_the_exec_executes_nothing() {
         return;
     }
     let world = World::new();
-    let users = fs::read("/etc/passwd").expect("read");
-    let fifo = world.path("passwd.fifo");
+    // The system's locale is a pipe: the child, already deploy, hangs while it reads it.
+    let defaults = world.path("default");
+    fs::create_dir(&defaults).expect("mkdir");
+    fs::set_permissions(&defaults, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let fifo = defaults.join("locale");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o644)).expect("fifo");
     let none = None::<&str>;
     nix::mount::mount(
-        Some(&fifo),
-        "/etc/passwd",
+        Some(&defaults),
+        "/etc/default",
         none,
         nix::mount::MsFlags::MS_BIND,
         none,
     )
     .expect("bind mount");
     let running = world.spawn(&job("deploy", &["touch", "mark"]));
-    // Opening it for writing waits until the child reads it: it is in the look-up.
+    // Opening it for writing waits until the child reads it: it is there.
     let mut writer = fs::File::options().write(true).open(&fifo).expect("open");
     let child = running.child().child.pid;
     end(running.shim.pid, Signal::SIGKILL);
     assert_eq!(running.wait_for_exit(), Exit::Signal(9));
     assert!(
         world.lock().is_some(),
-        "the child in the look-up does not hold the lock"
+        "a child on its way does not hold the lock"
     );
-    std::io::Write::write_all(&mut writer, &users).expect("answer");
+    std::io::Write::write_all(&mut writer, b"LANG=C.UTF-8\n").expect("answer");
     drop(writer);
     wait_for("the child's end", SOON, || (!lives(child)).then_some(()));
     assert!(

@@ -126,10 +126,11 @@ impl World {
 
     /// The reason why a command was not executed.
     pub(crate) fn refusal(&self, job: &Job) -> String {
-        match self.outcome(job).ended {
-            Ended::NotExecuted { stage, error } => format!("{stage}: {error}"),
-            ended => panic!("it should not have been executed, but it {ended}"),
-        }
+        let ended = self.outcome(job).ended;
+        let Ended::NotExecuted { stage, error } = ended else {
+            panic!("it should not have been executed, but it {ended}");
+        };
+        format!("{stage}: {error}")
     }
 }
 
