@@ -130,7 +130,10 @@ fn the_shim_itself_gives_the_same_as_run_as() {
     let world = World::new();
     let lines = |text: &str| -> Vec<String> {
         // The file limit differs: the keeper's own is the shim's, not the dirty shell's.
-        text.lines().filter(|line| !line.contains("open files")).map(str::to_owned).collect()
+        text.lines()
+            .filter(|line| !line.contains("open files"))
+            .map(str::to_owned)
+            .collect()
     };
     for argv in [&["sh", "-c", REPORT][..], &STATUS, &["ls", "/proc/self/fd"]] {
         let shim = text(&world.outcome(&job("deploy", argv))).replace("\\t", "\t");

@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use super::*;
+use crate::model::job::{Ended, Ladder, Outcome, Output};
+use crate::model::process::Exit;
 
 fn identity(pid: i32) -> ProcessIdentity {
     ProcessIdentity {
