@@ -182,8 +182,8 @@ fn refuse_others(account: &Account) -> Result<(), Failure> {
         return Ok(());
     }
     Err(because(format!(
-        "heeler does not run as root, so it can run commands only as its own user (uid {}, gid {}), \
-         not as {} (uid {}, gid {})",
+        "heeler does not run as root, so it can run commands only as its own user (uid {}, \
+         gid {}), not as {} (uid {}, gid {})",
         own.0, own.1, account.name, account.uid.0, account.gid.0
     )))
 }

@@ -1,6 +1,6 @@
 //! The parent of one command: it outlives heeler, keeps the deadline, records the outcome.
 //!
-//! The keeper spawned it with a plan, a lock and a status pipe (`sys::spawn`). It is single-threaded
+//! The keeper spawned it with a plan, a lock and a status pipe (`sys::spawn`). It has one thread
 //! and only ever waits with a deadline: whatever may hang (the name service, a dead NFS home) runs
 //! in its child. What the child does is one list, in `child`.
 #![forbid(unsafe_code)]

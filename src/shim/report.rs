@@ -1,4 +1,4 @@
-//! What the child tells its shim on its way to the exec: each step as it begins, and why one failed.
+//! What the child tells its shim on its way to the exec: each step as it begins, and a failure.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -133,7 +133,7 @@ pub fn build(
     Ok(env)
 }
 
-/// The login shell, or /bin/sh where that would refuse to run anything (`su -c` and editors use it).
+/// The login shell, or /bin/sh where that would run nothing (`su -c` and editors use it).
 fn shell(account: &Account) -> String {
     let shell = account.shell.to_str().unwrap_or_default();
     match shell.rsplit('/').next() {
@@ -184,12 +184,12 @@ fn locale_lines(text: &str) -> Vec<(String, String)> {
 
 /// Reads a service's `env_file`, as the user: whoever calls this has become the user before.
 ///
-/// The file is `NAME=value` lines; blank lines and lines with `#` first are passed over; a value may
-/// stand in single or double quotes, which are taken off; nothing else is expanded.
+/// The file is `NAME=value` lines; blank lines and lines with `#` first are passed over; a value
+/// may stand in single or double quotes, which are taken off; nothing else is expanded.
 ///
 /// # Errors
 /// When it cannot be opened, is not a plain file, is not root's or the user's own, can be written
-/// by everybody, is too long, or has a line that is no variable (its number is named, its text not).
+/// by everybody, is too long, or has a line that is no variable (its number is named).
 pub fn read_file(path: &Path, uid: Uid) -> Result<Vec<(String, String)>, EnvironmentError> {
     let fail = |why: String| EnvironmentError::File(path.to_owned(), why);
     let mut file = OpenOptions::new()

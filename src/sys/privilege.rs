@@ -181,7 +181,7 @@ pub fn new_session_keyring() -> io::Result<()> {
         )
     };
     match Errno::result(result) {
-        // No keyrings in this kernel, or none allowed in this container: then there are none to keep apart.
+        // No keyrings in this kernel or this container: then there are none to keep apart.
         Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

@@ -207,7 +207,7 @@ fn spawn(exe: &SelfExe, argv: &[&str], fds: &[BorrowedFd<'_>]) -> io::Result<(Pi
     match pidfd_of_child(pid) {
         Ok(pidfd) => Ok((pid, pidfd)),
         Err(error) => {
-            // Nobody could be told of its end: end it now. It is unreaped, so the number is its own.
+            // Nobody could be told of its end: end it now. Unreaped, it still has its number.
             let child = nix::unistd::Pid::from_raw(pid.0);
             let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
             let _ = nix::sys::wait::waitpid(child, None);

@@ -25,7 +25,7 @@ use crate::model::time::Mono;
 /// The version this heeler writes and reads.
 const VERSION: u64 = 1;
 
-/// A service may have one action and one instance in flight, each with a lock and records of its own.
+/// A service may have one action and one instance in flight, each with its lock and records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slot {
     /// start, stop, restart, exec.

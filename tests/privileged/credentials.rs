@@ -11,8 +11,10 @@ use crate::world::{LONG_NAME, World, job, text};
 /// What a shell that a careless admin started heeler from may hand down: secrets, ignored signals,
 /// 20 descriptors (one on the password file), a umask, priority, a raised file limit and OOM score.
 const DIRTY: &str = r#"
-export FOO_SECRET=hunter2 BASH_ENV=/tmp/evil RUBYOPT=-revil NOTIFY_SOCKET=/run/n LD_LIBRARY_PATH=/evil
-export SSH_AUTH_SOCK=/a SUDO_USER=x PYTHONPATH=/p TERM=xterm LISTEN_FDS=3 XDG_RUNTIME_DIR=/run/user/0
+export FOO_SECRET=hunter2 BASH_ENV=/tmp/evil RUBYOPT=-revil NOTIFY_SOCKET=/run/n
+export LD_LIBRARY_PATH=/evil
+export SSH_AUTH_SOCK=/a SUDO_USER=x PYTHONPATH=/p TERM=xterm LISTEN_FDS=3
+export XDG_RUNTIME_DIR=/run/user/0
 trap '' TERM HUP PIPE USR1 INT CHLD
 for n in $(seq 10 28); do eval "exec $n</dev/null"; done
 exec 29</etc/shadow
@@ -336,7 +338,8 @@ fn exe_21_another_group_keeps_the_users_own() {
     let mut job = job("deploy", &["id"]);
     job.group = Some("other".into());
     let outcome = world.outcome(&job);
-    let id = "uid=1500(deploy) gid=1604(other) groups=1604(other),1500(deploy),1601(ops),1602(web),1603(db)";
+    let id = "uid=1500(deploy) gid=1604(other) \
+              groups=1604(other),1500(deploy),1601(ops),1602(web),1603(db)";
     assert_eq!(text(&outcome), id);
     assert_eq!(outcome.ended, Ended::Exited(Exit::Code(0)));
 }

@@ -94,12 +94,12 @@ fn the_process_limit_of_a_user_is_named() {
         return;
     }
     let world = World::new();
-    // The limit is inherited; one process of the user already uses it up.
+    // The limit is inherited; setresuid(2) counts the processes the user had before: one is over it.
     let holder = world.spawn(&job("deploy", &["sleep", "30"]));
     assert_eq!(holder.status(), Some(b'L'));
     let output = std::process::Command::new("prlimit")
         .args([
-            "--nproc=1:1",
+            "--nproc=0:0",
             crate::support::HEELER,
             "run-as",
             "deploy",

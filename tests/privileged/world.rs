@@ -46,11 +46,13 @@ impl World {
         let locked = at("locked").display().to_string();
         let users = format!(
             "deploy:x:1500:1500::{home}:/bin/bash\nmany:x:1501:1501::/:/bin/sh\n\
-             {LONG_NAME}:x:1502:59999::/:/bin/sh\nghost:x:1503:1503::/nowhere/ghost:/usr/sbin/nologin\n\
+             {LONG_NAME}:x:1502:59999::/:/bin/sh\n\
+             ghost:x:1503:1503::/nowhere/ghost:/usr/sbin/nologin\n\
              locked:x:1504:1504::{locked}:/bin/sh\nminus:x:4294967295:1505::/:/bin/sh\n"
         );
         let mut groups = "deploy:x:1500:\nmany:x:1501:\nghost:x:1503:\nlocked:x:1504:\n\
-                          ops:x:1601:deploy\nweb:x:1602:deploy,many\ndb:x:1603:deploy\nother:x:1604:\n"
+                          ops:x:1601:deploy\nweb:x:1602:deploy,many\n\
+                          db:x:1603:deploy\nother:x:1604:\n"
             .to_owned();
         groups.extend((0..200).map(|n| format!("g{n}:x:{}:many\n", 20_000 + n)));
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
