@@ -5,7 +5,6 @@ use crate::model::incident::Alert;
 use crate::model::job::{Job, Ladder};
 use crate::model::order::Reply;
 use crate::model::process::{ProcessIdentity, Signal};
-use crate::model::sample::Needs;
 
 /// One thing to do. The shell does it and, where there is an id, answers exactly once.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +15,16 @@ pub enum Effect {
         service: ServiceName,
         /// The question.
         ask: AskId,
+    },
+    /// Prove, hold and watch a process known from a record (an earlier keeper's main process), whatever
+    /// its claim says now. Answer: `Identified`.
+    Hold {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// Which process.
+        identity: ProcessIdentity,
     },
     /// Let go of a process.
     Unwatch {
@@ -50,12 +59,11 @@ pub enum Effect {
         ask: AskId,
         /// Of which process.
         identity: ProcessIdentity,
-        /// What to read.
-        needs: Needs,
     },
     /// Run a job by a shim. Answers: `Launched` for an Instance that was executed, and `Finished`.
     Run(Box<Job>),
-    /// Send a signal to a held process, after proving it again. Answer: `Signalled`.
+    /// Send a signal to a held process, after proving it again; then CONT, unless it is KILL (a stopped
+    /// process keeps TERM pending until CONT). Answer: `Signalled`.
     Signal {
         /// Whose.
         service: ServiceName,

@@ -3,9 +3,9 @@
 use crate::model::ids::{ActionId, AskId, RequestId, ServiceName};
 use crate::model::intent::Who;
 use crate::model::job::Outcome;
+use crate::model::observation::Observation;
 use crate::model::order::Order;
 use crate::model::process::{Exit, Identification, ProcessIdentity, Survivor};
-use crate::model::sample::ProcessSample;
 use crate::model::text::Untrusted;
 
 /// One thing that happened. Every question of the engine ([`crate::engine::effect::Effect`] with an id)
@@ -14,7 +14,7 @@ use crate::model::text::Untrusted;
 pub enum Input {
     /// Time passed: something is due.
     Tick,
-    /// Answers `Identify`. On `One` the keeper already holds and watches the process.
+    /// Answers `Identify` and `Hold`. On `One` the keeper already holds and watches the process.
     Identified {
         /// Whose.
         service: ServiceName,
@@ -41,14 +41,14 @@ pub enum Input {
         /// Who is left, each watched by the keeper already.
         survivors: Vec<Survivor>,
     },
-    /// Answers `Sample`. An error is "cannot be told", with the reason.
+    /// Answers `Sample`: one observation for all process checks of the service.
     Sampled {
         /// Whose.
         service: ServiceName,
         /// Which question.
         ask: AskId,
-        /// What was read.
-        sample: Result<ProcessSample, Untrusted>,
+        /// What was seen.
+        seen: Observation,
     },
     /// Answers `Confirm`: whether the held process lives and its claim is unchanged.
     Confirmed {

@@ -1,5 +1,272 @@
-//! The pure core: a function of inputs. It reads no clock, does no I/O and holds nothing that can act.
+//! The pure core: a function of inputs.
+//!
+//! [`Engine::step`] is total and never fails. It reads no clock (`now` is an argument), does no I/O,
+//! uses no randomness and holds nothing that can act: it answers with effects, and the shell carries
+//! them out. The shell asks only [`Engine::next_wakeup`] about time; timers are named deadlines in the
+//! state, so cancelling one is assigning a field.
+//!
+//! Each question the engine asks (an effect with an id) gets one answering input. An answer that is not
+//! awaited any more is counted and dropped: late answers never surprise it.
 #![forbid(unsafe_code)]
 
 pub mod effect;
 pub mod input;
+mod judge;
+mod lifecycle;
+mod notify;
+mod orders;
+mod start_limit;
+mod state;
+mod status;
+pub mod table;
+mod tolerance;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::engine::effect::{Effect, Level};
+use crate::engine::input::Input;
+use crate::engine::state::State;
+use crate::engine::table::{Class, Where};
+use crate::model::ids::{ActionId, AskId, ServiceName};
+use crate::model::intent::Desired;
+use crate::model::job::InFlight;
+use crate::model::memory::Memory;
+use crate::model::service::Service;
+use crate::model::status::Status;
+use crate::model::time::{Mono, Now};
+
+/// All services and what is going on with each.
+#[derive(Debug)]
+pub struct Engine {
+    services: BTreeMap<ServiceName, State>,
+    /// When each service is due next, soonest first.
+    due: BTreeSet<(Mono, ServiceName)>,
+    next_id: u64,
+    counters: Counters,
+}
+
+/// What should be rare, counted so that it is seen.
+#[derive(Clone, Default, Debug)]
+pub struct Counters {
+    /// Answers that nobody waited for any more.
+    pub dropped_answers: u64,
+    /// Inputs for a service that is not there.
+    pub strangers: u64,
+    /// Cells of the table that cannot happen, and did.
+    pub impossible: Vec<(Where, Class)>,
+    /// Every cell of the table that was visited.
+    pub visited: BTreeSet<(u8, Where, Class)>,
+}
+
+impl Engine {
+    /// An engine without services. `first_id` is where its action ids begin; no keeper of this machine
+    /// may have used it or a higher one.
+    #[must_use]
+    pub fn new(first_id: u64) -> Self {
+        Self {
+            services: BTreeMap::new(),
+            due: BTreeSet::new(),
+            next_id: first_id,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes a service in: what it was remembered as, and what an earlier keeper left in flight. Its
+    /// first look begins at once.
+    pub fn add(
+        &mut self,
+        now: Now,
+        def: Arc<Service>,
+        memory: Option<Memory>,
+        in_flight: &InFlight,
+        effects: &mut Vec<Effect>,
+    ) {
+        let name = def.name.clone();
+        let mut state = State::begin(now, def, memory);
+        self.within(now, effects, &mut state, |state, cx| {
+            state.take_up(cx, in_flight)
+        });
+        self.file(name, state);
+    }
+
+    /// One thing happened. Effects are appended in the order in which they must be carried out.
+    pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let Some(name) = service_of(&input).cloned() else {
+            self.tick(now, effects);
+            return;
+        };
+        let Some(mut state) = self.services.remove(&name) else {
+            self.counters.strangers += 1;
+            return;
+        };
+        self.within(now, effects, &mut state, |state, cx| {
+            state.take_input(cx, input)
+        });
+        self.file(name, state);
+    }
+
+    /// When the engine wants a [`Input::Tick`], at the latest.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Mono {
+        self.due.first().map_or(Mono::NEVER, |(due, _)| *due)
+    }
+
+    /// What must not be forgotten about a service.
+    #[must_use]
+    pub fn memory(&self, name: &ServiceName) -> Option<Memory> {
+        self.services.get(name).map(State::remember)
+    }
+
+    /// A service as it stands.
+    #[must_use]
+    pub fn status(&self, now: Now, name: &ServiceName) -> Option<Status> {
+        self.services.get(name).map(|state| state.status(now))
+    }
+
+    /// The open incidents of a service, or its last one.
+    #[must_use]
+    pub fn incidents(&self, name: &ServiceName) -> Vec<crate::model::incident::Incident> {
+        let Some(state) = self.services.get(name) else {
+            return Vec::new();
+        };
+        let open: Vec<_> = state
+            .open
+            .values()
+            .map(|open| open.record.clone())
+            .collect();
+        if open.is_empty() {
+            state.last_incident.iter().cloned().collect()
+        } else {
+            open
+        }
+    }
+
+    /// The names of all services, in order.
+    pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys()
+    }
+
+    /// What should be rare.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        while let Some((due, name)) = self.due.first().cloned() {
+            if due > now.mono {
+                break;
+            }
+            self.due.remove(&(due, name.clone()));
+            let Some(mut state) = self.services.remove(&name) else {
+                continue;
+            };
+            self.within(now, effects, &mut state, State::time_passed);
+            // A deadline that is still in the past after it was served would spin.
+            debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
+            state.filed = Mono::NEVER;
+            self.file(name, state);
+        }
+    }
+
+    fn within(
+        &mut self,
+        now: Now,
+        effects: &mut Vec<Effect>,
+        state: &mut State,
+        what: impl FnOnce(&mut State, &mut Cx<'_>),
+    ) {
+        let name = state.def.name.clone();
+        let counters = &mut self.counters;
+        let mut cx = Cx {
+            now,
+            effects,
+            next_id: &mut self.next_id,
+            dirty: false,
+            counters,
+        };
+        what(state, &mut cx);
+        if cx.dirty {
+            cx.push(Effect::Persist { service: name });
+        }
+    }
+
+    fn file(&mut self, name: ServiceName, mut state: State) {
+        let due = state.next_due();
+        if due != state.filed {
+            self.due.remove(&(state.filed, name.clone()));
+            self.due.insert((due, name.clone()));
+            state.filed = due;
+        }
+        self.services.insert(name, state);
+    }
+}
+
+/// What a step works with: the moment, and where its effects go.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Now,
+    effects: &'a mut Vec<Effect>,
+    next_id: &'a mut u64,
+    /// The memory of the service changed.
+    pub(crate) dirty: bool,
+    pub(crate) counters: &'a mut Counters,
+}
+
+impl Cx<'_> {
+    fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn id(&mut self) -> u64 {
+        *self.next_id += 1;
+        *self.next_id
+    }
+
+    fn ask(&mut self) -> AskId {
+        AskId(self.id())
+    }
+
+    fn action(&mut self) -> ActionId {
+        ActionId(self.id())
+    }
+
+    fn log(&mut self, service: &ServiceName, level: Level, text: String) {
+        self.push(Effect::Log {
+            service: service.clone(),
+            level,
+            text,
+        });
+    }
+
+    fn visited(&mut self, desired: Desired, place: Where, class: Class) {
+        let row = match desired {
+            Desired::Up => 0,
+            Desired::Down => 1,
+            Desired::Unmonitored => 2,
+        };
+        self.counters.visited.insert((row, place, class));
+    }
+
+    fn impossible(&mut self, service: &ServiceName, place: Where, class: Class) {
+        self.counters.impossible.push((place, class));
+        let text = format!("this should not happen, please report it: {class:?} while {place:?}");
+        self.log(service, Level::Error, text);
+    }
+}
+
+fn service_of(input: &Input) -> Option<&ServiceName> {
+    match input {
+        Input::Tick => None,
+        Input::Identified { service, .. }
+        | Input::Exited { service, .. }
+        | Input::Surveyed { service, .. }
+        | Input::Sampled { service, .. }
+        | Input::Confirmed { service, .. }
+        | Input::Launched { service, .. }
+        | Input::Finished { service, .. }
+        | Input::Signalled { service, .. }
+        | Input::Ordered { service, .. } => Some(service),
+    }
+}

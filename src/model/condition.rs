@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 
+use crate::model::limits;
 use crate::model::metric::{Metric, Reading, Unit, Value};
 use crate::model::observation::{Observation, Outcome, Verdict};
 use crate::model::units;
@@ -24,9 +25,9 @@ pub struct Condition {
 enum Expr {
     Failed,
     Compare(Metric, Op, Value),
-    Not(Box<Expr>),
-    And(Box<Expr>, Box<Expr>),
-    Or(Box<Expr>, Box<Expr>),
+    Not(Box<Self>),
+    And(Box<Self>, Box<Self>),
+    Or(Box<Self>, Box<Self>),
 }
 
 /// How two values are compared.
@@ -60,7 +61,24 @@ impl Condition {
     /// # Errors
     /// The first mistake with its place; an unknown metric is met with the nearest known one.
     pub fn parse(text: &str, declared: &[Metric]) -> Result<Self, ConditionError> {
-        let mut parser = Parser { text, tokens: tokenize(text)?, next: 0, declared, depth: 0 };
+        // A chain of `and` is as deep as it is long, and everything walks it by recursion.
+        if text.len() > limits::CONDITION_BYTES_MAX {
+            return Err(ConditionError {
+                span: 0..text.len(),
+                message: format!(
+                    "the condition is longer than {} bytes",
+                    limits::CONDITION_BYTES_MAX
+                ),
+                hint: Some("make several checks of it".to_owned()),
+            });
+        }
+        let mut parser = Parser {
+            text,
+            tokens: tokenize(text)?,
+            next: 0,
+            declared,
+            depth: 0,
+        };
         let expr = parser.or()?;
         match parser.peek() {
             None => Ok(Self { expr }),
@@ -247,7 +265,12 @@ impl Op {
             Self::Less | Self::AtMost if exact => Some(false),
             Self::Equal if exact => Some(ordering == Ordering::Equal),
             Self::Differs if exact => Some(ordering != Ordering::Equal),
-            Self::More | Self::AtLeast | Self::Less | Self::AtMost | Self::Equal | Self::Differs => None,
+            Self::More
+            | Self::AtLeast
+            | Self::Less
+            | Self::AtMost
+            | Self::Equal
+            | Self::Differs => None,
         }
     }
 }
@@ -265,7 +288,9 @@ fn tokenize(text: &str) -> Result<Vec<Token<'_>>, ConditionError> {
         let len = if c.is_whitespace() {
             at += c.len_utf8();
             continue;
-        } else if let Some((symbol, _)) = Op::ALL.iter().find(|(symbol, _)| rest.starts_with(symbol)) {
+        } else if let Some((symbol, _)) =
+            Op::ALL.iter().find(|(symbol, _)| rest.starts_with(symbol))
+        {
             symbol.len()
         } else if matches!(c, '(' | ')') {
             1
@@ -281,7 +306,10 @@ fn tokenize(text: &str) -> Result<Vec<Token<'_>>, ConditionError> {
             }
             len
         };
-        tokens.push(Token { text: &rest[..len], span: at..at + len });
+        tokens.push(Token {
+            text: &rest[..len],
+            span: at..at + len,
+        });
         at += len;
     }
     Ok(tokens)
@@ -354,7 +382,11 @@ impl<'a> Parser<'a> {
                 if self.accept(")") {
                     Ok(inner)
                 } else {
-                    Err(ConditionError { span, message: "this ( is never closed".to_owned(), hint: None })
+                    Err(ConditionError {
+                        span,
+                        message: "this ( is never closed".to_owned(),
+                        hint: None,
+                    })
                 }
             }
             _ => self.comparison(word, span),
@@ -364,7 +396,11 @@ impl<'a> Parser<'a> {
     }
 
     fn comparison(&mut self, word: &str, span: Range<usize>) -> Result<Expr, ConditionError> {
-        let metric = self.declared.iter().copied().find(|metric| metric.name() == word);
+        let metric = self
+            .declared
+            .iter()
+            .copied()
+            .find(|metric| metric.name() == word);
         let Some(metric) = metric else {
             let names: Vec<_> = self.declared.iter().map(|metric| metric.name()).collect();
             return Err(ConditionError {
@@ -384,7 +420,9 @@ impl<'a> Parser<'a> {
         let (text, mut at) = self.take("a value")?;
         let mut text = text.to_owned();
         // `1.5 GB` is two words and one value.
-        if let Some(unit) = self.peek().filter(|token| token.text.starts_with(|c: char| c.is_ascii_uppercase()))
+        if let Some(unit) = self
+            .peek()
+            .filter(|token| token.text.starts_with(|c: char| c.is_ascii_uppercase()))
             && text.ends_with(|c: char| c.is_ascii_digit())
         {
             text.push_str(unit.text);
@@ -394,7 +432,12 @@ impl<'a> Parser<'a> {
         let value = parse_value(&text, metric.unit()).map_err(|message| ConditionError {
             span: at,
             message: format!("{text:?} is not a value of `{}`: {message}", metric.name()),
-            hint: Some(format!("for example: {} {} {}", metric.name(), op.symbol(), metric.unit().example())),
+            hint: Some(format!(
+                "for example: {} {} {}",
+                metric.name(),
+                op.symbol(),
+                metric.unit().example()
+            )),
         })?;
         Ok(Expr::Compare(metric, *op, value))
     }
@@ -405,9 +448,16 @@ fn parse_value(text: &str, unit: Unit) -> Result<Value, String> {
     match unit {
         Unit::Bytes => units::parse_size(text).map(Value::Bytes).map_err(spell),
         Unit::Rate => units::parse_size(text).map(Value::Rate).map_err(spell),
-        Unit::Percent => units::parse_percent(text).map(Value::Percent).map_err(spell),
-        Unit::Duration => units::parse_duration(text).map(Value::Duration).map_err(spell),
-        Unit::Count => text.parse().map(Value::Count).map_err(|_| "a whole number is expected".to_owned()),
+        Unit::Percent => units::parse_percent(text)
+            .map(Value::Percent)
+            .map_err(spell),
+        Unit::Duration => units::parse_duration(text)
+            .map(Value::Duration)
+            .map_err(spell),
+        Unit::Count => text
+            .parse()
+            .map(Value::Count)
+            .map_err(|_| "a whole number is expected".to_owned()),
         Unit::Letter => {
             let mut chars = text.chars();
             match (chars.next(), chars.next()) {
@@ -427,13 +477,20 @@ mod tests {
     const DECLARED: [Metric; 4] = [Metric::Memory, Metric::Age, Metric::Threads, Metric::State];
 
     fn seen(outcome: Outcome, metrics: &[(Metric, Reading)]) -> Observation {
-        Observation { outcome, metrics: metrics.to_vec(), took: Duration::ZERO }
+        Observation {
+            outcome,
+            metrics: metrics.to_vec(),
+            took: Duration::ZERO,
+        }
     }
 
     fn check(text: &str, metrics: &[(Metric, Reading)], verdict: Verdict, explained: &str) {
         let condition = Condition::parse(text, &DECLARED).expect("parses");
         let seen = seen(Outcome::Ok, metrics);
-        assert_eq!((condition.judge(&seen), condition.explain(&seen).as_str()), (verdict, explained));
+        assert_eq!(
+            (condition.judge(&seen), condition.explain(&seen).as_str()),
+            (verdict, explained)
+        );
     }
 
     const fn mib(n: u64) -> Value {
@@ -443,20 +500,64 @@ mod tests {
     #[test]
     fn it_judges_and_comes_back_with_values() {
         let big = [(Metric::Memory, Reading::Exact(mib(2710)))];
-        check("memory > 2600MiB", &big, Verdict::Fail, "memory (2710 MiB) > 2600 MiB");
-        check("memory > 2600MiB and age > 6h", &big, Verdict::Unknown, "memory (2710 MiB) > 2600 MiB and age (no value yet) > 6h");
-        check("memory > 3GiB and age > 6h", &big, Verdict::Pass, "memory (2710 MiB) > 3072 MiB and age (no value yet) > 6h");
-        check("not (memory > 3 GiB or threads > 5)", &big, Verdict::Unknown, "not (memory (2710 MiB) > 3072 MiB or threads (no value yet) > 5)");
-        check("state = D", &[(Metric::State, Reading::Exact(Value::Letter('D')))], Verdict::Fail, "state (D) = D");
+        check(
+            "memory > 2600MiB",
+            &big,
+            Verdict::Fail,
+            "memory (2710 MiB) > 2600 MiB",
+        );
+        check(
+            "memory > 2600MiB and age > 6h",
+            &big,
+            Verdict::Unknown,
+            "memory (2710 MiB) > 2600 MiB and age (no value yet) > 6h",
+        );
+        check(
+            "memory > 3GiB and age > 6h",
+            &big,
+            Verdict::Pass,
+            "memory (2710 MiB) > 3072 MiB and age (no value yet) > 6h",
+        );
+        check(
+            "not (memory > 3 GiB or threads > 5)",
+            &big,
+            Verdict::Unknown,
+            "not (memory (2710 MiB) > 3072 MiB or threads (no value yet) > 5)",
+        );
+        check(
+            "state = D",
+            &[(Metric::State, Reading::Exact(Value::Letter('D')))],
+            Verdict::Fail,
+            "state (D) = D",
+        );
     }
 
     #[test]
     fn an_upper_bound_proves_only_what_it_proves() {
         let bound = [(Metric::Memory, Reading::AtMost(mib(100)))];
-        check("memory > 200MiB", &bound, Verdict::Pass, "memory (at most 100 MiB) > 200 MiB");
-        check("memory > 50MiB", &bound, Verdict::Unknown, "memory (at most 100 MiB) > 50 MiB");
-        check("memory < 50MiB", &bound, Verdict::Unknown, "memory (at most 100 MiB) < 50 MiB");
-        let above = |text| Condition::parse(text, &DECLARED).expect("parses").exact_above(Metric::Memory);
+        check(
+            "memory > 200MiB",
+            &bound,
+            Verdict::Pass,
+            "memory (at most 100 MiB) > 200 MiB",
+        );
+        check(
+            "memory > 50MiB",
+            &bound,
+            Verdict::Unknown,
+            "memory (at most 100 MiB) > 50 MiB",
+        );
+        check(
+            "memory < 50MiB",
+            &bound,
+            Verdict::Unknown,
+            "memory (at most 100 MiB) < 50 MiB",
+        );
+        let above = |text| {
+            Condition::parse(text, &DECLARED)
+                .expect("parses")
+                .exact_above(Metric::Memory)
+        };
         assert_eq!(above("memory > 9MiB or memory > 5MiB"), Some(mib(5)));
         assert_eq!(above("memory > 9MiB or memory < 5MiB"), None);
         assert_eq!(above("age > 1h"), None);
@@ -465,8 +566,14 @@ mod tests {
     #[test]
     fn an_unknown_observation_never_fails() {
         let condition = Condition::parse("failed", &DECLARED).expect("parses");
-        assert_eq!(condition.judge(&seen(Outcome::Unknown("no permission".into()), &[])), Verdict::Unknown);
-        assert_eq!(condition.judge(&seen(Outcome::Failed("refused".into()), &[])), Verdict::Fail);
+        assert_eq!(
+            condition.judge(&seen(Outcome::Unknown("no permission".into()), &[])),
+            Verdict::Unknown
+        );
+        assert_eq!(
+            condition.judge(&seen(Outcome::Failed("refused".into()), &[])),
+            Verdict::Fail
+        );
     }
 
     #[test]
@@ -478,7 +585,12 @@ mod tests {
         assert_eq!(error("memory > 5MiB age > 5h").span, 14..17);
         assert!(error("memory >").message.contains("ends where a value"));
         assert!(error("(memory > 5MiB").message.contains("never closed"));
-        assert!(error(&"(".repeat(10_000)).message.contains("too deeply"));
+        assert!(error(&"(".repeat(1000)).message.contains("too deeply"));
+        assert!(
+            error(&format!("age > 1h{}", " and age > 1h".repeat(1000)))
+                .message
+                .contains("longer")
+        );
         assert!(error("memory ; 5").message.contains("no meaning"));
     }
 }

@@ -109,8 +109,12 @@ pub enum AlertKind {
 
 impl AlertKind {
     /// Every kind.
-    pub const ALL: [Self; 4] =
-        [Self::Fired, Self::FiredAndResolved, Self::Resolved, Self::Reminder];
+    pub const ALL: [Self; 4] = [
+        Self::Fired,
+        Self::FiredAndResolved,
+        Self::Resolved,
+        Self::Reminder,
+    ];
 
     /// The word in records.
     #[must_use]

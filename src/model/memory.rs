@@ -33,6 +33,6 @@ pub struct BootMemory {
     pub healthy_since: Option<Mono>,
     /// Until when a back-off lasts.
     pub backoff_until: Option<Mono>,
-    /// A restart was asked for and its old process is not gone yet.
-    pub restarting: Option<ProcessIdentity>,
+    /// The process that is to go (a stop or a restart was asked for) and is not gone yet.
+    pub leaving: Option<ProcessIdentity>,
 }

@@ -70,7 +70,10 @@ pub fn escape(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+            '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => {
                 out.extend(c.escape_unicode());
             }
             c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
@@ -89,11 +92,17 @@ mod tests {
         let hostile = Untrusted::new(b"ok\r\nBcc: x@evil\x1b[2J\x07\0\xff\xe2\x80\xae");
         let shown = hostile.to_string();
         assert!(!shown.chars().any(char::is_control), "{shown:?}");
-        assert_eq!(shown, "ok\\r\\nBcc: x@evil\\x1b[2J\\x07\\x00\u{fffd}\\u{202e}");
+        assert_eq!(
+            shown,
+            "ok\\r\\nBcc: x@evil\\x1b[2J\\x07\\x00\u{fffd}\\u{202e}"
+        );
     }
 
     #[test]
     fn it_is_bounded() {
-        assert_eq!(Untrusted::new(&[b'a'; 1 << 20]).raw().len(), limits::UNTRUSTED_BYTES_MAX);
+        assert_eq!(
+            Untrusted::new(&[b'a'; 1 << 20]).raw().len(),
+            limits::UNTRUSTED_BYTES_MAX
+        );
     }
 }

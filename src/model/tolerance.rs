@@ -30,9 +30,13 @@ impl Tolerance {
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some((n, m)) = text.split_once(" of ") else {
             return match units::parse_duration(text) {
-                Ok(span) if span.is_zero() => Err("a tolerance of no time at all is `1 of 1`".to_owned()),
+                Ok(span) if span.is_zero() => {
+                    Err("a tolerance of no time at all is `1 of 1`".to_owned())
+                }
                 Ok(span) => Ok(Self::Lasting(span)),
-                Err(_) => Err("write a tolerance as `3 of 5` or as a duration like `90s`".to_owned()),
+                Err(_) => {
+                    Err("write a tolerance as `3 of 5` or as a duration like `90s`".to_owned())
+                }
             };
         };
         let number = |text: &str| text.trim().parse::<u8>().ok();

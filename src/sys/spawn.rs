@@ -122,6 +122,16 @@ pub fn reap(pidfd: &OwnedFd) -> io::Result<Option<Exit>> {
     })
 }
 
+/// Ends a child of this process that is not needed any more (KILL, through its pidfd: unreaped, it
+/// cannot be another process) and reaps it. Waits for its end: not on the loop.
+pub fn end_child(pidfd: &OwnedFd) {
+    if super::pidfd::send(pidfd, libc::SIGKILL).is_ok() {
+        let mut ended = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let _readable = nix::poll::poll(&mut ended, nix::poll::PollTimeout::NONE);
+    }
+    let _reaped = reap(pidfd);
+}
+
 /// What a shim was given by [`spawn_shim`].
 #[derive(Debug)]
 pub struct Inherited {

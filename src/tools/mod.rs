@@ -4,3 +4,4 @@
 pub mod env;
 pub mod resolve;
 pub mod run_as;
+pub mod validate;

@@ -1,0 +1,308 @@
+//! From observations to verdicts, and from rules that fire to what they ask for.
+
+use std::time::Duration;
+
+use crate::engine::Cx;
+use crate::engine::effect::{Effect, Level};
+use crate::engine::start_limit::Permission;
+use crate::engine::state::{CheckState, State};
+use crate::engine::table::{Class, Where};
+use crate::engine::tolerance::Change;
+use crate::model::action::Action;
+use crate::model::check::Check;
+use crate::model::incident::Cause;
+use crate::model::intent::{Desired, Intent, Who};
+use crate::model::job::JobKind;
+use crate::model::limits;
+use crate::model::observation::{Observation, Outcome, Verdict};
+use crate::model::service::{Command, Mode};
+use crate::model::time::Mono;
+use crate::model::units::show_duration;
+
+/// So many unknown observations in a row are worth an alert of their own.
+const UNKNOWN_ALERT: u32 = 3;
+
+impl State {
+    /// Judges one observation by every check that is due.
+    pub(super) fn judge(&mut self, cx: &mut Cx<'_>, seen: &Observation) {
+        let now = cx.now.mono;
+        let def = self.def.clone();
+        let acting = self.settled() && self.intent.desired == Desired::Up;
+        for (at, check) in def.checks.iter().enumerate() {
+            let Some(state) = self.checks.get_mut(at) else {
+                continue;
+            };
+            if state.due > now {
+                continue;
+            }
+            state.due = next_slot(now, check.every);
+            state.last = Some(check.condition.explain(seen));
+            let verdict = check.condition.judge(seen);
+            self.unknowns(cx, at, check, seen);
+            let bad = match verdict {
+                Verdict::Unknown => continue,
+                Verdict::Fail => true,
+                Verdict::Pass => false,
+            };
+            if !acting {
+                continue;
+            }
+            let Some(state) = self.checks.get_mut(at) else {
+                continue;
+            };
+            match state
+                .window
+                .push(now, bad, (check.tolerance, check.recover), check.every)
+            {
+                Change::None => {}
+                Change::Fired => self.fired(cx, at, check, seen),
+                Change::StillFiring => self.still_firing(cx, check, seen),
+                Change::Resolved => self.recovered(cx, at, check, seen),
+            }
+        }
+        // A check may be due before the next look of the service.
+        let soonest = self.checks.iter().map(|check| check.due).min();
+        self.look_at = soonest.map_or(self.look_at, |due| due.min(self.look_at));
+    }
+
+    fn fired(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) {
+        let cause = Cause::Check(check.kind, check.index);
+        let acts = check
+            .then
+            .iter()
+            .any(|action| !matches!(action, Action::Alert));
+        let tell_at = if acts {
+            cx.now.mono + limits::TELL_AFTER
+        } else {
+            cx.now.mono
+        };
+        let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
+        self.open_incident(cx, cause, title, tell_at);
+        if let Some(state) = self.checks.get_mut(at) {
+            state.repeat_at = check.repeat.map(|every| cx.now.mono + every);
+        }
+        for action in &check.then {
+            self.act(cx, check, action);
+        }
+    }
+
+    fn still_firing(&mut self, cx: &mut Cx<'_>, check: &Check, seen: &Observation) {
+        let cause = Cause::Check(check.kind, check.index);
+        if let Some(open) = self.open.get_mut(&cause)
+            && check.then.iter().any(Action::repeats)
+        {
+            let text = format!("still: {}", check.condition.explain(seen));
+            open.record.tell(cx.now.wall, text);
+            cx.dirty = true;
+        }
+        for action in check.then.iter().filter(|action| action.repeats()) {
+            self.act(cx, check, action);
+        }
+    }
+
+    fn recovered(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) {
+        if let Some(state) = self.checks.get_mut(at) {
+            state.repeat_at = None;
+        }
+        self.resolve(
+            cx,
+            Cause::Check(check.kind, check.index),
+            &check.condition.explain(seen),
+        );
+        for action in &check.on_recovery {
+            self.act(cx, check, action);
+        }
+    }
+
+    /// Repeats alert and exec of firing checks that ask for it.
+    pub(super) fn repeats_due(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        let acting = self.settled() && self.intent.desired == Desired::Up;
+        let def = self.def.clone();
+        for (at, check) in def.checks.iter().enumerate() {
+            let Some(state) = self.checks.get_mut(at) else {
+                continue;
+            };
+            if state.repeat_at.is_none_or(|due| now < due) {
+                continue;
+            }
+            state.repeat_at = check.repeat.map(|every| now + every);
+            if !acting {
+                continue;
+            }
+            if let Some(open) = self.open.get_mut(&Cause::Check(check.kind, check.index))
+                && check.then.contains(&Action::Alert)
+            {
+                open.tell_at = now;
+            }
+            for action in check
+                .then
+                .iter()
+                .filter(|action| matches!(action, Action::Exec(_)))
+            {
+                self.act(cx, check, action);
+            }
+        }
+    }
+
+    fn act(&mut self, cx: &mut Cx<'_>, check: &Check, action: &Action) {
+        match action {
+            Action::Alert => {
+                if let Some(open) = self.open.get_mut(&Cause::Check(check.kind, check.index)) {
+                    open.tell_at = open.tell_at.min(cx.now.mono + limits::TELL_AFTER);
+                }
+                return;
+            }
+            Action::Start
+            | Action::Stop
+            | Action::Restart
+            | Action::Exec(_)
+            | Action::Unmonitor => {}
+        }
+        if self.def.mode == Mode::Observe {
+            self.narrate(
+                cx,
+                format!(
+                    "would {action} now ({}), but mode is \"observe\"",
+                    check.label
+                ),
+            );
+            return;
+        }
+        match action {
+            Action::Alert => {}
+            Action::Start => self.happen(cx, Class::WishStart, None),
+            Action::Restart => self.restart_by_rule(cx, check),
+            Action::Stop => self.set_aside(cx, check, Desired::Down, Class::WishStop),
+            Action::Unmonitor => self.set_aside(cx, check, Desired::Unmonitored, Class::WishLeave),
+            Action::Exec(command) => self.exec(cx, check, command),
+        }
+    }
+
+    /// A restart by rule is one of the starts that are counted; it must not stop what it may not start.
+    fn restart_by_rule(&mut self, cx: &mut Cx<'_>, check: &Check) {
+        if self.place() != Where::Present {
+            return;
+        }
+        let now = cx.now.mono;
+        match self.limit.ask(now, self.def.start_limit, self.def.backoff) {
+            Permission::Go => {
+                self.narrate(cx, format!("restarting it because of {}", check.label));
+                self.happen(cx, Class::WishRestart, None);
+            }
+            Permission::Gap(_) => {}
+            Permission::BackOff(until) => {
+                let wait = show_duration(until.since(now));
+                let limit = self.def.start_limit;
+                self.narrate_new(
+                    cx,
+                    format!(
+                        "not restarted: the start limit of {limit} is used up; again in {wait}"
+                    ),
+                );
+                self.tell_soon(cx, Cause::Check(check.kind, check.index));
+            }
+        }
+    }
+
+    fn set_aside(&mut self, cx: &mut Cx<'_>, check: &Check, desired: Desired, class: Class) {
+        let by = Who::Rule(check.label.clone());
+        self.intent = Intent {
+            desired,
+            by,
+            at: cx.now.wall,
+        };
+        let title = match desired {
+            Desired::Down => format!("stopped by rule {}", check.label),
+            Desired::Up | Desired::Unmonitored => {
+                format!("no longer monitored, by rule {}", check.label)
+            }
+        };
+        let tell_at = cx.now.mono + limits::TELL_AFTER;
+        self.open_incident(cx, Cause::SetAside, title, tell_at);
+        self.happen(cx, class, None);
+    }
+
+    fn exec(&mut self, cx: &mut Cx<'_>, check: &Check, command: &Command) {
+        if self.job.is_some() {
+            let text = format!("not executed, another action is under way: {command}");
+            cx.log(&self.def.name, Level::Warning, text);
+            return;
+        }
+        self.narrate(
+            cx,
+            format!("executing because of {}: {command}", check.label),
+        );
+        let deadline = cx.now.mono + command.timeout.unwrap_or(EXEC_TIMEOUT);
+        self.run(cx, JobKind::Exec, command.clone(), deadline, &check.label);
+    }
+
+    /// Unknown has an alert of its own, and never acts.
+    fn unknowns(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) {
+        let cause = Cause::CheckUnknown(check.kind, check.index);
+        let Some(state) = self.checks.get_mut(at) else {
+            return;
+        };
+        match &seen.outcome {
+            Outcome::Unknown(why) => {
+                state.unknown = state.unknown.saturating_add(1);
+                if state.unknown == UNKNOWN_ALERT {
+                    let title = format!("{} cannot be told: {why}", check.label);
+                    self.open_incident(cx, cause, title, cx.now.mono);
+                }
+            }
+            Outcome::Ok | Outcome::Failed(_) => {
+                state.unknown = 0;
+                self.resolve(cx, cause, "it can be told again");
+            }
+        }
+    }
+
+    /// Whether any check needs a sample now.
+    pub(super) fn sample_due(&self, now: Mono) -> bool {
+        self.checks.iter().any(|check| check.due <= now)
+    }
+
+    /// Sends the question for a sample.
+    pub(super) fn sample(&mut self, cx: &mut Cx<'_>) {
+        let Some(identity) = self.main else { return };
+        if self.asked.sample.is_some() || self.def.checks.is_empty() {
+            return;
+        }
+        let ask = cx.ask();
+        self.asked.sample = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
+        cx.push(Effect::Sample {
+            service: self.def.name.clone(),
+            ask,
+            identity,
+        });
+    }
+}
+
+const EXEC_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Another process, or the end of an action: what was seen before says nothing about now.
+pub(super) fn forget_windows(state: &mut State) {
+    for check in &mut state.checks {
+        check.window.clear();
+        check.unknown = 0;
+    }
+}
+
+/// A check that was never judged.
+pub(super) fn fresh(due: Mono) -> CheckState {
+    CheckState {
+        window: crate::engine::tolerance::Window::default(),
+        due,
+        last: None,
+        unknown: 0,
+        repeat_at: None,
+    }
+}
+
+/// The next time on the grid: one interval on, rounded down to a slot so that checks share wake-ups.
+pub(super) fn next_slot(now: Mono, every: Duration) -> Mono {
+    let slot = limits::SCHEDULE_SLOT.min(every / 4).as_nanos().max(1);
+    let due = u128::from((now + every).as_nanos());
+    Mono::from_nanos(u64::try_from(due / slot * slot).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,251 @@
+//! Incidents: when one opens, what its story says, when it is told, when it counts as over.
+//!
+//! Action first, mail after: a death is told once its story has an end, or after
+//! [`limits::TELL_AFTER`] without one; never twice for one restart.
+
+use std::time::Duration;
+
+use crate::engine::Cx;
+use crate::engine::effect::{Effect, Level};
+use crate::engine::state::{OpenIncident, Stage, State};
+use crate::model::incident::{Alert, AlertKind, Cause, Incident};
+use crate::model::intent::Desired;
+use crate::model::job::Output;
+use crate::model::limits;
+use crate::model::time::{Mono, Wall};
+use crate::model::units::show_duration;
+
+/// How long it has to stay up before an ordinary death counts as mended.
+const SETTLE: Duration = Duration::from_secs(10);
+
+impl State {
+    /// Opens an incident, or adds to the one that is open for this cause.
+    pub(super) fn open_incident(
+        &mut self,
+        cx: &mut Cx<'_>,
+        cause: Cause,
+        title: String,
+        tell_at: Mono,
+    ) {
+        let level = match cause {
+            Cause::SetAside => Level::Info,
+            Cause::Down | Cause::UpUnwanted | Cause::Unclear | Cause::Unkillable => Level::Error,
+            Cause::Check(..) | Cause::CheckUnknown(..) => Level::Warning,
+        };
+        cx.log(&self.def.name, level, title.clone());
+        cx.dirty = true;
+        if let Some(open) = self.open.get_mut(&cause) {
+            // It looked over, and is not.
+            open.settles_at = None;
+            open.mended = None;
+            if open.record.told == 0 {
+                let long = cx.now.wall.since(open.record.opened) >= limits::TELL_AFTER;
+                open.tell_at = if long { cx.now.mono } else { tell_at };
+            }
+            open.record.tell(cx.now.wall, title);
+            return;
+        }
+        self.incidents_opened += 1;
+        let mut record = Incident {
+            service: self.def.name.clone(),
+            number: self.incidents_opened,
+            cause,
+            title: title.clone(),
+            opened: cx.now.wall,
+            closed: None,
+            story: Vec::new(),
+            dropped_lines: 0,
+            output: Output::default(),
+            told: 0,
+            told_at: Wall::default(),
+        };
+        record.tell(cx.now.wall, title);
+        self.open.insert(
+            cause,
+            OpenIncident {
+                record,
+                tell_at,
+                settles_at: None,
+                mended: None,
+            },
+        );
+    }
+
+    /// Says what was decided or done: in the log, and in the story of what is open.
+    pub(super) fn narrate(&mut self, cx: &mut Cx<'_>, text: String) {
+        cx.log(&self.def.name, Level::Info, text.clone());
+        for open in self.open.values_mut() {
+            match open.record.cause {
+                Cause::SetAside | Cause::CheckUnknown(..) => {}
+                Cause::Down
+                | Cause::UpUnwanted
+                | Cause::Unclear
+                | Cause::Unkillable
+                | Cause::Check(..) => {
+                    open.record.tell(cx.now.wall, text.clone());
+                    cx.dirty = true;
+                }
+            }
+        }
+    }
+
+    /// The same, unless it was the last thing said.
+    pub(super) fn narrate_new(&mut self, cx: &mut Cx<'_>, text: String) {
+        let said = self
+            .open
+            .values()
+            .any(|open| open.record.story.iter().any(|line| line.text == text));
+        if !said {
+            self.narrate(cx, text);
+        }
+    }
+
+    /// Adds what a command printed to the story.
+    pub(super) fn show_output(&mut self, cx: &mut Cx<'_>, output: &Output) {
+        for open in self.open.values_mut() {
+            if matches!(
+                open.record.cause,
+                Cause::Down | Cause::Check(..) | Cause::Unkillable
+            ) {
+                open.record.output = output.clone();
+                cx.dirty = true;
+            }
+        }
+    }
+
+    /// It is up again: the incident is over once it has stayed so for a while.
+    pub(super) fn settle_down_incident(&mut self, cx: &mut Cx<'_>) {
+        let wait = if self.limit.troubled() {
+            self.def.start_limit.window
+        } else {
+            SETTLE
+        };
+        let now = cx.now.mono;
+        if let Some(open) = self.open.get_mut(&Cause::Down) {
+            open.settles_at = Some(now + wait);
+            open.mended = Some(cx.now.wall);
+            if open.record.told == 0 {
+                // One mail that is true: it waits for the end of the story.
+                open.tell_at = now + SETTLE;
+            }
+        }
+    }
+
+    /// The trouble is bad enough to be told now.
+    pub(super) fn tell_soon(&mut self, cx: &mut Cx<'_>, cause: Cause) {
+        if let Some(open) = self.open.get_mut(&cause)
+            && open.record.told == 0
+        {
+            open.tell_at = cx.now.mono;
+        }
+    }
+
+    /// Closes an incident, if it is open, and tells.
+    pub(super) fn resolve(&mut self, cx: &mut Cx<'_>, cause: Cause, how: &str) {
+        let Some(mut open) = self.open.remove(&cause) else {
+            return;
+        };
+        open.record.tell(cx.now.wall, format!("over: {how}"));
+        open.record.closed = Some(open.mended.unwrap_or(cx.now.wall));
+        cx.log(
+            &self.def.name,
+            Level::Info,
+            format!("over: {} ({how})", open.record.title),
+        );
+        cx.dirty = true;
+        let kind = if open.record.told == 0 {
+            AlertKind::FiredAndResolved
+        } else {
+            AlertKind::Resolved
+        };
+        let quiet =
+            open.record.told == 0 && matches!(cause, Cause::SetAside | Cause::CheckUnknown(..));
+        if !quiet {
+            let next = self.what_next(cx.now.mono);
+            send(cx, &self.def.alert, &mut open.record, kind, next);
+        }
+        self.last_incident = Some(open.record);
+    }
+
+    /// Tells what is due, and closes what has settled.
+    pub(super) fn incidents_due(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        let settled: Vec<_> = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.settles_at.is_some_and(|at| now >= at))
+            .map(|(cause, _)| *cause)
+            .collect();
+        for cause in settled {
+            let up = self
+                .main
+                .map(|main| format!("up since as pid {main}"))
+                .unwrap_or_default();
+            self.resolve(cx, cause, &up);
+        }
+        let next = self.what_next(now);
+        let remind = self.def.remind;
+        for open in self.open.values_mut().filter(|open| now >= open.tell_at) {
+            let kind = if open.record.told == 0 {
+                AlertKind::Fired
+            } else {
+                AlertKind::Reminder
+            };
+            open.tell_at = now + remind;
+            send(cx, &self.def.alert, &mut open.record, kind, next.clone());
+            cx.dirty = true;
+        }
+    }
+
+    /// What happens next, for a person who reads only the mail.
+    pub(super) fn what_next(&self, now: Mono) -> String {
+        let name = &self.def.name;
+        match (self.intent.desired, &self.stage) {
+            (Desired::Unmonitored, _) => {
+                format!("nothing: it is not monitored; `heeler monitor {name}` ends that")
+            }
+            (Desired::Down, Stage::Watching) => {
+                format!("nothing: it is wanted down; `heeler start {name}` ends that")
+            }
+            (_, Stage::Killing { .. }) => {
+                "heeler looks again and starts no second copy while the old one is there".to_owned()
+            }
+            (Desired::Up, Stage::Backoff { until }) => {
+                let wait = show_duration(until.since(now));
+                format!("heeler tries again in {wait}; `heeler start {name}` tries now")
+            }
+            (Desired::Up, Stage::Watching) if self.main.is_none() && self.def.startable() => {
+                "heeler looks again".to_owned()
+            }
+            (Desired::Up, Stage::Watching) if self.main.is_none() => {
+                "heeler has no way to start it and waits for it to come back".to_owned()
+            }
+            (Desired::Up, Stage::Watching | Stage::StartPeriod { .. }) => {
+                "heeler goes on watching".to_owned()
+            }
+            (Desired::Up, Stage::Clearing(_)) => {
+                "heeler waits for what is left of the old process, then starts it".to_owned()
+            }
+            (Desired::Up, Stage::Starting(_)) => "heeler waits for the start to succeed".to_owned(),
+            (Desired::Up, Stage::Stopping { .. }) => {
+                "heeler stops it and starts it again".to_owned()
+            }
+            (Desired::Down, _) => "heeler stops it".to_owned(),
+        }
+    }
+}
+
+fn send(cx: &mut Cx<'_>, to: &[Box<str>], record: &mut Incident, kind: AlertKind, next: String) {
+    let sequence = record.told;
+    record.told += 1;
+    record.told_at = cx.now.wall;
+    let incident = record.clone();
+    let to = to.to_vec();
+    cx.push(Effect::Alert(Box::new(Alert {
+        incident,
+        sequence,
+        kind,
+        to,
+        next,
+    })));
+}

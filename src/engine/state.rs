@@ -1,0 +1,304 @@
+//! What the engine knows of one service between two inputs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::engine::start_limit::StartRecord;
+use crate::engine::table::Where;
+use crate::engine::tolerance::Window;
+use crate::model::ids::{ActionId, AskId, RequestId};
+use crate::model::incident::{Cause, Incident};
+use crate::model::intent::Intent;
+use crate::model::job::{JobKind, Outcome};
+use crate::model::order::Order;
+use crate::model::process::{Absence, ProcessIdentity, Survivor};
+use crate::model::service::Service;
+use crate::model::status::Phase;
+use crate::model::time::{Mono, Now, Wall};
+
+/// One service.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) def: Arc<Service>,
+    pub(crate) intent: Intent,
+    /// The main process; the keeper holds it.
+    pub(crate) main: Option<ProcessIdentity>,
+    /// The last main process that is gone.
+    pub(crate) last_main: Option<ProcessIdentity>,
+    pub(crate) stage: Stage,
+    /// When the stage began.
+    pub(crate) since: Now,
+    /// The process that somebody wants gone (a stop, or a restart), and on whose account: taken up again
+    /// by a new keeper.
+    pub(crate) leaving: Option<(ProcessIdentity, By)>,
+    /// The main process an earlier keeper knew, until it is found again or known to be gone.
+    pub(crate) recalled: Option<ProcessIdentity>,
+    /// The job in flight. There is never a second one.
+    pub(crate) job: Option<RunningJob>,
+    pub(crate) asked: Asked,
+    /// When to look next (confirm, sample, or identify).
+    pub(crate) look_at: Mono,
+    pub(crate) limit: StartRecord,
+    pub(crate) checks: Vec<CheckState>,
+    pub(crate) waiters: Vec<Waiter>,
+    /// Open incidents, by cause.
+    pub(crate) open: BTreeMap<Cause, OpenIncident>,
+    pub(crate) last_incident: Option<Incident>,
+    pub(crate) incidents_opened: u32,
+    /// When it was last noticed gone, for "up again after".
+    pub(crate) gone_at: Option<Mono>,
+    /// Why the last start failed, for replies.
+    pub(crate) last_failure: Option<String>,
+    /// The earliest deadline this service was filed under.
+    pub(crate) filed: Mono,
+}
+
+/// A phase with what it waits for.
+#[derive(Clone, Debug)]
+pub(crate) enum Stage {
+    Watching,
+    Clearing(Clearing),
+    Starting(Starting),
+    StartPeriod {
+        until: Mono,
+    },
+    Stopping {
+        target: ProcessIdentity,
+        by: StopBy,
+        kill_at: Mono,
+    },
+    Killing {
+        target: ProcessIdentity,
+        look_at: Mono,
+        told: Told,
+    },
+    Backoff {
+        until: Mono,
+    },
+}
+
+/// Waiting until nothing is left of the old process and nobody else starts a new one.
+#[derive(Clone, Debug)]
+pub(crate) struct Clearing {
+    /// Whether the survey was answered.
+    pub(crate) surveyed: Surveyed,
+    pub(crate) survivors: Vec<Survivor>,
+    /// How it is missing and when that was seen, once asked after the death.
+    pub(crate) absence: Option<(Absence, Mono)>,
+    /// An orderly exit: a successor is awaited until then.
+    pub(crate) successor_until: Option<Mono>,
+    /// Survivors are waited for no longer than this.
+    pub(crate) deadline: Mono,
+    /// What was said to survivors that hold a listening socket.
+    pub(crate) reaping: Reaping,
+    /// When to look at the claim again.
+    pub(crate) poll_at: Mono,
+    /// A person asked for the start that follows: no limit.
+    pub(crate) by: By,
+    /// Whose doing the exit was: only after one that nobody here asked for a successor is awaited.
+    pub(crate) exit: ExitKind,
+    /// When it began.
+    pub(crate) began: Mono,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ExitKind {
+    /// heeler stopped it.
+    Ours,
+    /// It went by itself, or somebody else took it.
+    Unasked,
+    /// There was none to begin with.
+    NeverThere,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Surveyed {
+    Asked,
+    Answered,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reaping {
+    /// Until then they may go by themselves.
+    Patient(Mono),
+    /// They were told to go; KILL then.
+    Told(Mono),
+    /// They were sent KILL.
+    Killed,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Starting {
+    /// Its job, while it runs.
+    pub(crate) action: Option<ActionId>,
+    /// How the job ended.
+    pub(crate) ended: Option<Outcome>,
+    /// The process before a restart command.
+    pub(crate) before: Option<ProcessIdentity>,
+    pub(crate) deadline: Mono,
+    pub(crate) poll_at: Mono,
+    pub(crate) by: By,
+}
+
+/// On whose account a start is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum By {
+    Operator,
+    Heeler,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum StopBy {
+    /// The stop command runs, or ran and is waited for.
+    Command,
+    /// It was signalled.
+    Ladder,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Told {
+    NotYet,
+    Yes,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunningJob {
+    pub(crate) action: ActionId,
+    pub(crate) kind: JobKind,
+    /// Past this it counts as lost: its shim should have ended it long ago.
+    pub(crate) lost_at: Mono,
+}
+
+/// Questions not answered yet, at most one of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) identify: Option<(AskId, Mono)>,
+    /// Which process `identify` asks to be held.
+    pub(crate) held: Option<(AskId, ProcessIdentity)>,
+    pub(crate) confirm: Option<(AskId, Mono)>,
+    pub(crate) survey: Option<(AskId, Mono)>,
+    pub(crate) sample: Option<(AskId, Mono)>,
+    pub(crate) signal: Option<(AskId, Mono)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CheckState {
+    pub(crate) window: Window,
+    pub(crate) due: Mono,
+    /// The condition with its last values.
+    pub(crate) last: Option<String>,
+    /// Unknown observations in a row.
+    pub(crate) unknown: u32,
+    /// When alert and exec happen again.
+    pub(crate) repeat_at: Option<Mono>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct OpenIncident {
+    pub(crate) record: Incident,
+    /// When it is told next.
+    pub(crate) tell_at: Mono,
+    /// When it counts as over, once it looks so.
+    pub(crate) settles_at: Option<Mono>,
+    /// Since when it looks so: when it will have ended, if it did.
+    pub(crate) mended: Option<Wall>,
+}
+
+/// An operator who waits for an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) request: RequestId,
+    pub(crate) order: Order,
+    /// The main process when the order came.
+    pub(crate) before: Option<ProcessIdentity>,
+    pub(crate) at: Mono,
+}
+
+impl State {
+    /// Where the table finds it.
+    pub(crate) fn place(&self) -> Where {
+        match (&self.stage, self.main) {
+            (Stage::Watching, None) => Where::Absent,
+            (Stage::Watching, Some(_)) => Where::Present,
+            (Stage::Clearing(_), _) => Where::Clearing,
+            (Stage::Starting(_), _) => Where::Starting,
+            (Stage::StartPeriod { .. }, _) => Where::StartPeriod,
+            (Stage::Stopping { .. }, _) => Where::Stopping,
+            (Stage::Killing { .. }, _) => Where::Killing,
+            (Stage::Backoff { .. }, _) => Where::Backoff,
+        }
+    }
+
+    /// The word for what it is doing.
+    pub(crate) fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::Watching => Phase::Watching,
+            Stage::Clearing(_) => Phase::Clearing,
+            Stage::Starting(_) => Phase::Starting,
+            Stage::StartPeriod { .. } => Phase::StartPeriod,
+            Stage::Stopping { .. } => Phase::Stopping,
+            Stage::Killing { .. } => Phase::Killing,
+            Stage::Backoff { .. } => Phase::Backoff,
+        }
+    }
+
+    /// When something of this service is due next: the smallest of its named deadlines.
+    pub(crate) fn next_due(&self) -> Mono {
+        let stage = match &self.stage {
+            Stage::Watching => Mono::NEVER,
+            Stage::Clearing(clearing) => clearing.next_due(),
+            Stage::Starting(starting) => starting.deadline.min(starting.poll_at),
+            Stage::StartPeriod { until } | Stage::Backoff { until } => *until,
+            Stage::Stopping { kill_at, .. } => *kill_at,
+            Stage::Killing { look_at, .. } => *look_at,
+        };
+        let asks = [
+            self.asked.identify,
+            self.asked.confirm,
+            self.asked.survey,
+            self.asked.sample,
+            self.asked.signal,
+        ];
+        let asks = asks.into_iter().flatten().map(|(_, until)| until);
+        let incidents = self.open.values().map(|open| {
+            open.settles_at
+                .map_or(open.tell_at, |at| at.min(open.tell_at))
+        });
+        let repeats = self.checks.iter().filter_map(|check| check.repeat_at);
+        let job = self.job.map(|job| job.lost_at);
+        asks.chain(incidents)
+            .chain(repeats)
+            .chain(job)
+            .chain([stage, self.look_at])
+            .min()
+            .unwrap_or(Mono::NEVER)
+    }
+
+    /// Whether the main process is up and may be judged and acted on.
+    pub(crate) fn settled(&self) -> bool {
+        self.place() == Where::Present
+    }
+}
+
+impl Clearing {
+    fn next_due(&self) -> Mono {
+        if self.surveyed == Surveyed::Asked || self.absence.is_none() {
+            // An answer is awaited; the question has a deadline of its own.
+            return self.poll_at;
+        }
+        let survivors = if self.survivors.is_empty() {
+            Mono::NEVER
+        } else {
+            match self.reaping {
+                Reaping::Patient(until) | Reaping::Told(until) => until.min(self.deadline),
+                Reaping::Killed => self.deadline,
+            }
+        };
+        survivors.min(self.poll_at)
+    }
+}
+
+/// The age of a moment, for people.
+pub(crate) fn ago(now: Wall, then: Wall) -> String {
+    crate::model::units::show_duration(now.since(then))
+}

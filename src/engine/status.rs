@@ -1,0 +1,125 @@
+//! A service as it stands, in words.
+
+use crate::engine::state::{Stage, State, ago};
+use crate::model::incident::Cause;
+use crate::model::intent::Desired;
+use crate::model::status::{CheckStatus, Health, RuleState, Status};
+use crate::model::time::Now;
+use crate::model::tolerance::Tolerance;
+use crate::model::units::show_duration;
+
+impl State {
+    pub(super) fn status(&self, now: Now) -> Status {
+        let wrong: Vec<_> = self
+            .open
+            .values()
+            .filter(|open| open.settles_at.is_none() && open.record.cause != Cause::SetAside)
+            .map(|open| {
+                format!(
+                    "{} (since {})",
+                    open.record.title,
+                    ago(now.wall, open.record.opened)
+                )
+            })
+            .collect();
+        Status {
+            service: self.def.name.clone(),
+            intent: self.intent.clone(),
+            phase: self.phase(),
+            main: self.main,
+            words: self.words(now),
+            since: self.since.wall,
+            health: self.health(!wrong.is_empty()),
+            wrong,
+            checks: self.check_statuses(),
+        }
+    }
+
+    fn words(&self, now: Now) -> String {
+        let mono = now.mono;
+        match (&self.stage, self.intent.desired, self.main) {
+            (Stage::Watching, Desired::Up, Some(_)) => "up".to_owned(),
+            (Stage::Watching, Desired::Up, None)
+                if self.recalled.is_some() || self.asked.identify.is_some() =>
+            {
+                "being looked for".to_owned()
+            }
+            (Stage::Watching, Desired::Up, None) => "down".to_owned(),
+            (Stage::Watching, Desired::Down, None) => format!("stopped by {}", self.intent.by),
+            (Stage::Watching, Desired::Down, Some(_)) => {
+                format!("up, but stopped by {}", self.intent.by)
+            }
+            (Stage::Watching, Desired::Unmonitored, main) => {
+                let is = if main.is_some() { "up" } else { "down" };
+                format!("{is}, not monitored (by {})", self.intent.by)
+            }
+            (Stage::Clearing(clearing), _, _) if clearing.successor_until.is_some() => {
+                "down, waiting for a successor".to_owned()
+            }
+            (Stage::Clearing(clearing), _, _) if !clearing.survivors.is_empty() => {
+                let pids: Vec<_> = clearing
+                    .survivors
+                    .iter()
+                    .map(|left| left.identity.to_string())
+                    .collect();
+                format!("clearing up: waiting for {}", pids.join(", "))
+            }
+            (Stage::Clearing(_), _, _) => "clearing up".to_owned(),
+            (Stage::Starting(starting), _, _) => {
+                format!(
+                    "starting, {} left",
+                    show_duration(starting.deadline.since(mono))
+                )
+            }
+            (Stage::StartPeriod { until }, _, _) => {
+                format!("up, start period {}", show_duration(until.since(mono)))
+            }
+            (Stage::Stopping { kill_at, .. }, _, _) => {
+                format!("stopping, KILL in {}", show_duration(kill_at.since(mono)))
+            }
+            (Stage::Killing { .. }, _, _) => "does not die".to_owned(),
+            (Stage::Backoff { until }, _, _) => {
+                format!("down, next start in {}", show_duration(until.since(mono)))
+            }
+        }
+    }
+
+    fn health(&self, wrong: bool) -> Health {
+        match (self.intent.desired, self.main, &self.stage) {
+            (Desired::Up, None, _) => Health::Down,
+            (Desired::Up, Some(_), Stage::Watching | Stage::StartPeriod { .. }) if !wrong => {
+                Health::Good
+            }
+            (Desired::Up, Some(_), _) => Health::Wanting,
+            (Desired::Down | Desired::Unmonitored, _, _) if wrong => Health::Wanting,
+            (Desired::Down | Desired::Unmonitored, _, _) => Health::SetAside,
+        }
+    }
+
+    fn check_statuses(&self) -> Vec<CheckStatus> {
+        let pairs = self.def.checks.iter().zip(&self.checks);
+        pairs
+            .map(|(check, state)| {
+                let mut text = state
+                    .last
+                    .clone()
+                    .unwrap_or_else(|| check.condition.to_string());
+                let rule = state.window.state();
+                if rule == RuleState::Pending {
+                    text.push_str(&match check.tolerance {
+                        Tolerance::Times { .. } => {
+                            let (bad, of) = state.window.progress();
+                            format!(", {bad} of {of} so far, {} fires", check.tolerance)
+                        }
+                        Tolerance::Lasting(_) => format!(", not yet {}", check.tolerance),
+                    });
+                }
+                CheckStatus {
+                    label: check.label.clone(),
+                    state: rule,
+                    text,
+                }
+            })
+            .collect()
+    }
+}
