@@ -147,11 +147,10 @@ fn as_user(
         show(&env)?;
         exit_child(0);
     }
-    if environment::needs_user_manager(&job.command.argv) {
-        if let Some(hint) = environment::explain_missing_manager(account.uid, &account.name, &facts)
-        {
-            voice.say(&Message::Hint(hint))?;
-        }
+    if environment::needs_user_manager(&job.command.argv)
+        && let Some(hint) = environment::explain_missing_manager(account.uid, &account.name, &facts)
+    {
+        voice.say(&Message::Hint(hint))?;
     }
 
     // 11. The directory: a configured one or nothing; a home that is missing is no reason to fail.

@@ -103,13 +103,13 @@ fn not_allowed(path: &Path, errno: Errno, user: &str) -> String {
     if access(path, AccessFlags::X_OK).is_err() {
         return format!("{user} may not execute {shown}: chmod +x it, or see its owner and group");
     }
-    if let Some(name) = interpreter(path) {
-        if access(Path::new(&name), AccessFlags::X_OK).is_err() {
-            return format!(
-                "{user} may not execute {}, the interpreter of {shown}",
-                escape(&name)
-            );
-        }
+    if let Some(name) = interpreter(path)
+        && access(Path::new(&name), AccessFlags::X_OK).is_err()
+    {
+        return format!(
+            "{user} may not execute {}, the interpreter of {shown}",
+            escape(&name)
+        );
     }
     format!(
         "{shown}: {}, though its mode allows it: is its file system mounted noexec, or does \

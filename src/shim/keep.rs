@@ -15,13 +15,13 @@ use nix::unistd::pipe2;
 
 use super::capture::Capture;
 use super::child::{self, Last};
-use super::facts::now;
 use super::report::{Message, Reader, Stage};
 use crate::model::job::{AtDeadline, Ended, Job, Outcome};
 use crate::model::limits;
 use crate::model::process::{Exit, Pid};
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
+use crate::sys::clock;
 use crate::sys::fork::{Child, ChildEnds, fork_child};
 
 /// Who is told how it goes, in this order.
@@ -452,6 +452,11 @@ fn late(stage: Stage) -> &'static str {
         | Stage::BecomeUser
         | Stage::ProveUser => "it did not come to an end before the deadline",
     }
+}
+
+/// Now, on the clock of deadlines.
+fn now() -> Mono {
+    clock::now().mono
 }
 
 /// A day: poll(2) counts milliseconds in 32 bits, and looking again costs nothing.

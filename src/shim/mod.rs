@@ -8,7 +8,6 @@
 mod capture;
 mod child;
 mod explain;
-mod facts;
 mod keep;
 mod report;
 
@@ -18,8 +17,10 @@ use std::os::fd::OwnedFd;
 use std::process::exit;
 
 use crate::model::job::Outcome;
-use crate::model::process::Pid;
+use crate::model::limits;
+use crate::model::process::{Pid, ProcessIdentity};
 use crate::sys::fork::{block_signals, set_name};
+use crate::sys::procfs;
 use crate::sys::records::write_record;
 use crate::sys::spawn::{EXECUTED, Inherited, inherited};
 use crate::wire::shim::{ChildRecord, OutcomeRecord, PLAN_BYTES_MAX, Plan, Record, Slot, SlotFile};
@@ -86,9 +87,9 @@ impl Witness for Recorder<'_> {
         let own = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let record = ChildRecord {
             action: self.plan.job.action,
-            shim: facts::identity(Pid(own))?,
-            child: facts::identity(child)?,
-            cgroup: facts::cgroup(child)?,
+            shim: identity(Pid(own))?,
+            child: identity(child)?,
+            cgroup: cgroup(child)?,
         };
         self.record(SlotFile::Child, &record.encode())
     }
@@ -120,4 +121,18 @@ impl Witness for Recorder<'_> {
             drop(status);
         }
     }
+}
+
+/// The identity of a process that cannot go away meanwhile: this one, or its unreaped child.
+fn identity(pid: Pid) -> io::Result<ProcessIdentity> {
+    Ok(ProcessIdentity {
+        pid,
+        started_ticks: procfs::stat(pid)?.started_ticks,
+    })
+}
+
+/// Its cgroup; `/` where the machine has none to speak of.
+fn cgroup(pid: Pid) -> io::Result<String> {
+    let text = procfs::read(pid, "cgroup", limits::PROC_FILE_BYTES_MAX)?;
+    Ok(procfs::parse_cgroup(&text).map_or_else(|| "/".to_owned(), String::from))
 }
