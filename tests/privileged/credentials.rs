@@ -291,7 +291,11 @@ fn without_root_there_is_only_oneself() {
     let world = World::new();
     let copy = world.path("heeler");
     // By another process: while this one had it open for writing, another test's fork would too.
-    let copied = Process::new("cp").arg(HEELER).arg(&copy).status().expect("cp");
+    let copied = Process::new("cp")
+        .arg(HEELER)
+        .arg(&copy)
+        .status()
+        .expect("cp");
     assert!(copied.success());
     let as_deploy = |user: &str| {
         Process::new("setpriv")
