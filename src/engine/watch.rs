@@ -225,12 +225,15 @@ impl State {
             Input::Identified { ask, found, .. } => {
                 if answers(&mut self.asked.identify, ask, cx) {
                     let held = self.asked.held.take().filter(|(held, _)| *held == ask);
-                    match (held, &found) {
-                        // Held on trust of a record, and not there any more: it died meanwhile.
-                        (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
-                            self.died(cx, gone, None);
-                        }
-                        _ => self.identified(cx, found),
+                    let held = held.map(|(_, identity)| identity);
+                    if held.is_some()
+                        && held == self.main
+                        && matches!(found, Identification::None(_))
+                    {
+                        // Taken as the main one on trust of a record: it died meanwhile.
+                        self.died_meanwhile(cx);
+                    } else {
+                        self.identified(cx, found);
                     }
                 }
             }
@@ -445,11 +448,14 @@ impl State {
         match how {
             Confirmation::Same => {}
             Confirmation::ClaimChanged => self.identify(cx),
-            Confirmation::Gone => {
-                if let Some(main) = self.main {
-                    self.died(cx, main, None);
-                }
-            }
+            Confirmation::Gone => self.died_meanwhile(cx),
+        }
+    }
+
+    /// The held main process is gone, and nobody said when or how.
+    fn died_meanwhile(&mut self, cx: &mut Cx<'_>) {
+        if let Some(main) = self.main {
+            self.died(cx, main, None);
         }
     }
 
