@@ -60,6 +60,7 @@ impl State {
             stage: Stage::Watching,
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, By::Operator)),
+            pending: Vec::new(),
             job: None,
             asked: Asked::default(),
             look_at,
@@ -491,6 +492,7 @@ impl State {
                 let text = crate::engine::lifecycle::describe(kind, &outcome);
                 self.narrate(cx, text);
                 self.clear_on(cx);
+                self.act_on_pending(cx);
             }
         }
     }
