@@ -124,6 +124,7 @@ impl State {
                 record,
                 tell_at,
                 settles_at: None,
+                mended: None,
             },
         );
     }
