@@ -317,6 +317,32 @@ fn in_observe_mode_it_only_says_so() {
 }
 
 #[test]
+fn first_look_finds_it_down_and_it_may_not_be_started() {
+    let mut story = Story::of(cart_with(|service| service.mode = Mode::Observe));
+    story.begins();
+    story.at("1m");
+    // Not "heeler began its work": it stays down, and somebody has to know.
+    story.saw("5s mail 1.0 fired: it is not running");
+    assert_eq!(story.times_logged("would start it now"), 1);
+    story.appears(100);
+    story.at("2m");
+    story.saw("1m20s mail 1.1 resolved: it is not running");
+    story.ends();
+}
+
+#[test]
+fn first_look_finds_it_down_and_nothing_can_start_it() {
+    let mut story = Story::of(cart_with(|service| service.start = None));
+    story.begins();
+    story.at("1m");
+    story.saw("5s mail 1.0 fired: it is not running");
+    story.appears(100);
+    story.at("2m");
+    story.saw("1m20s mail 1.1 resolved: it is not running");
+    story.ends();
+}
+
+#[test]
 fn a_slow_answer_does_not_start_it_twice() {
     let mut story = Story::of(cart());
     story.world.claim = Claim::Silent;
@@ -359,8 +385,7 @@ fn a_foreground_program_that_is_executed_late_is_adopted() {
     story.at("2m");
     story.saw(
         "0s run run: bin/serve
-         5s mail 1.0 fired: it is not running
-         40.5s mail 1.1 resolved: it is not running",
+         40.5s mail 1.0 fired and resolved: failed to start: no process within 30s",
     );
     story.ends();
 }
