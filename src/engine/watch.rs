@@ -258,7 +258,10 @@ impl State {
             Input::Launched {
                 action, identity, ..
             } => {
-                let expected = matches!(&self.stage, Stage::Starting(starting) if starting.action == Some(action));
+                let expected = matches!(
+                    &self.stage,
+                    Stage::Starting(starting) if starting.action == Some(action)
+                );
                 if expected {
                     self.happen(cx, Class::Appeared, Some(identity));
                 } else {
