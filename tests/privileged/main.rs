@@ -1,7 +1,6 @@
 //! Running commands as users, for real: root, real users (in a private mount namespace, so that
 //! nothing is left on the machine), the real binary.
 
-#[expect(unreachable_pub, reason = "shared by every test binary")]
 #[path = "../support/mod.rs"]
 mod support;
 
