@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::house::{House, PATIENCE, alive, lines, pids, signal};
+use crate::support::house::{House, PATIENCE, alive, lines, signal};
 use crate::support::{Need, can_run, wait_for};
 
 const QUICK: &str = "every = \"300ms\"\nstart_period = \"200ms\"\n";
@@ -247,5 +247,5 @@ fn what_even_kill_does_not_end_is_said_and_gets_no_second_copy() {
     let second = house.wait_up("shop", Some(pid));
     house.wait_starts("shop", &[pid, second]);
     assert_eq!(house.doubles("shop"), 0);
-    assert!(!pids().contains(&pid));
+    assert!(!alive(pid));
 }

@@ -44,7 +44,7 @@ my $stop = sub {
   return if ($o{term} // '') eq 'ignore';
   if (($o{term} // '') eq 'respawn' && !fork()) {
     # The lock goes with the one that leaves: the new copy waits for that.
-    close $lock; Time::HiRes::sleep(0.01) while kill 0, $old;
+    close $lock; Time::HiRes::sleep(0.01) while getppid() == $old;
     exec $^X, $script, @ARGV or POSIX::_exit(1);
   }
   Time::HiRes::sleep($o{term}) if ($o{term} // '') =~ /^[\d.]+$/;
