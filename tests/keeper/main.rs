@@ -4,7 +4,11 @@
 mod support;
 
 mod chaos;
+mod conf;
 mod crash;
+mod hostile;
 mod kill;
 mod life;
 mod pidfile;
+mod resources;
+mod waits;
