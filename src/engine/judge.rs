@@ -27,7 +27,6 @@ impl State {
     pub(super) fn judge(&mut self, cx: &mut Cx<'_>, seen: &Observation) {
         let now = cx.now.mono;
         let def = self.def.clone();
-        let acting = self.settled() && self.intent.desired == Desired::Up;
         for (at, check) in def.checks.iter().enumerate() {
             let Some(state) = self.checks.get_mut(at) else {
                 continue;
@@ -44,7 +43,8 @@ impl State {
                 Verdict::Fail => true,
                 Verdict::Pass => false,
             };
-            if !acting {
+            // Asked anew for each check: the one before may have stopped it or set it aside.
+            if !self.settled() || self.intent.desired != Desired::Up {
                 continue;
             }
             let Some(state) = self.checks.get_mut(at) else {
@@ -164,6 +164,8 @@ impl State {
         }
         match action {
             Action::Alert => {}
+            // An action before it in the list may have set it aside.
+            Action::Start | Action::Restart if self.intent.desired != Desired::Up => {}
             Action::Start => self.happen(cx, Class::WishStart, None),
             Action::Restart => self.restart_by_rule(cx, check),
             Action::Stop => self.set_aside(cx, check, Desired::Down, Class::WishStop),
@@ -214,6 +216,19 @@ impl State {
         let tell_at = cx.now.mono + limits::TELL_AFTER;
         self.open_incident(cx, Cause::SetAside, title, tell_at);
         self.happen(cx, class, None);
+        self.forget_checks(cx);
+    }
+
+    /// Nobody judges what is not wanted up: its checks neither fire nor remind.
+    pub(super) fn forget_checks(&mut self, cx: &mut Cx<'_>) {
+        let causes: Vec<_> = self.open.keys().copied().filter(Cause::is_of_check).collect();
+        for cause in causes {
+            self.resolve(cx, cause, "no longer judged: it is not wanted up any more");
+        }
+        for check in &mut self.checks {
+            check.window = crate::engine::tolerance::Window::default();
+            check.repeat_at = None;
+        }
     }
 
     fn exec(&mut self, cx: &mut Cx<'_>, check: &Check, command: &Command) {

@@ -76,6 +76,7 @@ impl State {
                 let tell_at = cx.now.mono + self.def.remind * REMIND_OPERATOR_TIMES;
                 self.open.remove(&Cause::SetAside);
                 self.open_incident(cx, Cause::SetAside, title, tell_at);
+                self.forget_checks(cx);
                 if !matches!(self.stage, Stage::Watching) || self.main.is_none() {
                     self.resolve(cx, Cause::Down, "it is not wanted up any more");
                 }
