@@ -179,6 +179,7 @@ impl State {
         self.resolve(cx, Cause::Unkillable, "it is gone");
         if self.intent.desired != Desired::Up {
             self.resolve(cx, Cause::Down, "it is not wanted up any more");
+            self.forget_checks(cx);
             self.answer(
                 cx,
                 |order| order == Order::Stop,
@@ -522,6 +523,10 @@ impl State {
             match self.job.filter(|job| Some(job.action) == starting.action) {
                 // Its shim is about to end it and say so.
                 Some(job) if now < job.lost_at => starting.deadline = job.lost_at,
+                Some(_) | None if self.main.is_some() => {
+                    self.restart_came_to_nothing(cx);
+                    return;
+                }
                 Some(_) | None => {
                     self.happen(cx, Class::Late, None);
                     return;
@@ -639,6 +644,9 @@ impl State {
             .timeout
             .unwrap_or(self.def.start_timeout + self.def.stop_timeout);
         self.narrate(cx, format!("restarting pid {target}: {command}"));
+        if by == By::Heeler {
+            self.limit.started(now, self.def.start_limit);
+        }
         let action = self.run(cx, JobKind::Restart, command, now + timeout, "restart");
         self.leaving = None;
         self.enter(

@@ -275,7 +275,7 @@ impl State {
                     && starting.before == Some(identity)
                     && starting.ended.is_some()
                 {
-                    self.restart_left_the_same(cx, identity);
+                    self.restart_came_to_nothing(cx);
                 }
             }
             Identification::None(absence) => {
@@ -289,32 +289,38 @@ impl State {
         }
     }
 
-    /// A restart command ended and the process is the one from before: a reload in place, or a failure.
-    fn restart_left_the_same(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity) {
-        let Stage::Starting(Starting {
-            ended: Some(outcome),
-            ..
-        }) = &self.stage
-        else {
+    /// A restart command ended, or its time is over, and the held process is the one from before: a reload
+    /// in place, or a failure. Nothing is started beside it.
+    pub(super) fn restart_came_to_nothing(&mut self, cx: &mut Cx<'_>) {
+        let (Stage::Starting(starting), Some(main)) = (&self.stage, self.main) else {
             return;
         };
-        let (result, text) = if outcome.ended.succeeded() {
-            (
+        let (result, text) = match &starting.ended {
+            Some(outcome) if outcome.ended.succeeded() => (
                 ReplyResult::Done,
-                format!("the restart command succeeded; pid {identity} is still the same"),
-            )
-        } else {
-            (
+                format!("the restart command succeeded; pid {main} is still the same"),
+            ),
+            Some(outcome) => (
                 ReplyResult::Failed,
                 crate::engine::lifecycle::describe(JobKind::Restart, outcome),
-            )
+            ),
+            None => (
+                ReplyResult::Failed,
+                format!("the restart did not end in time; pid {main} is still the same"),
+            ),
         };
         self.narrate(cx, text.clone());
         self.answer(cx, |order| order == Order::Restart, result, &text);
+        self.answer_up(cx);
         self.stage = Stage::StartPeriod {
             until: cx.now.mono + self.def.start_period,
         };
         self.since = cx.now;
+        cx.dirty = true;
+        if self.intent.desired == Desired::Down {
+            // Somebody said stop meanwhile.
+            self.begin_stop(cx, By::Operator);
+        }
     }
 
     fn missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
@@ -348,7 +354,9 @@ impl State {
                     .ended
                     .as_ref()
                     .is_some_and(|ended| !ended.ended.succeeded());
-                if failed {
+                if failed && self.main.is_some() {
+                    self.restart_came_to_nothing(cx);
+                } else if failed {
                     self.happen(cx, Class::StartFailed, None);
                 }
             }
@@ -411,7 +419,7 @@ impl State {
 
     fn confirmed(&mut self, cx: &mut Cx<'_>, how: Confirmation) {
         match how {
-            Confirmation::Same => {}
+            Confirmation::Same => self.resolve(cx, Cause::Unclear, "it is as it should be again"),
             Confirmation::ClaimChanged => self.identify(cx),
             Confirmation::Gone => {
                 if let Some(main) = self.main {
@@ -459,7 +467,11 @@ impl State {
             Delivery::Gone => self.confirm(cx),
             Delivery::Refused(why) => {
                 let title = format!("a signal was not sent: {why}");
-                self.open_incident(cx, Cause::Unclear, title.clone(), cx.now.mono);
+                let cause = match self.intent.desired {
+                    Desired::Down => Cause::UpUnwanted,
+                    Desired::Up | Desired::Unmonitored => Cause::Unclear,
+                };
+                self.open_incident(cx, cause, title.clone(), cx.now.mono);
                 self.answer(cx, |_| true, ReplyResult::Failed, &title);
                 if matches!(self.stage, Stage::Stopping { .. } | Stage::Killing { .. }) {
                     cx.push(Effect::RecordLadder {

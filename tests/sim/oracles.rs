@@ -232,10 +232,12 @@ impl World {
         let old = self.oracles.watched[svc].view.replace(view);
         let settled = |view: View| view.phase == Phase::Watching && view.main.is_some();
         let fresh = old.is_none_or(|old| !settled(old) || old.main != view.main);
-        if settled(view) && fresh {
+        let wanted = view.desired == Desired::Up;
+        if settled(view) && fresh || !wanted {
             for model in &mut self.oracles.watched[svc].models {
                 model.bad.clear();
                 model.good.clear();
+                model.firing &= wanted;
             }
         }
         let wished_down = old.is_some_and(|old| old.desired != Desired::Down);
@@ -310,7 +312,9 @@ impl World {
             .incidents(&def.name)
             .iter()
             .any(|incident| incident.closed.is_none() && incident.cause == cause);
-        let model = self.oracles.watched[svc].models[0].firing;
+        // What is not wanted up is not judged.
+        let wanted = self.see(svc).is_some_and(|view| view.desired == Desired::Up);
+        let model = self.oracles.watched[svc].models[0].firing && wanted;
         if fires != model {
             let text = format!("{} {}: fires {fires}, should {model}", check.label, check.tolerance);
             self.broken(4, Some(svc), &text);
