@@ -117,6 +117,7 @@ impl State {
                 }
                 (None, None) => self.narrate(cx, format!("up: pid {pid}")),
             }
+            self.resolve(cx, Cause::Unkillable, "another process took its place");
             let until = cx.now.mono + self.def.start_period;
             self.enter(cx, Stage::StartPeriod { until });
         }
@@ -160,7 +161,7 @@ impl State {
         self.open_incident(cx, Cause::UpUnwanted, title, cx.now.mono);
     }
 
-    fn settle(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         self.enter(cx, Stage::Watching);
         judge::forget_windows(self);
     }
@@ -194,7 +195,9 @@ impl State {
     /// The held main process, or the one that was told to go, is gone.
     pub(super) fn died(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity, exit: Option<Exit>) {
         self.last_main = Some(identity);
+        self.recalled = None;
         self.limit.down();
+        self.resolve(cx, Cause::Unkillable, "it is gone");
         let place = self.place();
         let words = exit.map_or_else(|| "is gone".to_owned(), |exit| format!("is gone: {exit}"));
         match place {
@@ -204,7 +207,6 @@ impl State {
                     service: self.def.name.clone(),
                     ladder: None,
                 });
-                self.resolve(cx, Cause::Unkillable, "it is gone");
             }
             Where::Starting => self.narrate(cx, format!("the old process {identity} {words}")),
             Where::Present | Where::StartPeriod => match self.intent.desired {
@@ -233,6 +235,7 @@ impl State {
             ExitKind::NeverThere => None,
         };
         let now = cx.now.mono;
+        self.resolve(cx, Cause::Unkillable, "it is gone");
         if let Some(dead) = dead {
             self.last_main = Some(dead);
             let ask = cx.ask();
@@ -258,6 +261,8 @@ impl State {
             successor_until: None,
             deadline: now + self.def.start_timeout,
             reaping: Reaping::Patient(now + limits::CLEARING_PATIENCE),
+            telling: Vec::new(),
+            told: Vec::new(),
             poll_at: Mono::NEVER,
             by,
             exit,
@@ -404,6 +409,7 @@ impl State {
             .survivors
             .iter()
             .filter(|left| left.holds == Holding::ListeningSocket && left.ours == Ours::Proved)
+            .filter(|left| signal != Signal::Kill || clearing.told.contains(&left.identity))
             .map(|left| left.identity)
             .collect();
         if holders.is_empty() {
@@ -411,8 +417,14 @@ impl State {
             return;
         }
         clearing.reaping = next;
-        for identity in holders {
-            let ask = cx.ask();
+        let asks: Vec<_> = holders
+            .into_iter()
+            .map(|identity| (cx.ask(), identity))
+            .collect();
+        if signal != Signal::Kill {
+            clearing.telling.clone_from(&asks);
+        }
+        for (ask, identity) in asks {
             cx.push(Effect::Signal {
                 service: self.def.name.clone(),
                 ask,

@@ -91,6 +91,10 @@ pub(crate) struct Clearing {
     pub(crate) deadline: Mono,
     /// What was said to survivors that hold a listening socket.
     pub(crate) reaping: Reaping,
+    /// Signals to survivors that are not answered yet.
+    pub(crate) telling: Vec<(AskId, ProcessIdentity)>,
+    /// Survivors that have had their stop signal: only they are ever killed.
+    pub(crate) told: Vec<ProcessIdentity>,
     /// When to look at the claim again.
     pub(crate) poll_at: Mono,
     /// A person asked for the start that follows: no limit.

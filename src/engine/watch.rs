@@ -20,7 +20,7 @@ use crate::model::limits;
 use crate::model::memory::{BootMemory, Memory};
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Absence, Identification, ProcessIdentity};
-use crate::model::service::{Life, Service};
+use crate::model::service::{Life, Mode, Service};
 use crate::model::text::Untrusted;
 use crate::model::time::{Mono, Now};
 
@@ -59,7 +59,10 @@ impl State {
             recalled: memory.boot.main,
             stage: Stage::Watching,
             since: now,
-            leaving: memory.boot.leaving.map(|identity| (identity, By::Operator)),
+            leaving: memory
+                .boot
+                .leaving
+                .map(|identity| (identity, resumed_by(&def))),
             job: None,
             asked: Asked::default(),
             look_at,
@@ -169,7 +172,9 @@ impl State {
             }
             InFlight::Ladder(ladder) => {
                 self.main = Some(ladder.identity);
-                self.leaving = self.leaving.or(Some((ladder.identity, By::Operator)));
+                self.leaving = self
+                    .leaving
+                    .or(Some((ladder.identity, resumed_by(&self.def))));
                 let kill_at = ladder.kill_at;
                 let target = ladder.identity;
                 self.stage = Stage::Stopping {
@@ -250,7 +255,9 @@ impl State {
                 action, outcome, ..
             } => self.finished(cx, action, outcome),
             Input::Signalled { ask, result, .. } => {
-                if answers(&mut self.asked.signal, ask, cx) {
+                if !self.survivor_signalled(ask, &result)
+                    && answers(&mut self.asked.signal, ask, cx)
+                {
                     self.signalled(cx, result);
                 }
             }
@@ -320,6 +327,8 @@ impl State {
         if self.intent.desired == Desired::Down {
             // Somebody said stop meanwhile.
             self.begin_stop(cx, By::Operator);
+        } else if self.def.start_period.is_zero() {
+            self.settle(cx);
         }
     }
 
@@ -365,7 +374,11 @@ impl State {
             | Stage::Stopping { .. }
             | Stage::Killing { .. }
             | Stage::Backoff { .. } => {
-                // A start is not even tried where it is known to be impossible or unwanted.
+                // Clearing is for a start: where none may follow, it is enough to have said so.
+                let hopeless = !self.def.startable() || self.def.mode == Mode::Observe;
+                if hopeless && self.open.contains_key(&Cause::Down) {
+                    return;
+                }
                 self.happen(cx, Class::Missing, None);
                 if self.place() == Where::Absent {
                     let text = "it is down";
@@ -459,6 +472,22 @@ impl State {
                 self.narrate(cx, text);
             }
         }
+    }
+
+    /// A survivor had its stop signal, or did not: answers whether this was about one.
+    fn survivor_signalled(&mut self, ask: AskId, result: &Delivery) -> bool {
+        let Stage::Clearing(clearing) = &mut self.stage else {
+            return false;
+        };
+        let Some(at) = clearing.telling.iter().position(|(of, _)| *of == ask) else {
+            return false;
+        };
+        let (_, identity) = clearing.telling.swap_remove(at);
+        match result {
+            Delivery::Sent => clearing.told.push(identity),
+            Delivery::Gone | Delivery::Refused(_) => {}
+        }
+        true
     }
 
     fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
@@ -626,6 +655,15 @@ impl State {
             took: std::time::Duration::ZERO,
         };
         self.finished(cx, job.action, outcome);
+    }
+}
+
+/// On whose account a stop is that an earlier keeper began. Nobody remembers, so the start after it is
+/// counted; where only operators act it was one's.
+fn resumed_by(def: &Service) -> By {
+    match def.mode {
+        Mode::Active => By::Heeler,
+        Mode::Observe => By::Operator,
     }
 }
 

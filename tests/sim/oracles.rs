@@ -134,9 +134,9 @@ impl Oracles {
         let watched = &mut self.watched[svc];
         watched.wish = None;
         match order {
-            Order::Start | Order::Restart => watched.credit = true,
+            Order::Start | Order::Restart | Order::Monitor => watched.credit = true,
             Order::Stop => watched.wanted_down_at = now,
-            Order::Monitor | Order::Unmonitor => {}
+            Order::Unmonitor => {}
         }
     }
 }
@@ -515,7 +515,11 @@ impl World {
                 let found_up = proc.by == Starter::Other && proc.born > watched.wanted_down_at;
                 let was_starting =
                     watched.view.is_some_and(|view| view.phase == Phase::Starting);
-                if found_up && !told && !was_starting {
+                // Whoever asked for a stop and waits for it means a successor too.
+                let asked = self.oracles.requests.values().any(|request| {
+                    request.svc == svc && request.order == Order::Stop && request.answers == 0
+                });
+                if found_up && !told && !was_starting && !asked {
                     self.broken(12, Some(svc), "it was found up while wanted down, and stopped");
                 }
             }
@@ -536,7 +540,15 @@ impl World {
             }
         }
         for svc in 0..self.svcs.len() {
-            if let Some(at) = self.oracles.watched[svc].untold.first() {
+            // It went again while the mail that says it is down was still true.
+            let told = self.engine.as_ref().is_some_and(|engine| {
+                engine.incidents(&self.svcs[svc].def.name).iter().any(|incident| {
+                    incident.cause == Cause::Down && incident.closed.is_none() && incident.told > 0
+                })
+            });
+            if let Some(at) = self.oracles.watched[svc].untold.first()
+                && !told
+            {
                 let ago = self.now.since(*at);
                 self.broken(10, Some(svc), &format!("a death {ago:?} ago was never told"));
             }
