@@ -12,7 +12,7 @@ use crate::engine::table::{self, Class, Move, Where};
 use crate::model::ids::ActionId;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
-use crate::model::job::{AtDeadline, Job, JobKind, Ladder, Outcome};
+use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
 use crate::model::limits;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Absence, Exit, Holding, Ours, ProcessIdentity, Signal};
@@ -678,14 +678,6 @@ impl State {
     fn ladder(&mut self, cx: &mut Cx<'_>, target: ProcessIdentity) {
         let kill_at = cx.now.mono + self.def.stop_timeout;
         let service = self.def.name.clone();
-        let ladder = Some(Ladder {
-            identity: target,
-            kill_at,
-        });
-        cx.push(Effect::RecordLadder {
-            service: service.clone(),
-            ladder,
-        });
         let ask = cx.ask();
         self.asked.signal = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
         let signal = self.def.stop_signal;

@@ -286,12 +286,16 @@ impl Clearing {
             // An answer is awaited; the question has a deadline of its own.
             return self.poll_at;
         }
+        // While a successor is waited for, nothing happens to survivors' deadline.
+        let deadline = self
+            .successor_until
+            .map_or(self.deadline, |until| until.max(self.deadline));
         let survivors = if self.survivors.is_empty() {
             Mono::NEVER
         } else {
             match self.reaping {
-                Reaping::Patient(until) | Reaping::Told(until) => until.min(self.deadline),
-                Reaping::Killed => self.deadline,
+                Reaping::Patient(until) | Reaping::Told(until) => until.min(deadline),
+                Reaping::Killed => deadline,
             }
         };
         survivors.min(self.poll_at)

@@ -15,7 +15,7 @@ use crate::engine::table::{Class, Where};
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
-use crate::model::job::{Ended, InFlight, JobKind, Outcome, Output};
+use crate::model::job::{Ended, InFlight, JobKind, Ladder, Outcome, Output};
 use crate::model::limits;
 use crate::model::memory::{BootMemory, Memory};
 use crate::model::order::{Order, ReplyResult};
@@ -374,6 +374,11 @@ impl State {
             | Stage::Stopping { .. }
             | Stage::Killing { .. }
             | Stage::Backoff { .. } => {
+                if self.place() == Where::Absent && self.intent.desired != Desired::Up {
+                    // An earlier keeper may have had no time to say so.
+                    self.resolve(cx, Cause::Down, "it is not wanted up any more");
+                    self.forget_checks(cx);
+                }
                 // Clearing is for a start: where none may follow, it is enough to have said so.
                 let hopeless = !self.def.startable() || self.def.mode == Mode::Observe;
                 if hopeless && self.open.contains_key(&Cause::Down) {
@@ -492,7 +497,7 @@ impl State {
 
     fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
         match result {
-            Delivery::Sent => {}
+            Delivery::Sent => self.record_ladder(cx),
             Delivery::Gone => self.confirm(cx),
             Delivery::Refused(why) => {
                 let title = format!("a signal was not sent: {why}");
@@ -514,6 +519,24 @@ impl State {
                     self.confirm(cx);
                 }
             }
+        }
+    }
+
+    /// Only now: a record of a signal that was never sent would let the next keeper kill without warning.
+    fn record_ladder(&mut self, cx: &mut Cx<'_>) {
+        if let Stage::Stopping {
+            target,
+            by: StopBy::Ladder,
+            kill_at,
+        } = self.stage
+        {
+            cx.push(Effect::RecordLadder {
+                service: self.def.name.clone(),
+                ladder: Some(Ladder {
+                    identity: target,
+                    kill_at,
+                }),
+            });
         }
     }
 

@@ -320,7 +320,7 @@ impl World {
             }
             Question::Signalled(ask, result) => Input::Signalled { service, ask, result },
         };
-        self.note(|| format!("{input:?}"));
+        self.note(|| format!("{} {input:?}", self.svcs[svc].def.name));
         self.step(input);
     }
 

@@ -117,7 +117,11 @@ impl World {
     }
 
     pub(crate) fn exit(&mut self, identity: ProcessIdentity, exit: Exit, manner: Manner) {
-        if self.procs.get(&identity).is_none_or(|proc| proc.stuck_until > self.now) {
+        let stuck_until = self.procs.get(&identity).map_or(Mono::ZERO, |proc| proc.stuck_until);
+        if stuck_until > self.now {
+            // It ends as soon as it can.
+            let wait = stuck_until.since(self.now);
+            self.after(wait, Ev::Exit { identity, exit, manner });
             return;
         }
         let Some(proc) = self.procs.remove(&identity) else { return };
