@@ -448,10 +448,10 @@ impl State {
         };
         let now = cx.now.mono;
         if !self.can_start() {
-            self.narrate_new(
-                cx,
-                "nothing can be started here: waiting for it to come back".to_owned(),
-            );
+            let text = "nothing can be started here: waiting for it to come back";
+            self.narrate_new(cx, text.to_owned());
+            let waits = |order| matches!(order, Order::Start | Order::Restart);
+            self.answer(cx, waits, ReplyResult::Failed, text);
             self.enter(cx, Stage::Watching);
             self.look_at = now + self.def.every;
             return;
@@ -617,6 +617,15 @@ impl State {
     pub(super) fn begin_stop(&mut self, cx: &mut Cx<'_>, by: By) {
         let Some(target) = self.main else { return };
         let now = cx.now.mono;
+        let restartable = self.def.restart.is_some() && self.job.is_none();
+        if self.intent.desired == Desired::Up && !self.def.startable() && !restartable {
+            // What cannot be started again is not stopped.
+            let text = "not restarted: there is no way to start it again now";
+            self.narrate_new(cx, text.to_owned());
+            self.answer(cx, |order| order == Order::Restart, ReplyResult::Failed, text);
+            self.leaving = None;
+            return;
+        }
         self.leaving = Some((target, by));
         if self.intent.desired == Desired::Up
             && self.job.is_none()
@@ -696,7 +705,7 @@ impl State {
             cx,
             Stage::Stopping {
                 target,
-                by: StopBy::Ladder,
+                by: StopBy::Signalling,
                 kill_at,
             },
         );
@@ -722,9 +731,14 @@ impl State {
     }
 
     fn kill(&mut self, cx: &mut Cx<'_>) {
-        let Stage::Stopping { target, .. } = self.stage else {
+        let Stage::Stopping { target, by, .. } = self.stage else {
             return;
         };
+        if by == StopBy::Signalling {
+            // Nobody said that it was sent: nothing is killed that was not told to go.
+            self.ladder(cx, target);
+            return;
+        }
         let waited = show_duration(cx.now.mono.since(self.since.mono));
         self.narrate(
             cx,

@@ -155,7 +155,9 @@ pub(crate) enum By {
 pub(crate) enum StopBy {
     /// The stop command runs, or ran and is waited for.
     Command,
-    /// It was signalled.
+    /// Its stop signal is on its way.
+    Signalling,
+    /// Its stop signal was sent.
     Ladder,
 }
 

@@ -377,6 +377,7 @@ impl State {
                 if self.place() == Where::Absent && self.intent.desired != Desired::Up {
                     // An earlier keeper may have had no time to say so.
                     self.resolve(cx, Cause::Down, "it is not wanted up any more");
+                    self.resolve(cx, Cause::Unkillable, "it is gone");
                     self.forget_checks(cx);
                 }
                 // Clearing is for a start: where none may follow, it is enough to have said so.
@@ -437,7 +438,15 @@ impl State {
 
     fn confirmed(&mut self, cx: &mut Cx<'_>, how: Confirmation) {
         match how {
-            Confirmation::Same => self.resolve(cx, Cause::Unclear, "it is as it should be again"),
+            Confirmation::Same => {
+                self.resolve(cx, Cause::Unclear, "it is as it should be again");
+                let up = matches!(self.place(), Where::Present | Where::StartPeriod);
+                let unsettled = |open: &OpenIncident| open.settles_at.is_none();
+                if up && self.open.get(&Cause::Down).is_some_and(unsettled) {
+                    // It was open when an earlier keeper ended.
+                    self.settle_down_incident(cx);
+                }
+            }
             Confirmation::ClaimChanged => self.identify(cx),
             Confirmation::Gone => {
                 if let Some(main) = self.main {
@@ -497,7 +506,7 @@ impl State {
 
     fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
         match result {
-            Delivery::Sent => self.record_ladder(cx),
+            Delivery::Sent => self.was_told_to_go(cx),
             Delivery::Gone => self.confirm(cx),
             Delivery::Refused(why) => {
                 let title = format!("a signal was not sent: {why}");
@@ -523,13 +532,15 @@ impl State {
     }
 
     /// Only now: a record of a signal that was never sent would let the next keeper kill without warning.
-    fn record_ladder(&mut self, cx: &mut Cx<'_>) {
+    fn was_told_to_go(&mut self, cx: &mut Cx<'_>) {
         if let Stage::Stopping {
             target,
-            by: StopBy::Ladder,
+            by: by @ StopBy::Signalling,
             kill_at,
-        } = self.stage
+        } = &mut self.stage
         {
+            *by = StopBy::Ladder;
+            let (target, kill_at) = (*target, *kill_at);
             cx.push(Effect::RecordLadder {
                 service: self.def.name.clone(),
                 ladder: Some(Ladder {
@@ -669,17 +680,27 @@ impl State {
 
     /// A job whose shim should have ended it long ago.
     fn lost_job(&mut self, cx: &mut Cx<'_>) {
-        let Some(job) = self.job.filter(|job| cx.now.mono >= job.lost_at) else {
+        let now = cx.now.mono;
+        let Some(job) = self.job.as_mut().filter(|job| now >= job.lost_at) else {
             return;
         };
+        if now.since(job.lost_at) > LATE {
+            // Nothing ran for a while, this engine included: its shim gets its time, too.
+            job.lost_at = now + limits::ASK_TIMEOUT;
+            return;
+        }
+        let action = job.action;
         let outcome = Outcome {
             ended: Ended::Lost,
             output: Output::default(),
             took: std::time::Duration::ZERO,
         };
-        self.finished(cx, job.action, outcome);
+        self.finished(cx, action, outcome);
     }
 }
+
+/// Later than this, it is this engine that is late.
+const LATE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// On whose account a stop is that an earlier keeper began. Nobody remembers, so the start after it is
 /// counted; where only operators act it was one's.

@@ -59,6 +59,8 @@ pub(crate) struct View {
 
 struct Watched {
     view: Option<View>,
+    /// The one before.
+    old: Option<View>,
     models: Vec<Model>,
     /// The process an identification would find, and since when.
     claim: Option<(ProcessIdentity, Mono)>,
@@ -92,6 +94,7 @@ impl Oracles {
     pub(crate) fn new(defs: &[Arc<Service>]) -> Self {
         let watched = |def: &Arc<Service>| Watched {
             view: None,
+            old: None,
             models: def.checks.iter().map(|_| Model::default()).collect(),
             claim: None,
             wish: None,
@@ -230,6 +233,7 @@ impl World {
     fn look_at_view(&mut self, svc: usize) {
         let Some(view) = self.see(svc) else { return };
         let old = self.oracles.watched[svc].view.replace(view);
+        self.oracles.watched[svc].old = old;
         let settled = |view: View| view.phase == Phase::Watching && view.main.is_some();
         let fresh = old.is_none_or(|old| !settled(old) || old.main != view.main);
         let wanted = view.desired == Desired::Up;
@@ -514,7 +518,7 @@ impl World {
             Desired::Down => {
                 let found_up = proc.by == Starter::Other && proc.born > watched.wanted_down_at;
                 let was_starting =
-                    watched.view.is_some_and(|view| view.phase == Phase::Starting);
+                    watched.old.is_some_and(|view| view.phase == Phase::Starting);
                 // Whoever asked for a stop and waits for it means a successor too.
                 let asked = self.oracles.requests.values().any(|request| {
                     request.svc == svc && request.order == Order::Stop && request.answers == 0

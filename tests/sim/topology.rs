@@ -32,7 +32,7 @@ fn service(rng: &mut Rng, n: u64) -> Service {
     let run = matches!(life, Life::Run(_));
     let every = secs(rng, 1, 10);
     let first = secs(rng, 2, 8);
-    Service {
+    let mut def = Service {
         name: ServiceName::parse(&name).expect("is a name"),
         user: Some("deploy".into()),
         group: None,
@@ -62,7 +62,12 @@ fn service(rng: &mut Rng, n: u64) -> Service {
         },
         remind: secs(rng, 60, 900),
         checks: (0..rng.pick(&[0, 1, 1, 1, 2])).map(|at| check(rng, at, every)).collect(),
+    };
+    if !def.startable() {
+        // Refused when it is loaded.
+        def.checks.retain(|check| !check.then.iter().any(Action::repeats));
     }
+    def
 }
 
 fn check(rng: &mut Rng, at: u16, every: Duration) -> Check {
