@@ -60,6 +60,9 @@ impl State {
                 Change::Resolved => self.recovered(cx, at, check, seen),
             }
         }
+        // A check may be due before the next look of the service.
+        let soonest = self.checks.iter().map(|check| check.due).min();
+        self.look_at = soonest.map_or(self.look_at, |due| due.min(self.look_at));
     }
 
     fn fired(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) {
@@ -114,6 +117,7 @@ impl State {
     /// Repeats alert and exec of firing checks that ask for it.
     pub(super) fn repeats_due(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
+        let acting = self.settled() && self.intent.desired == Desired::Up;
         let def = self.def.clone();
         for (at, check) in def.checks.iter().enumerate() {
             let Some(state) = self.checks.get_mut(at) else {
@@ -123,6 +127,9 @@ impl State {
                 continue;
             }
             state.repeat_at = check.repeat.map(|every| now + every);
+            if !acting {
+                continue;
+            }
             if let Some(open) = self.open.get_mut(&Cause::Check(check.kind, check.index))
                 && check.then.contains(&Action::Alert)
             {

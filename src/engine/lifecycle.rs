@@ -195,7 +195,7 @@ impl State {
     /// The held main process, or the one that was told to go, is gone.
     pub(super) fn died(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity, exit: Option<Exit>) {
         self.last_main = Some(identity);
-        self.recalled = None;
+        self.recalled = self.recalled.filter(|recalled| *recalled != identity);
         self.limit.down();
         self.resolve(cx, Cause::Unkillable, "it is gone");
         let place = self.place();
@@ -270,8 +270,14 @@ impl State {
         };
         if exit == ExitKind::NeverThere && self.intent.desired == Desired::Up && by == By::Heeler {
             self.gone_at.get_or_insert(now);
-            let tell_at = now + limits::TELL_AFTER;
-            self.open_incident(cx, Cause::Down, "it is not running".to_owned(), tell_at);
+            match self.open.get_mut(&Cause::Down) {
+                // Known: every look would add the same line to the log and to the story.
+                Some(open) => open.settles_at = None,
+                None => {
+                    let tell_at = now + limits::TELL_AFTER;
+                    self.open_incident(cx, Cause::Down, "it is not running".to_owned(), tell_at);
+                }
+            }
         }
         self.enter(cx, Stage::Clearing(clearing));
         self.identify(cx);
@@ -289,9 +295,20 @@ impl State {
         let Some((absence, seen_at)) = clearing.absence else {
             return;
         };
-        let waited_long_enough = clearing.survivors.is_empty() || now >= clearing.deadline;
+        if now >= clearing.deadline && !clearing.survivors.is_empty() {
+            self.let_go_of_survivors(cx);
+            self.clear_on(cx);
+            return;
+        }
+        let nothing_left = clearing.survivors.is_empty();
         let no_successor = clearing.successor_until.is_none_or(|until| now >= until);
-        if !waited_long_enough || !no_successor {
+        // A stop command may outlive the process: it could take the new pidfile away. Nor is a running
+        // exec a start. Both have a deadline; a start command that lingers is taken as the start.
+        let job_over = self.job.is_none_or(|job| match job.kind {
+            JobKind::Stop | JobKind::Exec => false,
+            JobKind::Start | JobKind::Restart | JobKind::Instance => true,
+        });
+        if !nothing_left || !no_successor || !job_over {
             if clearing.poll_at == Mono::NEVER {
                 clearing.poll_at = now + limits::SUCCESSOR_POLL;
             }
@@ -305,27 +322,6 @@ impl State {
             self.identify(cx);
             return;
         }
-        let left: Vec<_> = clearing
-            .survivors
-            .iter()
-            .map(|left| left.identity)
-            .collect();
-        if !left.is_empty() {
-            let pids: Vec<_> = left.iter().map(ToString::to_string).collect();
-            self.narrate(
-                cx,
-                format!(
-                    "no longer waiting for what is left of it: {}",
-                    pids.join(", ")
-                ),
-            );
-        }
-        for identity in left {
-            cx.push(Effect::Unwatch {
-                service: self.def.name.clone(),
-                identity,
-            });
-        }
         let dead = self
             .last_main
             .filter(|dead| absence == Absence::Stale(dead.pid));
@@ -336,6 +332,26 @@ impl State {
             });
         }
         self.happen(cx, Class::Cleared, None);
+    }
+
+    /// Their time is over; who they are is said.
+    fn let_go_of_survivors(&mut self, cx: &mut Cx<'_>) {
+        let Stage::Clearing(clearing) = &mut self.stage else {
+            return;
+        };
+        let left = std::mem::take(&mut clearing.survivors);
+        let pids: Vec<_> = left.iter().map(|left| left.identity.to_string()).collect();
+        for left in left {
+            cx.push(Effect::Unwatch {
+                service: self.def.name.clone(),
+                identity: left.identity,
+            });
+        }
+        let pids = pids.join(", ");
+        self.narrate(
+            cx,
+            format!("no longer waiting for what is left of it: {pids}"),
+        );
     }
 
     /// The survey's answer: who outlived the main process.
@@ -382,21 +398,32 @@ impl State {
     fn reap_survivors(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
         let stop_timeout = self.def.stop_timeout;
+        let acts = self.def.mode == Mode::Active;
+        let (startable, desired) = (self.can_start(), self.intent.desired);
         let Stage::Clearing(clearing) = &mut self.stage else {
             return;
         };
+        // They may be all that still serves: taken away only for a start that follows, or for a stop.
+        let wanted = match desired {
+            Desired::Up => startable && (acts || clearing.by == By::Operator),
+            Desired::Down => true,
+            Desired::Unmonitored => false,
+        };
+        if !wanted {
+            clearing.reaping = match clearing.reaping {
+                Reaping::Patient(until) if now >= until => Reaping::Patient(clearing.deadline),
+                Reaping::Told(until) if now >= until => Reaping::Killed,
+                other @ (Reaping::Patient(_) | Reaping::Told(_) | Reaping::Killed) => other,
+            };
+            return;
+        }
         let (signal, next, why, words) = match clearing.reaping {
-            Reaping::Patient(until) if now >= until => {
-                let kill_at = now + stop_timeout;
-                // Whoever is told to go gets its whole time, whatever the start timeout says.
-                clearing.deadline = clearing.deadline.max(kill_at + limits::KILL_TIMEOUT);
-                (
-                    Signal::Term,
-                    Reaping::Told(kill_at),
-                    "orphan holds the listening socket",
-                    "told to go",
-                )
-            }
+            Reaping::Patient(until) if now >= until => (
+                Signal::Term,
+                Reaping::Told(now + stop_timeout),
+                "orphan holds the listening socket",
+                "told to go",
+            ),
             Reaping::Told(until) if now >= until => (
                 Signal::Kill,
                 Reaping::Killed,
@@ -415,6 +442,10 @@ impl State {
         if holders.is_empty() {
             clearing.reaping = Reaping::Killed;
             return;
+        }
+        if let Reaping::Told(kill_at) = next {
+            // Whoever is told to go gets its whole time, whatever the start timeout says.
+            clearing.deadline = clearing.deadline.max(kill_at + limits::KILL_TIMEOUT);
         }
         clearing.reaping = next;
         let asks: Vec<_> = holders
@@ -488,6 +519,7 @@ impl State {
             // An earlier start command that never returned: it is still the action.
             Some(job) => (job.action, job.lost_at),
             None => {
+                self.last_failure = None;
                 self.narrate(cx, format!("starting{which}: {command}"));
                 let timeout = command.timeout.unwrap_or(self.def.start_timeout);
                 (
@@ -522,7 +554,12 @@ impl State {
         );
         self.enter(cx, Stage::Backoff { until });
         self.look_at = cx.now.mono + self.def.every;
-        self.tell_soon(cx, Cause::Down);
+        if self.limit.first_backoff()
+            && let Some(open) = self.open.get_mut(&Cause::Down)
+        {
+            // Worth a mail even when the death was told: from here on nothing happens for a while.
+            open.tell_at = cx.now.mono;
+        }
     }
 
     /// Time passed, or something was learnt, during a start.
@@ -664,10 +701,12 @@ impl State {
         let timeout = command
             .timeout
             .unwrap_or(self.def.start_timeout + self.def.stop_timeout);
-        self.narrate(cx, format!("restarting pid {target}: {command}"));
+        let mut which = String::new();
         if by == By::Heeler {
-            self.limit.started(now, self.def.start_limit);
+            let count = self.limit.started(now, self.def.start_limit);
+            which = format!(" ({count} of {})", self.def.start_limit);
         }
+        self.narrate(cx, format!("restarting pid {target}{which}: {command}"));
         let action = self.run(cx, JobKind::Restart, command, now + timeout, "restart");
         self.leaving = None;
         self.enter(
@@ -677,7 +716,7 @@ impl State {
                 ended: None,
                 before: Some(target),
                 deadline: now + timeout,
-                poll_at: Mono::NEVER,
+                poll_at: now + limits::SUCCESSOR_POLL,
                 by,
             }),
         );
@@ -734,8 +773,9 @@ impl State {
         let Stage::Stopping { target, by, .. } = self.stage else {
             return;
         };
-        if by == StopBy::Signalling {
-            // Nobody said that it was sent: nothing is killed that was not told to go.
+        if matches!(by, StopBy::Command | StopBy::Signalling) {
+            // Nobody is killed who is not known to have been told to go.
+            self.narrate(cx, format!("pid {target} is still there"));
             self.ladder(cx, target);
             return;
         }

@@ -15,8 +15,8 @@ use crate::model::limits;
 use crate::model::time::{Mono, Wall};
 use crate::model::units::show_duration;
 
-/// How long it has to stay up before an ordinary death counts as mended, at most.
-const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// How long it has to stay up before an ordinary death counts as mended.
+const SETTLE: Duration = Duration::from_secs(10);
 
 impl State {
     /// Opens an incident, or adds to the one that is open for this cause.
@@ -116,14 +116,14 @@ impl State {
         let wait = if self.limit.troubled() {
             self.def.start_limit.window
         } else {
-            self.def.start_period.min(SETTLE_MAX)
+            SETTLE
         };
         let now = cx.now.mono;
         if let Some(open) = self.open.get_mut(&Cause::Down) {
             open.settles_at = Some(now + wait);
             if open.record.told == 0 {
                 // One mail that is true: it waits for the end of the story.
-                open.tell_at = (now + wait).min(now + SETTLE_MAX);
+                open.tell_at = now + SETTLE;
             }
         }
     }

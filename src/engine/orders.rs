@@ -2,6 +2,7 @@
 
 use crate::engine::Cx;
 use crate::engine::effect::Effect;
+use crate::engine::judge;
 use crate::engine::state::{By, Reaping, Stage, State, Waiter};
 use crate::engine::table::{Class, Where};
 use crate::model::ids::RequestId;
@@ -10,7 +11,7 @@ use crate::model::intent::{Desired, Intent, Who};
 use crate::model::order::{Order, Reply, ReplyResult};
 
 /// An operator who set a service aside is reminded less often than of a rule's doing.
-const REMIND_OPERATOR_TIMES: u32 = 6;
+pub(super) const REMIND_OPERATOR_TIMES: u32 = 6;
 
 impl State {
     /// Takes an order: the wish is changed at once, the answer comes when it is fulfilled or cannot be.
@@ -64,6 +65,8 @@ impl State {
     fn wish_changed(&mut self, cx: &mut Cx<'_>, order: Order) {
         match self.intent.desired {
             Desired::Up => {
+                // What was seen before it was set aside says nothing about now.
+                judge::forget_windows(self);
                 self.resolve(cx, Cause::SetAside, "an operator ended it");
                 self.resolve(cx, Cause::UpUnwanted, "it is wanted up");
             }

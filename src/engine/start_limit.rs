@@ -43,7 +43,9 @@ impl StartRecord {
         }
         self.starts.retain(|start| now.since(*start) < limit.window);
         let last = self.starts.last().copied();
-        if self.starts.len() >= usize::try_from(limit.starts).unwrap_or(usize::MAX) {
+        let used_up = self.starts.len() >= usize::try_from(limit.starts).unwrap_or(usize::MAX);
+        // Waits longer than the window would empty it: only health ends the trouble.
+        if used_up || self.troubled() {
             let doubled = backoff
                 .first
                 .saturating_mul(2u32.saturating_pow(self.backoffs.min(16)));
@@ -83,17 +85,19 @@ impl StartRecord {
         self.healthy_since = None;
     }
 
-    /// Forgets, after one full window of health.
-    pub(crate) fn forgive(&mut self, now: Mono, window: Duration) {
-        if self
+    /// Forgets, after one full window of health. Answers whether there was anything to forget.
+    pub(crate) fn forgive(&mut self, now: Mono, window: Duration) -> bool {
+        let healthy = self
             .healthy_since
-            .is_some_and(|since| now.since(since) >= window)
-        {
+            .is_some_and(|since| now.since(since) >= window);
+        let forgives = healthy && (self.troubled() || !self.starts.is_empty());
+        if forgives {
             *self = Self {
                 healthy_since: self.healthy_since,
                 ..Self::default()
             };
         }
+        forgives
     }
 
     /// An operator took it in hand: the current wait is off.
@@ -104,6 +108,11 @@ impl StartRecord {
     /// Whether it had to back off since it was last healthy for a window.
     pub(crate) fn troubled(&self) -> bool {
         self.backoffs > 0
+    }
+
+    /// Whether the current wait is the first since it was last healthy for a window.
+    pub(crate) fn first_backoff(&self) -> bool {
+        self.backoffs == 1
     }
 
     /// What survives the keeper.
@@ -170,6 +179,23 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_longer_than_the_window_is_no_health() {
+        let mut record = StartRecord::default();
+        for secs in [0, 2, 4] {
+            record.started(at(secs), LIMIT);
+        }
+        assert_eq!(
+            record.ask(at(6), LIMIT, BACKOFF),
+            Permission::BackOff(at(36))
+        );
+        record.started(at(1000), LIMIT);
+        assert_eq!(
+            record.ask(at(2000), LIMIT, BACKOFF),
+            Permission::BackOff(at(2060))
+        );
+    }
+
+    #[test]
     fn a_gap_is_kept_and_a_healthy_window_forgives() {
         let mut record = StartRecord::default();
         record.started(at(10), LIMIT);
@@ -182,9 +208,9 @@ mod tests {
         );
         record.started(at(46), LIMIT);
         record.up(at(47));
-        record.forgive(at(640), LIMIT.window);
+        assert!(!record.forgive(at(640), LIMIT.window));
         assert!(record.troubled());
-        record.forgive(at(647), LIMIT.window);
+        assert!(record.forgive(at(647), LIMIT.window));
         assert!(!record.troubled());
         assert_eq!(record.ask(at(648), LIMIT, BACKOFF), Permission::Go);
     }

@@ -179,6 +179,8 @@ pub(crate) struct RunningJob {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) identify: Option<(AskId, Mono)>,
+    /// Which process `identify` asks to be held.
+    pub(crate) held: Option<(AskId, ProcessIdentity)>,
     pub(crate) confirm: Option<(AskId, Mono)>,
     pub(crate) survey: Option<(AskId, Mono)>,
     pub(crate) sample: Option<(AskId, Mono)>,

@@ -5,6 +5,7 @@ use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::status::{CheckStatus, Health, RuleState, Status};
 use crate::model::time::Now;
+use crate::model::tolerance::Tolerance;
 use crate::model::units::show_duration;
 
 impl State {
@@ -105,11 +106,13 @@ impl State {
                     .unwrap_or_else(|| check.condition.to_string());
                 let rule = state.window.state();
                 if rule == RuleState::Pending {
-                    let (bad, of) = state.window.progress();
-                    text.push_str(&format!(
-                        ", {bad} of {of} so far, {} fires",
-                        check.tolerance
-                    ));
+                    text.push_str(&match check.tolerance {
+                        Tolerance::Times { .. } => {
+                            let (bad, of) = state.window.progress();
+                            format!(", {bad} of {of} so far, {} fires", check.tolerance)
+                        }
+                        Tolerance::Lasting(_) => format!(", not yet {}", check.tolerance),
+                    });
                 }
                 CheckStatus {
                     label: check.label.clone(),

@@ -102,7 +102,7 @@ pub enum Move {
     StartNow,
     /// Stop, and then do what is desired.
     Stop,
-    /// Send KILL.
+    /// Send KILL; after a stop command that did not help, begin the ladder.
     Kill,
     /// KILL did not help: say so, look again, start no second copy.
     Unkillable,

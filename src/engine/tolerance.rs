@@ -36,7 +36,7 @@ pub(crate) enum Change {
     Resolved,
 }
 
-/// The verdicts of one kind: whether each of the last 64 was of it, and how long without a break.
+/// The verdicts of one kind: whether each of the last `m` was of it, and how long without a break.
 #[derive(Clone, Debug, Default)]
 struct Run {
     recent: VecDeque<bool>,
@@ -54,8 +54,8 @@ impl Window {
         (tolerance, recover): (Tolerance, Tolerance),
         every: Duration,
     ) -> Change {
-        self.bad.push(now, bad, every);
-        self.good.push(now, !bad, every);
+        self.bad.push(now, bad, every, tolerance);
+        self.good.push(now, !bad, every, recover);
         match self.firing {
             Firing::No if self.bad.meets(now, tolerance) => {
                 self.firing = Firing::Yes;
@@ -106,14 +106,16 @@ impl Window {
     }
 }
 
-const RECENT_MAX: usize = 64;
-
 impl Run {
-    fn push(&mut self, now: Mono, of_it: bool, every: Duration) {
-        if self.recent.len() == RECENT_MAX {
+    fn push(&mut self, now: Mono, of_it: bool, every: Duration, tolerance: Tolerance) {
+        let window = match tolerance {
+            Tolerance::Times { m, .. } => usize::from(m),
+            Tolerance::Lasting(_) => 1,
+        };
+        self.recent.push_back(of_it);
+        while self.recent.len() > window {
             self.recent.pop_front();
         }
-        self.recent.push_back(of_it);
         // A gap over two intervals proves nothing about the time between.
         let gap = self
             .last
@@ -130,14 +132,8 @@ impl Run {
 
     fn meets(&self, now: Mono, tolerance: Tolerance) -> bool {
         match tolerance {
-            Tolerance::Times { n, m } => {
-                let of_it = self
-                    .recent
-                    .iter()
-                    .rev()
-                    .take(usize::from(m))
-                    .filter(|is| **is)
-                    .count();
+            Tolerance::Times { n, .. } => {
+                let of_it = self.recent.iter().filter(|is| **is).count();
                 // Only a verdict of this kind may tip it: a good one never fires a check.
                 self.recent.back() == Some(&true) && of_it >= usize::from(n)
             }
@@ -193,7 +189,8 @@ mod tests {
         check("3s", "1 of 1", "bbbb", "---F");
         check("3s", "1 of 1", "bbgbbbb", "------F");
         check("1s", "1 of 1", "b....b", "--");
-        check("3s", "1 of 1", "b.bbb", "---F");
+        check("3s", "1 of 1", "b.bbb", "--F-");
+        check("3s", "1 of 1", "b..bbbb", "----F");
         check("1s", "2s", "bbgggb", "-F--R-");
     }
 }

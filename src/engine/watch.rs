@@ -105,7 +105,11 @@ impl State {
         {
             check.window.resume_firing();
         }
-        let tell_at = if record.told == 0 {
+        let by_operator = matches!(self.intent.by, Who::Operator { .. });
+        let tell_at = if record.told == 0 && record.cause == Cause::SetAside && by_operator {
+            let first = self.def.remind * crate::engine::orders::REMIND_OPERATOR_TIMES;
+            now.mono + first.saturating_sub(now.wall.since(record.opened))
+        } else if record.told == 0 {
             now.mono + limits::TELL_AFTER
         } else {
             now.mono
@@ -157,6 +161,10 @@ impl State {
                             by: By::Heeler,
                         };
                         self.stage = Stage::Starting(starting);
+                        if kind == JobKind::Restart {
+                            // Until the command takes it away, the old process is the main one.
+                            self.main = before;
+                        }
                     }
                     (JobKind::Stop, Some(target)) => {
                         let kill_at = deadline.max(now + self.def.stop_timeout);
@@ -195,8 +203,9 @@ impl State {
         let mut boot = BootMemory {
             main: self.main.or(self.recalled).or(match self.stage {
                 // Until it is cleared up after, the dead one still matters.
-                Stage::Clearing(_) | Stage::Backoff { .. } => self.last_main,
-                Stage::Watching
+                Stage::Clearing(_) => self.last_main,
+                Stage::Backoff { .. }
+                | Stage::Watching
                 | Stage::Starting(_)
                 | Stage::StartPeriod { .. }
                 | Stage::Stopping { .. }
@@ -220,7 +229,14 @@ impl State {
             Input::Tick => self.time_passed(cx),
             Input::Identified { ask, found, .. } => {
                 if answers(&mut self.asked.identify, ask, cx) {
-                    self.identified(cx, found);
+                    let held = self.asked.held.take().filter(|(held, _)| *held == ask);
+                    match (held, &found) {
+                        // Held on trust of a record, and not there any more: it died meanwhile.
+                        (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
+                            self.died(cx, gone, None);
+                        }
+                        _ => self.identified(cx, found),
+                    }
                 }
             }
             Input::Exited { identity, exit, .. } => self.exited(cx, identity, exit),
@@ -255,7 +271,7 @@ impl State {
                 action, outcome, ..
             } => self.finished(cx, action, outcome),
             Input::Signalled { ask, result, .. } => {
-                if !self.survivor_signalled(ask, &result)
+                if !self.survivor_signalled(cx, ask, &result)
                     && answers(&mut self.asked.signal, ask, cx)
                 {
                     self.signalled(cx, result);
@@ -276,7 +292,8 @@ impl State {
         match found {
             Identification::One(identity) => {
                 self.resolve(cx, Cause::Unclear, "it can be told again");
-                if self.main != Some(identity) {
+                let nobody = matches!(self.place(), Where::Clearing | Where::Backoff);
+                if self.main != Some(identity) || nobody {
                     self.happen(cx, Class::Appeared, Some(identity));
                 } else if let Stage::Starting(starting) = &self.stage
                     && starting.before == Some(identity)
@@ -325,8 +342,8 @@ impl State {
         self.since = cx.now;
         cx.dirty = true;
         if self.intent.desired == Desired::Down {
-            // Somebody said stop meanwhile.
-            self.begin_stop(cx, By::Operator);
+            // Stop was asked during the restart, and nothing new will appear to be stopped.
+            self.happen(cx, Class::WishStop, None);
         } else if self.def.start_period.is_zero() {
             self.settle(cx);
         }
@@ -335,9 +352,14 @@ impl State {
     fn missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
         let now = cx.now.mono;
         if let Some(recalled) = self.recalled.filter(|_| self.main.is_none()) {
-            // The claim is gone; the process an earlier keeper knew may not be.
-            self.hold(cx, recalled);
             self.recalled = None;
+            cx.dirty = true;
+            // The claim is gone; the process an earlier keeper knew may not be. It goes on as the main
+            // one until it is known to be gone, and then that is a death like any other.
+            if matches!(self.stage, Stage::Watching) {
+                self.main = Some(recalled);
+            }
+            self.hold(cx, recalled);
             return;
         }
         match &mut self.stage {
@@ -480,16 +502,20 @@ impl State {
                     self.start_ended(cx, kind, outcome);
                 }
             }
-            JobKind::Stop => self.stop_ended(cx, &outcome),
+            JobKind::Stop => {
+                self.stop_ended(cx, &outcome);
+                self.clear_on(cx);
+            }
             JobKind::Exec => {
                 let text = crate::engine::lifecycle::describe(kind, &outcome);
                 self.narrate(cx, text);
+                self.clear_on(cx);
             }
         }
     }
 
     /// A survivor had its stop signal, or did not: answers whether this was about one.
-    fn survivor_signalled(&mut self, ask: AskId, result: &Delivery) -> bool {
+    fn survivor_signalled(&mut self, cx: &mut Cx<'_>, ask: AskId, result: &Delivery) -> bool {
         let Stage::Clearing(clearing) = &mut self.stage else {
             return false;
         };
@@ -499,7 +525,10 @@ impl State {
         let (_, identity) = clearing.telling.swap_remove(at);
         match result {
             Delivery::Sent => clearing.told.push(identity),
-            Delivery::Gone | Delivery::Refused(_) => {}
+            Delivery::Gone => {}
+            Delivery::Refused(why) => {
+                self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
+            }
         }
         true
     }
@@ -568,6 +597,7 @@ impl State {
     fn hold(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity) {
         let ask = cx.ask();
         self.asked.identify = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
+        self.asked.held = Some((ask, identity));
         cx.push(Effect::Hold {
             service: self.def.name.clone(),
             ask,
@@ -631,7 +661,7 @@ impl State {
     fn look(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
         self.look_at = judge::next_slot(now, self.def.every).max(now + limits::SUCCESSOR_POLL);
-        self.limit.forgive(now, self.def.start_limit.window);
+        cx.dirty |= self.limit.forgive(now, self.def.start_limit.window);
         match self.place() {
             Where::Absent | Where::Backoff => self.identify(cx),
             Where::Present | Where::StartPeriod => {

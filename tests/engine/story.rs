@@ -1,0 +1,917 @@
+//! How a story is told: one service, a small world around it, a fake clock, and a transcript of what the
+//! engine did.
+//!
+//! A story changes the world (`crashes`, `appears`, `command_ends`, `order`), lets time pass (`at`), and
+//! compares what happened with `saw`: one line each, in order, with the time since the beginning. The
+//! world answers the engine's questions at once and truthfully, unless the story makes it silent.
+//! Questions, log lines and writes of the memory are not in the transcript; they are judged on the way:
+//!
+//! - a signal goes only to a held process, and a job never starts beside another or beside a living main
+//!   process;
+//! - memory that changed is persisted in the same step; a new keeper gets exactly what was persisted;
+//! - every order is answered once; alerts of an incident are numbered without a gap, none after its end;
+//! - `ends` leaves nothing over: no job, no question, no ladder, no unread line, and five calm minutes
+//!   in which nothing happens and nobody spins.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heeler::engine::Engine;
+use heeler::engine::effect::Effect;
+use heeler::engine::input::{Confirmation, Delivery, Input};
+use heeler::model::action::Action;
+use heeler::model::check::{Check, CheckKind};
+use heeler::model::condition::Condition;
+use heeler::model::ids::{AskId, CheckIndex, RequestId, ServiceName};
+use heeler::model::incident::{Alert, AlertKind, Incident};
+use heeler::model::intent::Who;
+use heeler::model::job::{Ended, InFlight, Job, JobKind, Ladder, Outcome, Output};
+use heeler::model::memory::Memory;
+use heeler::model::metric::{Metric, Reading, Value};
+use heeler::model::observation::{self, Observation};
+use heeler::model::order::{Order, ReplyResult};
+use heeler::model::process::{
+    Absence, Exit, Holding, Identification, Ours, Pid, ProcessIdentity, Signal, Survivor, Uid,
+};
+use heeler::model::service::{Backoff, Command, Life, Mode, Service, StartLimit};
+use heeler::model::status::Status;
+use heeler::model::text::Untrusted;
+use heeler::model::time::{Mono, Now, Wall};
+use heeler::model::tolerance::Tolerance;
+use heeler::model::units::parse_duration;
+
+// ---- definitions -----------------------------------------------------------------------------
+
+/// The service of most stories: a pidfile, a start command, the defaults of DESIGN section 4. Its name
+/// is one whose looks fall on round seconds.
+pub(crate) fn cart() -> Service {
+    Service {
+        name: ServiceName::parse("cart").unwrap(),
+        user: Some("deploy".into()),
+        group: None,
+        life: Life::Pidfile(PathBuf::from("/srv/cart/cart.pid")),
+        start: Some(command("bin/start")),
+        stop: None,
+        restart: None,
+        stop_signal: Signal::Term,
+        env: Vec::new(),
+        env_file: None,
+        cwd: None,
+        every: span("10s"),
+        alert: vec!["ops@example.com".into()],
+        allow: Vec::new(),
+        mode: Mode::Active,
+        start_timeout: span("30s"),
+        stop_timeout: span("30s"),
+        start_period: span("60s"),
+        exit_delay: span("5s"),
+        start_limit: StartLimit {
+            starts: 5,
+            window: span("10m"),
+        },
+        backoff: Backoff {
+            first: span("30s"),
+            last: span("30m"),
+        },
+        remind: span("4h"),
+        checks: Vec::new(),
+    }
+}
+
+/// `cart`, changed.
+pub(crate) fn cart_with(change: impl FnOnce(&mut Service)) -> Service {
+    let mut service = cart();
+    change(&mut service);
+    service
+}
+
+/// `cart` as a foreground program kept by a shim.
+pub(crate) fn foreground() -> Service {
+    cart_with(|service| {
+        service.life = Life::Run(command("bin/serve"));
+        service.start = None;
+    })
+}
+
+pub(crate) fn command(line: &str) -> Command {
+    Command {
+        argv: line.split(' ').map(Into::into).collect(),
+        timeout: None,
+        env: Vec::new(),
+        cwd: None,
+    }
+}
+
+/// A check of the main process: `if`, `for`, `then`.
+pub(crate) fn rule(condition: &str, tolerance: &str, then: Action) -> Check {
+    const METRICS: [Metric; 3] = [Metric::Memory, Metric::Cpu, Metric::Threads];
+    Check {
+        index: CheckIndex(0),
+        label: condition.into(),
+        kind: CheckKind::Process,
+        condition: Condition::parse(condition, &METRICS).unwrap(),
+        tolerance: Tolerance::parse(tolerance).unwrap(),
+        recover: Tolerance::ONCE,
+        then: vec![then],
+        on_recovery: Vec::new(),
+        every: span("10s"),
+        repeat: None,
+    }
+}
+
+pub(crate) fn span(text: &str) -> Duration {
+    parse_duration(text).unwrap()
+}
+
+pub(crate) fn identity(pid: i32) -> ProcessIdentity {
+    ProcessIdentity {
+        pid: Pid(pid),
+        started_ticks: u64::try_from(pid).unwrap() * 7,
+    }
+}
+
+/// A process that outlives the main one: ours, holding nothing.
+pub(crate) fn survivor(pid: i32) -> Survivor {
+    Survivor {
+        identity: identity(pid),
+        title: Untrusted::from("cart: worker 0"),
+        holds: Holding::Nothing,
+        ours: Ours::Proved,
+    }
+}
+
+/// The same, holding the listening socket.
+pub(crate) fn listener(pid: i32) -> Survivor {
+    Survivor {
+        holds: Holding::ListeningSocket,
+        ..survivor(pid)
+    }
+}
+
+// ---- the world -------------------------------------------------------------------------------
+
+/// What the engine's questions are answered from.
+pub(crate) struct World {
+    pub(crate) claim: Claim,
+    alive: BTreeSet<i32>,
+    /// What the dead main process left.
+    pub(crate) left: Vec<Survivor>,
+    /// What a sample reads; `None`: no answer.
+    pub(crate) sample: Option<Observation>,
+    /// Why signals are refused, if they are.
+    pub(crate) refuses_signals: Option<&'static str>,
+}
+
+/// What names the main process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Claim {
+    /// The pidfile names this pid, dead or alive.
+    Names(i32),
+    NoPidfile,
+    NoProcess,
+    /// Something is there that heeler may not touch.
+    Refused(&'static str),
+    /// It cannot be told.
+    Unknown(&'static str),
+    /// No answer comes.
+    Silent,
+}
+
+impl World {
+    fn identification(&self) -> Option<Identification> {
+        Some(match self.claim {
+            Claim::Names(pid) if self.alive.contains(&pid) => Identification::One(identity(pid)),
+            Claim::Names(pid) => Identification::None(Absence::Stale(Pid(pid))),
+            Claim::NoPidfile => Identification::None(Absence::NoPidfile),
+            Claim::NoProcess => Identification::None(Absence::NoProcess),
+            Claim::Refused(why) => Identification::Refused(why.into()),
+            Claim::Unknown(why) => Identification::Unknown(why.into()),
+            Claim::Silent => return None,
+        })
+    }
+
+    fn lives(&self, who: ProcessIdentity) -> bool {
+        self.alive.contains(&who.pid.0)
+    }
+
+    fn confirmation(&self, who: ProcessIdentity) -> Confirmation {
+        match self.claim {
+            _ if !self.lives(who) => Confirmation::Gone,
+            Claim::Names(pid) if pid == who.pid.0 => Confirmation::Same,
+            Claim::Names(_) | Claim::NoPidfile => Confirmation::ClaimChanged,
+            Claim::NoProcess | Claim::Refused(_) | Claim::Unknown(_) | Claim::Silent => {
+                Confirmation::Same
+            }
+        }
+    }
+}
+
+// ---- the story -------------------------------------------------------------------------------
+
+/// Where the monotonic clock stands when a story begins: not at zero, so that nothing relies on it.
+const BEGIN: Duration = Duration::from_secs(3600);
+const WALL_BEGIN_MS: u64 = 1_700_000_000_000;
+
+pub(crate) struct Story {
+    engine: Engine,
+    def: Arc<Service>,
+    /// Where the monotonic clock stood when the story began.
+    begin: Duration,
+    /// Since then.
+    clock: Duration,
+    pub(crate) world: World,
+    transcript: Vec<String>,
+    log: Vec<String>,
+    pub(crate) mails: Vec<Alert>,
+    jobs: Vec<(Job, Duration)>,
+    held: BTreeSet<ProcessIdentity>,
+    main: Option<ProcessIdentity>,
+    unanswered: BTreeMap<&'static str, AskId>,
+    memory: Option<Memory>,
+    ladder: Option<Ladder>,
+    requests: BTreeSet<RequestId>,
+    last_request: u64,
+    /// Late answers that the story gave on purpose.
+    late_answers: u64,
+    ticks: u32,
+    keepers: u64,
+    ended: bool,
+}
+
+impl Story {
+    /// A service that nobody has looked at yet. Nothing runs, there is no pidfile.
+    pub(crate) fn of(mut def: Service) -> Self {
+        for (index, check) in def.checks.iter_mut().enumerate() {
+            check.index = CheckIndex(u16::try_from(index).unwrap());
+        }
+        Self {
+            engine: Engine::new(0),
+            def: Arc::new(def),
+            begin: BEGIN,
+            clock: Duration::ZERO,
+            world: World {
+                claim: Claim::NoPidfile,
+                alive: BTreeSet::new(),
+                left: Vec::new(),
+                sample: Some(memory_mib(100)),
+                refuses_signals: None,
+            },
+            transcript: Vec::new(),
+            log: Vec::new(),
+            mails: Vec::new(),
+            jobs: Vec::new(),
+            held: BTreeSet::new(),
+            main: None,
+            unanswered: BTreeMap::new(),
+            memory: None,
+            ladder: None,
+            requests: BTreeSet::new(),
+            last_request: 0,
+            late_answers: 0,
+            ticks: 0,
+            keepers: 0,
+            ended: false,
+        }
+    }
+
+    /// The service is up as pid 100, adopted and past its start period; the clock starts again at zero.
+    pub(crate) fn of_running(def: Service) -> Self {
+        let mut story = Self::of(def);
+        story.appears(100);
+        story.begins();
+        story.at("2m");
+        story.saw("");
+        story.begin += story.clock;
+        story.clock = Duration::ZERO;
+        story.log.clear();
+        story
+    }
+
+    /// heeler takes the service in and looks for the first time.
+    pub(crate) fn begins(&mut self) {
+        self.keeper_returns();
+    }
+
+    // ---- what happens in the world ----
+
+    /// A process comes up and writes its pidfile.
+    pub(crate) fn appears(&mut self, pid: i32) {
+        self.world.alive.insert(pid);
+        self.world.claim = Claim::Names(pid);
+    }
+
+    /// A process that nothing names.
+    pub(crate) fn lives_unclaimed(&mut self, pid: i32) {
+        self.world.alive.insert(pid);
+    }
+
+    /// It dies; its pidfile, if it wrote one, stays.
+    pub(crate) fn crashes(&mut self, pid: i32) {
+        self.dies_unseen(pid);
+        if self.held.contains(&identity(pid)) {
+            self.input(Input::Exited {
+                service: self.def.name.clone(),
+                identity: identity(pid),
+                exit: None,
+            });
+        }
+    }
+
+    /// It removes its pidfile and goes.
+    pub(crate) fn exits_orderly(&mut self, pid: i32) {
+        self.world.claim = Claim::NoPidfile;
+        self.crashes(pid);
+    }
+
+    /// It dies and the event is lost.
+    pub(crate) fn dies_unseen(&mut self, pid: i32) {
+        assert!(self.world.alive.remove(&pid), "{pid} does not live");
+    }
+
+    /// The running command of this kind ends with a code.
+    pub(crate) fn command_ends(&mut self, kind: JobKind, code: i32, output: &str) {
+        self.finishes(kind, Ended::Exited(Exit::Code(code)), output);
+    }
+
+    /// The shim ends the running command at its deadline.
+    pub(crate) fn command_times_out(&mut self, kind: JobKind) {
+        self.finishes(kind, Ended::TimedOut, "");
+    }
+
+    pub(crate) fn finishes(&mut self, kind: JobKind, ended: Ended, output: &str) {
+        let found = self.jobs.iter().position(|(job, _)| job.kind == kind);
+        let at = found.unwrap_or_else(|| panic!("no {} command runs", kind.name()));
+        let (job, began) = self.jobs.remove(at);
+        let output = Output {
+            head: Untrusted::from(output),
+            ..Output::default()
+        };
+        let outcome = Outcome {
+            ended,
+            output,
+            took: self.clock - began,
+        };
+        self.input(Input::Finished {
+            service: self.def.name.clone(),
+            action: job.action,
+            outcome,
+        });
+    }
+
+    /// The foreground program was executed as this pid.
+    pub(crate) fn launched(&mut self, pid: i32) {
+        self.world.alive.insert(pid);
+        self.held.insert(identity(pid));
+        self.main = Some(identity(pid));
+        let (job, _) = self.jobs.last().expect("a job was asked for");
+        assert_eq!(job.kind, JobKind::Instance);
+        self.input(Input::Launched {
+            service: self.def.name.clone(),
+            action: job.action,
+            identity: identity(pid),
+        });
+    }
+
+    /// root asks for something; answers are numbered from 1.
+    pub(crate) fn order(&mut self, order: Order) {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        self.requests.insert(request);
+        self.input(Input::Ordered {
+            service: self.def.name.clone(),
+            request,
+            order,
+            who: Who::Operator {
+                uid: Uid(0),
+                pid: Pid(9),
+            },
+        });
+    }
+
+    /// Gives the answer to `identify` that the silent world owed.
+    pub(crate) fn identify_is_answered(&mut self, found: Identification) {
+        let ask = self.unanswered.remove("identify").expect("it was asked");
+        self.input(Input::Identified {
+            service: self.def.name.clone(),
+            ask,
+            found,
+        });
+    }
+
+    /// Gives the answer to `sample` that the silent world owed.
+    pub(crate) fn sample_is_answered(&mut self, seen: Observation) {
+        let ask = self.unanswered.remove("sample").expect("it was asked");
+        self.input(Input::Sampled {
+            service: self.def.name.clone(),
+            ask,
+            seen,
+        });
+    }
+
+    /// So many late answers were given on purpose.
+    pub(crate) fn late_answers_were_counted(&mut self, count: u64) {
+        self.late_answers += count;
+        assert_eq!(self.engine.counters().dropped_answers, self.late_answers);
+    }
+
+    // ---- the keeper ----
+
+    /// `kill -9` of heeler: what was not persisted is gone, nobody watches, jobs go on.
+    pub(crate) fn keeper_dies(&mut self) {
+        self.keepers += 1;
+        self.engine = Engine::new(1_000_000 * self.keepers);
+        self.held.clear();
+        self.unanswered.clear();
+        self.requests.clear();
+        self.late_answers = 0;
+    }
+
+    /// The commands that ran end while no keeper is there to hear it.
+    pub(crate) fn jobs_are_forgotten(&mut self) {
+        self.jobs.clear();
+    }
+
+    /// A new keeper takes the service in, with the memory and the records of the old one.
+    pub(crate) fn keeper_returns(&mut self) {
+        let job = self
+            .jobs
+            .iter()
+            .find(|(job, _)| job.kind != JobKind::Instance);
+        let in_flight = match (job, self.ladder) {
+            (Some((job, _)), _) => InFlight::Job {
+                action: job.action,
+                kind: job.kind,
+                deadline: job.deadline,
+                before: job.main,
+            },
+            (None, Some(ladder)) => InFlight::Ladder(ladder),
+            (None, None) => InFlight::Nothing,
+        };
+        let mut effects = Vec::new();
+        let (now, def) = (self.now(), self.def.clone());
+        self.engine
+            .add(now, def, self.memory.clone(), &in_flight, &mut effects);
+        self.carry_out(effects);
+    }
+
+    pub(crate) fn keeper_restarts(&mut self) {
+        self.keeper_dies();
+        self.keeper_returns();
+    }
+
+    // ---- time ----
+
+    /// Lets time pass up to then, serving every wake-up the engine asks for.
+    pub(crate) fn at(&mut self, when: &str) {
+        let until = span(when);
+        assert!(
+            until >= self.clock,
+            "{when} is past: it is {}",
+            clock(self.clock)
+        );
+        self.pass(until);
+    }
+
+    /// Lets time pass until the engine wants something executed.
+    pub(crate) fn until_a_command_runs(&mut self) {
+        while self.jobs.is_empty() {
+            let due = Duration::from_nanos(self.engine.next_wakeup().as_nanos());
+            assert!(
+                due < self.begin + self.clock + span("3h"),
+                "nothing will run"
+            );
+            self.pass(due.saturating_sub(self.begin).max(self.clock));
+        }
+    }
+
+    fn pass(&mut self, until: Duration) {
+        let mut same_moment = 0;
+        loop {
+            let due = Duration::from_nanos(self.engine.next_wakeup().as_nanos());
+            if due > self.begin + until {
+                break;
+            }
+            let due = due.saturating_sub(self.begin).max(self.clock);
+            same_moment = if due == self.clock {
+                same_moment + 1
+            } else {
+                0
+            };
+            assert!(same_moment < 20, "it spins at {}", clock(self.clock));
+            self.clock = due;
+            self.ticks += 1;
+            self.input(Input::Tick);
+        }
+        self.clock = until;
+    }
+
+    fn now(&self) -> Now {
+        let since_boot = self.begin + self.clock;
+        let nanos = u64::try_from(since_boot.as_nanos()).unwrap();
+        let wall = WALL_BEGIN_MS + u64::try_from(since_boot.as_millis()).unwrap();
+        Now {
+            mono: Mono::from_nanos(nanos),
+            wall: Wall(wall),
+        }
+    }
+
+    // ---- what was seen ----
+
+    /// What happened since the last look, one line each: `12.05s  run start: bin/start`.
+    #[track_caller]
+    pub(crate) fn saw(&mut self, expected: &str) {
+        let expected: Vec<String> = expected
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .filter(|line| !line.is_empty())
+            .collect();
+        let seen = std::mem::take(&mut self.transcript);
+        assert!(
+            seen == expected,
+            "\nexpected:\n    {}\nseen:\n    {}\nlog:\n    {}\n",
+            expected.join("\n    "),
+            seen.join("\n    "),
+            self.log.join("\n    ")
+        );
+    }
+
+    /// What happened up to now is not what this story is about.
+    pub(crate) fn reads(&mut self) {
+        self.transcript.clear();
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.engine
+            .status(self.now(), &self.def.name)
+            .expect("it is there")
+    }
+
+    #[track_caller]
+    pub(crate) fn status_is(&self, words: &str) {
+        assert_eq!(self.status().words, words);
+    }
+
+    pub(crate) fn incident(&self) -> Incident {
+        self.engine
+            .incidents(&self.def.name)
+            .pop()
+            .expect("there is one")
+    }
+
+    #[track_caller]
+    pub(crate) fn log_says(&self, words: &str) {
+        let found = self.log.iter().any(|line| line.contains(words));
+        assert!(
+            found,
+            "not in the log: {words}\n    {}",
+            self.log.join("\n    ")
+        );
+    }
+
+    /// How often the log has said so.
+    pub(crate) fn times_logged(&self, words: &str) -> usize {
+        self.log.iter().filter(|line| line.contains(words)).count()
+    }
+
+    #[track_caller]
+    pub(crate) fn last_mail_says(&self, words: &str) {
+        let mail = self.mails.last().expect("a mail was sent");
+        let lines = mail.incident.story.iter().map(|line| line.text.clone());
+        let text: Vec<_> = lines.chain([mail.next.clone()]).collect();
+        let found = text.iter().any(|line| line.contains(words));
+        assert!(
+            found,
+            "not in the mail: {words}\n    {}",
+            text.join("\n    ")
+        );
+    }
+
+    /// The end of the story: nothing is left over, and nothing more happens.
+    #[track_caller]
+    pub(crate) fn ends(mut self) {
+        self.ended = true;
+        self.saw("");
+        assert!(
+            self.jobs
+                .iter()
+                .all(|(job, _)| job.kind == JobKind::Instance),
+            "a job is left"
+        );
+        assert_eq!(self.ladder, None, "a ladder is left");
+        assert!(
+            self.requests.is_empty(),
+            "not answered: {:?}",
+            self.requests
+        );
+        assert!(
+            self.unanswered.is_empty(),
+            "unanswered: {:?}",
+            self.unanswered
+        );
+        let wakeup = self.engine.next_wakeup();
+        assert!(wakeup > self.now().mono, "it wants to be woken in the past");
+        assert!(
+            wakeup <= self.now().mono + self.def.every * 2,
+            "it sleeps for too long"
+        );
+        self.ticks = 0;
+        self.pass(self.clock + span("5m"));
+        self.saw("");
+        let checks = self.def.checks.iter().map(|check| check.every);
+        let shortest = checks.chain([self.def.every]).min().unwrap().as_secs();
+        let ticks = u64::from(self.ticks);
+        let enough = 20 + 2 * 300 / shortest;
+        assert!(ticks <= enough, "{ticks} wake-ups in five calm minutes");
+        let counters = self.engine.counters();
+        assert_eq!(counters.impossible, [], "impossible cells");
+        assert_eq!(counters.strangers, 0);
+        assert_eq!(
+            counters.dropped_answers, self.late_answers,
+            "dropped answers"
+        );
+    }
+
+    // ---- the shell ----
+
+    fn input(&mut self, input: Input) {
+        let before = self.engine.memory(&self.def.name);
+        let mut effects = Vec::new();
+        let now = self.now();
+        let shown = format!("{input:?}");
+        self.engine.step(now, input, &mut effects);
+        let after = self.engine.memory(&self.def.name);
+        let persisted = effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Persist { .. }));
+        assert!(
+            before == after || persisted,
+            "not persisted after {shown}: {before:?} {after:?}"
+        );
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut queue: VecDeque<Input> = VecDeque::new();
+        for effect in effects {
+            queue.extend(self.effect(effect));
+        }
+        // Every answer is a step of its own, in the order of the questions.
+        for answer in queue {
+            self.input(answer);
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        self.transcript
+            .push(format!("{} {text}", clock(self.clock)));
+    }
+
+    fn ask(&mut self, what: &'static str, ask: AskId, answer: Option<Input>) -> Option<Input> {
+        if answer.is_none() {
+            self.unanswered.insert(what, ask);
+        } else {
+            self.unanswered.remove(what);
+        }
+        answer
+    }
+
+    /// Carries one effect out; answers with what comes of it at once.
+    fn effect(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::Identify { service, ask } => {
+                let found = self.world.identification();
+                if let Some(Identification::One(identity)) = found {
+                    self.held.insert(identity);
+                    self.main = Some(identity);
+                }
+                let answer = found.map(|found| Input::Identified {
+                    service,
+                    ask,
+                    found,
+                });
+                self.ask("identify", ask, answer)
+            }
+            Effect::Hold {
+                service,
+                ask,
+                identity,
+            } => {
+                self.note(format!("hold {identity}"));
+                let found = if self.world.lives(identity) {
+                    self.held.insert(identity);
+                    self.main = Some(identity);
+                    Identification::One(identity)
+                } else {
+                    Identification::None(match self.world.claim {
+                        Claim::Names(pid) => Absence::Stale(Pid(pid)),
+                        Claim::NoPidfile => Absence::NoPidfile,
+                        Claim::NoProcess
+                        | Claim::Refused(_)
+                        | Claim::Unknown(_)
+                        | Claim::Silent => Absence::NoProcess,
+                    })
+                };
+                Some(Input::Identified {
+                    service,
+                    ask,
+                    found,
+                })
+            }
+            Effect::Unwatch { identity, .. } => {
+                assert!(self.held.remove(&identity), "{identity} is not held");
+                self.note(format!("let go of {identity}"));
+                None
+            }
+            Effect::Confirm {
+                service,
+                ask,
+                identity,
+            } => {
+                let how = self.world.confirmation(identity);
+                Some(Input::Confirmed { service, ask, how })
+            }
+            Effect::Survey { service, ask, dead } => {
+                self.note(format!("survey what {dead} left"));
+                let mut survivors = self.world.left.clone();
+                survivors.retain(|left| self.world.lives(left.identity));
+                self.held.extend(survivors.iter().map(|left| left.identity));
+                Some(Input::Surveyed {
+                    service,
+                    ask,
+                    survivors,
+                })
+            }
+            Effect::Sample {
+                service,
+                ask,
+                identity,
+            } => {
+                assert!(self.held.contains(&identity), "{identity} is not held");
+                let seen = self.world.sample.clone();
+                let answer = seen.map(|seen| Input::Sampled { service, ask, seen });
+                self.ask("sample", ask, answer)
+            }
+            Effect::Signal {
+                service,
+                ask,
+                identity,
+                signal,
+                ..
+            } => {
+                assert!(self.held.contains(&identity), "{identity} is not held");
+                self.note(format!("signal {identity} {}", signal.name()));
+                let result = match self.world.refuses_signals {
+                    Some(why) => Delivery::Refused(why.into()),
+                    None if self.world.lives(identity) => Delivery::Sent,
+                    None => Delivery::Gone,
+                };
+                Some(Input::Signalled {
+                    service,
+                    ask,
+                    result,
+                })
+            }
+            Effect::Run(job) => {
+                self.runs(*job);
+                None
+            }
+            Effect::RecordLadder { ladder, .. } => {
+                self.ladder = ladder;
+                let begin = self.begin;
+                let text = ladder.map_or_else(
+                    || "ladder over".to_owned(),
+                    |Ladder { identity, kill_at }| {
+                        let at = Duration::from_nanos(kill_at.as_nanos()).saturating_sub(begin);
+                        format!("ladder: {identity} until {}", clock(at))
+                    },
+                );
+                self.note(text);
+                None
+            }
+            Effect::RemoveStalePidfile { dead, .. } => {
+                self.note(format!("remove the pidfile of {dead}"));
+                if matches!(self.world.claim, Claim::Names(pid) if pid == dead.pid.0) {
+                    self.world.claim = Claim::NoPidfile;
+                }
+                None
+            }
+            Effect::Persist { service } => {
+                self.memory = self.engine.memory(&service);
+                None
+            }
+            Effect::Alert(alert) => {
+                self.alerted(*alert);
+                None
+            }
+            Effect::Log { text, .. } => {
+                self.log.push(format!("{} {text}", clock(self.clock)));
+                None
+            }
+            Effect::Answer { request, reply } => {
+                assert!(self.requests.remove(&request), "answered twice: {request}");
+                let result = match reply.result {
+                    ReplyResult::Done => "done",
+                    ReplyResult::Failed => "failed",
+                };
+                self.note(format!("answer {request} {result}: {}", reply.text));
+                None
+            }
+        }
+    }
+
+    fn runs(&mut self, job: Job) {
+        self.note(format!("run {}: {}", job.kind.name(), job.command));
+        assert!(
+            self.jobs
+                .iter()
+                .all(|(other, _)| other.kind == JobKind::Instance),
+            "two jobs at once: {job:?}"
+        );
+        if matches!(job.kind, JobKind::Start | JobKind::Instance) {
+            let living = self.main.filter(|main| self.world.lives(*main));
+            assert_eq!(living, None, "a second copy is started beside a living one");
+        }
+        self.jobs.push((job, self.clock));
+    }
+
+    fn alerted(&mut self, alert: Alert) {
+        let incident = &alert.incident;
+        let kind = match alert.kind {
+            AlertKind::Fired => "fired",
+            AlertKind::FiredAndResolved => "fired and resolved",
+            AlertKind::Resolved => "resolved",
+            AlertKind::Reminder => "reminder",
+        };
+        let (number, sequence) = (incident.number, alert.sequence);
+        self.note(format!(
+            "mail {number}.{sequence} {kind}: {}",
+            incident.title
+        ));
+        let thread: Vec<_> = self
+            .mails
+            .iter()
+            .filter(|mail| mail.incident.token() == incident.token())
+            .collect();
+        assert_eq!(
+            usize::try_from(sequence).unwrap(),
+            thread.len(),
+            "a gap in the thread"
+        );
+        let over = [AlertKind::FiredAndResolved, AlertKind::Resolved];
+        assert!(
+            !thread.iter().any(|mail| over.contains(&mail.kind)),
+            "a mail after the end"
+        );
+        self.mails.push(alert);
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        assert!(
+            self.ended || std::thread::panicking(),
+            "the story has no end"
+        );
+    }
+}
+
+/// An observation of the main process's memory.
+pub(crate) fn memory_mib(mib: u64) -> Observation {
+    Observation {
+        outcome: observation::Outcome::Ok,
+        metrics: vec![(Metric::Memory, Reading::Exact(Value::Bytes(mib << 20)))],
+        took: Duration::ZERO,
+    }
+}
+
+/// An observation that says nothing about the target.
+pub(crate) fn cannot_tell(why: &str) -> Observation {
+    Observation {
+        outcome: observation::Outcome::Unknown(why.into()),
+        metrics: Vec::new(),
+        took: Duration::ZERO,
+    }
+}
+
+/// `1h2m3.05s`, exactly: two moments that differ look different.
+fn clock(at: Duration) -> String {
+    let (secs, ms) = (at.as_secs(), at.subsec_millis());
+    let (hours, minutes, seconds) = (secs / 3600, secs / 60 % 60, secs % 60);
+    let mut out = String::new();
+    if hours > 0 {
+        out.push_str(&format!("{hours}h"));
+    }
+    if minutes > 0 {
+        out.push_str(&format!("{minutes}m"));
+    }
+    if seconds > 0 || ms > 0 || out.is_empty() {
+        out.push_str(&seconds.to_string());
+        if ms > 0 {
+            out.push_str(format!(".{ms:03}").trim_end_matches('0'));
+        }
+        out.push('s');
+    }
+    out
+}
