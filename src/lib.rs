@@ -1,4 +1,115 @@
-//! heeler: a watchdog for Linux services.
+//! **heeler** is a watchdog for Linux servers. A root daemon reads one TOML file per service from
+//! `conf.d`, runs checks on schedule, and starts, stops and restarts the service **as its own user,
+//! with that user's real environment**. It mails what happened. (A heeler is a working dog: it walks
+//! behind the herd and nips the heels of the one that will not move.)
+//!
+//! This page is the plan: words, rooms, walls, invariants. A better idea changes it here, with the
+//! reason in the commit.
+//!
+//! # Promises
+//!
+//! In order; when two conflict the first wins.
+//!
+//! 1. **Never harm what is healthy.** Only a process proved to be the one meant is ever signalled; in
+//!    doubt heeler refuses and alerts. Its own start, stop, crash, reload or upgrade touches no service.
+//! 2. **Nothing recorded is lost.** A wish, an alert, a counter survives `kill -9`; what was not
+//!    recorded yet is seen again by the next probe.
+//! 3. **Noticed at once.** A death is seen by event (pidfd). Polling contradicts the event stream, so a
+//!    lost event costs one interval, not for ever.
+//! 4. **Nothing waits for anything else.** What hangs delays no other service.
+//! 5. **It never gives up in silence.** Back-off grows, ends with health, and the alert stays open.
+//! 6. **Every decision can be explained**: which rule, which values, who asked, what was done, how it ended.
+//! 7. **No byte from the network is parsed as root**, and every other foreign byte is bounded, escaped
+//!    and never trusted.
+//! 8. **heeler's own trouble** is reported as its own and never restarts a service.
+//!
+//! # Words
+//!
+//! | Word | Meaning |
+//! | --- | --- |
+//! | service | a named thing under watch; one file in conf.d ([`model::service`]) |
+//! | check | a definition inside a service: type, interval, `if / for / then` ([`model::check`]) |
+//! | probe | one run of a check |
+//! | observation | what one probe saw. `Failed`: the target misbehaved. `Unknown`: heeler could not tell; it alerts, it never acts ([`model::observation`]) |
+//! | metric | one named number with a unit ([`model::metric`]) |
+//! | condition | the `if` of a check; gives a verdict: pass, fail, unknown ([`model::condition`]) |
+//! | tolerance | the `for` of a check: N of M verdicts, or a duration ([`model::tolerance`]) |
+//! | rule state | ok, pending, firing |
+//! | incident | the span from fired to resolved; its mails share one thread ([`model::incident`]) |
+//! | action | start, stop, restart, exec, unmonitor, alert ([`model::action`]) |
+//! | job | an action made concrete: argv, user, environment, directory, deadline. What runs it cannot widen it ([`model::job`]) |
+//! | desired | up, down, unmonitored; changed only by an operator or a rule that says so, kept with who and when ([`model::intent`]) |
+//! | phase | what heeler is doing now: watching, clearing, starting, start period, stopping, killing, backoff ([`model::status`]) |
+//! | identity | pid + start time, within one boot ([`model::process`]) |
+//! | claim | what says which process is the main one: a pidfile, a `match`, the shim's record |
+//! | survivor | a descendant that outlived its main process; an *orphan* when it holds a listening socket |
+//! | start limit | automatic starts per window before back-off |
+//! | slot | `action` or `instance`: a service has at most one job in each ([`wire::shim`]) |
+//!
+//! # Rooms
+//!
+//! ```text
+//! conf.d -> config -> model ;   clock -> Tick -> engine -> Confirm / Sample -> sys (file pool where it may block)
+//!  -> Input::{Confirmed, Sampled} -> judge -> tolerance -> table -> start_limit -> notify        (all pure)
+//!  -> effects: Run(job) | Signal(identity) | Alert | Persist -> shim / sys / store -> Input::Finished -> step ...
+//! pidfd readable -> Input::Exited -> step        control socket -> Input::Ordered -> step
+//! ```
+//!
+//! One binary, four roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
+//! thread, a log thread, a small pool. **shim**: one per command; runs it as its user, outlives the
+//! keeper. **resolve**: a short-lived child for user and group look-ups (they may hang, and may parse
+//! network bytes). **client**: everything else. `main.rs` tells them apart before anything is built.
+//! The **scout** (unprivileged network probes, mail delivery) comes with the network checks.
+//!
+//! # Walls
+//!
+//! Who may import whom is a table in `tests/tidy.rs`; there are no circles. `model`: std only.
+//! `engine`, `sys`, `checks`, `wire`, `mail`: `model`. `config`: + `checks`. `store`: + `wire`, `mail`.
+//! `shim`: `model`, `sys`, `wire::shim`. `cli`: `model`, `wire::control`. `tools`: what needs no
+//! daemon. `keeper`: everything but the other roles.
+//!
+//! # Invariants (about what is absent)
+//!
+//! - **No clock, I/O, randomness, async or hash map in [`engine`]**: it is a function of inputs, so a
+//!   failing simulation seed replays. Timers are named deadlines in its state.
+//! - **No signal without [`sys::identity::Proved`]**: nothing else can be sent one, and it cannot be
+//!   made outside `sys::identity`. It owns a pidfd, so a reused number cannot be hit.
+//! - **No second job in a slot**: the lock travels to the shim as an open file description, so there is
+//!   no moment in which neither holds it.
+//! - **No command runs with more than its plan says**, and none runs if any step before it failed.
+//! - **Nothing is inherited by a command**: environment, descriptors, signal dispositions, limits and
+//!   umask are built.
+//! - **No name service look-up in the keeper**, and no blocking /proc file, pidfile on a foreign file
+//!   system, disk or log write in its loop.
+//! - **No unsafe outside [`sys`]**; every other room forbids it.
+//! - **No KILL before `stop_timeout`** has passed since that very process was told to go; a new keeper
+//!   keeps the grace of the old one (the ladder's record).
+//! - **No second copy beside a living one**: a start happens only out of clearing, after the claim was
+//!   looked at again and what the dead process left is gone or dealt with.
+//! - **Reconcile, never replay**: desired against observed decides; records only say what may still be
+//!   in flight.
+//!
+//! # What was settled while building
+//!
+//! - *Descendants of a dead main process* are proved by its session and process group: both are
+//!   inherited only by fork, and the kernel keeps a number that names either, so nothing else can carry
+//!   it. /proc's `children` file is not everywhere (it needs `CONFIG_PROC_CHILDREN`), and recording
+//!   children beforehand would read all of /proc for services that only ask to be alive. One pass per
+//!   turn of the loop serves all services that died in it.
+//! - *In clearing* a survivor that holds a listening socket is told to go after two seconds and gets its
+//!   whole `stop_timeout`; the others are waited for up to `start_timeout`, because a session that
+//!   outlives its sshd is healthy (promise 1).
+//! - *One mail per ordinary crash*: a death is told when its story has an end (up again, and still up
+//!   after `start_period` or ten seconds), or after five seconds without one. A service that had to
+//!   back off counts as mended only after a full window of health.
+//! - *A restart by rule asks the start limit before it stops anything*: what may not be started must
+//!   not be stopped.
+//! - *The process that is to go is remembered* (`BootMemory::leaving`), so an operator's stop that an
+//!   earlier keeper did not finish is finished; any other process found up while wanted down is
+//!   reported and left alone.
+//! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
+//!   journal in `state_dir`. Actions wait for neither.
+#![deny(unsafe_code)]
 
 pub mod cli;
 pub mod config;
@@ -8,6 +119,7 @@ pub mod mail;
 pub mod model;
 pub mod shim;
 pub mod store;
+#[expect(unsafe_code, reason = "the one room where it may be")]
 pub mod sys;
 pub mod tools;
 pub mod wire;

@@ -1,1 +1,60 @@
-fn main() {}
+//! heeler: which role this process has is decided here, before any runtime or argument parser exists.
+//!
+//! `shim` and `resolve` are heeler's own children: they must come up fast, single-threaded and without
+//! anything they do not need. Everything else is a person at a command line.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use heeler::cli::{self, Local, Outside, Rc};
+use heeler::config::LoadAs;
+use heeler::keeper::{self, Options};
+use heeler::model::process::Uid;
+use heeler::tools::validate::{Form, validate};
+use heeler::{shim, sys, tools};
+
+/// Where the configuration is, unless told otherwise.
+const DEFAULT_DIR: &str = "/etc/heeler/conf.d";
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    match args.get(1).and_then(|role| role.to_str()) {
+        Some("shim") => shim::run(),
+        Some("resolve") => tools::resolve::run(),
+        Some(_) | None => cli::main(args, Outside { local, columns: sys::terminal::columns }),
+    }
+}
+
+/// What needs no daemon, and the daemon itself.
+fn local(what: Local) -> ExitCode {
+    match what {
+        Local::Run { dir, demo } => {
+            let dir = dir.unwrap_or_else(|| DEFAULT_DIR.into());
+            keeper::main(&Options { dir, demo })
+        }
+        Local::Validate { dir, json } => {
+            let form = if json { Form::Json } else { Form::Text };
+            let (report, code) = validate(&dir.unwrap_or_else(|| DEFAULT_DIR.into()), &load_as(), form);
+            let rc = if code == 0 { Rc::Ok } else { Rc::Failed };
+            cli::print(&report, rc).into()
+        }
+        Local::RunAs { user, argv } => {
+            let argv: Result<Vec<String>, OsString> = argv.into_iter().map(OsString::into_string).collect();
+            match argv {
+                Ok(argv) => tools::run_as::run_as(&user, argv),
+                Err(word) => {
+                    eprintln!("heeler: failed to run the command: {word:?} is not UTF-8 text");
+                    ExitCode::from(2)
+                }
+            }
+        }
+        Local::Env { who, json: _ } => tools::env::env(&who),
+    }
+}
+
+/// Who is asking, for the rules about whose files may be read.
+fn load_as() -> LoadAs {
+    let uid = Uid(nix::unistd::geteuid().as_raw());
+    LoadAs::new(uid, None, |name| std::env::var_os(name))
+}

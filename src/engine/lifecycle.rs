@@ -268,7 +268,9 @@ impl State {
             exit,
             began: now,
         };
-        if exit == ExitKind::NeverThere && self.intent.desired == Desired::Up && by == By::Heeler {
+        // A service that was not there when heeler first looked in this boot is started, and that is all.
+        let missed = self.last_main.is_some() || !self.can_start();
+        if exit == ExitKind::NeverThere && self.intent.desired == Desired::Up && by == By::Heeler && missed {
             self.gone_at.get_or_insert(now);
             match self.open.get_mut(&Cause::Down) {
                 // Known: every look would add the same line to the log and to the story.

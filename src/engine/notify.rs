@@ -37,9 +37,10 @@ impl State {
         if let Some(open) = self.open.get_mut(&cause) {
             // It looked over, and is not.
             open.settles_at = None;
-            if open.record.told == 0 && cx.now.wall.since(open.record.opened) >= limits::TELL_AFTER
-            {
-                open.tell_at = cx.now.mono;
+            open.mended = None;
+            if open.record.told == 0 {
+                let long = cx.now.wall.since(open.record.opened) >= limits::TELL_AFTER;
+                open.tell_at = if long { cx.now.mono } else { tell_at };
             }
             open.record.tell(cx.now.wall, title);
             return;
@@ -65,6 +66,7 @@ impl State {
                 record,
                 tell_at,
                 settles_at: None,
+                mended: None,
             },
         );
     }
@@ -121,6 +123,7 @@ impl State {
         let now = cx.now.mono;
         if let Some(open) = self.open.get_mut(&Cause::Down) {
             open.settles_at = Some(now + wait);
+            open.mended = Some(cx.now.wall);
             if open.record.told == 0 {
                 // One mail that is true: it waits for the end of the story.
                 open.tell_at = now + SETTLE;
@@ -143,7 +146,7 @@ impl State {
             return;
         };
         open.record.tell(cx.now.wall, format!("over: {how}"));
-        open.record.closed = Some(cx.now.wall);
+        open.record.closed = Some(open.mended.unwrap_or(cx.now.wall));
         cx.log(
             &self.def.name,
             Level::Info,

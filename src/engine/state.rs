@@ -206,6 +206,8 @@ pub(crate) struct OpenIncident {
     pub(crate) tell_at: Mono,
     /// When it counts as over, once it looks so.
     pub(crate) settles_at: Option<Mono>,
+    /// Since when it looks so: when it will have ended, if it did.
+    pub(crate) mended: Option<Wall>,
 }
 
 /// An operator who waits for an answer.

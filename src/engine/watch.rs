@@ -126,6 +126,7 @@ impl State {
                 record,
                 tell_at,
                 settles_at: None,
+                mended: None,
             },
         );
     }

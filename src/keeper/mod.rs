@@ -1,1 +1,242 @@
+//! The keeper: the imperative shell around the engine. One loop, one thread that matters.
+//!
+//! The loop waits for a process to end, a shim to speak, the pool, the store, an operator, a signal, or
+//! the engine's next deadline; turns each into inputs; steps the engine; carries out the effects. It
+//! never waits for a disk, a log, a name service, a network or another process.
 #![forbid(unsafe_code)]
+
+pub mod control;
+mod jobs;
+mod log;
+mod operators;
+mod people;
+mod pool;
+pub mod rights;
+mod samples;
+mod served;
+mod start;
+mod turn;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+
+use crate::config::LoadAs;
+use crate::engine::Engine;
+use crate::engine::effect::{Effect, Level};
+use crate::engine::input::Input;
+use crate::keeper::control::ControlEvent;
+use crate::keeper::jobs::Running;
+use crate::keeper::log::Log;
+use crate::keeper::operators::Operators;
+use crate::keeper::people::People;
+use crate::keeper::pool::Pool;
+use crate::keeper::served::Served;
+use crate::keeper::turn::{Done, DueSurvey, Source};
+use crate::model::ids::{ActionId, ServiceName};
+use crate::model::process::ProcessIdentity;
+use crate::model::time::{Mono, Now};
+use crate::store::{Ack, Message, Shutdown, StoreHandle};
+use crate::sys::clock;
+use crate::sys::selfexe::SelfExe;
+use crate::sys::watch::Watch;
+
+/// What `heeler run` was told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration directory.
+    pub dir: PathBuf,
+    /// `--demo`: a tree of the user who called sudo is accepted.
+    pub demo: bool,
+}
+
+/// Runs the keeper until it is told to end. Services are left as they are.
+#[must_use]
+pub fn main(options: &Options) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(start::keep(options)),
+        Err(error) => Err(format!("failed to start: {error}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("heeler: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything the loop owns.
+pub(crate) struct Keeper {
+    engine: Engine,
+    services: BTreeMap<ServiceName, Served>,
+    inbox: VecDeque<Input>,
+    effects: Vec<Effect>,
+    surveys: Vec<DueSurvey>,
+    /// What the store is to be given at the end of this turn.
+    outgoing: Vec<Message>,
+    /// Services whose memory changed in this turn.
+    dirty: BTreeSet<ServiceName>,
+    watcher: AsyncFd<Watch>,
+    sources: BTreeMap<u64, Source>,
+    next_token: u64,
+    pool: Pool<Done>,
+    store: StoreHandle,
+    log: Log,
+    exe: SelfExe,
+    boot_id: Box<str>,
+    running: Vec<Running>,
+    /// Shims to be reaped.
+    shims: BTreeMap<ActionId, OwnedFd>,
+    /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
+    deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
+    operators: Operators,
+    people: People,
+    load_as: LoadAs,
+    /// When unknown users are looked up again.
+    look_up_at: Option<Instant>,
+}
+
+/// What comes to the loop from elsewhere.
+struct Ears {
+    done: UnboundedReceiver<Done>,
+    acks: UnboundedReceiver<Ack>,
+    control: Receiver<ControlEvent>,
+    people: UnboundedReceiver<people::Answer>,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Ears {
+    fn signals() -> std::io::Result<(Signal, Signal, Signal)> {
+        Ok((
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        ))
+    }
+}
+
+impl Keeper {
+    /// The loop.
+    async fn watch_over(mut self, mut ears: Ears) -> Result<(), String> {
+        let why = loop {
+            self.turn();
+            let wakeup = self.wakeup();
+            tokio::select! {
+                biased;
+                ready = self.watcher.readable() => match ready {
+                    Ok(mut guard) => {
+                        guard.clear_ready();
+                        drop(guard);
+                        self.hear_descriptors();
+                    }
+                    Err(error) => return Err(format!("failed to wait for processes: {error}")),
+                },
+                Some(done) = ears.done.recv() => self.take_done(done),
+                Some(event) = ears.control.recv() => self.hear_operator(event),
+                Some(ack) = ears.acks.recv() => self.hear_store(ack),
+                Some(answer) = ears.people.recv() => self.hear_people(answer),
+                _ = ears.terminate.recv() => break "terminated",
+                _ = ears.interrupt.recv() => break "interrupted",
+                _ = ears.hangup.recv() => {
+                    self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
+                }
+                () = tokio::time::sleep_until(wakeup.into()) => self.time_passed(),
+            }
+        };
+        self.end(why)
+    }
+
+    fn end(self, why: &str) -> Result<(), String> {
+        self.say(Level::Info, &format!("{why}: heeler ends, all services go on as they are"));
+        let shutdown = self.store.shutdown(SHUTDOWN_LIMIT);
+        if shutdown == Shutdown::Lost {
+            let text = "not everything could be written to the state folder; what is missing is seen again";
+            self.log.say(now().wall, Level::Error, "heeler", text);
+        }
+        self.log.flush(std::time::Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        now()
+    }
+
+    fn say(&self, level: Level, text: &str) {
+        self.log.say(now().wall, level, "heeler", text);
+    }
+
+    /// Everything that ended or spoke since the last look.
+    fn hear_descriptors(&mut self) {
+        let mut tokens = Vec::new();
+        loop {
+            tokens.clear();
+            // Level-triggered: what is not taken off the watcher is told again, so nothing is lost.
+            let got = self.watcher.get_ref().drain(&mut tokens).unwrap_or(0);
+            let mut known = 0;
+            for token in &tokens {
+                let Some(source) = self.sources.get(token).cloned() else { continue };
+                known += 1;
+                match source {
+                    Source::Process(service, identity) => {
+                        self.sources.remove(token);
+                        self.process_ended(service, identity);
+                    }
+                    Source::Status(action) => self.shim_speaks(action),
+                    Source::Shim(action) => self.shim_ended(action),
+                }
+            }
+            if got == 0 || known == 0 {
+                return;
+            }
+        }
+    }
+
+    fn take_done(&mut self, done: Done) {
+        match done {
+            Done::Identified { service, ask, found, at } => self.identified(service, ask, found, at),
+            Done::Sampled(sampled) => self.sampled(sampled),
+            Done::Surveyed(surveyed) => self.surveyed(surveyed),
+        }
+    }
+
+    fn time_passed(&mut self) {
+        let instant = Instant::now();
+        self.jobs_due(instant);
+        self.operators_due(instant);
+        if self.look_up_at.is_some_and(|at| instant >= at) {
+            self.look_up_people();
+            self.plan_look_up();
+        }
+        if self.engine.next_wakeup() <= now().mono {
+            self.inbox.push_back(Input::Tick);
+        }
+    }
+
+    /// The earliest deadline of the engine and of the shell itself.
+    fn wakeup(&self) -> Instant {
+        let instant = Instant::now();
+        let engine = match self.engine.next_wakeup() {
+            Mono::NEVER => instant + LONGEST_SLEEP,
+            at => instant + at.since(now().mono).min(LONGEST_SLEEP),
+        };
+        let own = [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at];
+        own.into_iter().flatten().fold(engine, Instant::min)
+    }
+}
+
+const LONGEST_SLEEP: std::time::Duration = std::time::Duration::from_secs(60);
+const SHUTDOWN_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn now() -> Now {
+    clock::now()
+}

@@ -40,6 +40,9 @@ pub enum CheckKind {
 }
 
 impl CheckKind {
+    /// Every type.
+    pub const ALL: [Self; 1] = [Self::Process];
+
     /// The word in `type = "..."`.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 
+use crate::model::limits;
 use crate::model::metric::{Metric, Reading, Unit, Value};
 use crate::model::observation::{Observation, Outcome, Verdict};
 use crate::model::units;
@@ -24,9 +25,9 @@ pub struct Condition {
 enum Expr {
     Failed,
     Compare(Metric, Op, Value),
-    Not(Box<Expr>),
-    And(Box<Expr>, Box<Expr>),
-    Or(Box<Expr>, Box<Expr>),
+    Not(Box<Self>),
+    And(Box<Self>, Box<Self>),
+    Or(Box<Self>, Box<Self>),
 }
 
 /// How two values are compared.
@@ -60,6 +61,17 @@ impl Condition {
     /// # Errors
     /// The first mistake with its place; an unknown metric is met with the nearest known one.
     pub fn parse(text: &str, declared: &[Metric]) -> Result<Self, ConditionError> {
+        // A chain of `and` is as deep as it is long, and everything walks it by recursion.
+        if text.len() > limits::CONDITION_BYTES_MAX {
+            return Err(ConditionError {
+                span: 0..text.len(),
+                message: format!(
+                    "the condition is longer than {} bytes",
+                    limits::CONDITION_BYTES_MAX
+                ),
+                hint: Some("make several checks of it".to_owned()),
+            });
+        }
         let mut parser = Parser {
             text,
             tokens: tokenize(text)?,
@@ -573,7 +585,12 @@ mod tests {
         assert_eq!(error("memory > 5MiB age > 5h").span, 14..17);
         assert!(error("memory >").message.contains("ends where a value"));
         assert!(error("(memory > 5MiB").message.contains("never closed"));
-        assert!(error(&"(".repeat(10_000)).message.contains("too deeply"));
+        assert!(error(&"(".repeat(1000)).message.contains("too deeply"));
+        assert!(
+            error(&format!("age > 1h{}", " and age > 1h".repeat(1000)))
+                .message
+                .contains("longer")
+        );
         assert!(error("memory ; 5").message.contains("no meaning"));
     }
 }

@@ -69,3 +69,89 @@ const _: () = assert!(PIDFILE_BYTES_MAX < CONFIG_FILE_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < ALERT_BYTES_MAX);
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX < CONTROL_CLIENTS_MAX);
 const _: () = assert!(UNTRUSTED_BYTES_MAX < ALERT_BYTES_MAX);
+
+/// Steps of a pidfile's path, those of its symbolic links included.
+pub const PATH_STEPS_MAX: usize = 256;
+/// Symbolic links in a pidfile's path.
+pub const PATH_LINKS_MAX: usize = 32;
+/// How much younger than its pidfile a process may be: clock ticks, and a file stamped by a coarse clock.
+pub const PIDFILE_AGE_SLACK: Duration = Duration::from_secs(2);
+/// A file of /proc about one process that is read whole.
+pub const PROC_FILE_BYTES_MAX: usize = 16 << 10;
+/// What is read of a process title to match it (long Java command lines name their program last).
+pub const TITLE_BYTES_MAX: usize = 64 << 10;
+/// What is read of one table of sockets (/proc/PID/net/tcp: 150 bytes a connection).
+pub const SOCKET_TABLE_BYTES_MAX: u64 = 64 << 20;
+/// Descriptors of one survivor that are looked at for a listening socket.
+pub const SURVIVOR_FDS_MAX: usize = 64 << 10;
+/// Processes of one service that are added up for its tree metrics.
+pub const TREE_PROCESSES_MAX: usize = 4096;
+/// Steps from a process up to its oldest ancestor.
+pub const ANCESTORS_MAX: usize = 64;
+/// Exits taken from the watch at once.
+pub const WATCH_BATCH: usize = 256;
+/// Supplementary groups of a peer (the kernel's NGROUPS_MAX).
+pub const PEER_GROUPS_MAX: usize = 65_536;
+/// One record of the journal. A memory that does not fit loses detail (output, then story), never its wish.
+pub const JOURNAL_LINE_BYTES_MAX: usize = 64 << 10;
+/// A journal smaller than this is not compacted.
+pub const JOURNAL_COMPACT_BYTES: u64 = 1 << 20;
+/// What is read of a journal: its newest part. Twice what every service at its most can fill, so a
+/// journal that heeler wrote is always read whole.
+pub const JOURNAL_BYTES_MAX: u64 = 2 * (CONFIG_FILES_MAX * JOURNAL_LINE_BYTES_MAX) as u64;
+/// One queued alert on disk.
+pub const OUTBOX_ENTRY_BYTES_MAX: usize = 256 << 10;
+/// Mails rendered in one turn of the store thread, between two commits.
+pub const OUTBOX_TURN: usize = 32;
+/// Files that were set aside (`.bad-`, `.newer-`, `.poisoned-`); past it the oldest goes.
+pub const SET_ASIDE_FILES_MAX: usize = 8;
+/// How soon a failed write is tried again.
+pub const STORE_RETRY: Duration = Duration::from_secs(2);
+/// A start that crashes within this long of restoring memories counts against them.
+pub const POISON_WINDOW: Duration = Duration::from_secs(60);
+/// So many of them in that window, and the memories are set aside.
+pub const POISON_STARTS: usize = 3;
+/// The subject of a mail, in characters.
+pub const SUBJECT_CHARS_MAX: usize = 160;
+/// Recipients of one mail.
+pub const RECIPIENTS_MAX: usize = 64;
+
+const _: () = assert!(JOURNAL_COMPACT_BYTES < JOURNAL_BYTES_MAX);
+const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < JOURNAL_LINE_BYTES_MAX / 2);
+/// Places among [`CONTROL_CLIENTS_MAX`] kept for root and heeler's own user, so that nobody else can
+/// lock the operator out.
+pub const CONTROL_CLIENTS_KEPT: usize = 4;
+/// The request line and headers of a control request.
+pub const CONTROL_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Header lines of a control request.
+pub const CONTROL_HEADERS_MAX: usize = 64;
+/// One control answer; past it the client is asked to name fewer services.
+pub const CONTROL_RESPONSE_BYTES_MAX: usize = 8 << 20;
+/// Time a client has to take its answer.
+pub const CONTROL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX + CONTROL_CLIENTS_KEPT < CONTROL_CLIENTS_MAX);
+const _: () = assert!(CONTROL_HEAD_BYTES_MAX < CONTROL_REQUEST_BYTES_MAX);
+/// Findings told of one configuration file.
+pub const CONFIG_FINDINGS_MAX: usize = 50;
+/// The shortest `every`.
+pub const EVERY_MIN: Duration = Duration::from_millis(200);
+/// The shortest of all other times that may not be zero.
+pub const SPAN_MIN: Duration = Duration::from_millis(100);
+/// The text of a `match`.
+pub const PATTERN_BYTES_MAX: usize = 4096;
+/// The text of an `if`.
+pub const CONDITION_BYTES_MAX: usize = 2048;
+/// The path of a Unix socket: `sun_path` less its NUL (unix(7)).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+const _: () = assert!(EVERY_MIN.as_millis() >= SCHEDULE_SLOT.as_millis());
+const _: () = assert!(PATTERN_BYTES_MAX < REGEX_BYTES_MAX);
+/// A service's `env_file`.
+pub const ENV_FILE_BYTES_MAX: usize = 256 << 10;
+/// What a job that was told to end at its deadline has until KILL.
+pub const JOB_GRACE: Duration = Duration::from_secs(5);
+/// How long the output of a job whose command ended is waited for.
+pub const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
+/// Names asked of one resolver.
+pub const RESOLVE_NAMES_MAX: usize = 65_536;

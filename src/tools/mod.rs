@@ -1,1 +1,7 @@
+//! What needs no daemon.
 #![forbid(unsafe_code)]
+
+pub mod env;
+pub mod resolve;
+pub mod run_as;
+pub mod validate;

@@ -1,1 +1,6 @@
+//! The formats that leave a process: versioned, bounded, read tolerantly.
 #![forbid(unsafe_code)]
+
+pub mod control;
+pub mod resolve;
+pub mod shim;

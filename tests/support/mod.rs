@@ -1,6 +1,15 @@
 //! What several test binaries share: skipping honestly, waiting for a condition, finding the binary.
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-#![allow(clippy::allow_attributes, reason = "expect would be unfulfilled in the binaries that use all of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part of this"
+)]
+#![allow(
+    clippy::allow_attributes,
+    reason = "expect would be unfulfilled in the binaries that use all of it"
+)]
+
+pub mod house;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,0 +1,304 @@
+//! The command line, parsed.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::cli::{Rc, complain};
+use crate::model::order::Order;
+
+/// What the command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Invocation {
+    /// To be asked of the keeper.
+    Client {
+        /// `--socket`.
+        socket: Option<PathBuf>,
+        /// `--json`.
+        json: bool,
+        /// What.
+        command: ClientCommand,
+    },
+    /// To be done without a keeper.
+    Local(Local),
+}
+
+/// What is done without a keeper.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Local {
+    /// Be the keeper.
+    Run {
+        /// The configuration directory.
+        dir: Option<PathBuf>,
+        /// Accept a tree of the invoking sudo user's.
+        demo: bool,
+    },
+    /// Check a configuration directory.
+    Validate {
+        /// Which.
+        dir: Option<PathBuf>,
+        /// Findings as JSON.
+        json: bool,
+    },
+    /// Run a command exactly as an action would.
+    RunAs {
+        /// As whom.
+        user: String,
+        /// What; at least the program.
+        argv: Vec<OsString>,
+    },
+    /// Show the environment of a service's or user's commands.
+    Env {
+        /// A service or a user.
+        who: String,
+        /// As JSON.
+        json: bool,
+    },
+}
+
+/// What is asked of the keeper. Names are as typed: one that cannot be a service is no such service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClientCommand {
+    /// How services stand; all when none is named.
+    Status(Vec<String>),
+    /// Why one stands as it does.
+    Why(String),
+    /// Do something with some.
+    Order {
+        /// What.
+        order: Order,
+        /// With which.
+        names: Vec<String>,
+        /// Whether to wait until it is known how it ended.
+        wait: bool,
+    },
+}
+
+/// A watchdog for Linux services.
+#[derive(Parser)]
+#[command(
+    name = "heeler",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not running, 4 no such service, \
+                  5 not allowed, 6 no daemon"
+)]
+struct Args {
+    /// The control socket [default: $HEELER_SOCKET, else where the daemon puts it]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Word,
+}
+
+#[derive(Subcommand)]
+enum Word {
+    /// Watch the services of a configuration directory
+    Run {
+        /// Where the configuration is
+        dir: Option<PathBuf>,
+        /// Try it out: accept files of the user who called sudo
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Check a configuration directory
+    Validate {
+        /// Where the configuration is
+        dir: Option<PathBuf>,
+    },
+    /// Show how services stand
+    Status {
+        /// Which; all when none is named
+        name: Vec<String>,
+    },
+    /// Show why a service stands as it does
+    Why {
+        /// Which
+        name: String,
+    },
+    /// Start services, and keep them up
+    Start(Whom),
+    /// Stop services, and keep them down
+    Stop(Whom),
+    /// Stop and start services
+    Restart(Whom),
+    /// Watch services again
+    Monitor(Whom),
+    /// Leave services alone
+    Unmonitor(Whom),
+    /// Run a command exactly as an action would
+    RunAs {
+        /// As whom
+        user: String,
+        /// The command, after --
+        #[arg(last = true, required = true, value_name = "CMD")]
+        argv: Vec<OsString>,
+    },
+    /// Show the environment that commands of a service or user get
+    Env {
+        /// A service or a user
+        #[arg(value_name = "NAME|USER")]
+        who: String,
+    },
+    #[command(hide = true)]
+    Reload {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<OsString>,
+    },
+}
+
+#[derive(clap::Args)]
+struct Whom {
+    /// Which
+    #[arg(required = true)]
+    name: Vec<String>,
+    /// Return at once; `heeler status` tells how it went
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Parses the command line; `args` begins with the program's name.
+///
+/// # Errors
+/// What to exit with; help, version or mistake has been printed.
+pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
+    let Args {
+        socket,
+        json,
+        command,
+    } = Args::try_parse_from(args).map_err(|told| {
+        // A closed stdout or stderr has nobody to tell.
+        drop(told.print());
+        if told.use_stderr() { Rc::Usage } else { Rc::Ok }
+    })?;
+    let client = |command| {
+        Ok(Invocation::Client {
+            socket,
+            json,
+            command,
+        })
+    };
+    let order = |order, Whom { name, no_wait }| ClientCommand::Order {
+        order,
+        names: name,
+        wait: !no_wait,
+    };
+    match command {
+        Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
+        Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
+        Word::RunAs { user, argv } => Ok(Invocation::Local(Local::RunAs { user, argv })),
+        Word::Env { who } => Ok(Invocation::Local(Local::Env { who, json })),
+        Word::Status { name } => client(ClientCommand::Status(name)),
+        Word::Why { name } => client(ClientCommand::Why(name)),
+        Word::Start(whom) => client(order(Order::Start, whom)),
+        Word::Stop(whom) => client(order(Order::Stop, whom)),
+        Word::Restart(whom) => client(order(Order::Restart, whom)),
+        Word::Monitor(whom) => client(order(Order::Monitor, whom)),
+        Word::Unmonitor(whom) => client(order(Order::Unmonitor, whom)),
+        Word::Reload { rest: _ } => {
+            complain(
+                "reload is not in this version; to restart a service use `heeler restart NAME`, and \
+                 for changed configuration restart heeler itself: its services are left alone",
+            );
+            Err(Rc::Usage)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Invocation, Rc> {
+        parse(line.split(' ').map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_command_line_says_what_it_means() {
+        let client = |socket: Option<&str>, json, command| {
+            Ok(Invocation::Client {
+                socket: socket.map(PathBuf::from),
+                json,
+                command,
+            })
+        };
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            parsed("heeler status"),
+            client(None, false, ClientCommand::Status(names(&[])))
+        );
+        let status = ClientCommand::Status(names(&["a", "b"]));
+        assert_eq!(
+            parsed("heeler status a b --json --socket /s"),
+            client(Some("/s"), true, status)
+        );
+        for order in Order::ALL {
+            let line = format!("heeler --socket /s {} a b --no-wait", order.name());
+            let command = ClientCommand::Order {
+                order,
+                names: names(&["a", "b"]),
+                wait: false,
+            };
+            assert_eq!(parsed(&line), client(Some("/s"), false, command));
+        }
+        assert_eq!(
+            parsed("heeler why a"),
+            client(None, false, ClientCommand::Why("a".to_owned()))
+        );
+        let local = |local| Ok(Invocation::Local(local));
+        assert_eq!(
+            parsed("heeler run"),
+            local(Local::Run {
+                dir: None,
+                demo: false
+            })
+        );
+        let run = Local::Run {
+            dir: Some("conf.d".into()),
+            demo: true,
+        };
+        assert_eq!(parsed("heeler run conf.d --demo"), local(run));
+        let run_as = Local::RunAs {
+            user: "anna".into(),
+            argv: vec!["ls".into(), "--json".into()],
+        };
+        assert_eq!(parsed("heeler run-as anna -- ls --json"), local(run_as));
+        let env = Local::Env {
+            who: "anna".into(),
+            json: true,
+        };
+        assert_eq!(parsed("heeler env anna --json"), local(env));
+        let validate = Local::Validate {
+            dir: Some("d".into()),
+            json: false,
+        };
+        assert_eq!(parsed("heeler validate d"), local(validate));
+    }
+
+    #[test]
+    fn mistakes_are_usage_and_help_is_not_a_mistake() {
+        for line in [
+            "heeler",
+            "heeler statsu",
+            "heeler start",
+            "heeler why",
+            "heeler why a b",
+            "heeler status --no-wait",
+            "heeler run-as anna ls",
+            "heeler run-as anna",
+            "heeler reload",
+            "heeler reload shop --verified",
+        ] {
+            assert_eq!(parsed(line), Err(Rc::Usage), "{line}");
+        }
+        assert_eq!(parsed("heeler --help"), Err(Rc::Ok));
+        assert_eq!(parsed("heeler --version"), Err(Rc::Ok));
+    }
+}

@@ -1,0 +1,157 @@
+//! What each client command asks, shows, and exits with.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::tz::TimeZone;
+
+use crate::cli::args::ClientCommand;
+use crate::cli::client::{self, Answer, Failure, Patience, ask};
+use crate::cli::render::{self, Style};
+use crate::cli::{Rc, complain, print};
+use crate::model::ids::ServiceName;
+use crate::model::order::Order;
+use crate::model::text::escape;
+use crate::wire::control::{
+    ErrorAnswer, Health, OrderAnswer, OrderEnd, Request, StatusAnswer, WhyAnswer,
+};
+
+/// Does a client command.
+pub(super) fn run(
+    socket: Option<PathBuf>,
+    json: bool,
+    command: &ClientCommand,
+    columns: fn() -> Option<u16>,
+) -> Rc {
+    let socket = client::socket_path(socket);
+    let done = match command {
+        ClientCommand::Status(names) => status(&socket, json, names, columns),
+        ClientCommand::Why(name) => why(&socket, json, name, columns),
+        ClientCommand::Order { order, names, wait } => give(&socket, json, *order, names, *wait),
+    };
+    done.unwrap_or_else(|Failure { rc, text, body }| {
+        complain(&text);
+        match body {
+            Some(body) if json => print(&body, rc),
+            Some(_) | None => rc,
+        }
+    })
+}
+
+fn status(
+    socket: &Path,
+    json: bool,
+    names: &[String],
+    columns: fn() -> Option<u16>,
+) -> Result<Rc, Failure> {
+    let request = Request::Status {
+        services: parse_names(names)?,
+    };
+    let answer: Answer<StatusAnswer> = ask(socket, &request, Patience::Short)?;
+    let services = &answer.value.services;
+    // Asked about by name, a service that was stopped on purpose is as little running as a dead one.
+    let down = services.iter().any(|service| match names {
+        [] => service.health == Health::Down,
+        [..] => service.pid.is_none(),
+    });
+    let mut rc = if down { Rc::NotRunning } else { Rc::Ok };
+    // One that went away while we asked.
+    for name in names
+        .iter()
+        .filter(|name| !services.iter().any(|s| s.service == **name))
+    {
+        complain(&escape(&ErrorAnswer::no_such_service(name).text));
+        rc = Rc::NoService;
+    }
+    let style = style(columns);
+    let text = match (services.as_slice(), names) {
+        _ if json => answer.json,
+        ([], []) => "no services; each *.toml in the configuration directory is one\n".to_owned(),
+        ([], _) => String::new(),
+        ([service], [_]) => render::detail(service, &style),
+        (services, _) => render::table(services, &style),
+    };
+    Ok(print(&text, rc))
+}
+
+fn why(socket: &Path, json: bool, name: &str, columns: fn() -> Option<u16>) -> Result<Rc, Failure> {
+    let request = Request::Why {
+        service: parse_name(name)?,
+    };
+    let answer: Answer<WhyAnswer> = ask(socket, &request, Patience::Short)?;
+    let text = if json {
+        answer.json
+    } else {
+        render::why(&answer.value, &style(columns))
+    };
+    Ok(print(&text, Rc::Ok))
+}
+
+fn give(
+    socket: &Path,
+    json: bool,
+    order: Order,
+    names: &[String],
+    wait: bool,
+) -> Result<Rc, Failure> {
+    let services = parse_names(names)?;
+    let patience = if wait {
+        Patience::Endless
+    } else {
+        Patience::Short
+    };
+    let request = Request::Order {
+        order,
+        services,
+        wait,
+    };
+    let answer: Answer<OrderAnswer> = ask(socket, &request, patience)?;
+    let (mut good, mut rc) = (String::new(), Rc::Ok);
+    for result in &answer.value.results {
+        let line = format!("{}: {}", escape(&result.service), escape(&result.text));
+        match result.result {
+            OrderEnd::Done | OrderEnd::Accepted => good.push_str(&format!("{line}\n")),
+            OrderEnd::Failed | OrderEnd::Other => {
+                rc = Rc::Failed;
+                complain(&line);
+            }
+        }
+    }
+    Ok(print(if json { &answer.json } else { &good }, rc))
+}
+
+fn parse_names(names: &[String]) -> Result<Vec<ServiceName>, Failure> {
+    names.iter().map(|name| parse_name(name)).collect()
+}
+
+/// A text that cannot name a service names none.
+fn parse_name(name: &str) -> Result<ServiceName, Failure> {
+    ServiceName::parse(name).map_err(|_| Failure {
+        rc: Rc::NoService,
+        text: escape(&ErrorAnswer::no_such_service(name).text),
+        body: None,
+    })
+}
+
+/// How to show: as the terminal is, and plain and unlimited when there is none.
+fn style(columns: fn() -> Option<u16>) -> Style {
+    let terminal = io::stdout().is_terminal();
+    let told = env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|n| *n > 0);
+    let is = |name, value| env::var_os(name).is_some_and(|found| found == value);
+    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Style {
+        width: told.or_else(|| terminal.then(|| columns().map_or(80, usize::from))),
+        colour: terminal && !no_colour && !is("TERM", "dumb"),
+        zone: TimeZone::system(),
+        now_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,314 @@
+//! `[[check]]`: if / for / then.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::checks;
+use crate::config::command::command;
+use crate::config::document::{Document, Field, Value, field, get, shorten};
+use crate::config::error::nearest;
+use crate::model::action::Action;
+use crate::model::check::{Check, CheckKind};
+use crate::model::condition::Condition;
+use crate::model::ids::CheckIndex;
+use crate::model::limits;
+use crate::model::metric::Metric;
+use crate::model::text::escape;
+use crate::model::tolerance::Tolerance;
+
+/// The checks of a service, and where one of them wants it started.
+pub(crate) struct Checks {
+    pub(crate) checks: Vec<Check>,
+    /// The first `start` or `restart`.
+    pub(crate) starts: Option<Range<usize>>,
+}
+
+const KEYS: [&str; 9] = [
+    "type", "name", "if", "for", "recover", "then", "else", "every", "repeat",
+];
+const LATER_TYPES: [&str; 17] = [
+    "http",
+    "port",
+    "tcp",
+    "unix",
+    "icmp",
+    "ping",
+    "dns",
+    "worker",
+    "puma",
+    "file",
+    "directory",
+    "filesystem",
+    "program",
+    "content",
+    "certificate",
+    "system",
+    "network",
+];
+const ACTIONS: [&str; 5] = ["alert", "start", "stop", "restart", "unmonitor"];
+const LATER_ACTIONS: [(&str, &str); 3] = [
+    (
+        "reload",
+        "use \"restart\", or { exec = \"...\" } with the service's own reload command",
+    ),
+    (
+        "recycle worker",
+        "worker checks come with a later version; \"alert\" tells of them",
+    ),
+    (
+        "kill worker",
+        "worker checks come with a later version; \"alert\" tells of them",
+    ),
+];
+const LABEL_BYTES_MAX: usize = 64;
+
+/// Reads the value of `check`. `every` is the service's.
+pub(crate) fn checks(doc: &mut Document<'_>, at: Field<'_>, every: Duration) -> Checks {
+    let mut out = Checks {
+        checks: Vec::new(),
+        starts: None,
+    };
+    let hint = "each check is a table of its own, headed [[check]]";
+    for (index, item) in (0..).zip(doc.list(at, hint).unwrap_or_default()) {
+        if usize::from(index) >= limits::CHECKS_PER_SERVICE_MAX {
+            let message = format!(
+                "more than {} checks in one service",
+                limits::CHECKS_PER_SERVICE_MAX
+            );
+            doc.error(
+                item.value.span(),
+                message,
+                Some("split it into two services"),
+            );
+            break;
+        }
+        let Some(table) = doc.table(item, hint) else {
+            continue;
+        };
+        let Some(check) = check(
+            doc,
+            item.value,
+            table,
+            CheckIndex(index),
+            every,
+            &mut out.starts,
+        ) else {
+            continue;
+        };
+        let named = field(table, "name")
+            .filter(|_| out.checks.iter().any(|other| other.label == check.label));
+        if let Some(name) = named {
+            doc.error(
+                name.value.span(),
+                format!("another check is named `{}` already", check.label),
+                None,
+            );
+        }
+        out.checks.push(check);
+    }
+    out
+}
+
+fn check(
+    doc: &mut Document<'_>,
+    whole: &Value<'_>,
+    table: &DeTable<'_>,
+    index: CheckIndex,
+    every: Duration,
+    starts: &mut Option<Range<usize>>,
+) -> Option<Check> {
+    let kind = match field(table, "type") {
+        Some(at) => kind(doc, at)?,
+        None => CheckKind::Process,
+    };
+    doc.known_keys(table, &KEYS, &[], &[]);
+    let condition = condition(doc, whole, table, checks::of(kind).metrics());
+    let [tolerance, recover] =
+        ["for", "recover"].map(|key| get(doc, table, key, tolerance).unwrap_or(Tolerance::ONCE));
+    let then = get(doc, table, "then", |doc, at| actions(doc, at, starts))
+        .unwrap_or_else(|| vec![Action::Alert]);
+    let on_recovery =
+        get(doc, table, "else", |doc, at| actions(doc, at, starts)).unwrap_or_default();
+    let every = get(doc, table, "every", |doc, at| {
+        doc.duration(at, limits::EVERY_MIN)
+    })
+    .unwrap_or(every);
+    let repeat = get(doc, table, "repeat", |doc, at| {
+        doc.duration(at, limits::SPAN_MIN)
+    });
+    if let Some(at) = field(table, "repeat")
+        && !then
+            .iter()
+            .any(|action| matches!(action, Action::Alert | Action::Exec(_)))
+    {
+        let hint =
+            "`repeat` is for alert and exec; start and restart repeat by themselves while it fires";
+        doc.warn(at.value.span(), "there is nothing to repeat", Some(hint));
+    }
+    let name = get(doc, table, "name", label);
+    let condition = condition?;
+    let label = name.unwrap_or_else(|| format!("{}: {condition}", kind.name()).into());
+    Some(Check {
+        index,
+        label,
+        kind,
+        condition,
+        tolerance,
+        recover,
+        then,
+        on_recovery,
+        every,
+        repeat,
+    })
+}
+
+fn kind(doc: &mut Document<'_>, at: Field<'_>) -> Option<CheckKind> {
+    let text = at.value.get_ref().as_str().unwrap_or_default();
+    if LATER_TYPES.contains(&text) {
+        let message = format!("checks of type `{text}` are not in this version yet");
+        doc.error(at.value.span(), message, Some("this version has: process"));
+        return None;
+    }
+    let names = CheckKind::ALL.map(CheckKind::name);
+    let word = doc.word(at, "a type of check", &names)?;
+    CheckKind::ALL.into_iter().find(|kind| kind.name() == word)
+}
+
+fn condition(
+    doc: &mut Document<'_>,
+    whole: &Value<'_>,
+    table: &DeTable<'_>,
+    declared: &[Metric],
+) -> Option<Condition> {
+    const EXAMPLE: &str = "memory > 650MiB";
+    let Some(at) = field(table, "if") else {
+        let message = "this check does not say `if`";
+        let hint = format!(
+            "for example: if = {EXAMPLE:?}; that the process is alive is watched without a check"
+        );
+        doc.missing(Some(whole.span()), message, &hint);
+        return None;
+    };
+    let text = doc.string(at, EXAMPLE)?;
+    match Condition::parse(text, declared) {
+        Ok(condition) if condition.metrics().is_empty() => {
+            let message = "this condition looks at nothing of the process";
+            doc.error(
+                at.value.span(),
+                message,
+                Some(&format!("for example: if = {EXAMPLE:?}")),
+            );
+            None
+        }
+        Ok(condition) => Some(condition),
+        Err(error) => {
+            let word = text.get(error.span.clone()).unwrap_or_default();
+            let near = nearest(word, declared.iter().map(|metric| metric.name()));
+            let hint = near
+                .filter(|near| *near != word)
+                .map(|near| format!("did you mean `{near}`?"));
+            let place = doc.within(at.value, &error.span);
+            // What a value should be is in the hint.
+            let message = error.message.split("; write").next().unwrap_or_default();
+            doc.error(place, escape(message), hint.or(error.hint).as_deref());
+            None
+        }
+    }
+}
+
+fn tolerance(doc: &mut Document<'_>, at: Field<'_>) -> Option<Tolerance> {
+    let text = doc.string(at, "3 of 5")?;
+    match Tolerance::parse(text) {
+        Ok(tolerance) => Some(tolerance),
+        Err(message) => {
+            doc.error(
+                at.value.span(),
+                format!("`{}` is not a tolerance", shorten(text)),
+                Some(&message),
+            );
+            None
+        }
+    }
+}
+
+fn label(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
+    let text = doc.string(at, "memory is high")?;
+    if text.len() > LABEL_BYTES_MAX || text.chars().any(char::is_control) {
+        let message = format!("a name is one line of at most {LABEL_BYTES_MAX} bytes");
+        doc.error(at.value.span(), message, None);
+        return None;
+    }
+    Some(text.into())
+}
+
+/// `then` and `else`: one action or a list.
+fn actions(
+    doc: &mut Document<'_>,
+    at: Field<'_>,
+    starts: &mut Option<Range<usize>>,
+) -> Option<Vec<Action>> {
+    let items = match at.value.get_ref() {
+        DeValue::Array(_) => doc.list(at, "")?,
+        DeValue::String(_) | DeValue::Table(_) => vec![at],
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+            doc.expected(
+                "an action or a list of them",
+                at,
+                Some("for example: then = \"restart\""),
+            );
+            return None;
+        }
+    };
+    if items.is_empty() {
+        doc.error(
+            at.value.span(),
+            format!("`{}` names no action", at.key),
+            Some("leave it out"),
+        );
+    }
+    let mut out = Vec::new();
+    for item in items {
+        let Some(action) = action(doc, item) else {
+            continue;
+        };
+        if matches!(action, Action::Start | Action::Restart) {
+            starts.get_or_insert_with(|| item.value.span());
+        }
+        out.push(action);
+    }
+    Some(out)
+}
+
+fn action(doc: &mut Document<'_>, at: Field<'_>) -> Option<Action> {
+    if let Some(table) = at.value.get_ref().as_table() {
+        doc.known_keys(table, &["exec"], &[], &[]);
+        return get(doc, table, "exec", command).map(Action::Exec);
+    }
+    let text = at.value.get_ref().as_str().unwrap_or_default();
+    if let Some((_, hint)) = LATER_ACTIONS.iter().find(|(word, _)| *word == text) {
+        let message = format!("the action `{text}` is not in this version yet");
+        doc.error(at.value.span(), message, Some(hint));
+        return None;
+    }
+    if text == "exec" || text.starts_with("exec ") {
+        let hint = format!(
+            "for example: {} = {{ exec = \"/usr/bin/program\" }}",
+            at.key
+        );
+        doc.error(
+            at.value.span(),
+            "`exec` needs its command in a table",
+            Some(&hint),
+        );
+        return None;
+    }
+    match doc.word(at, "an action", &ACTIONS)?.as_str() {
+        "start" => Some(Action::Start),
+        "stop" => Some(Action::Stop),
+        "restart" => Some(Action::Restart),
+        "unmonitor" => Some(Action::Unmonitor),
+        _ => Some(Action::Alert),
+    }
+}

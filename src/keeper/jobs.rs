@@ -1,0 +1,310 @@
+//! Jobs in flight: spawning shims, hearing from them, and taking over those of an earlier keeper.
+//!
+//! A shim says `executed` on its status pipe and closes it once the outcome is in place. A shim that an
+//! earlier keeper spawned has no pipe to this one: its lock and its records are looked at instead.
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::engine::effect::Level;
+use crate::engine::input::Input;
+use crate::keeper::Keeper;
+use crate::keeper::turn::Source;
+use crate::model::ids::{ActionId, ServiceName};
+use crate::model::job::{Ended, InFlight, Job, JobKind, Outcome, Output};
+use crate::model::process::{Exit, ProcessIdentity};
+use crate::model::text::Untrusted;
+use crate::sys::identity::{self, Found};
+use crate::sys::lock::{self, TryLock};
+use crate::sys::records;
+use crate::sys::spawn::{self, EXECUTED, Shim};
+use crate::wire::shim::{
+    ChildRecord, JobRecord, LADDER_FILE, LadderRecord, OutcomeRecord, Plan, Record, Slot, SlotFile,
+};
+
+/// How often the records of an earlier keeper's shim are looked at.
+const ADOPTED_POLL: Duration = Duration::from_millis(50);
+
+/// A job in flight.
+pub(super) struct Running {
+    pub(super) service: ServiceName,
+    pub(super) slot: Slot,
+    pub(super) action: ActionId,
+    kind: JobKind,
+    voice: Voice,
+    /// The foreground program's process, once executed.
+    child: Option<ProcessIdentity>,
+}
+
+/// How a shim is heard.
+enum Voice {
+    /// By its pipe, under this token.
+    Pipe { status: OwnedFd, token: u64 },
+    /// By looking.
+    Records { look_at: Instant },
+}
+
+impl Keeper {
+    /// Spawns the shim of a job. Whatever goes wrong is the job's outcome: nothing was executed.
+    pub(super) fn run(&mut self, job: Job) {
+        let (service, action) = (job.service.clone(), job.action);
+        if let Err((stage, error)) = self.spawn(job) {
+            let ended = Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error.as_str()) };
+            let outcome = Outcome { ended, output: Output::default(), took: Duration::ZERO };
+            self.log.say(self.now().wall, Level::Error, service.as_str(), outcome.ended.to_string());
+            self.inbox.push_back(Input::Finished { service, action, outcome });
+        }
+    }
+
+    fn spawn(&mut self, job: Job) -> Result<(), (&'static str, String)> {
+        let said = |stage: &'static str| move |error: std::io::Error| (stage, error.to_string());
+        let slot = Slot::of(job.kind);
+        let Some(served) = self.services.get(&job.service) else {
+            return Err(("find the service", "it is not there any more".to_owned()));
+        };
+        let dir = served.records.clone();
+        let lock = match lock::try_lock(&dir.join(slot.file(SlotFile::Lock))) {
+            Ok(TryLock::Taken(lock)) => lock,
+            Ok(TryLock::Busy) => {
+                return Err(("take the action's lock", "an earlier action still runs".to_owned()));
+            }
+            Err(error) => return Err(said("take the action's lock")(error)),
+        };
+        let record = JobRecord {
+            boot: self.boot_id.clone(),
+            action: job.action,
+            kind: job.kind,
+            cause: job.reason.clone(),
+            before: job.main,
+            deadline: job.deadline,
+        };
+        for old in [SlotFile::Child, SlotFile::Outcome] {
+            records::remove_record(&dir, slot.file(old)).map_err(said("record the action"))?;
+        }
+        records::write_record(&dir, slot.file(SlotFile::Job), &record.encode())
+            .map_err(said("record the action"))?;
+        let (service, action, kind) = (job.service.clone(), job.action, job.kind);
+        let plan = Plan { boot: self.boot_id.clone(), records: dir, job };
+        let plan = plan.encode().map_err(|error| ("write the plan", error.to_string()))?;
+        let title = [service.as_str(), kind.name()];
+        let Shim { pidfd, status, .. } =
+            spawn::spawn_shim(&self.exe, title, &plan, lock).map_err(said("start the shim"))?;
+        let token = self.watch(&status, Source::Status(action));
+        self.watch(&pidfd, Source::Shim(action));
+        self.shims.insert(action, pidfd);
+        self.running.push(Running {
+            service,
+            slot,
+            action,
+            kind,
+            voice: Voice::Pipe { status, token },
+            child: None,
+        });
+        Ok(())
+    }
+
+    /// The status pipe of a shim became readable.
+    pub(super) fn shim_speaks(&mut self, action: ActionId) {
+        let Some(at) = self.running.iter().position(|running| running.action == action) else { return };
+        let Voice::Pipe { status, .. } = &self.running[at].voice else { return };
+        let mut bytes = [0; 16];
+        let Ok(copy) = status.as_fd().try_clone_to_owned() else { return };
+        let got = std::fs::File::from(copy).read(&mut bytes);
+        match got {
+            Ok(0) => self.job_over(at),
+            Ok(n) if bytes[..n].contains(&EXECUTED) => self.executed(at),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => self.job_over(at),
+        }
+    }
+
+    /// A shim ended: it is reaped, and heard for the last time.
+    pub(super) fn shim_ended(&mut self, action: ActionId) {
+        if let Some(pidfd) = self.shims.get(&action)
+            && let Ok(Some(_)) = spawn::reap(pidfd)
+            && let Some(pidfd) = self.shims.remove(&action)
+        {
+            self.unwatch_fd(&pidfd);
+        }
+        // Its pipe is closed with it; that is heard by itself.
+    }
+
+    /// The foreground program was executed: it is the service's main process.
+    fn executed(&mut self, at: usize) {
+        let running = &self.running[at];
+        if running.kind != JobKind::Instance {
+            return;
+        }
+        let (service, action, slot) = (running.service.clone(), running.action, running.slot);
+        let Some(served) = self.services.get(&service) else { return };
+        let Some(child) = read_child(&served.records, slot, action) else { return };
+        match identity::identify_recorded(child) {
+            Found::One(proved, _) => {
+                self.running[at].child = Some(child);
+                self.take_main(&service, proved, None);
+                self.inbox.push_back(Input::Launched { service, action, identity: child });
+            }
+            // It ended already; its outcome says how.
+            Found::None(..) | Found::Refused(_) | Found::Unknown(_) => {}
+        }
+    }
+
+    /// A shim has nothing more to say: the outcome is in place, or the shim is lost.
+    fn job_over(&mut self, at: usize) {
+        let running = self.running.swap_remove(at);
+        if let Voice::Pipe { status, token } = &running.voice {
+            self.unwatch_fd(status);
+            self.sources.remove(token);
+        }
+        let Some(served) = self.services.get(&running.service) else { return };
+        let outcome = read_outcome(&served.records, running.slot, running.action).unwrap_or(Outcome {
+            ended: Ended::Lost,
+            output: Output::default(),
+            took: Duration::ZERO,
+        });
+        if running.slot == Slot::Action {
+            // Consumed: a later keeper has nothing to take over.
+            let _gone = records::remove_record(&served.records, running.slot.file(SlotFile::Job));
+        }
+        let service = running.service;
+        let exit = match outcome.ended {
+            Ended::Exited(exit) => Some(exit),
+            Ended::TimedOut | Ended::NotExecuted { .. } | Ended::Lost => None,
+        };
+        if let Some(child) = running.child {
+            self.instance_ended(&service, child, exit);
+        }
+        self.inbox.push_back(Input::Finished { service, action: running.action, outcome });
+    }
+
+    /// The main process of a `run` service is gone. How is known a moment later, from its shim.
+    pub(super) fn defer_exit(&mut self, service: &ServiceName, identity: ProcessIdentity) -> bool {
+        let heard = self.running.iter().any(|running| {
+            running.slot == Slot::Instance && running.service == *service && running.child == Some(identity)
+        });
+        if heard {
+            let at = Instant::now() + EXIT_STATUS_WAIT;
+            self.deferred_exits.push((at, service.clone(), identity));
+        }
+        heard
+    }
+
+    fn instance_ended(&mut self, service: &ServiceName, child: ProcessIdentity, exit: Option<Exit>) {
+        self.deferred_exits.retain(|(_, name, identity)| (name, identity) != (service, &child));
+        if self.let_go(service, child) {
+            self.inbox.push_back(Input::Exited { service: service.clone(), identity: child, exit });
+        }
+    }
+
+    /// What is due by time: exits whose status never came, records of adopted shims.
+    pub(super) fn jobs_due(&mut self, now: Instant) {
+        let due: Vec<_> = self.deferred_exits.iter().filter(|(at, ..)| now >= *at).cloned().collect();
+        for (_, service, identity) in due {
+            self.instance_ended(&service, identity, None);
+        }
+        let looks: Vec<_> = self
+            .running
+            .iter_mut()
+            .filter_map(|running| match &mut running.voice {
+                Voice::Records { look_at } if now >= *look_at => {
+                    *look_at = now + ADOPTED_POLL;
+                    Some(running.action)
+                }
+                Voice::Records { .. } | Voice::Pipe { .. } => None,
+            })
+            .collect();
+        for action in looks {
+            self.look_at_adopted(action);
+        }
+    }
+
+    /// When something of a job is due next.
+    pub(super) fn jobs_wakeup(&self) -> Option<Instant> {
+        let looks = self.running.iter().filter_map(|running| match running.voice {
+            Voice::Records { look_at } => Some(look_at),
+            Voice::Pipe { .. } => None,
+        });
+        looks.chain(self.deferred_exits.iter().map(|(at, ..)| *at)).min()
+    }
+
+    fn look_at_adopted(&mut self, action: ActionId) {
+        let Some(at) = self.running.iter().position(|running| running.action == action) else { return };
+        let running = &self.running[at];
+        let (service, slot) = (running.service.clone(), running.slot);
+        let Some(served) = self.services.get(&service) else { return };
+        let records = served.records.clone();
+        if running.child.is_none() && read_child(&records, slot, action).is_some() {
+            self.executed(at);
+        }
+        let ended = read_outcome(&records, slot, action).is_some();
+        let free = || {
+            let lock = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
+            matches!(lock, Ok(TryLock::Taken(_)))
+        };
+        if ended || free() {
+            self.job_over(at);
+        }
+    }
+
+    /// At start: what an earlier keeper left in flight for a service.
+    pub(super) fn in_flight(&mut self, service: &ServiceName) -> InFlight {
+        let Some(served) = self.services.get(service) else { return InFlight::Nothing };
+        let records = served.records.clone();
+        let mut left = InFlight::Nothing;
+        for slot in [Slot::Instance, Slot::Action] {
+            let busy = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
+            if !matches!(busy, Ok(TryLock::Busy)) {
+                continue;
+            }
+            let record: Option<JobRecord> = read_record(&records, slot.file(SlotFile::Job));
+            let Some(record) = record.filter(|record| record.boot == self.boot_id) else { continue };
+            let (action, kind, deadline) = (record.action, record.kind, record.deadline);
+            let child = read_child(&records, slot, action);
+            self.log.say(
+                self.now().wall,
+                Level::Info,
+                service.as_str(),
+                format!("an earlier heeler's {} is still under way", kind.name()),
+            );
+            self.running.push(Running {
+                service: service.clone(),
+                slot,
+                action,
+                kind,
+                voice: Voice::Records { look_at: Instant::now() + ADOPTED_POLL },
+                child: child.filter(|_| kind == JobKind::Instance),
+            });
+            // A foreground program that runs is found by its record, like any other main process.
+            if kind != JobKind::Instance || child.is_none() {
+                left = InFlight::Job { action, kind, deadline, before: record.before };
+            }
+        }
+        if left == InFlight::Nothing
+            && let Some(LadderRecord(ladder)) = read_record(&records, LADDER_FILE)
+        {
+            left = InFlight::Ladder(ladder);
+        }
+        left
+    }
+}
+
+/// How long the exit status of a `run` program is waited for once it is known to be dead.
+const EXIT_STATUS_WAIT: Duration = Duration::from_millis(200);
+
+/// Reads a record; one that is missing or not understood is none: reality decides, not records.
+pub(super) fn read_record<R: Record>(records: &Path, name: &str) -> Option<R> {
+    R::decode(&records::read_record(records, name).ok()??).ok()
+}
+
+fn read_child(records: &Path, slot: Slot, action: ActionId) -> Option<ProcessIdentity> {
+    let record: ChildRecord = read_record(records, slot.file(SlotFile::Child))?;
+    (record.action == action).then_some(record.child)
+}
+
+fn read_outcome(records: &Path, slot: Slot, action: ActionId) -> Option<Outcome> {
+    let record: OutcomeRecord = read_record(records, slot.file(SlotFile::Outcome))?;
+    (record.action == action).then_some(record.outcome)
+}

@@ -1,0 +1,233 @@
+//! Operators: their questions answered from the engine, their orders handed to it, and the answers
+//! held back until what they say is on disk.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::engine::effect::Level;
+use crate::engine::input::Input;
+use crate::keeper::Keeper;
+use crate::keeper::control::{ControlEvent, ControlRequest};
+use crate::keeper::rights::Peer;
+use crate::model::ids::{RequestId, ServiceName};
+use crate::model::order::{Order, Reply};
+use crate::model::sample::{Needs, ProcessSample};
+use crate::store::{Ack, Message};
+use crate::sys::sampler;
+use crate::wire::control::{
+    ErrorAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus, StatusAnswer, Usage,
+    WhyAnswer,
+};
+
+/// CPU is a rate: a status that has nothing to compare with waits this long for a second sample.
+const CPU_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What operators wait for.
+#[derive(Default)]
+pub(super) struct Operators {
+    next: u64,
+    /// Orders the engine has not answered.
+    asked: BTreeMap<RequestId, (u64, ServiceName)>,
+    /// Requests not answered as a whole.
+    open: BTreeMap<u64, Open>,
+    /// Answers of this turn, waiting for their barrier to be sent.
+    fresh: Vec<(u64, ServiceName, Reply)>,
+    /// Answers behind a barrier.
+    behind: BTreeMap<u64, Vec<(u64, ServiceName, Reply)>>,
+    /// Status requests waiting for their second sample.
+    statuses: Vec<DueStatus>,
+    /// Samples taken for people only.
+    shown: BTreeMap<ServiceName, ProcessSample>,
+}
+
+struct Open {
+    reply: Option<oneshot::Sender<Response>>,
+    results: Vec<OrderResult>,
+    missing: usize,
+}
+
+struct DueStatus {
+    at: Instant,
+    services: Vec<ServiceName>,
+    reply: oneshot::Sender<Response>,
+}
+
+impl Keeper {
+    /// A request came in, or one was refused.
+    pub(super) fn hear_operator(&mut self, event: ControlEvent) {
+        let ControlRequest { peer, request, reply } = match event {
+            ControlEvent::Request(request) => request,
+            ControlEvent::Refused { peer, request, answer } => {
+                self.say(Level::Warning, &format!("{} was refused {request:?}: {}", peer.who(), answer.text));
+                return;
+            }
+        };
+        match request {
+            Request::Status { services } => {
+                let now = self.now();
+                let fresh = services.iter().any(|name| self.measure(name, now).is_none());
+                let at = Instant::now() + if fresh { CPU_INTERVAL } else { Duration::ZERO };
+                self.operators.statuses.push(DueStatus { at, services, reply });
+            }
+            Request::Why { service } => {
+                let answer = match (self.engine.status(self.now(), &service), self.engine.memory(&service)) {
+                    (Some(status), Some(memory)) => Response::Why(WhyAnswer::new(&status, &memory)),
+                    _ => Response::Error(ErrorAnswer::no_such_service(service.as_str())),
+                };
+                let _delivered = reply.send(answer);
+            }
+            Request::Order { order, services, wait } => self.order(&peer, order, services, wait, reply),
+        }
+    }
+
+    fn order(
+        &mut self,
+        peer: &Peer,
+        order: Order,
+        services: Vec<ServiceName>,
+        wait: bool,
+        reply: oneshot::Sender<Response>,
+    ) {
+        self.operators.next += 1;
+        let id = self.operators.next;
+        let mut open = Open { reply: Some(reply), results: Vec::new(), missing: 0 };
+        for service in services {
+            if !self.services.contains_key(&service) {
+                let text = "it is not there any more".to_owned();
+                let service = service.to_string();
+                open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
+                continue;
+            }
+            self.operators.next += 1;
+            let request = RequestId(self.operators.next);
+            open.missing += 1;
+            self.operators.asked.insert(request, (id, service.clone()));
+            self.inbox.push_back(Input::Ordered { service, request, order, who: peer.who() });
+        }
+        if !wait {
+            let accepted = |(_, (_, service)): (&RequestId, &(u64, ServiceName))| {
+                OrderResult::accepted(service, format!("{} was asked for", order.name()))
+            };
+            let ours = self.operators.asked.iter().filter(|(_, (open, _))| *open == id);
+            let results = open.results.drain(..).chain(ours.map(accepted)).collect();
+            if let Some(reply) = open.reply.take() {
+                let _delivered = reply.send(Response::Order(OrderAnswer::new(results)));
+            }
+        }
+        self.operators.open.insert(id, open);
+        self.finish(id);
+    }
+
+    /// The engine answered: the operator hears it once what was decided before is on disk.
+    pub(super) fn answer_after_store(&mut self, request: RequestId, reply: Reply) {
+        if let Some((id, service)) = self.operators.asked.remove(&request) {
+            self.operators.fresh.push((id, service, reply));
+        }
+    }
+
+    /// Puts the answers of this turn behind one barrier.
+    pub(super) fn send_barriers(&mut self) {
+        if self.operators.fresh.is_empty() {
+            return;
+        }
+        self.operators.next += 1;
+        let barrier = self.operators.next;
+        let fresh = std::mem::take(&mut self.operators.fresh);
+        self.operators.behind.insert(barrier, fresh);
+        self.outgoing.push(Message::Barrier(barrier));
+    }
+
+    /// The store said something.
+    pub(super) fn hear_store(&mut self, ack: Ack) {
+        match ack {
+            Ack::Durable(barrier) => self.release(barrier, ""),
+            Ack::NotDurable(barrier) => {
+                self.release(barrier, " (not on disk: the state folder cannot be written)");
+            }
+            Ack::NotPersistent(why) => {
+                self.say(Level::Error, &format!("the state cannot be written, it is kept in memory: {why}"));
+            }
+            Ack::Persistent => self.say(Level::Info, "the state is on disk again"),
+        }
+    }
+
+    fn release(&mut self, barrier: u64, note: &str) {
+        for (id, service, mut reply) in self.operators.behind.remove(&barrier).unwrap_or_default() {
+            reply.text.push_str(note);
+            if let Some(open) = self.operators.open.get_mut(&id) {
+                open.results.push(OrderResult::replied(&service, &reply));
+                open.missing = open.missing.saturating_sub(1);
+            }
+            self.finish(id);
+        }
+    }
+
+    fn finish(&mut self, id: u64) {
+        let done = self.operators.open.get(&id).is_some_and(|open| open.missing == 0);
+        if let Some(open) = done.then(|| self.operators.open.remove(&id)).flatten()
+            && let Some(reply) = open.reply
+        {
+            // A client that went away took nothing back: what it asked for was done.
+            let _delivered = reply.send(Response::Order(OrderAnswer::new(open.results)));
+        }
+    }
+
+    // ---- status ------------------------------------------------------------------------------
+
+    /// What is due by time.
+    pub(super) fn operators_due(&mut self, now: Instant) {
+        let (due, later) =
+            std::mem::take(&mut self.operators.statuses).into_iter().partition(|status| now >= status.at);
+        self.operators.statuses = later;
+        let due: Vec<DueStatus> = due;
+        for status in due {
+            let answer = self.status(&status.services);
+            let _delivered = status.reply.send(Response::Status(answer));
+        }
+    }
+
+    /// When something of it is due next.
+    pub(super) fn operators_wakeup(&self) -> Option<Instant> {
+        self.operators.statuses.iter().map(|status| status.at).min()
+    }
+
+    fn status(&mut self, services: &[ServiceName]) -> StatusAnswer {
+        let now = self.now();
+        let mut answers = Vec::new();
+        for name in services {
+            let Some(status) = self.engine.status(now, name) else { continue };
+            let before = self.operators.shown.get(name).cloned();
+            let usage = match status.main.and_then(|_| self.measure(name, now).or(before.clone())) {
+                Some(_) => self.operators.shown.get(name).map(|sample| {
+                    Usage::of(sample, before.as_ref(), now.mono)
+                }),
+                None => None,
+            };
+            answers.push(ServiceStatus::new(&status, usage.unwrap_or_default()));
+        }
+        StatusAnswer::new(answers)
+    }
+
+    /// Samples a service for people: only what never blocks. Answers the sample before, if there is one
+    /// far enough back to compare with.
+    fn measure(&mut self, name: &ServiceName, now: crate::model::time::Now) -> Option<ProcessSample> {
+        const NEEDS: Needs = Needs {
+            pss_above_bytes: None,
+            rss: true,
+            private: false,
+            stat: true,
+            fds: false,
+            io: false,
+            children: false,
+            tree_cpu: false,
+            tree_pss: false,
+        };
+        let served = self.services.get(name)?;
+        let held = served.held.values().next_back()?;
+        let sample = sampler::quick(held.hold.held(), NEEDS, None).ok()?;
+        let before = self.operators.shown.insert(name.clone(), sample);
+        before.filter(|before| now.mono.since(before.at) >= CPU_INTERVAL)
+    }
+}

@@ -1,0 +1,228 @@
+//! Who is who: user and group names looked up by a short-lived child, because a name service may hang
+//! and may parse bytes from the network. Until a name is known its service is Unknown, not down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+
+use crate::engine::effect::Level;
+use crate::keeper::Keeper;
+use crate::keeper::rights::{Principal, Rights};
+use crate::model::limits;
+use crate::model::process::{Gid, Uid};
+use crate::model::service::{Grantee, Right, Service};
+use crate::sys::selfexe::SelfExe;
+use crate::sys::spawn;
+use crate::wire::resolve;
+
+/// One round of look-ups: everything that was answered, or why nothing was.
+pub(super) type Answer = Result<Vec<resolve::Answer>, String>;
+
+/// What is known of users and groups.
+pub(super) struct People {
+    own: Uid,
+    users: BTreeMap<Box<str>, Uid>,
+    groups: BTreeMap<Box<str>, Gid>,
+    rights: watch::Sender<Arc<Rights>>,
+    answers: UnboundedSender<Answer>,
+}
+
+impl People {
+    /// Nobody but heeler's own user is known yet.
+    pub(super) fn new(
+        own: Uid,
+        own_name: Option<&str>,
+        answers: UnboundedSender<Answer>,
+    ) -> (Self, watch::Receiver<Arc<Rights>>) {
+        let (rights, seen) = watch::channel(Arc::new(Rights::new(own)));
+        let users = own_name.map(|name| (name.into(), own)).into_iter().collect();
+        (Self { own, users, groups: BTreeMap::new(), rights, answers }, seen)
+    }
+
+    /// The uid of a service's user, when it is known.
+    pub(super) fn owner(&self, service: &Service) -> Option<Uid> {
+        match &service.user {
+            None => Some(self.own),
+            Some(name) => self.users.get(name).copied(),
+        }
+    }
+
+    /// Sends the child out for every name that is not known; its answers come to the loop.
+    pub(super) fn look_up(&self, exe: &SelfExe, services: impl Iterator<Item = Arc<Service>>) {
+        let questions = self.unknown(services);
+        if questions.is_empty() {
+            return;
+        }
+        let answers = self.answers.clone();
+        let child = match spawn::spawn_resolver(exe) {
+            Ok(child) => child,
+            Err(error) => {
+                let _sent = answers.send(Err(format!("failed to start the look-up of users: {error}")));
+                return;
+            }
+        };
+        let thread = std::thread::Builder::new().name("heeler-people".to_owned()).spawn(move || {
+            let _sent = answers.send(ask(child, &questions));
+        });
+        if let Err(error) = thread {
+            let _sent = self.answers.send(Err(format!("failed to start the look-up of users: {error}")));
+        }
+    }
+
+    fn unknown(&self, services: impl Iterator<Item = Arc<Service>>) -> String {
+        let mut questions = BTreeSet::new();
+        for service in services {
+            let grantees = service.allow.iter().map(|grant| grant.to.clone());
+            for name in service.user.clone().map(Grantee::User).into_iter().chain(grantees) {
+                let question = match name {
+                    Grantee::User(name) if !self.users.contains_key(&name) => {
+                        resolve::Question::User(name.into())
+                    }
+                    Grantee::Group(name) if !self.groups.contains_key(&name) => {
+                        resolve::Question::Group(name.into())
+                    }
+                    Grantee::User(_) | Grantee::Group(_) => continue,
+                };
+                questions.insert(question.encode());
+            }
+        }
+        questions.into_iter().collect()
+    }
+
+    fn principal(&self, to: &Grantee) -> Option<Principal> {
+        match to {
+            Grantee::User(name) => self.users.get(name).copied().map(Principal::User),
+            Grantee::Group(name) => self.groups.get(name).copied().map(Principal::Group),
+        }
+    }
+
+    /// Makes the rights anew from what is known.
+    pub(super) fn publish(&self, services: impl Iterator<Item = Arc<Service>>) {
+        let mut rights = Rights::new(self.own);
+        for service in services {
+            // A service whose user is not known yet is root's alone until it is.
+            let user = self.owner(&service).unwrap_or(self.own);
+            let grants: Vec<(Principal, Vec<Right>)> = service
+                .allow
+                .iter()
+                .filter_map(|grant| Some((self.principal(&grant.to)?, grant.rights.clone())))
+                .collect();
+            rights.add(service.name.clone(), user, grants);
+        }
+        self.rights.send_replace(Arc::new(rights));
+    }
+}
+
+impl Keeper {
+    /// The child answered.
+    pub(super) fn hear_people(&mut self, answer: Answer) {
+        let answers = match answer {
+            Ok(answers) => answers,
+            Err(text) => {
+                self.say(Level::Error, &text);
+                return;
+            }
+        };
+        for answer in answers {
+            match answer {
+                resolve::Answer::User { name, uid, .. } => {
+                    self.people.users.insert(name.into(), uid);
+                }
+                resolve::Answer::Group { name, gid } => {
+                    self.people.groups.insert(name.into(), gid);
+                }
+                resolve::Answer::Missing { name } => {
+                    self.say(Level::Error, &format!("there is no user or group {name:?} on this machine"));
+                }
+                resolve::Answer::Failed { name, error } => {
+                    self.say(Level::Error, &format!("failed to look up {name:?}: {error}"));
+                }
+            }
+        }
+        for served in self.services.values_mut() {
+            served.owner = self.people.owner(&served.def);
+        }
+        self.people.publish(self.services.values().map(|served| Arc::clone(&served.def)));
+    }
+
+    /// Whether some service's user is still unknown.
+    pub(super) fn somebody_unknown(&self) -> bool {
+        self.services.values().any(|served| served.owner.is_none())
+    }
+
+    /// A user that is not known yet is looked up again after a while.
+    pub(super) fn plan_look_up(&mut self) {
+        self.look_up_at = self.somebody_unknown().then(|| Instant::now() + AGAIN);
+    }
+
+    /// Sends the child out again.
+    pub(super) fn look_up_people(&self) {
+        self.people.look_up(&self.exe, self.services.values().map(|served| Arc::clone(&served.def)));
+    }
+}
+
+/// Asks the child, and ends it when it takes too long.
+fn ask(child: spawn::Resolver, questions: &str) -> Answer {
+    let fail = |error: &dyn std::fmt::Display| format!("failed to look up users and groups: {error}");
+    let mut stdin = File::from(child.stdin);
+    // A pipe takes 64 KiB at once; a child that reads nothing is met by the deadline below.
+    let sent = write_all(&mut stdin, questions.as_bytes());
+    drop(stdin);
+    let mut stdout = File::from(child.stdout);
+    let mut text = Vec::new();
+    let result = sent.and_then(|()| read_all(&mut stdout, &mut text));
+    spawn::end_child(&child.pidfd);
+    let lines = String::from_utf8_lossy(&text);
+    let answers: Vec<_> = lines.lines().filter_map(resolve::Answer::decode).collect();
+    match result {
+        Err(error) if answers.is_empty() => Err(fail(&error)),
+        Ok(()) | Err(_) => Ok(answers),
+    }
+}
+
+/// How long after a look-up an unknown name is looked up again.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How long the child may be silent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn ready(file: &File, flags: PollFlags) -> std::io::Result<()> {
+    let timeout = PollTimeout::try_from(PATIENCE).map_err(std::io::Error::other)?;
+    match poll(&mut [PollFd::new(file.as_fd(), flags)], timeout)? {
+        0 => Err(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the name service does not answer; is LDAP or SSSD down?",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn write_all(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready(file, PollFlags::POLLOUT)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn read_all(file: &mut File, text: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut chunk = [0; 4096];
+    while text.len() < limits::RECORD_BYTES_MAX {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => text.extend_from_slice(&chunk[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready(file, PollFlags::POLLIN)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

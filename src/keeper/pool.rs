@@ -1,0 +1,115 @@
+//! A small capped pool for reads that may block for ever: pidfiles on a dead NFS, /proc files that take
+//! the target's memory lock. Threads come when needed and go when idle; a stuck one costs its own
+//! service only, until all are stuck.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::model::limits;
+
+/// How long an idle thread stays.
+const IDLE: Duration = Duration::from_secs(10);
+
+type Task<T> = Box<dyn FnOnce() -> T + Send>;
+
+/// The pool. Results go to the loop's channel, in no order.
+pub(super) struct Pool<T> {
+    shared: Arc<Shared<T>>,
+    done: UnboundedSender<T>,
+}
+
+struct Shared<T> {
+    queue: Mutex<Queue<T>>,
+    work: Condvar,
+}
+
+struct Queue<T> {
+    tasks: VecDeque<Task<T>>,
+    threads: usize,
+    idle: usize,
+}
+
+impl<T: Send + 'static> Pool<T> {
+    pub(super) fn new(done: UnboundedSender<T>) -> Self {
+        let queue = Queue { tasks: VecDeque::new(), threads: 0, idle: 0 };
+        Self { shared: Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() }), done }
+    }
+
+    /// Queues a task. A task that panics gives no result: the caller has a deadline for that.
+    pub(super) fn submit(&self, task: impl FnOnce() -> T + Send + 'static) {
+        let mut queue = lock(&self.shared);
+        queue.tasks.push_back(Box::new(task));
+        if queue.idle < queue.tasks.len() && queue.threads < limits::FILE_POOL_THREADS {
+            let shared = Arc::clone(&self.shared);
+            let done = self.done.clone();
+            // A thread that cannot be made is heeler's own trouble: the task waits, its deadline says so.
+            let made = std::thread::Builder::new()
+                .name("heeler-files".to_owned())
+               
+                .spawn(move || serve(&shared, &done));
+            queue.threads += usize::from(made.is_ok());
+        }
+        drop(queue);
+        self.shared.work.notify_one();
+    }
+}
+
+fn serve<T>(shared: &Shared<T>, done: &UnboundedSender<T>) {
+    let mut queue = lock(shared);
+    loop {
+        if let Some(task) = queue.tasks.pop_front() {
+            drop(queue);
+            if let Ok(result) = catch_unwind(AssertUnwindSafe(task))
+                && done.send(result).is_err()
+            {
+                return;
+            }
+            queue = lock(shared);
+            continue;
+        }
+        queue.idle += 1;
+        let waited = shared.work.wait_timeout(queue, IDLE);
+        let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue = woken;
+        queue.idle -= 1;
+        if timeout.timed_out() && queue.tasks.is_empty() {
+            queue.threads -= 1;
+            return;
+        }
+    }
+}
+
+/// No code panics while it holds the lock, so a poisoned one is as good.
+fn lock<T>(shared: &Shared<T>) -> std::sync::MutexGuard<'_, Queue<T>> {
+    shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stuck_and_panicking_tasks_hold_up_nobody_else() {
+        let (done, mut results) = tokio::sync::mpsc::unbounded_channel();
+        let pool = Pool::new(done);
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        for _ in 1..limits::FILE_POOL_THREADS {
+            pool.submit(|| panic!("a check went wrong (part of the test)"));
+        }
+        pool.submit(move || {
+            let _released = stuck.recv();
+            0
+        });
+        for n in 1..=100 {
+            pool.submit(move || n);
+        }
+        let sum: i32 = (0..100).map(|_| results.blocking_recv().expect("comes")).sum();
+        assert_eq!(sum, 5050);
+        drop(release);
+        assert_eq!(results.blocking_recv(), Some(0));
+    }
+}

@@ -1,0 +1,296 @@
+//! Who may see and do what. Pure: users and groups come resolved, credentials come from the kernel.
+//!
+//! root and heeler's own user may do everything. A service's user may look at it, restart and reload
+//! it. More comes only by `allow`. Everyone else sees nothing: for them a service that exists and one
+//! that does not are the same.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::ids::ServiceName;
+use crate::model::intent::Who;
+use crate::model::process::{Gid, Pid, Uid};
+use crate::model::service::Right;
+use crate::wire::control::{ErrorAnswer, ErrorKind, Request};
+
+/// Who is at the other end of a connection, as the kernel told when it was made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its effective user.
+    pub uid: Uid,
+    /// Its effective group and its supplementary groups.
+    pub gids: Vec<Gid>,
+    /// Its process, for the log; it may be gone, and the number used by another.
+    pub pid: Pid,
+}
+
+impl Peer {
+    /// The same as the model's word for who asked.
+    #[must_use]
+    pub fn who(&self) -> Who {
+        Who::Operator {
+            uid: self.uid,
+            pid: self.pid,
+        }
+    }
+}
+
+/// A user or a group, resolved.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[expect(missing_docs, reason = "each is the thing of its name")]
+pub enum Principal {
+    User(Uid),
+    Group(Gid),
+}
+
+/// The rights on every service there is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rights {
+    own: Uid,
+    services: BTreeMap<ServiceName, Vec<(Principal, Vec<Right>)>>,
+    /// Everyone who has any right: what decides an accept, whatever the number of services.
+    known: BTreeSet<Principal>,
+}
+
+impl Rights {
+    /// No services yet; `own` is the user heeler runs as.
+    #[must_use]
+    pub fn new(own: Uid) -> Self {
+        Self {
+            own,
+            services: BTreeMap::new(),
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a service with its user and its `allow`. A grantee that cannot be resolved is left out.
+    pub fn add(
+        &mut self,
+        service: ServiceName,
+        user: Uid,
+        grants: impl IntoIterator<Item = (Principal, Vec<Right>)>,
+    ) {
+        let mut all = vec![(Principal::User(user), Right::OWNER.to_vec())];
+        all.extend(grants.into_iter().filter(|(_, rights)| !rights.is_empty()));
+        self.known.extend(all.iter().map(|(to, _)| *to));
+        self.services.insert(service, all);
+    }
+
+    /// Whether the peer may do everything.
+    #[must_use]
+    pub fn everything(&self, peer: &Peer) -> bool {
+        peer.uid == Uid(0) || peer.uid == self.own
+    }
+
+    /// Whether the peer may do anything at all.
+    #[must_use]
+    pub fn any(&self, peer: &Peer) -> bool {
+        self.everything(peer)
+            || self.known.contains(&Principal::User(peer.uid))
+            || peer
+                .gids
+                .iter()
+                .any(|gid| self.known.contains(&Principal::Group(*gid)))
+    }
+
+    /// Whether the peer may do this with the service.
+    #[must_use]
+    pub fn allowed(&self, peer: &Peer, service: &ServiceName, right: Right) -> bool {
+        self.of(peer, service).contains(&right)
+    }
+
+    /// The services the peer has any right on, by name.
+    pub fn visible(&self, peer: &Peer) -> impl Iterator<Item = &ServiceName> {
+        self.services
+            .keys()
+            .filter(|service| !self.of(peer, service).is_empty())
+    }
+
+    /// Decides a request: all of it or nothing. What comes back names every service it is about.
+    ///
+    /// # Errors
+    /// What to answer instead. A service the peer may not see is answered like one that is not there.
+    pub fn authorize(&self, peer: &Peer, request: Request) -> Result<Request, ErrorAnswer> {
+        match &request {
+            Request::Status { services } if services.is_empty() => {
+                let may = |service: &&ServiceName| self.allowed(peer, service, Right::Status);
+                let services = self.services.keys().filter(may).cloned().collect();
+                return Ok(Request::Status { services });
+            }
+            Request::Status { services } => self.check(peer, services, Right::Status)?,
+            Request::Why { service } => {
+                self.check(peer, std::slice::from_ref(service), Right::Status)?;
+            }
+            Request::Order {
+                order, services, ..
+            } => self.check(peer, services, order.right())?,
+        }
+        Ok(request)
+    }
+
+    fn check(&self, peer: &Peer, asked: &[ServiceName], right: Right) -> Result<(), ErrorAnswer> {
+        // Unseen ones first, so that no mixture of names tells which of them exist.
+        for service in asked {
+            if self.of(peer, service).is_empty() {
+                return Err(ErrorAnswer::no_such_service(service.as_str()));
+            }
+        }
+        for service in asked {
+            let held = self.of(peer, service);
+            if !held.contains(&right) {
+                let may = held
+                    .iter()
+                    .map(|right| right.name())
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                let text = format!(
+                    "uid {} may not {} {service}, only: {may}; \
+                     more is granted by `allow` in {service}.toml",
+                    peer.uid,
+                    right.name()
+                );
+                return Err(ErrorAnswer::new(ErrorKind::NotAllowed, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the peer may do with a service; nothing when there is no such service.
+    fn of(&self, peer: &Peer, service: &ServiceName) -> Vec<Right> {
+        let Some(grants) = self.services.get(service) else {
+            return Vec::new();
+        };
+        if self.everything(peer) {
+            return Right::ALL.to_vec();
+        }
+        let holds = |to: &Principal| match to {
+            Principal::User(uid) => *uid == peer.uid,
+            Principal::Group(gid) => peer.gids.contains(gid),
+        };
+        let held: Vec<_> = grants.iter().filter(|(to, _)| holds(to)).collect();
+        let has = |right: &Right| held.iter().any(|(_, rights)| rights.contains(right));
+        Right::ALL.into_iter().filter(has).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::order::Order;
+
+    const OWN: u32 = 500;
+    const DEPLOY: u32 = 1001;
+    const ANNA: u32 = 1002;
+    const OPS_GROUP: u32 = 77;
+
+    fn name(text: &str) -> ServiceName {
+        ServiceName::parse(text).expect("a good name")
+    }
+
+    fn peer(uid: u32, gids: &[u32]) -> Peer {
+        Peer {
+            uid: Uid(uid),
+            gids: gids.iter().copied().map(Gid).collect(),
+            pid: Pid(1),
+        }
+    }
+
+    /// `shop` is deploy's; anna may start it; the group ops may do all. `db` is uid 900's alone.
+    fn rights() -> Rights {
+        let mut rights = Rights::new(Uid(OWN));
+        let grants = [
+            (Principal::User(Uid(ANNA)), vec![Right::Start]),
+            (Principal::Group(Gid(OPS_GROUP)), Right::ALL.to_vec()),
+            (Principal::User(Uid(1234)), Vec::new()),
+        ];
+        rights.add(name("shop"), Uid(DEPLOY), grants);
+        rights.add(name("db"), Uid(900), []);
+        rights
+    }
+
+    #[test]
+    fn who_may_do_what_with_shop() {
+        use Right::{Monitor, Reload, Restart, Start, Status, Stop, Unmonitor};
+        let all = vec![Status, Start, Stop, Restart, Reload, Monitor, Unmonitor];
+        let table: [(&str, Peer, Vec<Right>, &[&str]); 8] = [
+            ("root", peer(0, &[0]), all.clone(), &["db", "shop"]),
+            ("heeler's own", peer(OWN, &[]), all.clone(), &["db", "shop"]),
+            (
+                "its user",
+                peer(DEPLOY, &[]),
+                vec![Status, Restart, Reload],
+                &["shop"],
+            ),
+            ("granted", peer(ANNA, &[]), vec![Start], &["shop"]),
+            (
+                "by group",
+                peer(4000, &[5, OPS_GROUP]),
+                all.clone(),
+                &["shop"],
+            ),
+            ("both", peer(DEPLOY, &[OPS_GROUP]), all, &["shop"]),
+            ("an empty grant", peer(1234, &[]), vec![], &[]),
+            (
+                "a stranger whose gid is a uid",
+                peer(4001, &[DEPLOY, 0, OWN]),
+                vec![],
+                &[],
+            ),
+        ];
+        let rights = rights();
+        for (who, peer, may, sees) in table {
+            for right in Right::ALL {
+                let allowed = rights.allowed(&peer, &name("shop"), right);
+                assert_eq!(allowed, may.contains(&right), "{who}: {}", right.name());
+                assert!(!rights.allowed(&peer, &name("nothing"), right), "{who}");
+            }
+            let visible: Vec<_> = rights.visible(&peer).map(ServiceName::as_str).collect();
+            assert_eq!(visible, sees, "{who}");
+            assert_eq!(rights.any(&peer), !sees.is_empty(), "{who}");
+        }
+    }
+
+    #[test]
+    fn unknown_and_unseen_are_answered_alike_and_seen_is_told_apart() {
+        let rights = rights();
+        let stop = |services: &[&str]| Request::Order {
+            order: Order::Stop,
+            services: services.iter().copied().map(name).collect(),
+            wait: true,
+        };
+        let refused = |uid, request| {
+            rights
+                .authorize(&peer(uid, &[]), request)
+                .expect_err("refused")
+        };
+        let unseen = refused(DEPLOY, stop(&["db"]));
+        let unknown = refused(DEPLOY, stop(&["dx"]));
+        assert_eq!(unseen.text.replace("db", "dx"), unknown.text);
+        assert_eq!(
+            (unseen.error, unknown.error),
+            (ErrorKind::NoSuchService, ErrorKind::NoSuchService)
+        );
+        // One that is seen, first, does not give away the unseen one.
+        assert_eq!(refused(DEPLOY, stop(&["shop", "db"])), unseen);
+        let seen = refused(DEPLOY, stop(&["shop"]));
+        assert_eq!(seen.error, ErrorKind::NotAllowed);
+        assert_eq!(
+            seen.text,
+            "uid 1001 may not stop shop, only: status, restart, reload; \
+             more is granted by `allow` in shop.toml"
+        );
+        // Who may only start it may not look at it.
+        let status = |services| Request::Status { services };
+        assert_eq!(
+            refused(ANNA, status(vec![name("shop")])).error,
+            ErrorKind::NotAllowed
+        );
+        assert_eq!(
+            rights.authorize(&peer(ANNA, &[]), status(vec![])),
+            Ok(status(vec![]))
+        );
+        let both = status(vec![name("db"), name("shop")]);
+        assert_eq!(rights.authorize(&peer(0, &[]), status(vec![])), Ok(both));
+        assert_eq!(refused(0, stop(&["shop", "dx"])), unknown);
+    }
+}

@@ -1,0 +1,91 @@
+//! One sample per service for all its checks; what may block is read in the pool.
+
+use crate::checks::{self, CheckType};
+use crate::engine::input::Input;
+use crate::keeper::Keeper;
+use crate::keeper::turn::Done;
+use crate::model::ids::{AskId, ServiceName};
+use crate::model::observation::{Observation, Outcome};
+use crate::model::process::ProcessIdentity;
+use crate::model::sample::{Needs, ProcessSample};
+use crate::model::service::Service;
+use crate::model::text::Untrusted;
+use crate::sys::identity::{self, Found};
+use crate::sys::sampler::{self, Tree};
+
+/// A sample taken in the pool.
+pub(super) struct Sampled {
+    service: ServiceName,
+    ask: AskId,
+    sample: Result<ProcessSample, Untrusted>,
+}
+
+/// What all conditions of a service together need.
+pub(super) fn needs_of(service: &Service) -> Needs {
+    service
+        .checks
+        .iter()
+        .map(|check| match checks::of(check.kind) {
+            CheckType::Sample { needs, .. } => needs(&check.condition),
+        })
+        .fold(Needs::default(), Needs::and)
+}
+
+impl Keeper {
+    /// Takes the one sample of a service.
+    pub(super) fn sample(&mut self, service: ServiceName, ask: AskId, identity: ProcessIdentity) {
+        let Some(served) = self.services.get(&service) else { return };
+        let needs = served.needs;
+        let Some(held) = served.held.get(&identity) else {
+            let sample = Err(Untrusted::from("it ended meanwhile"));
+            self.sampled(Sampled { service, ask, sample });
+            return;
+        };
+        let tree = needs.children || needs.tree_cpu || needs.tree_pss;
+        if !needs.may_block() && !tree {
+            let sample = sampler::quick(held.hold.held(), needs, None);
+            self.sampled(Sampled { service, ask, sample });
+            return;
+        }
+        self.pool.submit(move || {
+            let sample = sample_in_pool(identity, needs, tree);
+            Done::Sampled(Sampled { service, ask, sample })
+        });
+    }
+
+    /// Turns a sample into the observation that all process checks of the service judge.
+    pub(super) fn sampled(&mut self, sampled: Sampled) {
+        let Sampled { service, ask, sample } = sampled;
+        let Some(served) = self.services.get_mut(&service) else { return };
+        let seen = match sample {
+            Ok(sample) => {
+                let seen = checks::process::observe(&sample, served.last_sample.as_ref(), served.needs);
+                served.last_sample = Some(sample);
+                seen
+            }
+            Err(why) => Observation {
+                outcome: Outcome::Unknown(why),
+                metrics: Vec::new(),
+                took: std::time::Duration::ZERO,
+            },
+        };
+        self.inbox.push_back(Input::Sampled { service, ask, seen });
+    }
+}
+
+/// In the pool the process is held anew: the loop may let go of it meanwhile.
+fn sample_in_pool(identity: ProcessIdentity, needs: Needs, tree: bool) -> Result<ProcessSample, Untrusted> {
+    let Found::One(proved, _) = identity::identify_recorded(identity) else {
+        return Err(Untrusted::from("it ended meanwhile"));
+    };
+    let tree = match tree.then(Tree::scan) {
+        Some(Err(error)) => {
+            let text = format!("failed to read the process tree: {error}");
+            return Err(Untrusted::from(text.as_str()));
+        }
+        Some(Ok(tree)) => Some(tree),
+        None => None,
+    };
+    let sample = sampler::quick(proved.held(), needs, tree.as_ref())?;
+    sampler::slow(proved.held(), needs, tree.as_ref(), sample)
+}

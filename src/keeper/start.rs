@@ -1,0 +1,337 @@
+//! From nothing to the loop, in the order that must hold: settings, the one lock, the store, the
+//! services, who is who, what an earlier keeper left; only then the socket, so that nobody talks to a
+//! keeper that does not know yet.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::config::error::{Diagnostic, render};
+use crate::config::settings::Settings;
+use crate::config::{self, LoadAs, Loaded, Role};
+use crate::engine::Engine;
+use crate::engine::effect::Level;
+use crate::keeper::control::ControlSocket;
+use crate::keeper::jobs::read_record;
+use crate::keeper::log::Log;
+use crate::keeper::operators::Operators;
+use crate::keeper::people::People;
+use crate::keeper::pool::Pool;
+use crate::keeper::samples::needs_of;
+use crate::keeper::served::{Family, Place, Served};
+use crate::keeper::{Ears, Keeper, Options, now};
+use crate::mail::HostFacts;
+use crate::model::ids::ServiceName;
+use crate::model::memory::Memory;
+use crate::model::process::Uid;
+use crate::model::service::Service;
+use crate::store::definitions::{self, DefinitionName};
+use crate::store::thread::Delivery;
+use crate::store::{self, Message, StoreHandle};
+use crate::sys::lock::{self, Lock, TryLock};
+use crate::sys::selfexe::SelfExe;
+use crate::sys::watch::Watch;
+use crate::sys::{clock, records};
+use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, Slot, SlotFile};
+
+/// Runs until told to end.
+pub(super) async fn keep(options: &Options) -> Result<(), String> {
+    let exe = SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
+    let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
+    let who = load_as(options);
+    let loaded = load(options, &who, &log)?;
+    let settings = &loaded.settings;
+    make_dir(&settings.run_dir, 0o755)?;
+    let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
+    let boot_id = clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
+    forget_other_boots(&settings.run_dir, &boot_id)?;
+    let (ack, acks) = mpsc::unbounded_channel();
+    let about = store_settings(settings, &who, &boot_id);
+    let (store, stored) = StoreHandle::spawn(&settings.state_dir, about, move |said| {
+        let _loop_is_there = ack.send(said);
+    })
+    .map_err(|error| error.to_string())?;
+    let (done_to, done) = mpsc::unbounded_channel();
+    let (people_to, people_heard) = mpsc::unbounded_channel();
+    let (people, rights) = People::new(who.uid, who.user.as_deref(), people_to);
+    let watch = Watch::new().map_err(|error| format!("failed to make an epoll instance: {error}"))?;
+    let watcher = watch
+        .into_async()
+        .map_err(|error| format!("failed to wait for processes: {error}"))?;
+    let first_id = now().wall.0 << 20;
+    let mut keeper = Keeper {
+        engine: Engine::new(first_id),
+        services: BTreeMap::new(),
+        inbox: VecDeque::new(),
+        effects: Vec::new(),
+        surveys: Vec::new(),
+        outgoing: Vec::new(),
+        dirty: BTreeSet::new(),
+        watcher,
+        sources: BTreeMap::new(),
+        next_token: 0,
+        pool: Pool::new(done_to),
+        store,
+        log,
+        exe,
+        boot_id,
+        running: Vec::new(),
+        shims: BTreeMap::new(),
+        deferred_exits: Vec::new(),
+        operators: Operators::default(),
+        people,
+        load_as: who,
+        look_up_at: None,
+    };
+    for note in &stored.notes {
+        keeper.say(Level::Warning, note);
+    }
+    let services = keeper.choose(&loaded);
+    let (terminate, interrupt, hangup) =
+        Ears::signals().map_err(|error| format!("failed to catch signals: {error}"))?;
+    let (control_to, control) = mpsc::channel(CONTROL_QUEUE);
+    let mut ears = Ears { done, acks, control, people: people_heard, terminate, interrupt, hangup };
+    keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
+    let socket = ControlSocket::bind(&settings.socket)?;
+    keeper.say_hello(options, settings);
+    let serving = tokio::spawn(socket.serve(rights, control_to));
+    let result = keeper.watch_over(ears).await;
+    serving.abort();
+    // The socket's file goes with the task.
+    let _aborted = serving.await;
+    result
+}
+
+/// Requests waiting for the loop; more wait in their connections.
+const CONTROL_QUEUE: usize = 64;
+/// How long the first looks wait for user names.
+const FIRST_LOOK_UP: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Keeper {
+    /// Which definition of each service is in force: the file's, or for a bad file its last good one.
+    fn choose(&mut self, loaded: &Loaded) -> Vec<Arc<Service>> {
+        let mut services = Vec::new();
+        for good in &loaded.services {
+            let name = DefinitionName::Service(good.service.name.clone());
+            self.store.send([Message::SaveDefinition(name, good.text.clone())]);
+            services.push(Arc::new(good.service.clone()));
+        }
+        if let Some(text) = &loaded.settings_text {
+            self.store.send([Message::SaveDefinition(DefinitionName::Daemon, text.clone())]);
+        }
+        for warning in &loaded.warnings {
+            self.say_lines(Level::Warning, std::slice::from_ref(warning));
+        }
+        for bad in &loaded.bad {
+            self.say_lines(Level::Error, &bad.diagnostics);
+            if let Role::Service(name) = &bad.role {
+                services.extend(self.last_good(&loaded.settings, name));
+            }
+        }
+        services
+    }
+
+    fn last_good(&self, settings: &Settings, name: &ServiceName) -> Option<Arc<Service>> {
+        let file = DefinitionName::Service(name.clone());
+        let text = definitions::load(&settings.state_dir, &file).ok().flatten();
+        let parsed = text.and_then(|text| {
+            config::parse_service(name, "last good definition", &text, settings, &self.load_as).ok()
+        });
+        let said = match &parsed {
+            Some(_) => format!("{name}.toml is bad: its last good definition stays in force"),
+            None => format!("{name}.toml is bad and there is no good definition of it: it is not watched"),
+        };
+        self.say(Level::Error, &said);
+        parsed.map(|(service, _)| Arc::new(service))
+    }
+
+    fn say_lines(&self, level: Level, diagnostics: &[Diagnostic]) {
+        for line in render(diagnostics).lines() {
+            self.say(level, line);
+        }
+    }
+
+    /// Takes the services in: records, users, what is in flight; the engine begins to look.
+    async fn serve_all(
+        &mut self,
+        settings: &Settings,
+        services: Vec<Arc<Service>>,
+        mut memories: BTreeMap<ServiceName, Memory>,
+        ears: &mut Ears,
+    ) -> Result<(), String> {
+        for def in &services {
+            let records = settings.run_dir.join("svc").join(def.name.as_str());
+            make_dir(&records, 0o700)?;
+            let main = read_record::<MainRecord>(&records, MAIN_FILE);
+            let families = main
+                .map(|main| (main.identity, Family { session: main.session.0 }))
+                .into_iter()
+                .collect();
+            let served = Served {
+                owner: self.people.owner(def),
+                records,
+                needs: needs_of(def),
+                claim_at: Place::Elsewhere,
+                stamp: None,
+                held: BTreeMap::new(),
+                families,
+                last_sample: None,
+                def: Arc::clone(def),
+            };
+            self.services.insert(def.name.clone(), served);
+        }
+        if self.somebody_unknown() {
+            self.look_up_people();
+            // Local users are known in milliseconds; a name service that hangs must not hold up the start.
+            if let Ok(Some(answer)) = tokio::time::timeout(FIRST_LOOK_UP, ears.people.recv()).await {
+                self.hear_people(answer);
+            }
+        }
+        self.people.publish(services.iter().cloned());
+        self.plan_look_up();
+        for def in services {
+            let memory = memories.remove(&def.name);
+            let in_flight = self.in_flight(&def.name);
+            let mut effects = std::mem::take(&mut self.effects);
+            self.engine.add(self.now(), def, memory, &in_flight, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(effect);
+            }
+            self.effects = effects;
+        }
+        for (name, _) in memories {
+            self.say(Level::Info, &format!("{name} is no longer in conf.d: forgotten, and left as it is"));
+            self.store.send([Message::Forget(name)]);
+        }
+        Ok(())
+    }
+
+    fn say_hello(&self, options: &Options, settings: &Settings) {
+        let dir = options.dir.display();
+        let count = self.services.len();
+        self.say(Level::Info, &format!("watching {count} services of {dir}; ask with `heeler status`"));
+        if self.load_as.uid != Uid(0) {
+            let text = "not root: watching services of this user only, and there is no boundary between \
+                        heeler and what it reads from the network";
+            self.say(Level::Info, text);
+        }
+        if settings.mail.is_none() {
+            let outbox = settings.state_dir.join("outbox");
+            let text = format!("no [mail] in heeler.toml: mails become files in {}", outbox.display());
+            self.say(Level::Info, &text);
+        }
+        if settings.socket != default_socket(&self.load_as) {
+            let text = format!("the control socket is {}; export HEELER_SOCKET", settings.socket.display());
+            self.say(Level::Info, &text);
+        }
+    }
+}
+
+fn default_socket(who: &LoadAs) -> std::path::PathBuf {
+    Settings::of(who).socket
+}
+
+fn load_as(options: &Options) -> LoadAs {
+    let uid = Uid(nix::unistd::geteuid().as_raw());
+    let env = |name: &str| std::env::var_os(name);
+    let mut who = LoadAs::new(uid, None, env);
+    if options.demo && uid == Uid(0) {
+        let sudo = |value: OsString| value.to_str().and_then(|text| text.parse().ok()).map(Uid);
+        who.demo_owner = std::env::var_os("SUDO_UID").and_then(sudo);
+    }
+    who
+}
+
+/// Loads the configuration. Only an unusable directory ends the start; a bad file is said and passed by.
+fn load(options: &Options, who: &LoadAs, log: &Log) -> Result<Loaded, String> {
+    let defaults = Settings::of(who);
+    let last = definitions::load(&defaults.state_dir, &DefinitionName::Daemon).ok().flatten();
+    let loaded = config::load(&options.dir, who, last.as_deref()).map_err(|unusable| {
+        format!("failed to use {}\n{}", options.dir.display(), render(std::slice::from_ref(&unusable)))
+    })?;
+    log.say(now().wall, Level::Info, "heeler", format!("reading {}", options.dir.display()));
+    Ok(loaded)
+}
+
+fn store_settings(settings: &Settings, who: &LoadAs, boot_id: &str) -> store::Settings {
+    let hostname = settings.hostname.clone().unwrap_or_else(|| {
+        let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned()).into()
+    });
+    let user = if who.uid == Uid(0) { "root" } else { "heeler" };
+    store::Settings {
+        boot_id: boot_id.into(),
+        host: HostFacts {
+            hostname,
+            from: settings.mail.as_ref().map(|mail| mail.from.clone()),
+            user: user.into(),
+            zone: jiff::tz::TimeZone::system(),
+        },
+        delivery: if settings.mail.is_some() { Delivery::Smtp } else { Delivery::Folder },
+    }
+}
+
+/// Held for life: two keepers would each start what the other stops.
+fn take_keeper_lock(run_dir: &Path) -> Result<Lock, String> {
+    let path = run_dir.join("keeper.lock");
+    match lock::try_lock(&path) {
+        Ok(TryLock::Taken(lock)) => Ok(lock),
+        Ok(TryLock::Busy) => Err(format!(
+            "another heeler is running already (it holds {}); ask it with `heeler status`",
+            path.display()
+        )),
+        Err(error) => Err(format!("failed to take {}: {error}", path.display())),
+    }
+}
+
+/// Process facts mean nothing in another boot. On a tmpfs they are gone anyway.
+fn forget_other_boots(run_dir: &Path, boot_id: &str) -> Result<(), String> {
+    let fail = |error: std::io::Error| format!("failed to prepare {}: {error}", run_dir.display());
+    let mark = run_dir.join("boot");
+    if fs::read_to_string(&mark).is_ok_and(|mark| mark == boot_id) {
+        return Ok(());
+    }
+    let services = match fs::read_dir(run_dir.join("svc")) {
+        Ok(services) => services,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return write_mark(&mark, boot_id).map_err(fail),
+        Err(error) => return Err(fail(error)),
+    };
+    for service in services {
+        let dir = service.map_err(fail)?.path();
+        let slots = Slot::ALL.into_iter().flat_map(|slot| {
+            [SlotFile::Job, SlotFile::Child, SlotFile::Outcome].map(|file| slot.file(file))
+        });
+        for name in slots.chain([LADDER_FILE, MAIN_FILE]) {
+            records::remove_record(&dir, name).map_err(fail)?;
+        }
+    }
+    write_mark(&mark, boot_id).map_err(fail)
+}
+
+fn write_mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
+    fs::File::create(path)?.write_all(boot_id.as_bytes())
+}
+
+/// Makes a directory that only heeler's user can write, or makes sure that one is.
+fn make_dir(path: &Path, mode: u32) -> Result<(), String> {
+    let shown = path.display();
+    let fail = |error: std::io::Error| format!("failed to make {shown}: {error}; may this user write there?");
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(fail)?;
+    let facts = fs::symlink_metadata(path).map_err(fail)?;
+    let own = nix::unistd::geteuid().as_raw();
+    if !facts.is_dir() || facts.uid() != own || facts.mode() & 0o022 != 0 {
+        return Err(format!(
+            "{shown} must be a directory of uid {own} that nobody else can write \
+             (it is of uid {}, mode {:04o}); mend it with `chown {own} {shown} && chmod 755 {shown}`",
+            facts.uid(),
+            facts.mode() & 0o7777
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,397 @@
+//! One turn of the loop: inputs into the engine, effects out of it, until nothing is left to do.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+use crate::engine::effect::{Effect, Level};
+use crate::engine::input::{Confirmation, Delivery, Input};
+use crate::keeper::Keeper;
+use crate::keeper::jobs::read_record;
+use crate::keeper::served::{Family, Holding, Place};
+use crate::model::ids::{ActionId, AskId, ServiceName};
+use crate::model::job::Ladder;
+use crate::model::process::{
+    Absence, Identification, Pid, ProcessIdentity, Signal, Survivor, Uid,
+};
+use crate::model::service::Life;
+use crate::model::text::Untrusted;
+use crate::store::Message;
+use crate::sys::identity::{self, ClaimStamp, Found, Owner, Proved};
+use crate::sys::signal::{self, Delivered};
+use crate::sys::survey::{self, DeadMain, Hold, Left};
+use crate::sys::{pidfile, place, records};
+use crate::wire::shim::{
+    ChildRecord, LADDER_FILE, LadderRecord, MAIN_FILE, MainRecord, Record, Slot, SlotFile,
+};
+
+/// What a watched descriptor stands for.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// A process of a service.
+    Process(ServiceName, ProcessIdentity),
+    /// The status pipe of a shim.
+    Status(ActionId),
+    /// A shim.
+    Shim(ActionId),
+}
+
+/// What the pool brings back.
+pub(super) enum Done {
+    /// The answer to `Identify` or `Hold`.
+    Identified { service: ServiceName, ask: AskId, found: Found, at: Place },
+    /// The answer to `Sample`.
+    Sampled(super::samples::Sampled),
+    /// The answers to all `Survey`s of one turn.
+    Surveyed(Surveyed),
+}
+
+/// A death whose survey is due at the end of the turn, with all others of it.
+pub(super) struct DueSurvey {
+    service: ServiceName,
+    ask: AskId,
+    dead: ProcessIdentity,
+}
+
+/// Who outlived the main processes that died in one turn.
+pub(super) struct Surveyed {
+    due: Vec<DueSurvey>,
+    left: std::io::Result<Vec<Left>>,
+}
+
+impl Keeper {
+    /// Steps the engine with everything that happened, and does what it says.
+    pub(super) fn turn(&mut self) {
+        while let Some(input) = self.inbox.pop_front() {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.engine.step(self.now(), input, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(effect);
+            }
+            self.effects = effects;
+        }
+        if !self.surveys.is_empty() {
+            self.survey();
+        }
+        self.remember();
+    }
+
+    /// Gives the store what changed, and the barriers that operators wait behind.
+    fn remember(&mut self) {
+        if !self.dirty.is_empty() {
+            let dirty = std::mem::take(&mut self.dirty);
+            let memories = dirty.into_iter().filter_map(|name| {
+                let memory = self.engine.memory(&name)?;
+                Some((name, memory))
+            });
+            self.outgoing.push(Message::Remember(memories.collect()));
+        }
+        self.send_barriers();
+        // In one go: an alert is on disk before the memory that says it was told.
+        if !self.outgoing.is_empty() {
+            self.store.send(self.outgoing.drain(..));
+        }
+    }
+
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Identify { service, ask } => self.identify(service, ask),
+            Effect::Hold { service, ask, identity } => {
+                let found = identity::identify_recorded(identity);
+                self.identified(service, ask, found, Place::Elsewhere);
+            }
+            Effect::Unwatch { service, identity } => {
+                self.let_go(&service, identity);
+            }
+            Effect::Confirm { service, ask, identity } => {
+                let how = self.confirm(&service, identity);
+                self.inbox.push_back(Input::Confirmed { service, ask, how });
+            }
+            Effect::Survey { service, ask, dead } => {
+                self.surveys.push(DueSurvey { service, ask, dead });
+            }
+            Effect::Sample { service, ask, identity } => self.sample(service, ask, identity),
+            Effect::Run(job) => self.run(*job),
+            Effect::Signal { service, ask, identity, signal, why } => {
+                let result = self.signal(&service, identity, signal, why);
+                self.inbox.push_back(Input::Signalled { service, ask, result });
+            }
+            Effect::RecordLadder { service, ladder } => self.record_ladder(&service, ladder),
+            Effect::RemoveStalePidfile { service, dead } => {
+                if let Some(served) = self.services.get(&service)
+                    && let Life::Pidfile(path) = &served.def.life
+                {
+                    let _removed = pidfile::remove_if_names(path, dead);
+                }
+            }
+            Effect::Persist { service } => {
+                self.dirty.insert(service);
+            }
+            Effect::Alert(alert) => self.outgoing.push(Message::Queue(alert)),
+            Effect::Log { service, level, text } => {
+                self.log.say(self.now().wall, level, service.as_str(), text);
+            }
+            Effect::Answer { request, reply } => self.answer_after_store(request, reply),
+        }
+    }
+
+    // ---- which process -----------------------------------------------------------------------
+
+    /// Whose process is looked for.
+    fn owner(&self, service: &ServiceName) -> Option<Owner> {
+        let served = self.services.get(service)?;
+        let known = served.families.keys().next_back().copied();
+        Some(Owner { known, ..Owner::of(served.owner?) })
+    }
+
+    fn identify(&mut self, service: ServiceName, ask: AskId) {
+        let Some(served) = self.services.get(&service) else { return };
+        let Some(owner) = self.owner(&service) else {
+            let user = served.def.user.as_deref().unwrap_or("of heeler");
+            let why = format!("the user {user} could not be looked up yet; does it exist? `id {user}`");
+            let found = Found::Unknown(Untrusted::from(why.as_str()));
+            self.identified(service, ask, found, Place::Elsewhere);
+            return;
+        };
+        match served.def.life.clone() {
+            Life::Run(_) => {
+                let found = self.identify_instance(&service);
+                self.identified(service, ask, found, Place::Elsewhere);
+            }
+            Life::Pidfile(path) if served.claim_at == Place::Local => {
+                let found = identity::identify_pidfile(&path, &owner);
+                self.identified(service, ask, found, Place::Local);
+            }
+            Life::Pidfile(path) => self.pool.submit(move || {
+                let at = if place::is_local(&path) { Place::Local } else { Place::Elsewhere };
+                let found = identity::identify_pidfile(&path, &owner);
+                Done::Identified { service, ask, found, at }
+            }),
+            Life::Match(pattern) => self.pool.submit(move || {
+                let found = identity::identify_match(&pattern, &owner);
+                Done::Identified { service, ask, found, at: Place::Elsewhere }
+            }),
+        }
+    }
+
+    /// The process of a foreground program is the one its shim recorded.
+    fn identify_instance(&self, service: &ServiceName) -> Found {
+        let recorded = self.services.get(service).and_then(|served| {
+            read_record::<ChildRecord>(&served.records, Slot::Instance.file(SlotFile::Child))
+        });
+        match recorded {
+            Some(record) => identity::identify_recorded(record.child),
+            None => Found::None(Absence::NoProcess, None),
+        }
+    }
+
+    /// Takes in what identification found, on the loop or in the pool.
+    pub(super) fn identified(&mut self, service: ServiceName, ask: AskId, found: Found, at: Place) {
+        let found = match found {
+            Found::One(proved, stamp) => {
+                let identity = proved.identity();
+                if let Some(served) = self.services.get_mut(&service) {
+                    served.claim_at = at;
+                }
+                self.take_main(&service, proved, Some(stamp));
+                Identification::One(identity)
+            }
+            Found::None(absence, note) => {
+                if let Some(note) = note {
+                    self.log.say(self.now().wall, Level::Info, service.as_str(), note.to_string());
+                }
+                Identification::None(absence)
+            }
+            Found::Refused(why) => Identification::Refused(why),
+            Found::Unknown(why) => Identification::Unknown(why),
+        };
+        self.inbox.push_back(Input::Identified { service, ask, found });
+    }
+
+    /// Holds and watches a proved process, and records what its survey will need.
+    pub(super) fn take_main(&mut self, service: &ServiceName, proved: Proved, stamp: Option<ClaimStamp>) {
+        let (identity, session) = (proved.identity(), proved.session());
+        let Some(served) = self.services.get_mut(service) else { return };
+        served.stamp = stamp;
+        if served.held.contains_key(&identity) {
+            return;
+        }
+        served.families.clear();
+        served.families.insert(identity, Family { session });
+        let record = MainRecord { identity, session: Pid(session), group: Pid(proved.pgrp()) };
+        let written = records::write_record(&served.records, MAIN_FILE, &record.encode());
+        if let Err(error) = written {
+            let text = format!("failed to record its main process: {error}");
+            self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
+        }
+        self.hold(service, Hold::Proved(proved));
+    }
+
+    fn hold(&mut self, service: &ServiceName, hold: Hold) {
+        let identity = hold.held().identity();
+        let token = self.watch(hold.held(), Source::Process(service.clone(), identity));
+        if let Some(served) = self.services.get_mut(service) {
+            served.held.insert(identity, Holding { hold, token });
+        }
+    }
+
+    /// Lets a process go. Answers whether it was held.
+    pub(super) fn let_go(&mut self, service: &ServiceName, identity: ProcessIdentity) -> bool {
+        let held = self.services.get_mut(service).and_then(|served| served.held.remove(&identity));
+        let Some(held) = held else { return false };
+        self.sources.remove(&held.token);
+        let _unwatched = self.watcher.get_ref().remove(held.hold.held());
+        true
+    }
+
+    /// A watched process ended.
+    pub(super) fn process_ended(&mut self, service: ServiceName, identity: ProcessIdentity) {
+        if self.defer_exit(&service, identity) {
+            // Its exit status is on its way; until then it is only watched no more.
+            if let Some(held) = self.services.get(&service).and_then(|served| served.held.get(&identity)) {
+                let _unwatched = self.watcher.get_ref().remove(held.hold.held());
+            }
+            return;
+        }
+        if self.let_go(&service, identity) {
+            self.inbox.push_back(Input::Exited { service, identity, exit: None });
+        }
+    }
+
+    fn confirm(&self, service: &ServiceName, identity: ProcessIdentity) -> Confirmation {
+        let Some(served) = self.services.get(service) else { return Confirmation::Gone };
+        let Some(held) = served.held.get(&identity) else { return Confirmation::Gone };
+        let Some(proved) = held.proved() else { return Confirmation::Gone };
+        match (&served.def.life, &served.stamp, served.claim_at) {
+            (Life::Pidfile(_), Some(stamp), Place::Local) => {
+                match identity::confirm(proved, stamp) {
+                    identity::Confirmation::Same => Confirmation::Same,
+                    identity::Confirmation::ClaimChanged => Confirmation::ClaimChanged,
+                    identity::Confirmation::Gone => Confirmation::Gone,
+                }
+            }
+            _ if !proved.is_alive() => Confirmation::Gone,
+            // A file that may hang, or none seen yet: the pool looks.
+            (Life::Pidfile(_), _, _) => Confirmation::ClaimChanged,
+            (Life::Match(_) | Life::Run(_), _, _) => Confirmation::Same,
+        }
+    }
+
+    // ---- what a death leaves -----------------------------------------------------------------
+
+    /// One pass over /proc for all main processes that died in this turn, in the pool: reading the
+    /// titles of what is found may block.
+    fn survey(&mut self) {
+        let due = std::mem::take(&mut self.surveys);
+        let dead: Vec<_> = due.iter().map(|due| self.dead_main(&due.service, due.dead)).collect();
+        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead), due }));
+    }
+
+    /// Holds whoever is left, and tells the engine.
+    pub(super) fn surveyed(&mut self, surveyed: Surveyed) {
+        let Surveyed { due, left } = surveyed;
+        let mut survivors: BTreeMap<usize, Vec<Survivor>> = BTreeMap::new();
+        match left {
+            Ok(left) => {
+                for Left { dead, survivor, hold } in left {
+                    let Some(due) = due.get(dead) else { continue };
+                    let served = self.services.get(&due.service);
+                    // A successor that came up in the same session is no survivor.
+                    if served.is_none_or(|served| served.held.contains_key(&survivor.identity)) {
+                        continue;
+                    }
+                    self.hold(&due.service, hold);
+                    survivors.entry(dead).or_default().push(survivor);
+                }
+            }
+            Err(error) => self.say(Level::Error, &format!("failed to look for what was left behind: {error}")),
+        }
+        for (at, due) in due.into_iter().enumerate() {
+            let survivors = survivors.remove(&at).unwrap_or_default();
+            self.inbox.push_back(Input::Surveyed { service: due.service, ask: due.ask, survivors });
+        }
+    }
+
+    fn dead_main(&self, service: &ServiceName, dead: ProcessIdentity) -> DeadMain {
+        let served = self.services.get(service);
+        let session = served.and_then(|served| served.families.get(&dead)).map(|family| family.session);
+        // A session that heeler's own start command began holds nobody but its descendants.
+        let started = served
+            .and_then(|served| read_record::<ChildRecord>(&served.records, Slot::Action.file(SlotFile::Child)))
+            .map(|record| record.child)
+            .filter(|leader| session == Some(leader.pid.0));
+        DeadMain {
+            identity: dead,
+            user: served.and_then(|served| served.owner).unwrap_or(Uid(u32::MAX)),
+            sessions: started.into_iter().collect(),
+        }
+    }
+
+    // ---- signals -----------------------------------------------------------------------------
+
+    fn signal(
+        &self,
+        service: &ServiceName,
+        identity: ProcessIdentity,
+        what: Signal,
+        why: &str,
+    ) -> Delivery {
+        let held = self.services.get(service).and_then(|served| served.held.get(&identity));
+        let Some(held) = held else {
+            // It ended, and was let go of.
+            return Delivery::Gone;
+        };
+        let Some(proved) = held.proved() else {
+            return Delivery::Refused(Untrusted::from("it belongs to another user"));
+        };
+        let text = format!("SIG{} to pid {identity}: {why}", what.name());
+        self.log.say(self.now().wall, Level::Info, service.as_str(), text);
+        match signal::send(proved, what) {
+            Delivered::Sent => {
+                if what != Signal::Kill {
+                    // A stopped process keeps TERM pending until it goes on.
+                    let _delivered = signal::send(proved, Signal::Cont);
+                }
+                Delivery::Sent
+            }
+            Delivered::Gone => Delivery::Gone,
+            Delivered::Failed(why) => Delivery::Refused(why),
+        }
+    }
+
+    fn record_ladder(&self, service: &ServiceName, ladder: Option<Ladder>) {
+        let Some(served) = self.services.get(service) else { return };
+        let result = match ladder {
+            Some(ladder) => {
+                records::write_record(&served.records, LADDER_FILE, &LadderRecord(ladder).encode())
+            }
+            None => records::remove_record(&served.records, LADDER_FILE),
+        };
+        if let Err(error) = result {
+            let text = format!("failed to record the stop: {error}");
+            self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
+        }
+    }
+
+    // ---- descriptors -------------------------------------------------------------------------
+
+    /// Watches a descriptor. One that cannot be watched is found by polling instead.
+    pub(super) fn watch(&mut self, fd: &impl AsFd, source: Source) -> u64 {
+        self.next_token += 1;
+        let token = self.next_token;
+        match self.watcher.get_ref().add(fd.as_fd(), token) {
+            Ok(()) => {
+                self.sources.insert(token, source);
+            }
+            Err(error) => {
+                let text = format!("failed to watch a descriptor, polling instead: {error}");
+                self.log.say(self.now().wall, Level::Error, "heeler", text);
+            }
+        }
+        token
+    }
+
+    /// Watches it no more.
+    pub(super) fn unwatch_fd(&self, fd: &impl AsFd) {
+        let _unwatched = self.watcher.get_ref().remove(fd.as_fd());
+    }
+}

@@ -1,0 +1,80 @@
+//! The beginning and the end of a command's output, in bounded memory.
+
+use std::collections::VecDeque;
+
+use crate::model::job::Output;
+use crate::model::limits::{OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES, UNTRUSTED_BYTES_MAX};
+use crate::model::text::Untrusted;
+
+/// Takes any number of bytes, keeps the first and the last, counts the rest.
+#[derive(Default)]
+pub(super) struct Capture {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    dropped_bytes: u64,
+}
+
+impl Capture {
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        let (head, rest) = bytes.split_at(bytes.len().min(OUTPUT_HEAD_BYTES - self.head.len()));
+        self.head.extend_from_slice(head);
+        // What is longer than the whole tail need not pass through it byte by byte.
+        let skipped = rest.len().saturating_sub(OUTPUT_TAIL_BYTES);
+        let keep = &rest[skipped..];
+        let over = (self.tail.len() + keep.len()).saturating_sub(OUTPUT_TAIL_BYTES);
+        self.tail.drain(..over);
+        self.tail.extend(keep);
+        self.dropped_bytes += (skipped + over) as u64;
+    }
+
+    /// What was kept, with lines of heeler's own after it.
+    pub(super) fn finish(self, own_lines: &[String]) -> Output {
+        let (mut head, mut tail) = (self.head, Vec::from(self.tail));
+        // Nothing is missing between them: one text, so that no line is torn.
+        let last = if self.dropped_bytes == 0 {
+            head.append(&mut tail);
+            &mut head
+        } else {
+            &mut tail
+        };
+        for line in own_lines {
+            if last.last().is_some_and(|byte| *byte != b'\n') {
+                last.push(b'\n');
+            }
+            last.extend_from_slice(&line.as_bytes()[..line.len().min(UNTRUSTED_BYTES_MAX)]);
+        }
+        let all = |bytes: &[u8]| Untrusted::bounded(bytes, bytes.len());
+        Output { head: all(&head), tail: all(&tail), dropped_bytes: self.dropped_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the sizes of the reads, the same bytes are kept.
+    #[test]
+    fn first_and_last_are_kept_and_the_rest_is_counted() {
+        for total in [0, 1, 4096, 4097, 8192, 8193, 50_000] {
+            let all: Vec<u8> = (0..total).map(|n: u32| b'a' + (n % 26) as u8).collect();
+            for step in [1, 7, 4096, 65_536] {
+                let mut capture = Capture::default();
+                all.chunks(step).for_each(|chunk| capture.take(chunk));
+                let output = capture.finish(&[]);
+                let (head, tail) = (output.head.raw().as_bytes(), output.tail.raw().as_bytes());
+                assert!(all.starts_with(head) && all.ends_with(tail), "{total} by {step}");
+                let kept = head.len() + tail.len();
+                assert_eq!(kept, all.len().min(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES));
+                assert_eq!(output.dropped_bytes, (all.len() - kept) as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn heelers_own_lines_come_last_and_stand_alone() {
+        let mut capture = Capture::default();
+        capture.take(b"no line end");
+        let lines = capture.finish(&["heeler: why".to_owned()]).lines();
+        assert_eq!(lines, ["no line end", "heeler: why"]);
+    }
+}

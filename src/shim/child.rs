@@ -1,0 +1,231 @@
+//! From a fork of the shim to the command, as one list in the order that must hold.
+//!
+//! Fail closed: the first step that fails ends the child, and nothing is executed, least of all as
+//! root. Descriptors 0, 1 and 2 are in place and every other one of the shim's is closed before
+//! this begins (`sys::fork`).
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::explain;
+use super::report::{Message, Stage};
+use crate::model::job::Job;
+use crate::model::text::escape;
+use crate::sys::defaults::{Closing, close_from, reset_limits, reset_signals};
+use crate::sys::environment::{self, Environment, Facts};
+use crate::sys::fork::{ChildSide, execute, exit_child, new_session};
+use crate::sys::privilege::{become_user, is_root, new_session_keyring, prove_user};
+use crate::sys::user::{self, Account};
+
+/// What the last step is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Last {
+    /// Execute the command.
+    Execute,
+    /// Print the environment it would have had, a variable a line, escaped.
+    ShowEnvironment,
+}
+
+/// Runs the list; never returns to the shim's code.
+pub(super) fn run(side: &ChildSide, job: &Job, last: Last) -> Infallible {
+    let failure = match steps(side, job, last) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    if let Failure::Because(text) = failure {
+        let _ = Message::Failed(text).send(&side.report);
+    }
+    exit_child(1)
+}
+
+/// Why the list was not finished.
+enum Failure {
+    /// The shim is gone: nobody would keep the deadline.
+    ShimGone,
+    Because(String),
+}
+
+fn because(error: impl ToString) -> Failure {
+    Failure::Because(error.to_string())
+}
+
+fn steps(side: &ChildSide, job: &Job, last: Last) -> Result<Infallible, Failure> {
+    // Says where we are. If the shim died, this fails, or kills us by SIGPIPE: as good.
+    let say = |message: Message| message.send(&side.report).map_err(|_| Failure::ShimGone);
+    let begin = |stage| say(Message::Stage(stage));
+
+    // 1. The gate: nothing happens before the shim has recorded who we are.
+    begin(Stage::WaitAtGate)?;
+    (&side.gate).read_exact(&mut [0]).map_err(|_| Failure::ShimGone)?;
+
+    // 2. Who the user is. As root, since nobody else may be able to ask; it may hang (LDAP), which
+    //    the shim's deadline ends. A name that is not found is never root.
+    begin(Stage::FindUser)?;
+    let account = user::find(job.user.as_deref(), job.group.as_deref()).map_err(because)?;
+    let changing = is_root();
+    if !changing {
+        refuse_others(&account)?;
+    }
+
+    // 3. Signals: an ignored or blocked one would pass the exec.
+    begin(Stage::ResetSignals)?;
+    reset_signals().map_err(because)?;
+
+    // 4. A session and group of its own: no terminal, no signal meant for heeler; and its number is
+    //    the child's, by which the keeper knows descendants and the shim ends the group.
+    begin(Stage::BeginSession)?;
+    new_session().map_err(because)?;
+
+    // 5. Limits, priority, umask: while still root, since raising what was lowered needs it.
+    begin(Stage::ResetLimits)?;
+    reset_limits().map_err(|(what, error)| because(format!("{what}: {error}")))?;
+
+    // 6. Whatever a name service module opened goes with the exec.
+    begin(Stage::CloseDescriptors)?;
+    close_from(3, Closing::OnExec).map_err(because)?;
+
+    if changing {
+        // 7. heeler's keys are not the command's.
+        begin(Stage::SeparateKeys)?;
+        new_session_keyring().map_err(because)?;
+
+        // 8. Groups, then group, then user: each needs the rights that the next gives up.
+        begin(Stage::BecomeUser)?;
+        become_user(&account).map_err(because)?;
+
+        // 9. Believe the kernel, not the return codes.
+        begin(Stage::ProveUser)?;
+        prove_user(&account).map_err(because)?;
+    }
+
+    // From here on every file is opened with the user's rights, and nothing is done as root.
+
+    // 10. The environment, from nothing.
+    begin(Stage::BuildEnvironment)?;
+    let facts = Facts::read(account.uid);
+    let file = match &job.env_file {
+        Some(path) => environment::read_file(path, account.uid).map_err(because)?,
+        None => Vec::new(),
+    };
+    let env = environment::build(&account, &facts, job, &file).map_err(because)?;
+    if last == Last::ShowEnvironment {
+        begin(Stage::Execute)?;
+        show(&env)?;
+        exit_child(0);
+    }
+    if environment::needs_user_manager(&job.command.argv) {
+        if let Some(hint) = environment::explain_missing_manager(account.uid, &account.name, &facts) {
+            say(Message::Hint(hint))?;
+        }
+    }
+
+    // 11. The directory: a configured one or nothing; a home that is missing is no reason to fail.
+    begin(Stage::ChangeDirectory)?;
+    let (directory, note) = change_directory(job, &account)?;
+    if let Some(note) = note {
+        say(Message::Note(note))?;
+    }
+
+    // 12. The program, by the PATH the command will see.
+    begin(Stage::FindProgram)?;
+    let program = find_program(&job.command.argv, &env, &directory)?;
+
+    // 13. Nothing is left to do but this.
+    begin(Stage::Execute)?;
+    Err(because(execute_or_explain(&program, job, &env, &account)?))
+}
+
+/// Without root there is one user heeler can run a command as: its own.
+fn refuse_others(account: &Account) -> Result<(), Failure> {
+    let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    if (account.uid.0, account.gid.0) == own {
+        return Ok(());
+    }
+    Err(because(format!(
+        "heeler does not run as root, so it can run commands only as its own user (uid {}, gid {}), \
+         not as {} (uid {}, gid {})",
+        own.0, own.1, account.name, account.uid.0, account.gid.0
+    )))
+}
+
+fn show(env: &Environment) -> Result<(), Failure> {
+    let text: String = env.lines().map(|line| escape(&line) + "\n").collect();
+    std::io::stdout().write_all(text.as_bytes()).map_err(because)?;
+    std::io::stdout().flush().map_err(because)
+}
+
+fn change_directory(job: &Job, account: &Account) -> Result<(PathBuf, Option<String>), Failure> {
+    let enter = |path: &Path| std::env::set_current_dir(path);
+    if let Some(path) = job.command.cwd.as_ref().or(job.cwd.as_ref()) {
+        return match enter(path) {
+            Ok(()) => Ok((path.clone(), None)),
+            Err(error) => Err(because(explain::directory(path, &error, &account.name))),
+        };
+    }
+    let error = match enter(&account.home) {
+        Ok(()) => return Ok((account.home.clone(), None)),
+        Err(error) => explain::directory(&account.home, &error, &account.name),
+    };
+    enter(Path::new("/")).map_err(because)?;
+    Ok(("/".into(), Some(format!("heeler: the command ran in /, since its home failed: {error}"))))
+}
+
+/// As execvp(3) would, with the command's PATH; but a part of PATH that is not absolute is passed
+/// over, so that the current directory never offers a program.
+fn find_program(argv: &[Box<str>], env: &Environment, cwd: &Path) -> Result<PathBuf, Failure> {
+    let name = argv.first().map(|name| &**name).filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| because("the command is empty"))?;
+    if name.contains('/') {
+        return Ok(cwd.join(name));
+    }
+    let path = env.get("PATH").unwrap_or_default();
+    let mut not_executable = None;
+    for dir in path.split(':').filter(|dir| dir.starts_with('/')) {
+        let candidate = Path::new(dir).join(name);
+        if !candidate.is_file() {
+            continue;
+        }
+        if nix::unistd::access(&candidate, nix::unistd::AccessFlags::X_OK).is_ok() {
+            return Ok(candidate);
+        }
+        not_executable.get_or_insert(candidate);
+    }
+    not_executable.ok_or_else(|| {
+        because(format!(
+            "{} is in no directory of PATH ({}); write its whole path, or set PATH in the \
+             service's env",
+            escape(name),
+            escape(path)
+        ))
+    })
+}
+
+/// Executes, or says why not. Being written to and the process limit may pass within moments.
+fn execute_or_explain(
+    program: &Path,
+    job: &Job,
+    env: &Environment,
+    account: &Account,
+) -> Result<String, Failure> {
+    let nul = |_| because("an argument has a NUL byte");
+    let text = |text: &str| CString::new(text).map_err(nul);
+    let path = text(program.to_str().ok_or_else(|| because("the program's path is not UTF-8"))?)?;
+    let argv = job.command.argv.iter().map(|arg| text(arg)).collect::<Result<Vec<_>, _>>()?;
+    let env = env.lines().map(|line| text(&line)).collect::<Result<Vec<_>, _>>()?;
+    for _ in 0..RETRIES {
+        match execute(&path, &argv, &env) {
+            Errno::ETXTBSY | Errno::EAGAIN => sleep(RETRY_AFTER),
+            errno => return Ok(explain::execution(program, errno, &account.name)),
+        }
+    }
+    Ok(explain::execution(program, execute(&path, &argv, &env), &account.name))
+}
+
+const RETRIES: usize = 3;
+const RETRY_AFTER: Duration = Duration::from_millis(100);

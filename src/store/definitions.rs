@@ -1,0 +1,104 @@
+//! The last good text of every file in conf.d, for the day when the file there is not good.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::model::ids::ServiceName;
+use crate::model::limits;
+use crate::store::{StoreError, file};
+
+/// Which file of conf.d.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum DefinitionName {
+    /// `heeler.toml`. No service can have this name: it is reserved.
+    Daemon,
+    /// `NAME.toml`.
+    Service(ServiceName),
+}
+
+impl fmt::Display for DefinitionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Daemon => f.write_str("heeler.toml"),
+            Self::Service(name) => write!(f, "{name}.toml"),
+        }
+    }
+}
+
+/// The last good text, if one was kept.
+///
+/// # Errors
+/// When it is there and cannot be read, or is no text.
+pub fn load(state_dir: &Path, name: &DefinitionName) -> Result<Option<String>, StoreError> {
+    let path = folder(state_dir).join(name.to_string());
+    let Some(bytes) = file::read(&path, limits::CONFIG_FILE_BYTES_MAX)? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(bytes).map_err(|error| {
+        StoreError::new("read", &path, std::io::Error::other(error.utf8_error()))
+    })?;
+    Ok(Some(text))
+}
+
+/// Keeps a text as the last good one. Written only when it differs from the one that is kept.
+///
+/// # Errors
+/// The one kept before stays.
+pub fn save(state_dir: &Path, name: &DefinitionName, text: &str) -> Result<(), StoreError> {
+    if load(state_dir, name).ok().flatten().as_deref() == Some(text) {
+        return Ok(());
+    }
+    let folder = folder(state_dir);
+    file::make_dir(&folder)?;
+    file::put_durably(&folder, &name.to_string(), text.as_bytes())
+}
+
+/// Forgets the text of a file that is no longer in conf.d.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove(state_dir: &Path, name: &DefinitionName) -> Result<(), StoreError> {
+    file::remove(&folder(state_dir).join(name.to_string()))
+}
+
+fn folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("last-good")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_last_good_text_comes_back_and_is_not_written_twice() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let shop = DefinitionName::Service(ServiceName::parse("shop").expect("a name"));
+        assert_eq!(load(dir.path(), &shop).expect("loads"), None);
+        remove(dir.path(), &shop).expect("nothing to remove is fine");
+        save(dir.path(), &shop, "user = \"deploy\"\n").expect("saves");
+        save(dir.path(), &DefinitionName::Daemon, "").expect("saves");
+        let file = dir.path().join("last-good/shop.toml");
+        let inode = || std::fs::metadata(&file).expect("is there").ino();
+        let first = inode();
+        // A held descriptor keeps the number from being used again.
+        let _held = std::fs::File::open(&file).expect("opens");
+        save(dir.path(), &shop, "user = \"deploy\"\n").expect("saves");
+        assert_eq!(inode(), first, "the same text is not written again");
+        save(dir.path(), &shop, "user = \"web\"\n").expect("saves");
+        assert_ne!(inode(), first);
+        assert_eq!(
+            load(dir.path(), &shop).expect("loads").as_deref(),
+            Some("user = \"web\"\n")
+        );
+        assert_eq!(
+            load(dir.path(), &DefinitionName::Daemon)
+                .expect("loads")
+                .as_deref(),
+            Some("")
+        );
+        remove(dir.path(), &shop).expect("removes");
+        assert_eq!(load(dir.path(), &shop).expect("loads"), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! The outbox: one file per alert, named by the alert and not by the moment, so that an alert told
+//! again after a crash replaces itself.
+//!
+//! `outbox/queue/STEM.json` is an alert that waits; `outbox/STEM.eml` is a mail. An alert counts as
+//! queued once its file and its name are durable. It leaves the queue only after its mail is as
+//! durable, so `kill -9` at any moment makes it at least once, with one Message-ID.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::mail::{self, HostFacts};
+use crate::model::incident::Alert;
+use crate::model::limits;
+use crate::store::record::{AlertRecord, FORMAT, Version};
+use crate::store::{StoreError, file, line};
+
+const DROPPED: &str = "dropped";
+
+/// Alerts on their way.
+pub struct Outbox {
+    folder: PathBuf,
+    queue: PathBuf,
+    host: HostFacts,
+    /// Taken, and not durable yet.
+    waiting: VecDeque<Box<Alert>>,
+    /// Durable, and not a mail yet: names of files in the queue, oldest first.
+    queued: VecDeque<String>,
+    /// Dropped, and not yet recorded as such.
+    dropped: u64,
+}
+
+/// What is left to do after a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// Nothing.
+    Done,
+    /// More mails.
+    More,
+}
+
+impl Outbox {
+    /// Opens the outbox of a state directory, made if absent, with what an earlier keeper left in it.
+    ///
+    /// # Errors
+    /// When the directories cannot be made or listed.
+    pub fn open(state_dir: &Path, host: HostFacts) -> Result<Self, StoreError> {
+        let folder = state_dir.join("outbox");
+        let queue = folder.join("queue");
+        file::make_dir(&folder)?;
+        file::make_dir(&queue)?;
+        for dir in [&folder, &queue] {
+            for half in file::names(dir, ".tmp")? {
+                file::remove(&dir.join(half))?;
+            }
+        }
+        let queued = file::names(&queue, ".json")?.into();
+        Ok(Self {
+            folder,
+            queue,
+            host,
+            waiting: VecDeque::new(),
+            queued,
+            dropped: 0,
+        })
+    }
+
+    /// How many alerts were dropped here, for the start-up to say.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        dropped(&self.folder) + self.dropped
+    }
+
+    /// Alerts that are durable and not mails yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.queued.len()
+    }
+
+    /// Takes an alert. Durable after [`Outbox::commit`]; past the bound the oldest is dropped and counted.
+    pub fn queue(&mut self, alert: Box<Alert>) {
+        if self.waiting.len() >= limits::OUTBOX_MAILS_MAX {
+            self.waiting.pop_front();
+            self.dropped += 1;
+        }
+        self.waiting.push_back(alert);
+    }
+
+    /// Counts alerts that were dropped before they came here.
+    pub(super) fn count_dropped(&mut self, alerts: u64) {
+        self.dropped += alerts;
+    }
+
+    /// Makes everything taken so far durable.
+    ///
+    /// # Errors
+    /// What could not be written waits for the next commit.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        let mut written = Vec::new();
+        let mut result = Ok(());
+        for alert in &self.waiting {
+            let name = format!("{}.json", stem(alert));
+            let text = serde_json::to_string(&AlertRecord::from(&**alert))
+                .expect("a record of plain data becomes JSON");
+            result = file::put(&self.queue, &name, line::seal(&text).as_bytes());
+            if result.is_err() {
+                break;
+            }
+            written.push(name);
+        }
+        if !written.is_empty() {
+            // Until this is done none of them counts; written again they replace themselves.
+            file::sync_dir(&self.queue)?;
+        }
+        self.waiting.drain(..written.len());
+        for name in written {
+            if !self.queued.contains(&name) {
+                self.queued.push_back(name);
+            }
+        }
+        while self.queued.len() > limits::OUTBOX_MAILS_MAX {
+            if let Some(oldest) = self.queued.pop_front() {
+                file::remove(&self.queue.join(oldest))?;
+                self.dropped += 1;
+            }
+        }
+        result
+    }
+
+    /// Turns some of the queue into mails.
+    ///
+    /// # Errors
+    /// What was not done stays in the queue. An entry that cannot be read is set aside, and is an
+    /// error once.
+    pub fn deliver(&mut self) -> Result<Turn, StoreError> {
+        let turn: Vec<_> = self
+            .queued
+            .iter()
+            .take(limits::OUTBOX_TURN)
+            .cloned()
+            .collect();
+        let (mut done, mut bad) = (Vec::new(), Ok(()));
+        for name in &turn {
+            let path = self.queue.join(name);
+            match load(&path) {
+                Entry::Alert(alert) => {
+                    let mail = mail::render(&alert, &self.host);
+                    file::put(&self.folder, &format!("{}.eml", stem(&alert)), &mail)?;
+                    done.push(path);
+                }
+                // It stays for the heeler that wrote it.
+                Entry::Newer => {}
+                Entry::Bad(error) => {
+                    let aside = path.with_extension("json.bad");
+                    std::fs::rename(&path, aside).map_err(StoreError::at("set aside", &path))?;
+                    bad = Err(error);
+                }
+            }
+        }
+        if !done.is_empty() {
+            file::sync_dir(&self.folder)?;
+        }
+        for path in &done {
+            file::remove(path)?;
+        }
+        self.queued.drain(..turn.len());
+        if !done.is_empty() {
+            self.trim()?;
+        }
+        bad.map(|()| {
+            if self.queued.is_empty() {
+                Turn::Done
+            } else {
+                Turn::More
+            }
+        })
+    }
+
+    /// Keeps the number of mails within the bound: the oldest go, and are counted.
+    fn trim(&mut self) -> Result<(), StoreError> {
+        let mut mails = file::names(&self.folder, ".eml")?;
+        let over = mails.len().saturating_sub(limits::OUTBOX_MAILS_MAX);
+        if over > 0 {
+            let written = |name: &String| {
+                std::fs::symlink_metadata(self.folder.join(name))
+                    .and_then(|f| f.modified())
+                    .ok()
+            };
+            mails.sort_by_cached_key(|name| (written(name), name.clone()));
+            for name in &mails[..over] {
+                file::remove(&self.folder.join(name))?;
+                self.dropped += 1;
+            }
+        }
+        if self.dropped > 0 {
+            let total = dropped(&self.folder) + self.dropped;
+            let text = format!(
+                "{total} alerts were dropped here so far, always the oldest: at most {} are kept\n",
+                limits::OUTBOX_MAILS_MAX
+            );
+            file::put_durably(&self.folder, DROPPED, text.as_bytes())?;
+            self.dropped = 0;
+        }
+        Ok(())
+    }
+}
+
+/// How many alerts an outbox has dropped, since somebody last removed its `dropped` file.
+fn dropped(folder: &Path) -> u64 {
+    let bytes = file::read(&folder.join(DROPPED), 1024)
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    text.split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
+}
+
+enum Entry {
+    Alert(Box<Alert>),
+    Newer,
+    Bad(StoreError),
+}
+
+fn load(path: &Path) -> Entry {
+    let bad = |why: &str| Entry::Bad(StoreError::new("read", path, io::Error::other(why)));
+    let bytes = match file::read(path, limits::OUTBOX_ENTRY_BYTES_MAX) {
+        Ok(bytes) => bytes.unwrap_or_default(),
+        Err(error) => return Entry::Bad(error),
+    };
+    let Some(text) = line::unseal_file(&bytes) else {
+        return bad("it is damaged (its checksum differs)");
+    };
+    if serde_json::from_str::<Version>(text).is_ok_and(|version| version.v > FORMAT) {
+        return Entry::Newer;
+    }
+    let record = serde_json::from_str::<AlertRecord>(text).ok();
+    match record.and_then(|record| Alert::try_from(record).ok()) {
+        Some(alert) => Entry::Alert(Box::new(alert)),
+        None => bad("it holds a word that this heeler does not know"),
+    }
+}
+
+/// The name of an alert's files: when its incident began, its token, its number.
+fn stem(alert: &Alert) -> String {
+    let opened = file::stamp(alert.incident.opened);
+    format!("{opened}-{}-{:04}", alert.incident.token(), alert.sequence)
+}

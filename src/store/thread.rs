@@ -1,0 +1,476 @@
+//! The store thread: everything that waits for a disk, so that nobody else does.
+//!
+//! Senders put messages into an inbox and go on; the inbox keeps only what is newest of each service,
+//! so it stays small however long a disk hangs. (A channel would grow.) Its lock is held for a map
+//! insert or a `take`, never across I/O. One turn of the thread takes the whole inbox, makes it
+//! durable (alerts first, then memories: a memory says "told" only of alerts that are on disk), then
+//! acknowledges.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::mail::HostFacts;
+use crate::model::ids::ServiceName;
+use crate::model::incident::Alert;
+use crate::model::limits;
+use crate::model::memory::Memory;
+use crate::model::time::Wall;
+use crate::store::definitions::{self, DefinitionName};
+use crate::store::journal::{Journal, Trust};
+use crate::store::outbox::{Outbox, Turn};
+use crate::store::starts::{self, End, Restored, Start};
+use crate::store::{StoreError, file};
+
+/// What the store has to be told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `/proc/sys/kernel/random/boot_id`: what was written in another boot about processes is dropped.
+    pub boot_id: Box<str>,
+    /// For the mails.
+    pub host: HostFacts,
+    /// Whether somebody configured a way for mails to leave the machine.
+    pub delivery: Delivery,
+}
+
+/// How mails are to be delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// No `[mail]`: they stay in the outbox folder.
+    Folder,
+    /// `[mail]` is there. This version still leaves them in the folder, and says so.
+    Smtp,
+}
+
+/// What was found at the start.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The last memory of each service.
+    pub memories: BTreeMap<ServiceName, Memory>,
+    /// What somebody should know, one sentence each, for the log.
+    pub notes: Vec<String>,
+    /// Alerts that an earlier keeper queued and that become mails now.
+    pub pending_alerts: usize,
+}
+
+/// Something to keep.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// The newest memories.
+    Remember(Vec<(ServiceName, Memory)>),
+    /// A service's file is gone from conf.d: its memory goes, with its last good text.
+    Forget(ServiceName),
+    /// An alert to put on its way.
+    Queue(Box<Alert>),
+    /// Asks for one [`Ack`] once everything sent before is on disk, or could not be put there.
+    Barrier(u64),
+    /// The text of a file that was read and found good.
+    SaveDefinition(DefinitionName, Box<str>),
+}
+
+/// What the store says. Called on the store thread: it must not block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ack {
+    /// Everything before this barrier is on disk.
+    Durable(u64),
+    /// It is not: it is kept in memory and tried again. The one answer to this barrier; an operator
+    /// is told so rather than left waiting for a disk.
+    NotDurable(u64),
+    /// What is to be kept cannot be written, and why. Said once, until [`Ack::Persistent`].
+    NotPersistent(String),
+    /// Everything is on disk again.
+    Persistent,
+}
+
+/// How a shutdown went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Shutdown {
+    /// Everything is on disk.
+    Clean,
+    /// The disk took too long, or failed.
+    Lost,
+}
+
+/// The senders' end. Dropping it without [`StoreHandle::shutdown`] still writes what was sent.
+pub struct StoreHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    /// Something was sent, or the thread ended.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inbox {
+    memories: BTreeMap<ServiceName, Option<Memory>>,
+    alerts: VecDeque<Box<Alert>>,
+    dropped_alerts: u64,
+    definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
+    barriers: Vec<u64>,
+    life: Life,
+}
+
+/// Whether the thread goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Life {
+    #[default]
+    Running,
+    /// End after a last turn: a clean stop.
+    Stop,
+    /// End after a last turn: the handle was dropped, and nobody said that this is a stop.
+    Abandoned,
+    /// The thread ended.
+    Ended(Shutdown),
+}
+
+impl StoreHandle {
+    /// Loads what is in `state_dir` (made if absent) and starts the thread.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or entered, or no thread can be started. Damage inside it is
+    /// no error: see [`Loaded::notes`].
+    pub fn spawn(
+        state_dir: &Path,
+        settings: Settings,
+        on_ack: impl Fn(Ack) + Send + 'static,
+    ) -> Result<(Self, Loaded), StoreError> {
+        let now = wall_now();
+        file::make_dir(state_dir)?;
+        let mut earlier = starts::load(state_dir);
+        let trust = starts::decide(&earlier, now);
+        let (mut journal, restored) = Journal::open(state_dir, &settings.boot_id, trust, now);
+        let outbox = Outbox::open(state_dir, settings.host)?;
+        let mut notes = restored.notes;
+        notes.extend(start_notes(trust, settings.delivery, &outbox, state_dir));
+        // What was set aside is off the disk before this start is recorded: a crash between them
+        // does not bring it back. The record says that this start got wishes only, so it takes
+        // three more crashes to do this again.
+        if let Err(error) = journal.compact_if_due() {
+            notes.push(error.to_string());
+        }
+        earlier.push(Start {
+            at_ms: now.0,
+            restored: what_was_restored(&restored.memories),
+            end: End::Unknown,
+        });
+        if let Err(error) = starts::save(state_dir, &earlier) {
+            notes.push(error.to_string());
+        }
+        let loaded = Loaded {
+            memories: restored.memories,
+            notes,
+            pending_alerts: outbox.pending(),
+        };
+        let shared = Arc::new(Shared::default());
+        let mut keeper = Keeper {
+            state_dir: state_dir.to_owned(),
+            shared: Arc::clone(&shared),
+            journal,
+            outbox,
+            definitions: BTreeMap::new(),
+            starts: earlier,
+            trouble: None,
+            on_ack,
+        };
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                if catch_unwind(AssertUnwindSafe(|| keeper.run())).is_err() {
+                    keeper.broken();
+                }
+            })
+            .map_err(StoreError::at("start the store thread for", state_dir))?;
+        Ok((Self { shared }, loaded))
+    }
+
+    /// Takes messages; never waits for a disk. Those of one call become durable together: send what
+    /// one step of the engine asked for in one call.
+    pub fn send(&self, messages: impl IntoIterator<Item = Message>) {
+        let mut inbox = self.shared.lock();
+        messages.into_iter().for_each(|message| inbox.take(message));
+        drop(inbox);
+        self.shared.changed.notify_all();
+    }
+
+    /// Writes what was sent and ends the thread, waiting at most so long for the disk.
+    pub fn shutdown(self, patience: Duration) -> Shutdown {
+        let end = Instant::now() + patience;
+        let mut inbox = self.shared.lock();
+        if inbox.life == Life::Running {
+            inbox.life = Life::Stop;
+            self.shared.changed.notify_all();
+        }
+        loop {
+            if let Life::Ended(how) = inbox.life {
+                return how;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Shutdown::Lost;
+            }
+            inbox = self.shared.wait(inbox, left);
+        }
+    }
+}
+
+impl Drop for StoreHandle {
+    fn drop(&mut self) {
+        let mut inbox = self.shared.lock();
+        if inbox.life == Life::Running {
+            inbox.life = Life::Abandoned;
+        }
+        drop(inbox);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// A panic elsewhere cannot leave the inbox half changed: each change of it is one insert.
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, inbox: MutexGuard<'a, Inbox>, limit: Duration) -> MutexGuard<'a, Inbox> {
+        self.changed
+            .wait_timeout(inbox, limit)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+}
+
+impl Inbox {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Remember(memories) => {
+                self.memories
+                    .extend(memories.into_iter().map(|(name, m)| (name, Some(m))));
+            }
+            Message::Forget(name) => {
+                self.definitions
+                    .insert(DefinitionName::Service(name.clone()), None);
+                self.memories.insert(name, None);
+            }
+            Message::Queue(alert) => {
+                if self.alerts.len() >= limits::OUTBOX_MAILS_MAX {
+                    self.alerts.pop_front();
+                    self.dropped_alerts += 1;
+                }
+                self.alerts.push_back(alert);
+            }
+            Message::Barrier(id) => self.barriers.push(id),
+            Message::SaveDefinition(name, text) => {
+                self.definitions.insert(name, Some(text));
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.memories.is_empty()
+            && self.alerts.is_empty()
+            && self.definitions.is_empty()
+            && self.barriers.is_empty()
+    }
+}
+
+/// The thread's own.
+struct Keeper<OnAck> {
+    state_dir: PathBuf,
+    shared: Arc<Shared>,
+    journal: Journal,
+    outbox: Outbox,
+    /// Texts to keep (or, absent, to forget) that are not on disk yet.
+    definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
+    starts: Vec<Start>,
+    /// Why something is not on disk.
+    trouble: Option<String>,
+    on_ack: OnAck,
+}
+
+impl<OnAck: Fn(Ack)> Keeper<OnAck> {
+    fn run(&mut self) {
+        // The first turn finds what an earlier keeper left in the queue.
+        let mut left = Turn::More;
+        loop {
+            let inbox = self.next(left);
+            let life = inbox.life;
+            let committed = self.commit(inbox);
+            let delivered = self.outbox.deliver();
+            left = *delivered.as_ref().unwrap_or(&Turn::Done);
+            let tidied = self.journal.compact_if_due();
+            let delivered = delivered.map(|_| ());
+            self.say(committed.and(delivered).and(tidied));
+            if life != Life::Running {
+                break self.end(life);
+            }
+        }
+    }
+
+    /// Waits for something to do and takes all of it.
+    fn next(&self, left: Turn) -> Inbox {
+        let mut inbox = self.shared.lock();
+        let retry = Instant::now() + limits::STORE_RETRY;
+        while left == Turn::Done && inbox.life == Life::Running && inbox.is_empty() {
+            let wait = match &self.trouble {
+                None => Duration::MAX,
+                Some(_) => retry.saturating_duration_since(Instant::now()),
+            };
+            if wait.is_zero() {
+                break;
+            }
+            inbox = self.shared.wait(inbox, wait);
+        }
+        let life = inbox.life;
+        mem::replace(
+            &mut *inbox,
+            Inbox {
+                life,
+                ..Inbox::default()
+            },
+        )
+    }
+
+    /// Makes an inbox durable, and answers its barriers.
+    fn commit(&mut self, inbox: Inbox) -> Result<(), StoreError> {
+        let Inbox {
+            memories,
+            alerts,
+            dropped_alerts,
+            definitions,
+            barriers,
+            life: _,
+        } = inbox;
+        self.outbox.count_dropped(dropped_alerts);
+        alerts
+            .into_iter()
+            .for_each(|alert| self.outbox.queue(alert));
+        for (name, memory) in memories {
+            match memory {
+                Some(memory) => self.journal.remember(&name, &memory),
+                None => self.journal.forget(&name),
+            }
+        }
+        self.definitions.extend(definitions);
+        // Each is tried whatever became of the others: a damaged outbox must not cost a wish.
+        let queued = self.outbox.commit();
+        let remembered = self.journal.commit();
+        let kept = self.keep_definitions();
+        let result = queued.and(remembered).and(kept);
+        for id in barriers {
+            (self.on_ack)(if result.is_ok() {
+                Ack::Durable(id)
+            } else {
+                Ack::NotDurable(id)
+            });
+        }
+        result
+    }
+
+    fn keep_definitions(&mut self) -> Result<(), StoreError> {
+        while let Some(entry) = self.definitions.first_entry() {
+            match entry.get() {
+                Some(text) => definitions::save(&self.state_dir, entry.key(), text)?,
+                None => definitions::remove(&self.state_dir, entry.key())?,
+            }
+            entry.remove();
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, result: Result<(), StoreError>) {
+        let trouble = result.err().map(|error| error.to_string());
+        let was = mem::replace(&mut self.trouble, trouble);
+        match (&self.trouble, was) {
+            (Some(text), None) => (self.on_ack)(Ack::NotPersistent(text.clone())),
+            (None, Some(_)) => (self.on_ack)(Ack::Persistent),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+
+    /// After a panic: nothing is written any more, and that is said rather than discovered.
+    fn broken(&self) {
+        let text = "the store thread crashed; restart heeler (no service is touched by that)";
+        (self.on_ack)(Ack::NotPersistent(text.to_owned()));
+        self.shared.lock().life = Life::Ended(Shutdown::Lost);
+        self.shared.changed.notify_all();
+    }
+
+    fn end(&mut self, life: Life) {
+        let mut how = if self.trouble.is_none() {
+            Shutdown::Clean
+        } else {
+            Shutdown::Lost
+        };
+        if life == Life::Stop {
+            if let Some(start) = self.starts.last_mut() {
+                start.end = End::Clean;
+            }
+            if let Err(error) = starts::save(&self.state_dir, &self.starts) {
+                how = Shutdown::Lost;
+                self.say(Err(error));
+            }
+        }
+        self.shared.lock().life = Life::Ended(how);
+        self.shared.changed.notify_all();
+    }
+}
+
+fn start_notes(trust: Trust, delivery: Delivery, outbox: &Outbox, dir: &Path) -> Vec<String> {
+    let mut notes = Vec::new();
+    if trust == Trust::WishesOnly {
+        notes.push(format!(
+            "heeler crashed {} times within a minute of restoring its memories: wishes and alerts \
+             are kept, incidents and counters are not used",
+            limits::POISON_STARTS
+        ));
+    }
+    let folder = dir.join("outbox");
+    let folder = folder.display();
+    notes.push(match delivery {
+        Delivery::Folder => {
+            format!("there is no [mail] in heeler.toml: mails are kept in {folder}")
+        }
+        Delivery::Smtp => format!(
+            "delivery by SMTP comes with the next version: until then mails are kept in {folder}"
+        ),
+    });
+    if outbox.dropped() > 0 {
+        let count = outbox.dropped();
+        notes.push(format!(
+            "{count} alerts were dropped so far: {folder} was full"
+        ));
+    }
+    notes
+}
+
+/// Whether there is more in the memories than wishes.
+fn what_was_restored(memories: &BTreeMap<ServiceName, Memory>) -> Restored {
+    let only_a_wish = |memory: &Memory| {
+        let Memory {
+            intent: _,
+            incidents_opened,
+            open,
+            last,
+            boot,
+        } = memory;
+        *incidents_opened == 0 && open.is_empty() && last.is_none() && *boot == Default::default()
+    };
+    if memories.values().all(only_a_wish) {
+        Restored::Wishes
+    } else {
+        Restored::Memories
+    }
+}
+
+fn wall_now() -> Wall {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,397 @@
+//! From a claim to a proved process: hold first, ask after, then prove that what was asked was held.
+//!
+//! pidfd_open pins whatever has the number now. The facts are read from /proc afterwards; that the
+//! pidfd still is not readable then proves that the number belonged to the held process all the while.
+//! [`crate::sys::accept`] judges, and only an accepted process becomes a [`Proved`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use regex::{Regex, RegexBuilder};
+
+use crate::model::limits;
+use crate::model::process::{Absence, Pid, ProcessIdentity, Uid};
+use crate::model::text::Untrusted;
+use crate::sys::accept::{self, Acceptance, ClaimFacts, Expected, Facts, Kind, Numbering, Rule};
+use crate::sys::pidfile::{self, Claim, Reading, Stamp};
+use crate::sys::{clock, pidfd, procfs};
+
+/// A process that is held and known, but not proved to be ours: it may be watched, never signalled.
+#[derive(Debug)]
+pub struct Held {
+    fd: OwnedFd,
+    identity: ProcessIdentity,
+    session: i32,
+    pgrp: i32,
+}
+
+impl Held {
+    /// Which process.
+    #[must_use]
+    pub fn identity(&self) -> ProcessIdentity {
+        self.identity
+    }
+
+    /// Whether it lives; a zombie does not. One poll(2), below a microsecond.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !pidfd::has_ended(&self.fd)
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A process that is held and proved to be the one meant. The only thing `sys::signal` takes; nothing
+/// outside `sys` can make one.
+#[derive(Debug)]
+pub struct Proved {
+    held: Held,
+    rule: Rule,
+}
+
+impl Proved {
+    /// For the modules of `sys` that prove a process by another way than a claim.
+    pub(super) fn new(held: Held, rule: Rule) -> Self {
+        Self { held, rule }
+    }
+
+    /// Which process.
+    #[must_use]
+    pub fn identity(&self) -> ProcessIdentity {
+        self.held.identity
+    }
+
+    /// On what ground it may be signalled.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// Its session when it was identified.
+    #[must_use]
+    pub fn session(&self) -> i32 {
+        self.held.session
+    }
+
+    /// Its process group when it was identified.
+    #[must_use]
+    pub fn pgrp(&self) -> i32 {
+        self.held.pgrp
+    }
+
+    /// Whether it lives; a zombie does not. One poll(2), below a microsecond.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.held.is_alive()
+    }
+
+    /// The process without the right to signal it.
+    #[must_use]
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+}
+
+impl AsFd for Proved {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.held.as_fd()
+    }
+}
+
+/// Whose process is looked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// The service's user.
+    pub user: Uid,
+    /// The service's own control group (as in /proc/PID/cgroup), where it has one.
+    pub cgroup: Option<Box<str>>,
+    /// The process that was proved before to be the service's, in this boot: then the age of its
+    /// pidfile is no question, whatever the wall clock did since.
+    pub known: Option<ProcessIdentity>,
+}
+
+impl Owner {
+    /// A service of this user of which nothing else is known.
+    #[must_use]
+    pub fn of(user: Uid) -> Self {
+        Self { user, cgroup: None, known: None }
+    }
+
+    fn expected(&self) -> Expected {
+        Expected {
+            user: self.user,
+            cgroup: self.cgroup.clone(),
+            known: self.known,
+            heeler: Pid(std::process::id().cast_signed()),
+            heelers_parent: Pid(std::os::unix::process::parent_id().cast_signed()),
+            boot: clock::boot_window(),
+        }
+    }
+}
+
+/// What identification found.
+#[derive(Debug)]
+pub enum Found {
+    /// Exactly one living process, proved and held.
+    One(Proved, ClaimStamp),
+    /// Nothing lives there.
+    None(Absence, Option<Untrusted>),
+    /// Something lives there that heeler may not touch. Names the fact that differed.
+    Refused(Untrusted),
+    /// It cannot be told now.
+    Unknown(Untrusted),
+}
+
+/// What the claim was, to see cheaply whether it still stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClaimStamp {
+    /// This pidfile, in this state.
+    Pidfile(Box<Path>, Stamp),
+    /// Nothing that could change while the process lives.
+    Standing,
+}
+
+/// Finds the process a pidfile names. Not on the loop: the file may be on a file system that hangs.
+#[must_use]
+pub fn identify_pidfile(path: &Path, owner: &Owner) -> Found {
+    let Claim { pid, owner: file_owner, modified_wall_ms, writers, stamp } =
+        match pidfile::read(path) {
+            Reading::Claim(claim) => claim,
+            Reading::Absent => return Found::None(Absence::NoPidfile, None),
+            Reading::Unsafe(reason) => return Found::Refused(reason),
+            Reading::NotPid => return unknown("the pidfile does not begin with a process number"),
+            Reading::Unreadable(reason) => return Found::Unknown(reason),
+        };
+    let claim = ClaimFacts::Pidfile { owner: file_owner, writers, modified_wall_ms };
+    judge(pid, owner, &claim, Absence::Stale(pid), ClaimStamp::Pidfile(path.into(), stamp))
+}
+
+/// Finds the process that the manager of the service's user calls its main one. The number may come
+/// from that user; the kernel has to say that the process is under that manager.
+#[must_use]
+pub fn identify_managed(main: Pid, owner: &Owner) -> Found {
+    judge(main, owner, &ClaimFacts::Manager, Absence::NoProcess, ClaimStamp::Standing)
+}
+
+/// Finds a process again that heeler recorded in this boot: its child, or one it had proved.
+#[must_use]
+pub fn identify_recorded(identity: ProcessIdentity) -> Found {
+    // The start time decides; the user is no part of this ground.
+    let owner = Owner::of(Uid(u32::MAX));
+    let claim = ClaimFacts::Recorded(identity);
+    judge(identity.pid, &owner, &claim, Absence::NoProcess, ClaimStamp::Standing)
+}
+
+/// Finds the topmost process of the service's user whose title matches. Not on the loop: it reads
+/// `cmdline`, which waits for the memory lock of the process and so can block for ever.
+#[must_use]
+pub fn identify_match(pattern: &str, owner: &Owner) -> Found {
+    let regex = match RegexBuilder::new(pattern).size_limit(limits::REGEX_BYTES_MAX).build() {
+        Ok(regex) => regex,
+        Err(error) => return unknown(&format!("failed to compile the match pattern: {error}")),
+    };
+    let matching = match matching(&regex, owner.user) {
+        Ok(matching) => matching,
+        Err(error) => return unknown(&format!("failed to look through /proc: {error}")),
+    };
+    let topmost: Vec<Pid> = matching.iter().copied().filter(|pid| is_topmost(*pid, &matching)).collect();
+    match topmost.as_slice() {
+        [] => Found::None(Absence::NoProcess, None),
+        [pid] => {
+            let standing = ClaimStamp::Standing;
+            let found = judge(*pid, owner, &ClaimFacts::Match, Absence::NoProcess, standing);
+            match &found {
+                // Again, now that it is held: the title read before may have been another process's.
+                Found::One(proved, _) if !title_matches(*pid, &regex) && proved.is_alive() => {
+                    unknown(&format!("process {pid} changed its title while it was identified"))
+                }
+                Found::One(..) | Found::None(..) | Found::Refused(_) | Found::Unknown(_) => found,
+            }
+        }
+        several => {
+            let list: Vec<String> = several.iter().take(8).map(Pid::to_string).collect();
+            let count = several.len();
+            unknown(&format!("{count} processes match and none is above the others: {}", list.join(", ")))
+        }
+    }
+}
+
+/// How a held process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Confirmation {
+    /// It lives, and what claimed it still does.
+    Same,
+    /// It lives, but the claim changed: identify again.
+    ClaimChanged,
+    /// It does not live.
+    Gone,
+}
+
+/// Looks again: one poll(2) and, for a pidfile, one stat(2).
+#[must_use]
+pub fn confirm(proved: &Proved, claim: &ClaimStamp) -> Confirmation {
+    if !proved.is_alive() {
+        return Confirmation::Gone;
+    }
+    match claim {
+        ClaimStamp::Pidfile(path, stamp) if Stamp::at(path) != Some(*stamp) => {
+            Confirmation::ClaimChanged
+        }
+        ClaimStamp::Pidfile(..) | ClaimStamp::Standing => Confirmation::Same,
+    }
+}
+
+/// Holds the process with this number, gathers its facts and judges them.
+fn judge(pid: Pid, owner: &Owner, claim: &ClaimFacts, absence: Absence, stamp: ClaimStamp) -> Found {
+    let expected = owner.expected();
+    let (held, facts) = match gather(pid) {
+        Gathered::Gone => return Found::None(absence, None),
+        Gathered::Zombie { parent } => {
+            let note = format!("process {pid} is a zombie, parent PID {parent}");
+            return Found::None(absence, Some(text(&note)));
+        }
+        Gathered::Unclear(reason) => return unknown(&reason),
+        Gathered::Thread(facts) => (None, facts),
+        Gathered::Process(held, facts) => (Some(held), facts),
+    };
+    match (accept::accept(&facts, &expected, claim), held) {
+        (Acceptance::Accepted(rule), Some(held)) => match pidfd::send(&held.fd, 0) {
+            Ok(()) => Found::One(Proved { held, rule }, stamp),
+            Err(error) if procfs::is_gone(&error) => Found::None(absence, None),
+            Err(error) => unknown(&format!("heeler may not signal process {pid}: {error}")),
+        },
+        (Acceptance::Accepted(_), None) => unknown(&format!("process {pid} could not be held")),
+        (Acceptance::Stale(reason), _) => Found::None(absence, Some(text(&reason))),
+        (Acceptance::Refused(reason), _) => Found::Refused(text(&reason)),
+        (Acceptance::Unclear(reason), _) => unknown(&reason),
+    }
+}
+
+/// What was gathered about a number.
+pub(super) enum Gathered {
+    /// Nobody has it.
+    Gone,
+    /// Its process ended and was not waited for.
+    Zombie { parent: Pid },
+    /// It is a thread's; what is known of it.
+    Thread(Facts),
+    /// A living process, held, with facts that were its own.
+    Process(Held, Facts),
+    /// It cannot be told.
+    Unclear(String),
+}
+
+/// Holds first, asks after, proves last.
+pub(super) fn gather(pid: Pid) -> Gathered {
+    if pid.0 < 1 {
+        return Gathered::Gone;
+    }
+    let fd = match pidfd::open(pid) {
+        Ok(fd) => fd,
+        Err(error) => return not_held(pid, &error),
+    };
+    let facts = facts(pid);
+    // What follows could be read of the held process only, unless it is gone.
+    let ended = pidfd::has_ended(&fd);
+    match facts {
+        Ok((facts, stat)) if !ended => {
+            let identity = facts.identity;
+            let held = Held { fd, identity, session: stat.session, pgrp: stat.pgrp };
+            Gathered::Process(held, facts)
+        }
+        Ok((_, stat)) if still_named(&fd) => Gathered::Zombie { parent: stat.parent },
+        Ok(_) => Gathered::Gone,
+        Err(_) if ended => Gathered::Gone,
+        Err(error) if procfs::is_gone(&error) => {
+            Gathered::Unclear(format!("process {pid} lives but is hidden in /proc (hidepid)"))
+        }
+        Err(error) => Gathered::Unclear(format!("failed to examine process {pid}: {error}")),
+    }
+}
+
+/// Whether the ended process still has its number, not having been waited for. It then is in /proc.
+fn still_named(fd: &OwnedFd) -> bool {
+    !matches!(pidfd::send(fd, 0), Err(error) if procfs::is_gone(&error))
+}
+
+/// Why a number could not be held.
+fn not_held(pid: Pid, error: &io::Error) -> Gathered {
+    match error.raw_os_error() {
+        Some(libc::ESRCH) => Gathered::Gone,
+        // ENOENT since 6.9, EINVAL before: the number of a thread.
+        Some(libc::ENOENT | libc::EINVAL) => match facts(pid) {
+            Ok((facts, _)) if facts.tgid != pid => Gathered::Thread(facts),
+            Err(error) if procfs::is_gone(&error) => Gathered::Gone,
+            Ok(_) | Err(_) => Gathered::Unclear(format!("failed to hold process {pid}: {error}")),
+        },
+        _ => Gathered::Unclear(format!("failed to hold process {pid}: {error}")),
+    }
+}
+
+fn facts(pid: Pid) -> io::Result<(Facts, procfs::Stat)> {
+    let stat = procfs::stat(pid)?;
+    let status = procfs::status(pid)?;
+    let cgroup = procfs::read(pid, "cgroup", limits::PROC_FILE_BYTES_MAX)?;
+    let facts = Facts {
+        identity: ProcessIdentity { pid, started_ticks: stat.started_ticks },
+        started_boot_ms: clock::ticks_to_ms(stat.started_ticks),
+        tgid: status.tgid,
+        uid_real: Uid(status.uid_real),
+        uid_effective: Uid(status.uid_effective),
+        kind: if stat.kernel_thread { Kind::Kernel } else { Kind::Program },
+        numbering: if status.namespaces > 1 { Numbering::Nested } else { Numbering::Ours },
+        cgroup: procfs::parse_cgroup(&cgroup),
+    };
+    Ok((facts, stat))
+}
+
+/// The processes of `user` whose title matches. The directory of a process in /proc belongs to its
+/// effective user, so most are passed over with one stat(2).
+fn matching(regex: &Regex, user: Uid) -> io::Result<Vec<Pid>> {
+    use std::os::unix::fs::MetadataExt;
+    let heeler = Pid(std::process::id().cast_signed());
+    let mut matching = Vec::new();
+    for pid in procfs::pids()? {
+        let of_user = std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == user.0);
+        if of_user && pid != heeler && title_matches(pid, regex) {
+            matching.push(pid);
+        }
+    }
+    Ok(matching)
+}
+
+/// Whether a process has a title (kernel threads and zombies have none) and it matches.
+fn title_matches(pid: Pid, regex: &Regex) -> bool {
+    let bytes = procfs::read(pid, "cmdline", limits::TITLE_BYTES_MAX).unwrap_or_default();
+    let title = procfs::parse_title(&bytes);
+    !title.is_empty() && regex.is_match(title.raw())
+}
+
+/// Whether no ancestor of a process matches as well.
+fn is_topmost(pid: Pid, matching: &[Pid]) -> bool {
+    let mut above = pid;
+    for _ in 0..limits::ANCESTORS_MAX {
+        let Ok(stat) = procfs::stat(above) else { return true };
+        above = stat.parent;
+        if above.0 <= 1 {
+            return true;
+        }
+        if matching.contains(&above) {
+            return false;
+        }
+    }
+    true
+}
+
+fn text(words: &str) -> Untrusted {
+    Untrusted::from(words)
+}
+
+fn unknown(words: &str) -> Found {
+    Found::Unknown(text(words))
+}

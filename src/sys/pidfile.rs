@@ -1,0 +1,436 @@
+//! Pidfiles: untrusted claims about which process is meant, read so that their owner cannot make root
+//! open, wait for or believe something else (CVE-2018-16888; systemd's `chase_symlinks(CHASE_SAFE)`).
+//!
+//! What a file *says* is never shown, only whether it is a process number.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::model::limits;
+use crate::model::process::{Pid, ProcessIdentity, Uid};
+use crate::model::text::Untrusted;
+use crate::sys::{clock, pidfd, procfs};
+
+/// What came of reading a pidfile.
+#[derive(Debug)]
+pub enum Reading {
+    /// It names a process.
+    Claim(Claim),
+    /// There is none.
+    Absent,
+    /// It may not be believed, or not even opened. Says which step of the path, and why.
+    Unsafe(Untrusted),
+    /// It does not begin with a process number (it may be half written).
+    NotPid,
+    /// It cannot be read now.
+    Unreadable(Untrusted),
+}
+
+/// What a pidfile claims, and how far it may be believed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// The process it names: a number, no more.
+    pub pid: Pid,
+    /// Who owns the file.
+    pub owner: Uid,
+    /// When it was written, in milliseconds since 1970.
+    pub modified_wall_ms: u64,
+    /// Who could have written it.
+    pub writers: Writers,
+    /// To notice a change.
+    pub stamp: Stamp,
+}
+
+/// Who could have made a file say what it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writers {
+    /// The file, its directory and all above are root's, and nobody else may write to them.
+    OnlyRoot,
+    /// Others too.
+    Others,
+}
+
+/// Which file it was and when it last changed: equal stamps mean an unchanged claim. The change time is
+/// in it because nobody can set that one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    place: (u64, u64),
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of whatever is at `path` now, or none. One stat(2): about a microsecond, but it hangs
+    /// where the file system does (NFS).
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Self {
+            place: (meta.dev(), meta.ino()),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+
+    fn of(stat: &FileStat) -> Self {
+        Self {
+            place: (stat.st_dev, stat.st_ino),
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+/// Reads a pidfile. Never waits for a FIFO or a device; hangs where the file system does, so not on
+/// the loop.
+#[must_use]
+pub fn read(path: &Path) -> Reading {
+    walk(path).and_then(|walked| claim_of(&walked)).unwrap_or_else(|reading| reading)
+}
+
+/// What came of wanting a dead process's pidfile gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// It is deleted.
+    Removed,
+    /// There is nothing to delete.
+    Absent,
+    /// It was left alone, because of this.
+    Kept(Untrusted),
+}
+
+/// Deletes a pidfile if it still names `dead`, and `dead` is. A file that a living process may have
+/// written since is kept: its number may have been given to a new copy of the same service.
+///
+/// Between the last look and the deletion a few microseconds remain in which the file could be
+/// written anew; the kernel has no call that closes them.
+#[must_use]
+pub fn remove_if_names(path: &Path, dead: ProcessIdentity) -> Removal {
+    let walked = match walk(path) {
+        Ok(walked) => walked,
+        Err(Reading::Absent) => return Removal::Absent,
+        Err(reading) => return Removal::Kept(keep_reason(reading)),
+    };
+    let claim = match claim_of(&walked) {
+        Ok(Reading::Claim(claim)) => claim,
+        Ok(reading) | Err(reading) => return Removal::Kept(keep_reason(reading)),
+    };
+    if claim.pid != dead.pid {
+        return kept("it names another process now");
+    }
+    if let Some(reason) = may_be_living(&claim, dead) {
+        return kept(reason);
+    }
+    // A user's own link must not have root delete where that user could not.
+    let directory_owner = fstat(&walked.directory).map(|stat| Uid(stat.st_uid));
+    if walked.links == Links::SomeUsers && directory_owner != Ok(claim.owner) {
+        return kept("a user's symbolic link leads to it in a directory of another owner");
+    }
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+    match fstatat(&walked.directory, walked.name.as_os_str(), flags) {
+        Ok(stat) if Stamp::of(&stat) == claim.stamp => {}
+        Ok(_) => return kept("it has just been written"),
+        Err(Errno::ENOENT) => return Removal::Absent,
+        Err(error) => return kept(&error.desc().to_lowercase()),
+    }
+    match unlinkat(&walked.directory, walked.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+        Ok(()) => Removal::Removed,
+        Err(Errno::ENOENT) => Removal::Absent,
+        Err(error) => kept(&error.desc().to_lowercase()),
+    }
+}
+
+/// Why the claim may be that of a living process, if it may.
+fn may_be_living(claim: &Claim, dead: ProcessIdentity) -> Option<&'static str> {
+    // Nobody has the number, or a zombie has: dead.
+    let held = pidfd::open(claim.pid).ok().filter(|fd| !pidfd::has_ended(fd))?;
+    let Ok(stat) = procfs::stat(claim.pid) else {
+        return (!pidfd::has_ended(&held)).then_some("the process it names cannot be examined");
+    };
+    if stat.started_ticks == dead.started_ticks {
+        return Some("the process it names lives");
+    }
+    let started_ms =
+        clock::boot_window().earliest_ms.saturating_add(clock::ticks_to_ms(stat.started_ticks));
+    let slack_ms = u64::try_from(limits::PIDFILE_AGE_SLACK.as_millis()).unwrap_or(u64::MAX);
+    (claim.modified_wall_ms.saturating_add(slack_ms) >= started_ms)
+        .then_some("a new process with the same number may have written it")
+}
+
+fn kept(reason: &str) -> Removal {
+    Removal::Kept(Untrusted::from(reason))
+}
+
+fn keep_reason(reading: Reading) -> Untrusted {
+    match reading {
+        Reading::Unsafe(text) | Reading::Unreadable(text) => text,
+        Reading::NotPid => Untrusted::from("it does not begin with a process number"),
+        Reading::Claim(_) | Reading::Absent => Untrusted::from("it changed while it was read"),
+    }
+}
+
+/// A path followed to its end: the directory and name there, and the file (opened without access).
+struct Walked {
+    directory: OwnedFd,
+    name: OsString,
+    file: OwnedFd,
+    stat: FileStat,
+    writers: Writers,
+    links: Links,
+}
+
+/// Whose symbolic links were followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    OnlyRoots,
+    SomeUsers,
+}
+
+/// Follows a path step by step. The rule: once a step belongs to a user other than root, that user
+/// decides what lies behind it; so no step may belong to a third one, and the file at the end must
+/// be that user's own. (systemd's rule also refuses to pass through root's directories again; then a
+/// user's own absolute link, as every Capistrano release has, would be unsafe.)
+fn walk(path: &Path) -> Result<Walked, Reading> {
+    if !path.is_absolute() {
+        return Err(refuse("the pidfile's path does not begin at the root"));
+    }
+    let steps = Mode::empty();
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let root = || open("/", flags | OFlag::O_DIRECTORY, steps).map_err(|e| failed("/", e));
+    let mut directory = root()?;
+    let mut trust =
+        Trust { decider: None, writers: Writers::OnlyRoot, links: Links::OnlyRoots };
+    trust.step(OsStr::new("/"), &stat_of(&directory, OsStr::new("/"))?)?;
+    let mut ahead: VecDeque<OsString> = steps_of(path);
+    let (mut taken, mut links) = (0, 0);
+    while let Some(name) = ahead.pop_front() {
+        taken += 1;
+        if taken > limits::PATH_STEPS_MAX {
+            return Err(refuse("the pidfile's path has too many steps"));
+        }
+        let next = openat(&directory, name.as_os_str(), flags, steps)
+            .map_err(|error| failed(name.to_string_lossy(), error))?;
+        let stat = stat_of(&next, &name)?;
+        trust.step(&name, &stat)?;
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFLNK => {
+                links += 1;
+                if links > limits::PATH_LINKS_MAX {
+                    return Err(refuse("the pidfile's path has too many symbolic links"));
+                }
+                let target = readlinkat(&next, "").map_err(|e| failed(name.to_string_lossy(), e))?;
+                let target = Path::new(&target);
+                if target.is_absolute() {
+                    directory = root()?;
+                }
+                for step in steps_of(target).into_iter().rev() {
+                    ahead.push_front(step);
+                }
+            }
+            libc::S_IFREG if ahead.is_empty() => {
+                trust.end(&name, &stat)?;
+                let Trust { writers, links, decider: _ } = trust;
+                return Ok(Walked { directory, name, file: next, stat, writers, links });
+            }
+            libc::S_IFDIR if !ahead.is_empty() => directory = next,
+            kind => {
+                let name = Untrusted::new(name.as_bytes());
+                return Err(refuse(format!("{name} is {}, not a regular file", kind_words(kind))));
+            }
+        }
+    }
+    Err(refuse("the pidfile's path is a directory, not a regular file"))
+}
+
+/// Who decides what lies at the end of the path, as far as it was followed.
+struct Trust {
+    decider: Option<(u32, Untrusted)>,
+    writers: Writers,
+    links: Links,
+}
+
+impl Trust {
+    fn step(&mut self, name: &OsStr, stat: &FileStat) -> Result<(), Reading> {
+        let link = stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
+        // A link's mode means nothing; a group's write permission also covers access lists (acl(5)).
+        if stat.st_uid != 0 || (!link && stat.st_mode & 0o022 != 0) {
+            self.writers = Writers::Others;
+        }
+        if link && stat.st_uid != 0 {
+            self.links = Links::SomeUsers;
+        }
+        match &self.decider {
+            Some((uid, _)) if stat.st_uid != 0 && stat.st_uid != *uid => Err(self.strays(name, stat)),
+            None if stat.st_uid != 0 => {
+                self.decider = Some((stat.st_uid, Untrusted::new(name.as_bytes())));
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn end(&self, name: &OsStr, stat: &FileStat) -> Result<(), Reading> {
+        match &self.decider {
+            Some((uid, _)) if stat.st_uid != *uid => Err(self.strays(name, stat)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn strays(&self, name: &OsStr, stat: &FileStat) -> Reading {
+        let Some((uid, from)) = &self.decider else { return refuse("the pidfile's path is unsafe") };
+        let name = Untrusted::new(name.as_bytes());
+        let to = stat.st_uid;
+        refuse(format!("{from} belongs to uid {uid} but leads to {name} of uid {to}"))
+    }
+}
+
+/// Reads the number in the file that was found. The file is opened only now that it is known to be a
+/// regular one; O_NONBLOCK and O_NOCTTY stay for the case that it lies.
+fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
+    let path = format!("/proc/self/fd/{}", walked.file.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = open(path.as_str(), flags, Mode::empty())
+        .map_err(|error| failed(walked.name.to_string_lossy(), error))?;
+    let mut bytes = Vec::new();
+    let bytes_max = limits::PIDFILE_BYTES_MAX as u64;
+    if let Err(error) = File::from(file).take(bytes_max + 1).read_to_end(&mut bytes) {
+        return Err(Reading::Unreadable(Untrusted::from(error.to_string().as_str())));
+    }
+    // The stamp is older than the text: a file that was written between them will differ from it at
+    // the next look.
+    let stat = &walked.stat;
+    let Some(pid) = parse(&bytes) else { return Ok(Reading::NotPid) };
+    let seconds_ms = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000);
+    Ok(Reading::Claim(Claim {
+        pid,
+        owner: Uid(stat.st_uid),
+        modified_wall_ms: seconds_ms + u64::try_from(stat.st_mtime_nsec).unwrap_or(0) / 1_000_000,
+        writers: walked.writers,
+        stamp: Stamp::of(stat),
+    }))
+}
+
+/// Parses a pidfile: on its first line one number of at most 7 digits (the kernel's largest is 4194304),
+/// with blanks around it or none; further lines are the program's own (Postgres has seven).
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Option<Pid> {
+    if bytes.len() > limits::PIDFILE_BYTES_MAX {
+        return None;
+    }
+    let line = bytes.split(|byte| *byte == b'\n').next()?;
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = line.iter().position(|byte| !blank(byte))?;
+    let end = line.iter().rposition(|byte| !blank(byte))? + 1;
+    let digits = &line[start..end];
+    if digits.len() > 7 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let pid = digits.iter().fold(0i32, |pid, digit| pid * 10 + i32::from(digit - b'0'));
+    (pid > 0).then_some(Pid(pid))
+}
+
+fn steps_of(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some(OsString::from_vec(b"..".to_vec())),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+        })
+        .collect()
+}
+
+fn stat_of(fd: &OwnedFd, name: &OsStr) -> Result<FileStat, Reading> {
+    fstat(fd).map_err(|error| failed(name.to_string_lossy(), error))
+}
+
+fn refuse(text: impl Into<String>) -> Reading {
+    Reading::Unsafe(Untrusted::from(text.into().as_str()))
+}
+
+fn failed(name: impl Display, error: Errno) -> Reading {
+    match error {
+        Errno::ENOENT => Reading::Absent,
+        error => {
+            let text = format!("failed to open {name}: {}", error.desc().to_lowercase());
+            Reading::Unreadable(Untrusted::from(text.as_str()))
+        }
+    }
+}
+
+fn kind_words(kind: libc::mode_t) -> &'static str {
+    match kind {
+        libc::S_IFDIR => "a directory",
+        libc::S_IFIFO => "a FIFO",
+        libc::S_IFSOCK => "a socket",
+        libc::S_IFCHR | libc::S_IFBLK => "a device",
+        _ => "a file with something behind it",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_first_line_that_is_a_number_is_a_pid() {
+        for (text, pid) in [
+            (b"123".as_slice(), 123),
+            (b"123\n", 123),
+            (b" 123\t\r\n", 123),
+            (b"0000123\n", 123),
+            (b"4194304\n/var/lib/postgresql\n1700000000\n", 4_194_304),
+        ] {
+            assert_eq!(parse(text), Some(Pid(pid)), "{text:?}");
+        }
+        for text in [
+            b"".as_slice(),
+            b"\n123\n",
+            b"1  trailing",
+            b"0",
+            b"-1",
+            b"+1",
+            b"12345678",
+            b"1\0",
+            b"pid 1",
+            b"1.0",
+            b"\xff\xfe1",
+            b"   ",
+            &[b'1'; 5000],
+            &[&b"123\n"[..], &[b'x'; 4096]].concat(),
+        ] {
+            assert_eq!(parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_byte_string_is_a_pid_or_is_not() {
+        let mut seed = 1u64;
+        const SPICE: &[u8] = b"0123456789 \t\r\n\0-+x\xff";
+        for _ in 0..100_000 {
+            let mut bytes = Vec::new();
+            loop {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let pick = usize::try_from(seed >> 40).expect("24 bits");
+                if pick % 7 == 0 {
+                    break;
+                }
+                bytes.push(SPICE[pick % SPICE.len()]);
+            }
+            if let Some(Pid(pid)) = parse(&bytes) {
+                assert!((1..=9_999_999).contains(&pid), "{bytes:?}");
+            }
+        }
+    }
+}

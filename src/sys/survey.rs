@@ -1,0 +1,237 @@
+//! What dead main processes left behind, for many of them in one pass over /proc.
+//!
+//! A process proves to be a descendant by its session or process group: both are inherited by fork
+//! and can be joined from outside in no other way (setsid(2), setpgid(2)), and the kernel gives a
+//! number to no new process while a session or group is named by it. So whoever is in the session
+//! (or group) with the dead leader's number came from it - unless a *new* process has that number.
+//! A descendant that called setsid itself is not found: only a control group would hold it.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+
+use nix::unistd::{self, getpgid, getsid};
+
+use crate::model::limits;
+use crate::model::process::{Holding, Ours, Pid, ProcessIdentity, Survivor, Uid};
+use crate::sys::accept::{Kind, Rule};
+use crate::sys::identity::{Gathered, Held, Proved, gather};
+use crate::sys::procfs;
+
+/// A dead main process whose descendants are looked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadMain {
+    /// Which process it was.
+    pub identity: ProcessIdentity,
+    /// The service's user.
+    pub user: Uid,
+    /// Leaders of sessions that heeler itself made for this service (its start command's), where the
+    /// main process was in one without having made it.
+    pub sessions: Vec<ProcessIdentity>,
+}
+
+/// One process that outlived a dead main process.
+#[derive(Debug)]
+pub struct Left {
+    /// The place of the dead one in the question.
+    pub dead: usize,
+    /// What is known of the process.
+    pub survivor: Survivor,
+    /// The process, held.
+    pub hold: Hold,
+}
+
+/// A survivor, with or without the right to signal it.
+#[derive(Debug)]
+pub enum Hold {
+    /// Of the service's user.
+    Proved(Proved),
+    /// Of another: to be waited for only.
+    Foreign(Held),
+}
+
+impl Hold {
+    /// What can be watched.
+    #[must_use]
+    pub fn held(&self) -> &Held {
+        match self {
+            Self::Proved(proved) => proved.held(),
+            Self::Foreign(held) => held,
+        }
+    }
+}
+
+/// Looks through all processes once. Two system calls for each; /proc is read only for those found.
+/// Not on the loop: their titles wait for their memory locks.
+///
+/// # Errors
+/// When /proc cannot be listed: then it is not known whether anybody is left.
+pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
+    let wanted = wanted(dead);
+    let mut tables = SocketTables::default();
+    let mut left = Vec::new();
+    if wanted.is_empty() {
+        return Ok(left);
+    }
+    let heeler = [std::process::id(), std::os::unix::process::parent_id()].map(u32::cast_signed);
+    for pid in procfs::pids()?.into_iter().filter(|pid| !heeler.contains(&pid.0)) {
+        let Some(index) = descends(pid, &wanted) else { continue };
+        let Gathered::Process(held, facts) = gather(pid) else { continue };
+        // Once more, now that it is held.
+        if descends(pid, &wanted) != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
+            continue;
+        }
+        let user = dead[index].user;
+        let ours = if facts.uid_real == user && facts.uid_effective == user {
+            Ours::Proved
+        } else {
+            Ours::Foreign
+        };
+        let holds = if tables.listens(pid) { Holding::ListeningSocket } else { Holding::Nothing };
+        let title = procfs::title(pid);
+        let survivor = Survivor { identity: held.identity(), title, holds, ours };
+        let hold = match ours {
+            Ours::Proved => Hold::Proved(Proved::new(held, Rule::Descendant)),
+            Ours::Foreign => Hold::Foreign(held),
+        };
+        left.push(Left { dead: index, survivor, hold });
+    }
+    Ok(left)
+}
+
+/// The numbers that name sessions and groups of the dead, each with the place of its dead.
+struct Wanted {
+    sessions: HashMap<i32, usize>,
+    groups: HashMap<i32, usize>,
+}
+
+impl Wanted {
+    fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.groups.is_empty()
+    }
+}
+
+fn wanted(dead: &[DeadMain]) -> Wanted {
+    let mut wanted = Wanted { sessions: HashMap::new(), groups: HashMap::new() };
+    for (index, main) in dead.iter().enumerate() {
+        let pid = main.identity.pid;
+        // Process 1's session is not a service's; numbers below mean "my own" to the kernel.
+        if pid.0 > 1 && owner_of(main.identity) == Number::Free {
+            wanted.sessions.insert(pid.0, index);
+            wanted.groups.insert(pid.0, index);
+        }
+        for leader in &main.sessions {
+            if leader.pid.0 > 1 && owner_of(*leader) != Number::Reused {
+                wanted.sessions.insert(leader.pid.0, index);
+            }
+        }
+    }
+    wanted
+}
+
+/// What became of a process's number.
+#[derive(PartialEq, Eq)]
+enum Number {
+    /// Nobody living has it.
+    Free,
+    /// It is still that process's.
+    Same,
+    /// A new process has it: sessions and groups of that number are the new one's.
+    Reused,
+}
+
+fn owner_of(identity: ProcessIdentity) -> Number {
+    match gather(identity.pid) {
+        Gathered::Process(held, _) if held.identity() == identity => Number::Same,
+        // A zombie still has its number, so a new process cannot.
+        Gathered::Gone | Gathered::Zombie { .. } => Number::Free,
+        // What cannot be told apart is treated as somebody else's.
+        Gathered::Process(..) | Gathered::Thread(_) | Gathered::Unclear(_) => Number::Reused,
+    }
+}
+
+/// Whose descendant a process is.
+fn descends(pid: Pid, wanted: &Wanted) -> Option<usize> {
+    let number = unistd::Pid::from_raw(pid.0);
+    let session = getsid(Some(number)).ok()?;
+    if let Some(index) = wanted.sessions.get(&session.as_raw()) {
+        return Some(*index);
+    }
+    wanted.groups.get(&getpgid(Some(number)).ok()?.as_raw()).copied()
+}
+
+/// The inodes of listening sockets by network namespace, each read once per survey.
+#[derive(Default)]
+struct SocketTables(HashMap<std::path::PathBuf, HashSet<u64>>);
+
+impl SocketTables {
+    /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace.
+    fn listens(&mut self, pid: Pid) -> bool {
+        let sockets = sockets_of(pid);
+        if sockets.is_empty() {
+            return false;
+        }
+        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else { return false };
+        let listening = self.0.entry(namespace).or_insert_with(|| listening_near(pid));
+        sockets.iter().any(|inode| listening.contains(inode))
+    }
+}
+
+fn sockets_of(pid: Pid) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    entries
+        .take(limits::SURVIVOR_FDS_MAX)
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.ok()?.path()).ok()?;
+            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
+/// Every listening socket in the network namespace of a process (proc_pid_net(5)).
+fn listening_near(pid: Pid) -> HashSet<u64> {
+    let mut inodes = HashSet::new();
+    for (table, parse) in [
+        ("tcp", tcp_listener as fn(&str) -> Option<u64>),
+        ("tcp6", tcp_listener),
+        ("unix", unix_listener),
+    ] {
+        let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else { continue };
+        let lines = BufReader::new(file.take(limits::SOCKET_TABLE_BYTES_MAX)).split(b'\n');
+        let lines = lines.map_while(Result::ok);
+        inodes.extend(lines.filter_map(|line| parse(&String::from_utf8_lossy(&line))));
+    }
+    inodes
+}
+
+/// The inode of a line of net/tcp whose state is LISTEN.
+fn tcp_listener(line: &str) -> Option<u64> {
+    let mut words = line.split_ascii_whitespace();
+    (words.nth(3)? == "0A").then(|| words.nth(5))??.parse().ok()
+}
+
+/// The inode of a line of net/unix whose socket accepts connections (flag 0x10000).
+fn unix_listener(line: &str) -> Option<u64> {
+    let mut words = line.split_ascii_whitespace();
+    let flags = u32::from_str_radix(words.nth(3)?, 16).ok()?;
+    (flags & 0x1_0000 != 0).then(|| words.nth(2))??.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_of_listening_sockets_give_an_inode() {
+        let tcp = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  \
+            1000        0 12345 1 0000000000000000 100 0 0 10 0";
+        assert_eq!(tcp_listener(tcp), Some(12345));
+        assert_eq!(tcp_listener(&tcp.replace(" 0A ", " 01 ")), None);
+        let unix = "0000000000000000: 00000002 00000000 00010000 0001 01 777 /run/a b";
+        assert_eq!(unix_listener(unix), Some(777));
+        assert_eq!(unix_listener(&unix.replace("00010000", "00000000")), None);
+        for odd in ["", "sl local", "Num RefCount Protocol Flags Type St Inode Path", "0A", "\u{fffd}"] {
+            assert_eq!(tcp_listener(odd).or_else(|| unix_listener(odd)), None);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `heeler validate`: everything that is wrong with a configuration, without a daemon.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nix::unistd::{Group, User};
+use serde::Serialize;
+
+use crate::config::error::{Diagnostic, Severity, render};
+use crate::config::{LoadAs, Loaded, load};
+
+/// How it is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// For programs: a list of findings.
+    Json,
+}
+
+/// Reads a directory as `heeler run` would, and tells what it found, with the exit code: 0 when
+/// every file is good (warnings or not), 1 otherwise.
+#[must_use]
+pub fn validate(dir: &Path, who: &LoadAs, form: Form) -> (String, u8) {
+    let (findings, services) = match load(dir, who, None) {
+        Ok(loaded) => {
+            let mut findings: Vec<_> = loaded
+                .bad
+                .iter()
+                .flat_map(|bad| bad.diagnostics.clone())
+                .collect();
+            findings.extend(loaded.warnings.iter().cloned());
+            findings.extend(unknown_accounts(&loaded));
+            (findings, loaded.services.len())
+        }
+        Err(unusable) => (vec![*unusable], 0),
+    };
+    let errors = findings
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .count();
+    let report = match form {
+        Form::Text => text(&findings, services, errors),
+        Form::Json => json(&findings),
+    };
+    (report, u8::from(errors > 0))
+}
+
+fn text(findings: &[Diagnostic], services: usize, errors: usize) -> String {
+    let count = |n: usize, what: &str| match n {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    };
+    let warnings = findings.len() - errors;
+    let mut out = render(findings);
+    out.push_str(&format!(
+        "{}, {}",
+        count(services, "service"),
+        count(errors, "error")
+    ));
+    if warnings > 0 {
+        out.push_str(&format!(", {}", count(warnings, "warning")));
+    }
+    out.push('\n');
+    out
+}
+
+/// One finding, as programs see it. Stable.
+#[derive(Serialize)]
+struct Finding<'a> {
+    file: &'a str,
+    line: Option<usize>,
+    column: Option<usize>,
+    severity: &'a str,
+    message: &'a str,
+    hint: Option<&'a str>,
+}
+
+fn json(findings: &[Diagnostic]) -> String {
+    let finding = |found| {
+        let Diagnostic {
+            severity,
+            file,
+            place,
+            message,
+            hint,
+        }: &Diagnostic = found;
+        Finding {
+            file,
+            line: place.as_ref().map(|place| place.line),
+            column: place.as_ref().map(|place| place.column),
+            severity: severity.name(),
+            message,
+            hint: hint.as_deref(),
+        }
+    };
+    let findings: Vec<_> = findings.iter().map(finding).collect();
+    let mut out = serde_json::to_string_pretty(&findings).unwrap_or_else(|error| error.to_string());
+    out.push('\n');
+    out
+}
+
+/// Users and groups this machine does not know now: a warning, since they may come later. The
+/// daemon never asks this (the answer may take as long as a directory server likes); here a person
+/// waits.
+fn unknown_accounts(loaded: &Loaded) -> Vec<Diagnostic> {
+    let mut asked: BTreeMap<(&str, &str), bool> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for loaded in &loaded.services {
+        let user = loaded.service.user.as_deref().map(|name| ("user", name));
+        let group = loaded.service.group.as_deref().map(|name| ("group", name));
+        for (kind, name) in user.into_iter().chain(group) {
+            let unknown = *asked.entry((kind, name)).or_insert_with(|| match kind {
+                "user" => matches!(User::from_name(name), Ok(None)) && name.parse::<u32>().is_err(),
+                _ => matches!(Group::from_name(name), Ok(None)) && name.parse::<u32>().is_err(),
+            });
+            if unknown {
+                let message = format!("there is no {kind} `{name}` on this machine");
+                let file = loaded.path.to_string_lossy();
+                let hint = Some(format!("until there is, nothing can be done as `{name}`"));
+                findings.push(Diagnostic::of_file(Severity::Warning, &file, message, hint));
+            }
+        }
+    }
+    findings
+}

@@ -1,0 +1,243 @@
+//! A heeler of its own for a test: configuration, state, run_dir and services in one directory, and
+//! nothing left behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use super::{HEELER, wait_for};
+
+/// Long enough for a loaded machine; a test that needs it all is a test that fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One heeler and its services.
+pub struct House {
+    dir: tempfile::TempDir,
+    keeper: Option<Child>,
+}
+
+impl House {
+    /// An empty house. `settings` is added to its heeler.toml.
+    pub fn new(settings: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("heeler-test-").tempdir().expect("a directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let house = Self { dir, keeper: None };
+        fs::create_dir(house.path("conf.d")).expect("conf.d");
+        fs::create_dir(house.path("srv")).expect("srv");
+        fs::set_permissions(house.path("srv"), fs::Permissions::from_mode(0o777)).expect("chmod");
+        let own = format!(
+            "state_dir = {:?}\nrun_dir = {:?}\nsocket = {:?}\n{settings}\n",
+            house.path("state"),
+            house.path("run"),
+            house.path("run/control.sock"),
+        );
+        house.write("conf.d/heeler.toml", &own);
+        house.write("srv/service.pl", include_str!("service.pl"));
+        house
+    }
+
+    /// A path in the house.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    /// Writes a file, readable by all.
+    pub fn write(&self, below: &str, text: &str) {
+        fs::write(self.path(below), text).expect("write");
+        fs::set_permissions(self.path(below), fs::Permissions::from_mode(0o644)).expect("chmod");
+    }
+
+    /// Defines a service by its text.
+    pub fn define(&self, name: &str, text: &str) {
+        self.write(&format!("conf.d/{name}.toml"), text);
+    }
+
+    /// Defines a daemon: `service.pl` with these options, and these lines added to its definition.
+    pub fn daemon(&self, name: &str, options: &str, lines: &str) {
+        let start = self.command(name, options);
+        let pidfile = self.path(&format!("srv/{name}.pid"));
+        self.define(name, &format!("pidfile = {pidfile:?}\nstart = {start:?}\n{lines}\n"));
+    }
+
+    /// The command line of `service.pl`.
+    pub fn command(&self, name: &str, options: &str) -> String {
+        let (script, srv) = (self.path("srv/service.pl"), self.path("srv"));
+        format!("/usr/bin/perl {} {} {name} {options}", script.display(), srv.display())
+    }
+
+    /// Starts heeler and waits until it can be asked.
+    pub fn open(&mut self) {
+        self.open_by(Command::new(HEELER));
+    }
+
+    /// The same, by a command that is to end in `heeler`.
+    pub fn open_by(&mut self, mut command: Command) {
+        let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("log");
+        let keeper = command
+            .arg("run")
+            .arg(self.path("conf.d"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("dup"))
+            .stderr(log)
+            .spawn()
+            .expect("heeler starts");
+        self.keeper = Some(keeper);
+        wait_for("heeler to answer", PATIENCE, || {
+            let keeper = self.keeper.as_mut().expect("was started");
+            if let Some(end) = keeper.try_wait().expect("wait") {
+                panic!("heeler ended ({end}):\n{}", self.log());
+            }
+            self.ask(&["status"]).filter(|output| output.status.code() != Some(6))
+        });
+    }
+
+    fn ask(&self, args: &[&str]) -> Option<Output> {
+        let socket = self.path("run/control.sock");
+        Command::new(HEELER).env("HEELER_SOCKET", socket).args(args).output().ok()
+    }
+
+    /// The keeper's pid.
+    pub fn keeper(&self) -> u32 {
+        self.keeper.as_ref().expect("heeler runs").id()
+    }
+
+    /// `kill -9` for the keeper.
+    pub fn kill_keeper(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.kill().expect("kill");
+            keeper.wait().expect("wait");
+        }
+    }
+
+    /// TERM for the keeper; its exit code.
+    pub fn close(&mut self) -> Option<i32> {
+        let mut keeper = self.keeper.take()?;
+        signal(keeper.id(), "TERM");
+        let end = wait_for("heeler to end", PATIENCE, || keeper.try_wait().expect("wait"));
+        end.code()
+    }
+
+    /// Runs the client; exit code, stdout, stderr.
+    pub fn heeler(&self, args: &[&str]) -> (i32, String, String) {
+        let output = self.ask(args).expect("the client runs");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// The status of one service, as JSON.
+    pub fn status(&self, name: &str) -> serde_json::Value {
+        let (_, out, err) = self.heeler(&["status", "--json", name]);
+        let all: serde_json::Value =
+            serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out:?} {err:?}"));
+        all["services"][0].clone()
+    }
+
+    /// The main process heeler knows.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.status(name)["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+    }
+
+    /// Waits until heeler holds a main process other than `not`.
+    pub fn wait_up(&self, name: &str, not: Option<u32>) -> u32 {
+        wait_for(&format!("{name} to be up"), PATIENCE, || {
+            self.pid(name).filter(|pid| Some(*pid) != not && alive(*pid))
+        })
+    }
+
+    /// Waits until the status words contain a text.
+    pub fn wait_words(&self, name: &str, words: &str) -> serde_json::Value {
+        wait_for(&format!("{name} to be {words:?}; it is {:?}", self.status(name)), PATIENCE, || {
+            let status = self.status(name);
+            status["state"].as_str().is_some_and(|state| state.contains(words)).then_some(status)
+        })
+    }
+
+    /// The pids of all starts of a service, by its own word.
+    pub fn starts(&self, name: &str) -> Vec<u32> {
+        lines(&self.path(&format!("srv/{name}.starts")))
+            .iter()
+            .filter_map(|line| line.split(' ').next()?.parse().ok())
+            .collect()
+    }
+
+    /// Waits until these are the starts of a service (a foreground program says so a moment after its exec).
+    pub fn wait_starts(&self, name: &str, pids: &[u32]) {
+        wait_for(&format!("the starts of {name} to be {pids:?}"), PATIENCE, || {
+            (self.starts(name) == pids).then_some(())
+        });
+    }
+
+    /// How often a copy found another one, by its own word.
+    pub fn doubles(&self, name: &str) -> usize {
+        lines(&self.path(&format!("srv/{name}.doubles"))).len()
+    }
+
+    /// The mails in the outbox, oldest first, whole.
+    pub fn mails(&self) -> Vec<String> {
+        let mut files: Vec<_> = fs::read_dir(self.path("state/outbox"))
+            .map(|dir| dir.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        files.retain(|path: &PathBuf| path.extension().is_some_and(|ext| ext == "eml"));
+        files.sort();
+        files.iter().filter_map(|path| fs::read(path).ok()).map(|bytes| {
+            String::from_utf8_lossy(&bytes).into_owned()
+        }).collect()
+    }
+
+    /// What heeler said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- heeler's log\n{}", self.log());
+        }
+        self.kill_keeper();
+        // Shims and services outlive the keeper by design; their command lines or directories name the house.
+        let own = self.dir.path().to_string_lossy().into_owned();
+        for _ in 0..3 {
+            for pid in pids() {
+                let about = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
+                    .map(|dir| dir.flatten().filter_map(|fd| fs::read_link(fd.path()).ok()).collect())
+                    .unwrap_or_default();
+                let named = [about, environ].iter().any(|text| String::from_utf8_lossy(text).contains(&own));
+                let holds = open.iter().any(|path: &PathBuf| path.starts_with(&own));
+                if (named || holds) && pid != std::process::id() {
+                    signal(pid, "KILL");
+                }
+            }
+        }
+    }
+}
+
+/// Sends a signal, by name.
+pub fn signal(pid: u32, name: &str) {
+    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().expect("a signal");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    // One that is gone already needs no signal.
+    let _sent = nix::sys::signal::kill(pid, signal);
+}
+
+/// Whether a process is there and not a zombie.
+pub fn alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with(['Z', 'X']))
+}
+
+/// All processes.
+pub fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The lines of a file; none when it is not there.
+pub fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
+}
