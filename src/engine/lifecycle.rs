@@ -269,7 +269,7 @@ impl State {
             began: now,
         };
         // A service that was not there when heeler first looked in this boot is started, and that is all.
-        let missed = self.last_main.is_some() || !self.can_start();
+        let missed = self.last_main.is_some() || !self.may_start();
         if exit == ExitKind::NeverThere && self.intent.desired == Desired::Up && by == By::Heeler && missed {
             self.gone_at.get_or_insert(now);
             match self.open.get_mut(&Cause::Down) {
@@ -545,6 +545,11 @@ impl State {
 
     fn can_start(&self) -> bool {
         self.def.startable()
+    }
+
+    /// Whether heeler may start it by itself.
+    pub(super) fn may_start(&self) -> bool {
+        self.def.startable() && self.def.mode == Mode::Active
     }
 
     fn back_off(&mut self, cx: &mut Cx<'_>, until: Mono) {

@@ -236,6 +236,16 @@ impl State {
                         (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
                             self.died(cx, gone, None);
                         }
+                        // Still there: whoever waited for that is heard now.
+                        (Some((_, back)), Identification::One(found))
+                            if self.main == Some(back)
+                                && *found == back
+                                && self.place() == Where::Present =>
+                        {
+                            self.resolve(cx, Cause::Unclear, "it can be told again");
+                            self.recalled = Some(back);
+                            self.happen(cx, Class::Appeared, Some(back));
+                        }
                         _ => self.identified(cx, found),
                     }
                 }
@@ -404,8 +414,7 @@ impl State {
                     self.forget_checks(cx);
                 }
                 // Clearing is for a start: where none may follow, it is enough to have said so.
-                let hopeless = !self.def.startable() || self.def.mode == Mode::Observe;
-                if hopeless && self.open.contains_key(&Cause::Down) {
+                if !self.may_start() && self.open.contains_key(&Cause::Down) {
                     return;
                 }
                 self.happen(cx, Class::Missing, None);

@@ -55,8 +55,8 @@ fn found_up_while_wanted_down_is_told_and_never_killed() {
     story.order(Order::Stop);
     story.exits_orderly(101);
     story.saw(
-        "1h ladder: 101 until 1h30s
-         1h signal 101 TERM
+        "1h signal 101 TERM
+         1h ladder: 101 until 1h30s
          1h ladder over
          1h survey what 101 left
          1h mail 2.1 resolved: found up (pid 101) while it is wanted down
@@ -198,8 +198,8 @@ fn stopped_by_a_rule_is_kept_and_reminded_of() {
     story.world.sample = Some(memory_mib(2710));
     story.at("40s");
     story.saw(
-        "30s ladder: 100 until 1m
-         30s signal 100 TERM
+        "30s signal 100 TERM
+         30s ladder: 100 until 1m
          35s mail 2.0 fired: stopped by rule memory > 2600MiB
          35s mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 3 of 5",
     );
