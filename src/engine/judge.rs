@@ -27,6 +27,7 @@ impl State {
     pub(super) fn judge(&mut self, cx: &mut Cx<'_>, seen: &Observation) {
         let now = cx.now.mono;
         let def = self.def.clone();
+        let acting = self.settled();
         for (at, check) in def.checks.iter().enumerate() {
             let Some(state) = self.checks.get_mut(at) else {
                 continue;
@@ -43,8 +44,8 @@ impl State {
                 Verdict::Fail => true,
                 Verdict::Pass => false,
             };
-            // Asked anew for each check: the one before may have stopped it or set it aside.
-            if !self.settled() || self.intent.desired != Desired::Up {
+            // The check before it may have set it aside.
+            if !acting || self.intent.desired != Desired::Up {
                 continue;
             }
             let Some(state) = self.checks.get_mut(at) else {

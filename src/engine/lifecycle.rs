@@ -197,7 +197,6 @@ impl State {
         self.last_main = Some(identity);
         self.recalled = self.recalled.filter(|recalled| *recalled != identity);
         self.limit.down();
-        self.resolve(cx, Cause::Unkillable, "it is gone");
         let place = self.place();
         let words = exit.map_or_else(|| "is gone".to_owned(), |exit| format!("is gone: {exit}"));
         match place {
@@ -222,6 +221,7 @@ impl State {
             },
             Where::Absent | Where::Clearing | Where::Backoff => {}
         }
+        self.resolve(cx, Cause::Unkillable, "it is gone");
         if place != Where::Starting {
             self.happen(cx, Class::Died, None);
         }
@@ -454,9 +454,7 @@ impl State {
             .into_iter()
             .map(|identity| (cx.ask(), identity))
             .collect();
-        if signal != Signal::Kill {
-            clearing.telling.clone_from(&asks);
-        }
+        clearing.telling.clone_from(&asks);
         for (ask, identity) in asks {
             cx.push(Effect::Signal {
                 service: self.def.name.clone(),
@@ -782,7 +780,11 @@ impl State {
         };
         if matches!(by, StopBy::Command | StopBy::Signalling) {
             // Nobody is killed who is not known to have been told to go.
-            self.narrate(cx, format!("pid {target} is still there"));
+            let after = match by {
+                StopBy::Command => "the stop command",
+                StopBy::Signalling | StopBy::Ladder => "a signal that nobody confirmed",
+            };
+            self.narrate(cx, format!("pid {target} is still there after {after}"));
             self.ladder(cx, target);
             return;
         }

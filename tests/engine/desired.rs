@@ -199,9 +199,9 @@ fn stopped_by_a_rule_is_kept_and_reminded_of() {
     story.at("40s");
     story.saw(
         "30s signal 100 TERM
+         30s mail 1.0 fired and resolved: memory (2710 MiB) > 2600 MiB, 3 of 5
          30s ladder: 100 until 1m
-         35s mail 2.0 fired: stopped by rule memory > 2600MiB
-         35s mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 3 of 5",
+         35s mail 2.0 fired: stopped by rule memory > 2600MiB",
     );
     story.exits_orderly(100);
     story.status_is("stopped by rule memory > 2600MiB");
@@ -209,8 +209,7 @@ fn stopped_by_a_rule_is_kept_and_reminded_of() {
     story.saw(
         "40s ladder over
          40s survey what 100 left
-         4h35s mail 2.1 reminder: stopped by rule memory > 2600MiB
-         4h35s mail 1.1 reminder: memory (2710 MiB) > 2600 MiB, 3 of 5",
+         4h35s mail 2.1 reminder: stopped by rule memory > 2600MiB",
     );
     // Nothing but a person ends it: not a new keeper either.
     story.keeper_restarts();
@@ -237,8 +236,8 @@ fn unmonitored_by_a_rule_is_said() {
     story.at("10m");
     story.status_is("up, not monitored (by rule memory > 2600MiB)");
     story.saw(
-        "35s mail 2.0 fired: no longer monitored, by rule memory > 2600MiB
-         35s mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 3 of 5",
+        "30s mail 1.0 fired and resolved: memory (2710 MiB) > 2600 MiB, 3 of 5
+         35s mail 2.0 fired: no longer monitored, by rule memory > 2600MiB",
     );
     story.last_mail_says("`heeler monitor cart` ends that");
     story.world.sample = Some(memory_mib(100));

@@ -59,7 +59,6 @@ fn it_is_gone_when_the_signal_arrives() {
     // As good as stopped: no error, no mail.
     story.saw(
         "0s signal 100 TERM
-         0s ladder: 100 until 30s
          0s ladder over
          0s survey what 100 left
          0s remove the pidfile of 100
@@ -264,7 +263,6 @@ fn a_signal_that_is_refused_is_said_and_not_repeated() {
     story.at("2m");
     story.saw(
         "0s signal 100 TERM
-         0s ladder: 100 until 30s
          0s answer 1 failed: a signal was not sent: its user changed from deploy to root
          0s ladder over
          0s mail 2.0 fired: a signal was not sent: its user changed from deploy to root",

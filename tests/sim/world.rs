@@ -131,6 +131,9 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) now: Mono,
     wall_skew_ms: i64,
+    /// The longest wait from one mischief, one order, to the next.
+    mischief_ms: u64,
+    operator_ms: u64,
     queue: BTreeMap<(Mono, u64), Ev>,
     serial: u64,
     pub(crate) svcs: Vec<Svc>,
@@ -164,7 +167,7 @@ pub(crate) struct Report {
 
 const WALL_START_MS: i64 = 1_800_000_000_000;
 /// Few numbers, so that they are reused all the time.
-const PIDS: std::ops::Range<i32> = 300..420;
+const PIDS: std::ops::Range<i32> = 300..700;
 
 impl World {
     pub(crate) fn new(seed: u64, trace: bool) -> Self {
@@ -172,6 +175,8 @@ impl World {
         let defs = topology::draw(&mut rng);
         let faults = Faults::draw(&mut rng);
         let oracles = Oracles::new(&defs);
+        let mischief_ms = rng.pick(&[1500, 5000, 15_000]);
+        let operator_ms = rng.pick(&[3000, 15_000, 60_000]);
         let svcs = defs.into_iter().map(Svc::new).collect();
         Self {
             seed,
@@ -179,6 +184,8 @@ impl World {
             faults,
             now: Mono::from_nanos(1_000_000_000_000),
             wall_skew_ms: 0,
+            mischief_ms,
+            operator_ms,
             queue: BTreeMap::new(),
             serial: 0,
             svcs,
@@ -199,7 +206,7 @@ impl World {
     /// Storm, then calm, then the last judgement.
     pub(crate) fn run(mut self) -> Report {
         let begin = self.now;
-        let storm = self.rng.span(60_000, 400_000);
+        let storm = self.rng.span(30_000, 300_000);
         for svc in 0..self.svcs.len() {
             if self.rng.chance(400) {
                 self.started_by_other(svc);
@@ -276,12 +283,12 @@ impl World {
     }
 
     fn next_mischief(&mut self) {
-        let wait = self.rng.span(50, 9000);
+        let wait = self.rng.span(20, self.mischief_ms);
         self.after(wait, Ev::Mischief);
     }
 
     fn next_operator(&mut self) {
-        let wait = self.rng.span(50, 40_000);
+        let wait = self.rng.span(20, self.operator_ms);
         self.after(wait, Ev::Operator);
     }
 
