@@ -27,7 +27,8 @@ impl State {
     pub(super) fn judge(&mut self, cx: &mut Cx<'_>, seen: &Observation) {
         let now = cx.now.mono;
         let def = self.def.clone();
-        let acting = self.settled();
+        let acting = self.settled() && self.intent.desired == Desired::Up;
+        let mut changes = Vec::new();
         for (at, check) in def.checks.iter().enumerate() {
             let Some(state) = self.checks.get_mut(at) else {
                 continue;
@@ -44,17 +45,23 @@ impl State {
                 Verdict::Fail => true,
                 Verdict::Pass => false,
             };
-            // The check before it may have set it aside.
-            if !acting || self.intent.desired != Desired::Up {
+            if !acting {
                 continue;
             }
             let Some(state) = self.checks.get_mut(at) else {
                 continue;
             };
-            match state
-                .window
-                .push(now, bad, (check.tolerance, check.recover), check.every)
-            {
+            let tolerances = (check.tolerance, check.recover);
+            let change = state.window.push(now, bad, tolerances, check.every);
+            changes.push((at, check, change));
+        }
+        // What sets it aside goes first: a restart begun beside it would leave it down.
+        changes.sort_by_key(|(_, check, _)| !check.then.iter().any(Action::sets_aside));
+        for (at, check, change) in changes {
+            if self.intent.desired != Desired::Up {
+                break;
+            }
+            match change {
                 Change::None => {}
                 Change::Fired => self.fired(cx, at, check, seen),
                 Change::StillFiring => self.still_firing(cx, check, seen),

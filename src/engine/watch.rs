@@ -562,6 +562,7 @@ impl State {
                     });
                     self.leaving = None;
                     self.stage = Stage::Watching;
+                    judge::forget_windows(self);
                     self.since = cx.now;
                     self.look_at = cx.now.mono + self.def.every;
                     self.confirm(cx);

@@ -21,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use heeler::engine::table::{Class, Where};
+use heeler::engine::table::{Class, Move, Where, decide};
+use heeler::model::intent::Desired;
 
 use crate::faults::Fault;
 use crate::world::{Report, World};
@@ -62,6 +63,22 @@ fn replay() {
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
+
+/// The cells of the table where something is to be done or held.
+fn cells() -> impl Iterator<Item = (u8, Where, Class)> {
+    let desired = [(0, Desired::Up), (1, Desired::Down), (2, Desired::Unmonitored)];
+    desired.into_iter().flat_map(|(row, desired)| {
+        Where::ALL.into_iter().flat_map(move |at| {
+            Class::ALL
+                .into_iter()
+                .filter(move |class| decide(desired, at, *class) != Move::Impossible)
+                .map(move |class| (row, at, class))
+        })
+    })
+}
+
+/// Cells that nothing leads to, though the table has an answer.
+const OUT_OF_REACH: [(u8, Where, Class); 0] = [];
 
 /// All seeds of a run together.
 #[derive(Default)]
@@ -162,5 +179,11 @@ impl Sum {
         let idle: Vec<_> =
             Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).collect();
         assert!(idle.is_empty(), "faults that never struck: {idle:?}");
+        let missed: Vec<_> = cells()
+            .filter(|cell| !self.cells.contains(cell) && !OUT_OF_REACH.contains(cell))
+            .collect();
+        assert!(missed.is_empty(), "cells of the table that were never visited: {missed:?}");
+        let reached: Vec<_> = OUT_OF_REACH.iter().filter(|c| self.cells.contains(c)).collect();
+        assert!(reached.is_empty(), "cells that are listed as out of reach: {reached:?}");
     }
 }
