@@ -218,8 +218,13 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found, at } => self.identified(service, ask, found, at),
-            Done::Sampled(sampled) => self.sampled(sampled),
+            Done::Identified { service, ask, found, at } => {
+                if let Some(served) = self.services.get_mut(&service) {
+                    served.in_pool.look = false;
+                }
+                self.identified(service, ask, found, at);
+            }
+            Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
         }
     }
@@ -228,6 +233,7 @@ impl Keeper {
         let instant = Instant::now();
         self.jobs_due(instant);
         self.operators_due(instant);
+        self.pool.relieve(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
             self.plan_look_up();
@@ -244,7 +250,7 @@ impl Keeper {
             Mono::NEVER => instant + LONGEST_SLEEP,
             at => instant + at.since(now().mono).min(LONGEST_SLEEP),
         };
-        let own = [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at];
+        let own = [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at, self.pool.wakeup()];
         own.into_iter().flatten().fold(engine, Instant::min)
     }
 }

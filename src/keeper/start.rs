@@ -24,7 +24,7 @@ use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::samples::needs_of;
-use crate::keeper::served::{Family, Place, Served};
+use crate::keeper::served::{Family, InPool, Place, Served};
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
@@ -177,6 +177,7 @@ impl Keeper {
                 records,
                 needs: needs_of(def),
                 claim_at: Place::Elsewhere,
+                in_pool: InPool::default(),
                 stamp: None,
                 held: BTreeMap::new(),
                 families,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Delivery, Input};
@@ -161,16 +162,36 @@ impl Keeper {
                 let found = identity::identify_pidfile(&path, &owner);
                 self.identified(service, ask, found, Place::Local);
             }
-            Life::Pidfile(path) => self.pool.submit(move || {
+            Life::Pidfile(_) | Life::Match(_) if served.in_pool.look => {
+                // The last look has not come back, and its time is over: a second one would hang, too.
+                let text = "the last look at it has not come back yet: does its file system hang? try `df`";
+                self.identified(service, ask, Found::Unknown(Untrusted::from(text)), Place::Elsewhere);
+            }
+            Life::Pidfile(path) => self.look_in_pool(service, ask, move || {
                 let at = if place::is_local(&path) { Place::Local } else { Place::Elsewhere };
-                let found = identity::identify_pidfile(&path, &owner);
-                Done::Identified { service, ask, found, at }
+                (identity::identify_pidfile(&path, &owner), at)
             }),
-            Life::Match(pattern) => self.pool.submit(move || {
-                let found = identity::identify_match(&pattern, &owner);
-                Done::Identified { service, ask, found, at: Place::Elsewhere }
+            Life::Match(pattern) => self.look_in_pool(service, ask, move || {
+                (identity::identify_match(&pattern, &owner), Place::Elsewhere)
             }),
         }
+    }
+
+    fn look_in_pool(
+        &mut self,
+        service: ServiceName,
+        ask: AskId,
+        look: impl FnOnce() -> (Found, Place) + Send + 'static,
+    ) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.in_pool.look = true;
+        self.pool.submit(move || {
+            let (found, at) = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
+                let text = "the look at it crashed: this is a bug of heeler";
+                (Found::Unknown(Untrusted::from(text)), Place::Elsewhere)
+            });
+            Done::Identified { service, ask, found, at }
+        });
     }
 
     /// The process of a foreground program is the one its shim recorded.
