@@ -238,10 +238,8 @@ fn default_socket(who: &LoadAs) -> std::path::PathBuf {
 }
 
 fn load_as(options: &Options) -> LoadAs {
-    let uid = Uid(nix::unistd::geteuid().as_raw());
-    let env = |name: &str| std::env::var_os(name);
-    let mut who = LoadAs::new(uid, None, env);
-    if options.demo && uid == Uid(0) {
+    let mut who = LoadAs::of_process();
+    if options.demo && who.uid == Uid(0) {
         let sudo = |value: OsString| value.to_str().and_then(|text| text.parse().ok()).map(Uid);
         who.demo_owner = std::env::var_os("SUDO_UID").and_then(sudo);
     }

@@ -356,7 +356,7 @@ fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
         .saturating_mul(1000);
     let Some(pid) = parse(&bytes) else {
         let blank = bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace());
-        let being_written = crate::sys::clock::now().wall.0.abs_diff(seconds_ms) < WRITING_MS;
+        let being_written = clock::now().wall.0.abs_diff(seconds_ms) < WRITING_MS;
         return Ok(if blank && !being_written { Reading::Absent } else { Reading::NotPid });
     };
     Ok(Reading::Claim(Claim {
