@@ -361,7 +361,9 @@ impl World {
 
     fn note_death(&mut self, svc: usize, view: View) {
         let ours = matches!(view.phase, Phase::Watching | Phase::StartPeriod);
-        if ours && view.desired == Desired::Up {
+        // One that an earlier keeper told to go is no death to tell: whatever made it go tells.
+        let told = view.main.is_some_and(|main| self.oracles.told_to_go.contains_key(&main));
+        if ours && !told && view.desired == Desired::Up {
             let now = self.now;
             self.oracles.watched[svc].untold.push(now);
         }
