@@ -34,6 +34,8 @@ use crate::model::service::Service;
 use crate::store::definitions::{self, DefinitionName};
 use crate::store::thread::Delivery;
 use crate::store::{self, Message, StoreHandle};
+use crate::sys::defaults::raise_open_files;
+use crate::sys::fork::keep_the_dead;
 use crate::sys::lock::{self, Lock, TryLock};
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
@@ -42,8 +44,13 @@ use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, Slot, SlotFile};
 
 /// Runs until told to end.
 pub(super) async fn keep(options: &Options) -> Result<(), String> {
+    keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
     let exe = SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
     let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
+    if let Err(error) = raise_open_files() {
+        let text = format!("failed to raise the limit of open files: {error}");
+        log.say(now().wall, Level::Warning, "heeler", text);
+    }
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings;
