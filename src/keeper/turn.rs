@@ -1,6 +1,6 @@
 //! One turn of the loop: inputs into the engine, effects out of it, until nothing is left to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
 
 use crate::engine::effect::{Effect, Level};
@@ -283,7 +283,9 @@ impl Keeper {
     fn survey(&mut self) {
         let due = std::mem::take(&mut self.surveys);
         let dead: Vec<_> = due.iter().map(|due| self.dead_main(&due.service, due.dead)).collect();
-        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead), due }));
+        let mains: HashSet<_> =
+            self.services.values().flat_map(|served| served.families.keys().copied()).collect();
+        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
     }
 
     /// Holds whoever is left, and tells the engine.

@@ -62,11 +62,13 @@ impl Hold {
 }
 
 /// Looks through all processes once. Two system calls for each; /proc is read only for those found.
-/// Not on the loop: their titles wait for their memory locks.
+/// `mains` are the main processes of all services: one script may have started several of them in one
+/// session, and what lives under another service's main is that service's, not left behind.
+/// Not on the loop: it takes as long as there are processes.
 ///
 /// # Errors
 /// When /proc cannot be listed: then it is not known whether anybody is left.
-pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
+pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result<Vec<Left>> {
     let wanted = wanted(dead);
     let mut tables = SocketTables::default();
     let mut left = Vec::new();
@@ -76,9 +78,16 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
     let heeler = [std::process::id(), std::os::unix::process::parent_id()].map(u32::cast_signed);
     for pid in procfs::pids()?.into_iter().filter(|pid| !heeler.contains(&pid.0)) {
         let Some(index) = descends(pid, &wanted) else { continue };
+        // Each costs a descriptor: whoever leaves thousands must not take those of other services.
+        if left.iter().filter(|other: &&Left| other.dead == index).count() >= limits::SURVIVORS_MAX {
+            continue;
+        }
         let Gathered::Process(held, facts) = gather(pid) else { continue };
         // Once more, now that it is held.
         if descends(pid, &wanted) != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
+            continue;
+        }
+        if serves_another(held.identity(), mains) {
             continue;
         }
         let user = dead[index].user;
@@ -88,7 +97,8 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
             Ours::Foreign
         };
         let holds = if tables.listens(pid) { Holding::ListeningSocket } else { Holding::Nothing };
-        let title = procfs::title(pid);
+        // Not its command line: a process can have root wait for ever for that one (FUSE, userfaultfd).
+        let title = procfs::name(pid);
         let survivor = Survivor { identity: held.identity(), title, holds, ours };
         let hold = match ours {
             Ours::Proved => Hold::Proved(Proved::new(held, Rule::Descendant)),
@@ -158,6 +168,23 @@ fn descends(pid: Pid, wanted: &Wanted) -> Option<usize> {
         return Some(*index);
     }
     wanted.groups.get(&getpgid(Some(number)).ok()?.as_raw()).copied()
+}
+
+/// Whether a process is a main process, or lives under one.
+fn serves_another(process: ProcessIdentity, mains: &HashSet<ProcessIdentity>) -> bool {
+    let mut above = process;
+    for _ in 0..limits::ANCESTORS_MAX {
+        if mains.contains(&above) {
+            return true;
+        }
+        let Ok(parent) = procfs::stat(above.pid).map(|stat| stat.parent) else { return false };
+        if parent.0 <= 1 {
+            return false;
+        }
+        let Ok(stat) = procfs::stat(parent) else { return false };
+        above = ProcessIdentity { pid: parent, started_ticks: stat.started_ticks };
+    }
+    false
 }
 
 /// The inodes of listening sockets by network namespace, each read once per survey.
