@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::support::house::{House, PATIENCE, alive, signal};
-use crate::support::{HEELER, wait_for};
+use crate::support::{HEELER, Need, can_run, wait_for};
 
 const QUICK: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstop_timeout = \"2s\"\n";
 
@@ -74,6 +74,71 @@ fn heeler_started_with_sigchld_ignored_works_all_the_same() {
     let first = house.wait_up("shop", None);
     signal(first, "KILL");
     house.wait_up("shop", Some(first));
+}
+
+/// A file system whose server never answers, as a dead NFS: whoever looks into it waits for ever.
+struct Hung(std::process::Child, std::path::PathBuf);
+
+impl Hung {
+    fn mount(at: std::path::PathBuf) -> Self {
+        std::fs::create_dir(&at).expect("a directory");
+        let options = "fd=3,rootmode=40000,user_id=0,group_id=0,allow_other";
+        let script = format!(
+            "exec 3<>/dev/fuse && mount -i -t fuse -o {options} hung {} && echo up && exec sleep 1000",
+            at.display()
+        );
+        let mut server = Command::new("bash")
+            .args(["-c", &script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("bash");
+        let mut up = [0; 3];
+        let stdout = server.stdout.as_mut().expect("piped");
+        std::io::Read::read_exact(stdout, &mut up).expect("the mount");
+        Self(server, at)
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        // With its server gone, whoever waits in it is told.
+        let _killed = self.0.kill().and_then(|()| self.0.wait());
+        let _unmounted = Command::new("umount").arg("-l").arg(&self.1).status();
+    }
+}
+
+/// More of them than the pool has threads, each with a pidfile that now leads where looking never ends.
+#[test]
+fn pidfiles_that_lead_into_a_hung_file_system_hold_up_no_other_service() {
+    if !can_run(&[Need::Root]) || !std::path::Path::new("/dev/fuse").exists() {
+        return;
+    }
+    let mut house = House::new("");
+    let hung = Hung::mount(house.path("hung"));
+    let names: Vec<_> = (1..=5).map(|n| format!("evil{n}")).collect();
+    for name in names.iter().map(String::as_str).chain(["shop"]) {
+        house.daemon(name, "", QUICK);
+    }
+    house.open();
+    let evil: Vec<_> = names.iter().map(|name| house.wait_up(name, None)).collect();
+    let shop = house.wait_up("shop", None);
+    for name in &names {
+        let link = house.path(&format!("srv/{name}.link"));
+        std::os::unix::fs::symlink(house.path("hung/x.pid"), &link).expect("link");
+        std::fs::rename(&link, house.path(&format!("srv/{name}.pid"))).expect("rename");
+    }
+    wait_for("somebody to look into it", PATIENCE, || {
+        let tasks = format!("/proc/{}/task", house.keeper());
+        let names = std::fs::read_dir(tasks).ok()?.flatten();
+        let names = names.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        (names.filter(|name| name.trim() == "heeler-files").count() >= 4).then_some(())
+    });
+    signal(shop, "KILL");
+    house.wait_up("shop", Some(shop));
+    drop(hung);
+    for pid in evil {
+        signal(pid, "KILL");
+    }
 }
 
 /// Every survivor that is waited for costs a descriptor.
