@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::config::error::{Diagnostic, render};
 use crate::config::settings::Settings;
+use crate::config::trust::{Refusal, Rule};
 use crate::config::{self, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
@@ -55,6 +56,9 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings;
     make_dir(&settings.run_dir, 0o755)?;
+    for dir in [&settings.run_dir, &settings.state_dir] {
+        only_trusted_above(dir, &who)?;
+    }
     let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
     let boot_id = clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
     forget_other_boots(&settings.run_dir, &boot_id)?;
@@ -323,6 +327,19 @@ fn forget_other_boots(run_dir: &Path, boot_id: &str) -> Result<(), String> {
 
 fn write_mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
     fs::File::create(path)?.write_all(boot_id.as_bytes())
+}
+
+/// Records say what may be signalled, and the last good definitions what is run: whoever could put
+/// another directory in the place of these would be heeler. What is not there yet is made below what is.
+fn only_trusted_above(dir: &Path, who: &LoadAs) -> Result<(), String> {
+    let there = dir.ancestors().find(|dir| dir.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    match Rule::root_and([who.uid]).resolve(there) {
+        Ok(_) => Ok(()),
+        Err(Refusal::Io(error)) => Err(format!("failed to look at {}: {error}", there.display())),
+        Err(Refusal::Unsafe { message, hint }) => {
+            Err(format!("failed to keep anything in {}: {message}; {hint}", dir.display()))
+        }
+    }
 }
 
 /// Makes a directory that only heeler's user can write, or makes sure that one is.

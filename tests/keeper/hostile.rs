@@ -76,6 +76,31 @@ fn heeler_started_with_sigchld_ignored_works_all_the_same() {
     house.wait_up("shop", Some(first));
 }
 
+/// Who can replace run_dir or state_dir writes heeler's records and definitions.
+#[test]
+fn what_heeler_knows_is_not_kept_where_a_user_can_replace_it() {
+    if !can_run(&[Need::Root]) {
+        return;
+    }
+    for key in ["run_dir", "state_dir"] {
+        let house = House::new("");
+        let home = house.path("home");
+        std::fs::create_dir(&home).expect("a directory");
+        std::os::unix::fs::chown(&home, Some(65534), None).expect("chown");
+        let other = if key == "run_dir" { "state_dir" } else { "run_dir" };
+        let settings = format!(
+            "{key} = {:?}\n{other} = {:?}\nsocket = {:?}\n",
+            home.join("dir"),
+            house.path("other"),
+            house.path("own/control.sock"),
+        );
+        house.write("conf.d/heeler.toml", &settings);
+        let heeler = Command::new(HEELER).arg("run").arg(house.path("conf.d")).output().expect("runs");
+        let text = String::from_utf8_lossy(&heeler.stderr);
+        assert!(!heeler.status.success() && text.contains("uid 65534"), "{key}: {text}");
+    }
+}
+
 /// A file system whose server never answers, as a dead NFS: whoever looks into it waits for ever.
 struct Hung(std::process::Child, std::path::PathBuf);
 
