@@ -16,7 +16,7 @@ use crate::model::limits;
 use crate::model::process::{Holding, Ours, Pid, ProcessIdentity, Survivor, Uid};
 use crate::sys::accept::{Kind, Rule};
 use crate::sys::identity::{Gathered, Held, Proved, gather};
-use crate::sys::procfs;
+use crate::sys::{pidfd, procfs};
 
 /// A dead main process whose descendants are looked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,7 +96,7 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
         } else {
             Ours::Foreign
         };
-        let holds = if tables.listens(pid) { Holding::ListeningSocket } else { Holding::Nothing };
+        let holds = if tables.listens(&held) { Holding::ListeningSocket } else { Holding::Nothing };
         // Not its command line: a process can have root wait for ever for that one (FUSE, userfaultfd).
         let title = procfs::name(pid);
         let survivor = Survivor { identity: held.identity(), title, holds, ours };
@@ -193,24 +193,32 @@ struct SocketTables(HashMap<std::path::PathBuf, HashSet<u64>>);
 
 impl SocketTables {
     /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace.
-    fn listens(&mut self, pid: Pid) -> bool {
+    fn listens(&mut self, held: &Held) -> bool {
+        let pid = held.identity().pid;
         let sockets = sockets_of(pid);
         if sockets.is_empty() {
             return false;
         }
         let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else { return false };
         let listening = self.0.entry(namespace).or_insert_with(|| listening_near(pid));
-        sockets.iter().any(|inode| listening.contains(inode))
+        sockets.iter().any(|(fd, inode)| {
+            // Not on the table's word alone: a Unix socket's name may hold a line break, so anybody
+            // can write a line into net/unix that says that another one's socket listens.
+            listening.contains(inode) && pidfd::accepts_connections(held, *fd).unwrap_or(true)
+        })
     }
 }
 
-fn sockets_of(pid: Pid) -> Vec<u64> {
+/// The sockets of a process: descriptor and inode.
+fn sockets_of(pid: Pid) -> Vec<(i32, u64)> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     entries
         .take(limits::SURVIVOR_FDS_MAX)
         .filter_map(|entry| {
-            let target = fs::read_link(entry.ok()?.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+            let path = entry.ok()?.path();
+            let target = fs::read_link(&path).ok()?;
+            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+            Some((path.file_name()?.to_str()?.parse().ok()?, inode))
         })
         .collect()
 }
@@ -260,5 +268,23 @@ mod tests {
         for odd in ["", "sl local", "Num RefCount Protocol Flags Type St Inode Path", "0A", "\u{fffd}"] {
             assert_eq!(tcp_listener(odd).or_else(|| unix_listener(odd)), None);
         }
+    }
+
+    #[test]
+    fn nobody_makes_anothers_socket_listen_by_a_line_break_in_a_name() {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+        let Gathered::Process(us, _) = gather(Pid(std::process::id().cast_signed())) else {
+            panic!("we are there");
+        };
+        let (talks, _other) = UnixStream::pair().expect("a pair");
+        let inode = nix::sys::stat::fstat(&talks).expect("fstat").st_ino;
+        let line = format!("heeler\n0000000000000000: 00000002 00000000 00010000 0001 01 {inode}");
+        let forged = SocketAddr::from_abstract_name(&line).expect("a name");
+        let listener = UnixListener::bind_addr(&forged).expect("bound");
+        assert!(listening_near(us.identity().pid).contains(&inode), "the kernel writes names as they are");
+        let accepts = |socket: &dyn std::os::fd::AsRawFd| pidfd::accepts_connections(&us, socket.as_raw_fd());
+        assert_eq!(accepts(&talks), Some(false));
+        assert_eq!(accepts(&listener), Some(true));
     }
 }
