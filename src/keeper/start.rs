@@ -332,7 +332,8 @@ fn write_mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
 /// Records say what may be signalled, and the last good definitions what is run: whoever could put
 /// another directory in the place of these would be heeler. What is not there yet is made below what is.
 fn only_trusted_above(dir: &Path, who: &LoadAs) -> Result<(), String> {
-    let there = dir.ancestors().find(|dir| dir.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    let there = dir.ancestors().find(|dir| dir.symlink_metadata().is_ok());
+    let there = there.unwrap_or_else(|| Path::new("/"));
     match Rule::root_and([who.uid]).resolve(there) {
         Ok(_) => Ok(()),
         Err(Refusal::Io(error)) => Err(format!("failed to look at {}: {error}", there.display())),

@@ -95,7 +95,9 @@ fn what_heeler_knows_is_not_kept_where_a_user_can_replace_it() {
             house.path("own/control.sock"),
         );
         house.write("conf.d/heeler.toml", &settings);
-        let heeler = Command::new(HEELER).arg("run").arg(house.path("conf.d")).output().expect("runs");
+        // It ends by itself; `timeout` is for a heeler that does not.
+        let mut heeler = Command::new("timeout");
+        let heeler = heeler.args(["20", HEELER, "run"]).arg(house.path("conf.d")).output().expect("runs");
         let text = String::from_utf8_lossy(&heeler.stderr);
         assert!(!heeler.status.success() && text.contains("uid 65534"), "{key}: {text}");
     }
