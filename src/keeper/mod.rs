@@ -93,8 +93,8 @@ pub(crate) struct Keeper {
     exe: SelfExe,
     boot_id: Box<str>,
     running: Vec<Running>,
-    /// Shims to be reaped.
-    shims: BTreeMap<ActionId, OwnedFd>,
+    /// Shims to be reaped, each with its token at the watcher.
+    shims: BTreeMap<ActionId, (u64, OwnedFd)>,
     /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
     deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
     operators: Operators,
@@ -206,6 +206,7 @@ impl Keeper {
             Done::Identified { service, ask, found, at } => self.identified(service, ask, found, at),
             Done::Sampled(sampled) => self.sampled(sampled),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
+            Done::Nothing => {}
         }
     }
 
@@ -213,6 +214,7 @@ impl Keeper {
         let instant = Instant::now();
         self.jobs_due(instant);
         self.operators_due(instant);
+        self.pool.relieve();
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
             self.plan_look_up();
@@ -229,7 +231,7 @@ impl Keeper {
             Mono::NEVER => instant + LONGEST_SLEEP,
             at => instant + at.since(now().mono).min(LONGEST_SLEEP),
         };
-        let own = [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at];
+        let own = [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at, self.pool.wakeup()];
         own.into_iter().flatten().fold(engine, Instant::min)
     }
 }

@@ -3,6 +3,7 @@
 use crate::checks::{self, CheckType};
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
+use crate::keeper::pool::Stuck;
 use crate::keeper::turn::Done;
 use crate::model::ids::{AskId, ServiceName};
 use crate::model::observation::{Observation, Outcome};
@@ -47,10 +48,15 @@ impl Keeper {
             self.sampled(Sampled { service, ask, sample });
             return;
         }
-        self.pool.submit(move || {
+        let asked = service.clone();
+        let taken = self.pool.submit(Some(&asked), move || {
             let sample = sample_in_pool(identity, needs, tree);
             Done::Sampled(Sampled { service, ask, sample })
         });
+        if let Err(Stuck) = taken {
+            let sample = Err(Untrusted::from("an earlier look at its processes hangs"));
+            self.sampled(Sampled { service: asked, ask, sample });
+        }
     }
 
     /// Turns a sample into the observation that all process checks of the service judge.

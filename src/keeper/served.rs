@@ -20,7 +20,7 @@ pub(super) struct Served {
     pub(super) records: PathBuf,
     /// What all its conditions together need of a sample.
     pub(super) needs: Needs,
-    /// Whether its pidfile is on a file system of this machine, so that looking at it cannot hang.
+    /// Whether looking at its pidfile cannot hang, now or at the next look.
     pub(super) claim_at: Place,
     /// The state of the claim when it was last found good.
     pub(super) stamp: Option<ClaimStamp>,
@@ -35,7 +35,7 @@ pub(super) struct Served {
 /// Where a file is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// On a file system that cannot hang on a network.
+    /// On a file system that cannot hang on a network, and nobody but root can put a link to one there.
     Local,
     /// Elsewhere, or not known yet: only looked at from the pool.
     Elsewhere,

@@ -1,12 +1,13 @@
 //! One turn of the loop: inputs into the engine, effects out of it, until nothing is left to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
 
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::Keeper;
 use crate::keeper::jobs::read_record;
+use crate::keeper::pool::Stuck;
 use crate::keeper::served::{Family, Holding, Place};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::job::Ladder;
@@ -43,6 +44,8 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
+    /// Something that nobody waits for is done.
+    Nothing,
 }
 
 /// A death whose survey is due at the end of the turn, with all others of it.
@@ -120,7 +123,16 @@ impl Keeper {
                 if let Some(served) = self.services.get(&service)
                     && let Life::Pidfile(path) = &served.def.life
                 {
-                    let _removed = pidfile::remove_if_names(path, dead);
+                    let path = path.clone();
+                    if served.claim_at == Place::Local {
+                        let _removed = pidfile::remove_if_names(&path, dead);
+                    } else {
+                        let remove = move || {
+                            let _removed = pidfile::remove_if_names(&path, dead);
+                            Done::Nothing
+                        };
+                        let _taken = self.pool.submit(Some(&service), remove);
+                    }
                 }
             }
             Effect::Persist { service } => {
@@ -161,15 +173,31 @@ impl Keeper {
                 let found = identity::identify_pidfile(&path, &owner);
                 self.identified(service, ask, found, Place::Local);
             }
-            Life::Pidfile(path) => self.pool.submit(move || {
-                let at = if place::is_local(&path) { Place::Local } else { Place::Elsewhere };
+            Life::Pidfile(path) => self.identify_in_pool(service, ask, move || {
                 let found = identity::identify_pidfile(&path, &owner);
-                Done::Identified { service, ask, found, at }
+                let at = if place::cannot_hang(&path) { Place::Local } else { Place::Elsewhere };
+                (found, at)
             }),
-            Life::Match(pattern) => self.pool.submit(move || {
-                let found = identity::identify_match(&pattern, &owner);
-                Done::Identified { service, ask, found, at: Place::Elsewhere }
+            Life::Match(pattern) => self.identify_in_pool(service, ask, move || {
+                (identity::identify_match(&pattern, &owner), Place::Elsewhere)
             }),
+        }
+    }
+
+    fn identify_in_pool(
+        &mut self,
+        service: ServiceName,
+        ask: AskId,
+        look: impl FnOnce() -> (Found, Place) + Send + 'static,
+    ) {
+        let asked = service.clone();
+        let taken = self.pool.submit(Some(&asked), move || {
+            let (found, at) = look();
+            Done::Identified { service, ask, found, at }
+        });
+        if let Err(Stuck) = taken {
+            let why = "an earlier look for it hangs; does its file system answer? `df`";
+            self.identified(asked, ask, Found::Unknown(Untrusted::from(why)), Place::Elsewhere);
         }
     }
 
@@ -278,12 +306,15 @@ impl Keeper {
 
     // ---- what a death leaves -----------------------------------------------------------------
 
-    /// One pass over /proc for all main processes that died in this turn, in the pool: reading the
-    /// titles of what is found may block.
+    /// One pass over /proc for all main processes that died in this turn, in the pool: it takes as long
+    /// as there are processes.
     fn survey(&mut self) {
         let due = std::mem::take(&mut self.surveys);
         let dead: Vec<_> = due.iter().map(|due| self.dead_main(&due.service, due.dead)).collect();
-        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead), due }));
+        let mains: HashSet<_> =
+            self.services.values().flat_map(|served| served.families.keys().copied()).collect();
+        // Nothing in it hangs, so it is nobody's.
+        let _taken = self.pool.submit(None, move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
     }
 
     /// Holds whoever is left, and tells the engine.

@@ -155,3 +155,7 @@ pub const JOB_GRACE: Duration = Duration::from_secs(5);
 pub const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
 /// Names asked of one resolver.
 pub const RESOLVE_NAMES_MAX: usize = 65_536;
+/// What is held of what one dead main process left; past it the others are not waited for.
+pub const SURVIVORS_MAX: usize = 256;
+/// Threads of the file pool with those that hang: so many services may have one each before others wait.
+pub const FILE_POOL_THREADS_MAX: usize = 64;

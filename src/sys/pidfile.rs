@@ -101,6 +101,12 @@ pub fn read(path: &Path) -> Reading {
         .unwrap_or_else(|reading| reading)
 }
 
+/// Whether nobody but root can change what a pidfile's path leads to. Hangs as [`read`] does.
+#[must_use]
+pub(super) fn only_root_decides(path: &Path) -> bool {
+    walk(path).is_ok_and(|walked| walked.writers == Writers::OnlyRoot)
+}
+
 /// What came of wanting a dead process's pidfile gone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Removal {

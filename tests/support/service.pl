@@ -8,6 +8,7 @@
 #          children=N      N children that end with it          orphan        a child that stays, holding
 #                                                              a listening socket and ignoring its parent
 #          mb=N            touch N MiB
+#          swarm=N         N children that stay, at its first start only
 # Files in DIR: NAME.pid, NAME.lock, NAME.starts (a line per start: pid, time), NAME.doubles (a line per
 # copy that found another one), NAME.env (its environment), NAME.fail (if there: exit 1 at once).
 use strict; use warnings;
@@ -51,6 +52,10 @@ if ($o{orphan}) {
     $0 = "service $name orphan"; note('orphans', $$);
     sleep 1000 while 1;
   }
+}
+if ($o{swarm} && !-e "$base.swarmed") {
+  note('swarmed', $$);
+  for (1 .. $o{swarm}) { if (!fork()) { close $lock; sleep 1000 while 1 } }
 }
 Time::HiRes::sleep($o{delay}) if $o{delay};
 { open my $f, '>', "$base.pid.new" or die; print $f "$$\n"; close $f; rename "$base.pid.new", "$base.pid" or die }
