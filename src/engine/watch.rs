@@ -153,7 +153,11 @@ impl State {
                 }
                 match (kind, before) {
                     (JobKind::Start | JobKind::Restart | JobKind::Instance, _) => {
-                        let deadline = now + self.def.start_timeout;
+                        // Counted from when it began: keepers that come and go must not stretch it.
+                        let whole = self.def.start_timeout;
+                        let command = self.def.start.as_ref().and_then(|start| start.timeout);
+                        let left = deadline + whole.saturating_sub(command.unwrap_or(whole));
+                        let deadline = (now + whole).min(left.max(now));
                         let starting = Starting {
                             action: Some(action),
                             ended: None,
@@ -521,12 +525,12 @@ impl State {
             }
             JobKind::Stop => {
                 self.stop_ended(cx, &outcome);
-                self.clear_on(cx);
+                self.clear_anew(cx);
             }
             JobKind::Exec => {
                 let text = crate::engine::lifecycle::describe(kind, &outcome);
                 self.narrate(cx, text);
-                self.clear_on(cx);
+                self.clear_anew(cx);
                 self.act_on_pending(cx);
             }
         }

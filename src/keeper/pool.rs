@@ -1,19 +1,23 @@
-//! A small capped pool for reads that may block for ever: pidfiles on a dead NFS, /proc files that take
-//! the target's memory lock. Threads come when needed and go when idle. What hangs costs its own service
-//! only: a thread stuck past its deadline is replaced, and a service has one stuck thread at most.
+//! A pool for reads that may block for ever: pidfiles on a dead NFS, /proc files that take the target's
+//! memory lock. Threads come when needed and go when idle. A few do the work of all; where they are
+//! stuck, whatever waits behind them gets threads of its own, up to a bound that only hundreds of
+//! stuck services reach (each has one task of a kind at a time: its caller sees to that).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::model::ids::ServiceName;
 use crate::model::limits;
 
 /// How long an idle thread stays.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long a task waits before the threads at work count as stuck.
+const STUCK: Duration = Duration::from_millis(50);
+/// Enough for reading files of /proc and matching titles; hundreds of threads may be stuck at once.
+const STACK_BYTES: usize = 512 << 10;
 
 type Task<T> = Box<dyn FnOnce() -> T + Send>;
 
@@ -29,103 +33,74 @@ struct Shared<T> {
 }
 
 struct Queue<T> {
-    tasks: VecDeque<(Option<ServiceName>, Task<T>)>,
+    /// With the moment each came.
+    tasks: VecDeque<(Instant, Task<T>)>,
     threads: usize,
     idle: usize,
-    /// What runs, for whom and since when, by a number of its own.
-    running: BTreeMap<u64, (Option<ServiceName>, Instant)>,
-    next: u64,
 }
-
-/// An earlier task of the same service hangs: another one would hang beside it.
-#[derive(Debug)]
-pub(super) struct Stuck;
 
 impl<T: Send + 'static> Pool<T> {
     pub(super) fn new(done: UnboundedSender<T>) -> Self {
-        let queue = Queue {
-            tasks: VecDeque::new(),
-            threads: 0,
-            idle: 0,
-            running: BTreeMap::new(),
-            next: 0,
-        };
+        let queue = Queue { tasks: VecDeque::new(), threads: 0, idle: 0 };
         Self { shared: Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() }), done }
     }
 
-    /// Queues a task of a service. A task that panics gives no result: the caller has a deadline for
-    /// that.
-    ///
-    /// # Errors
-    /// When an earlier task of this service hangs; this one is dropped then.
-    pub(super) fn submit(
-        &self,
-        service: Option<&ServiceName>,
-        task: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<(), Stuck> {
+    /// Queues a task. A task that panics gives no result: the caller has a deadline for that.
+    pub(super) fn submit(&self, task: impl FnOnce() -> T + Send + 'static) {
         let mut queue = lock(&self.shared);
-        let mut stuck = queue.running.values().filter(|(_, since)| hangs(since));
-        if service.is_some() && stuck.any(|(whose, _)| whose.as_ref() == service) {
-            return Err(Stuck);
+        queue.tasks.push_back((Instant::now(), Box::new(task)));
+        if queue.idle < queue.tasks.len() && queue.threads < limits::FILE_POOL_THREADS {
+            self.add_thread(&mut queue);
         }
-        queue.tasks.push_back((service.cloned(), Box::new(task)));
-        self.grow(&mut queue);
         drop(queue);
         self.shared.work.notify_one();
-        Ok(())
     }
 
-    /// Puts threads in the place of those that hang, where tasks wait for one. To be called when
-    /// [`Pool::wakeup`] says so.
-    pub(super) fn relieve(&self) {
-        self.grow(&mut lock(&self.shared));
-    }
-
-    /// When the next thread will count as hanging, while tasks wait.
+    /// When [`Self::relieve`] is due, if anything waits.
     pub(super) fn wakeup(&self) -> Option<Instant> {
         let queue = lock(&self.shared);
-        let waiting = !queue.tasks.is_empty() && queue.threads < limits::FILE_POOL_THREADS_MAX;
-        let running = queue.running.values().filter(|(_, since)| !hangs(since));
-        let first = running.map(|(_, since)| *since + limits::FILE_POOL_DEADLINE).min();
-        // Threads that were just made run nothing yet.
-        waiting.then(|| first.unwrap_or_else(|| Instant::now() + limits::FILE_POOL_DEADLINE))
+        let full = queue.threads >= limits::FILE_POOL_STUCK_THREADS;
+        queue.tasks.front().filter(|_| !full).map(|(since, _)| *since + STUCK)
     }
 
-    fn grow(&self, queue: &mut Queue<T>) {
-        let stuck = queue.running.values().filter(|(_, since)| hangs(since)).count();
-        let most = (limits::FILE_POOL_THREADS + stuck).min(limits::FILE_POOL_THREADS_MAX);
-        if queue.idle < queue.tasks.len() && queue.threads < most {
-            let shared = Arc::clone(&self.shared);
-            let done = self.done.clone();
-            // A thread that cannot be made is heeler's own trouble: the task waits, its deadline says so.
-            let made = std::thread::Builder::new()
-                .name("heeler-files".to_owned())
-                .spawn(move || serve(&shared, &done));
-            queue.threads += usize::from(made.is_ok());
+    /// Gives threads to what has waited too long behind stuck ones.
+    pub(super) fn relieve(&self, now: Instant) {
+        let mut queue = lock(&self.shared);
+        let waiting = queue.tasks.iter().take_while(|(since, _)| now >= *since + STUCK).count();
+        let room = limits::FILE_POOL_STUCK_THREADS.saturating_sub(queue.threads);
+        for _ in 0..waiting.saturating_sub(queue.idle).min(room) {
+            self.add_thread(&mut queue);
+        }
+        // Those that just came count as waiting anew: a thread that could not be made is asked for again
+        // later, not at once.
+        for (since, _) in queue.tasks.iter_mut().take(waiting) {
+            *since = now;
         }
     }
-}
 
-fn hangs(since: &Instant) -> bool {
-    since.elapsed() >= limits::FILE_POOL_DEADLINE
+    fn add_thread(&self, queue: &mut Queue<T>) {
+        let shared = Arc::clone(&self.shared);
+        let done = self.done.clone();
+        // A thread that cannot be made is heeler's own trouble: the task waits, its deadline says so.
+        let made = std::thread::Builder::new()
+            .name("heeler-files".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || serve(&shared, &done));
+        queue.threads += usize::from(made.is_ok());
+    }
 }
 
 fn serve<T>(shared: &Shared<T>, done: &UnboundedSender<T>) {
     let mut queue = lock(shared);
     loop {
-        if let Some((whose, task)) = queue.tasks.pop_front() {
-            queue.next += 1;
-            let number = queue.next;
-            queue.running.insert(number, (whose, Instant::now()));
+        if let Some((_, task)) = queue.tasks.pop_front() {
             drop(queue);
-            let result = catch_unwind(AssertUnwindSafe(task));
-            queue = lock(shared);
-            queue.running.remove(&number);
-            if let Ok(result) = result
+            if let Ok(result) = catch_unwind(AssertUnwindSafe(task))
                 && done.send(result).is_err()
             {
                 return;
             }
+            queue = lock(shared);
             continue;
         }
         queue.idle += 1;
@@ -155,15 +130,14 @@ mod tests {
         let pool = Pool::new(done);
         let (release, stuck) = std::sync::mpsc::channel::<()>();
         for _ in 1..limits::FILE_POOL_THREADS {
-            pool.submit(None, || panic!("a check went wrong (part of the test)")).expect("taken");
+            pool.submit(|| panic!("a check went wrong (part of the test)"));
         }
-        pool.submit(None, move || {
+        pool.submit(move || {
             let _released = stuck.recv();
             0
-        })
-        .expect("taken");
+        });
         for n in 1..=100 {
-            pool.submit(None, move || n).expect("taken");
+            pool.submit(move || n);
         }
         let sum: i32 = (0..100).map(|_| results.blocking_recv().expect("comes")).sum();
         assert_eq!(sum, 5050);
@@ -172,29 +146,34 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_hang_are_replaced_and_their_services_get_no_more() {
+    fn what_waits_behind_stuck_threads_gets_its_own() {
         let (done, mut results) = tokio::sync::mpsc::unbounded_channel();
         let pool = Pool::new(done);
-        let name = |n: usize| ServiceName::parse(&format!("s{n}")).expect("a name");
-        let mut releases = Vec::new();
-        for n in 0..limits::FILE_POOL_THREADS {
-            let (release, stuck) = std::sync::mpsc::channel::<()>();
-            releases.push(release);
-            pool.submit(Some(&name(n)), move || stuck.recv().map_or(0, |()| 0)).expect("taken");
+        assert_eq!(pool.wakeup(), None);
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        let stuck = Arc::new(Mutex::new(stuck));
+        let hang = |stuck: &Arc<Mutex<std::sync::mpsc::Receiver<()>>>| {
+            let stuck = Arc::clone(stuck);
+            move || {
+                let _released = stuck.lock().map(|stuck| stuck.recv());
+                0
+            }
+        };
+        for _ in 0..3 * limits::FILE_POOL_THREADS {
+            pool.submit(hang(&stuck));
         }
-        pool.submit(Some(&name(98)), || 5).expect("taken");
-        let wakeup = pool.wakeup().expect("a task waits for threads that may hang");
-        std::thread::sleep(wakeup.saturating_duration_since(Instant::now()));
-        pool.relieve();
-        assert_eq!(results.blocking_recv(), Some(5));
-        let deadline = Instant::now() + 4 * limits::FILE_POOL_DEADLINE;
-        while pool.submit(Some(&name(0)), || 1).is_ok() {
-            assert!(Instant::now() < deadline, "nobody noticed that it hangs");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        pool.submit(Some(&name(99)), || 7).expect("taken");
-        let mut others = std::iter::from_fn(|| results.blocking_recv());
-        assert!(others.any(|result| result == 7));
-        drop(releases);
+        pool.submit(|| 1);
+        // As the loop does.
+        let result = loop {
+            if let Ok(result) = results.try_recv() {
+                break result;
+            }
+            if let Some(due) = pool.wakeup() {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                pool.relieve(Instant::now());
+            }
+        };
+        assert_eq!(result, 1);
+        drop(release);
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Served {
     pub(super) needs: Needs,
     /// Whether looking at its pidfile cannot hang, now or at the next look.
     pub(super) claim_at: Place,
+    /// What the pool is doing for it.
+    pub(super) in_pool: InPool,
     /// The state of the claim when it was last found good.
     pub(super) stamp: Option<ClaimStamp>,
     /// The processes held: the main one, and in clearing what a dead one left.
@@ -39,6 +41,15 @@ pub(super) enum Place {
     Local,
     /// Elsewhere, or not known yet: only looked at from the pool.
     Elsewhere,
+}
+
+/// The tasks of one service in the pool: one of a kind, so that one that hangs never becomes two.
+#[derive(Clone, Copy, Default)]
+pub(super) struct InPool {
+    /// Its claim is looked at.
+    pub(super) look: bool,
+    /// Its main process is sampled.
+    pub(super) sample: bool,
 }
 
 /// A held process.

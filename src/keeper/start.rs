@@ -25,8 +25,8 @@ use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::samples::needs_of;
-use crate::keeper::served::{Family, Place, Served};
-use crate::keeper::{Ears, Keeper, Options, now};
+use crate::keeper::served::{Family, InPool, Place, Served};
+use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
 use crate::model::memory::Memory;
@@ -104,10 +104,9 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         keeper.say(Level::Warning, note);
     }
     let services = keeper.choose(&loaded);
-    let (terminate, interrupt, hangup) =
-        Ears::signals().map_err(|error| format!("failed to catch signals: {error}"))?;
+    let signals = Signals::catch().map_err(|error| format!("failed to catch signals: {error}"))?;
     let (control_to, control) = mpsc::channel(CONTROL_QUEUE);
-    let mut ears = Ears { done, acks, control, people: people_heard, terminate, interrupt, hangup };
+    let mut ears = Ears { done, acks, control, people: people_heard, signals };
     keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
@@ -189,6 +188,7 @@ impl Keeper {
                 records,
                 needs: needs_of(def),
                 claim_at: Place::Elsewhere,
+                in_pool: InPool::default(),
                 stamp: None,
                 held: BTreeMap::new(),
                 families,

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::Keeper;
 use crate::keeper::jobs::read_record;
-use crate::keeper::pool::Stuck;
 use crate::keeper::served::{Family, Holding, Place};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::job::Ladder;
@@ -131,7 +131,7 @@ impl Keeper {
                             let _removed = pidfile::remove_if_names(&path, dead);
                             Done::Nothing
                         };
-                        let _taken = self.pool.submit(Some(&service), remove);
+                        self.pool.submit(remove);
                     }
                 }
             }
@@ -173,32 +173,37 @@ impl Keeper {
                 let found = identity::identify_pidfile(&path, &owner);
                 self.identified(service, ask, found, Place::Local);
             }
-            Life::Pidfile(path) => self.identify_in_pool(service, ask, move || {
+            Life::Pidfile(_) | Life::Match(_) if served.in_pool.look => {
+                // The last look has not come back, and its time is over: a second one would hang, too.
+                let text = "the last look at it has not come back yet: does its file system hang? try `df`";
+                self.identified(service, ask, Found::Unknown(Untrusted::from(text)), Place::Elsewhere);
+            }
+            Life::Pidfile(path) => self.look_in_pool(service, ask, move || {
                 let found = identity::identify_pidfile(&path, &owner);
                 let at = if place::cannot_hang(&path) { Place::Local } else { Place::Elsewhere };
                 (found, at)
             }),
-            Life::Match(pattern) => self.identify_in_pool(service, ask, move || {
+            Life::Match(pattern) => self.look_in_pool(service, ask, move || {
                 (identity::identify_match(&pattern, &owner), Place::Elsewhere)
             }),
         }
     }
 
-    fn identify_in_pool(
+    fn look_in_pool(
         &mut self,
         service: ServiceName,
         ask: AskId,
         look: impl FnOnce() -> (Found, Place) + Send + 'static,
     ) {
-        let asked = service.clone();
-        let taken = self.pool.submit(Some(&asked), move || {
-            let (found, at) = look();
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.in_pool.look = true;
+        self.pool.submit(move || {
+            let (found, at) = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
+                let text = "the look at it crashed: this is a bug of heeler";
+                (Found::Unknown(Untrusted::from(text)), Place::Elsewhere)
+            });
             Done::Identified { service, ask, found, at }
         });
-        if let Err(Stuck) = taken {
-            let why = "an earlier look for it hangs; does its file system answer? `df`";
-            self.identified(asked, ask, Found::Unknown(Untrusted::from(why)), Place::Elsewhere);
-        }
     }
 
     /// The process of a foreground program is the one its shim recorded.
@@ -252,6 +257,7 @@ impl Keeper {
             self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
         self.hold(service, Hold::Proved(proved));
+        self.start_came_up(service);
     }
 
     fn hold(&mut self, service: &ServiceName, hold: Hold) {
@@ -314,7 +320,7 @@ impl Keeper {
         let mains: HashSet<_> =
             self.services.values().flat_map(|served| served.families.keys().copied()).collect();
         // Nothing in it hangs, so it is nobody's.
-        let _taken = self.pool.submit(None, move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
+        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
     }
 
     /// Holds whoever is left, and tells the engine.
