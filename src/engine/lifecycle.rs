@@ -129,7 +129,8 @@ impl State {
         self.schedule_first_look(cx.now.mono);
         self.answer_up(cx);
         if let Some((target, by)) = self.leaving {
-            if Some(target) == self.main {
+            // What was set aside meanwhile is left alone.
+            if Some(target) == self.main && self.intent.desired != Desired::Unmonitored {
                 // The stop an earlier keeper was asked for and did not finish.
                 self.begin_stop(cx, by);
                 return;

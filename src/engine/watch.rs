@@ -236,6 +236,8 @@ impl State {
                         (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
                             self.died(cx, gone, None);
                         }
+                        // That one is gone. What the claim says now is another question.
+                        (Some(_), Identification::None(_)) => self.identify(cx),
                         // Still there: whoever waited for that is heard now.
                         (Some((_, back)), Identification::One(found))
                             if self.main == Some(back)

@@ -182,6 +182,10 @@ impl World {
             }
             Effect::Signal { service, ask, identity, signal, .. } => {
                 let svc = self.index(&service);
+                if self.procs.get(&identity).is_some_and(|proc| proc.role == Role::Main) {
+                    self.judge_stop(svc, identity);
+                    self.oracles.aim(identity);
+                }
                 let result = self.signal(svc, identity, signal);
                 self.look_later(svc, Question::Signalled(ask, result));
             }
