@@ -12,7 +12,7 @@ use crate::engine::table::{self, Class, Move, Where};
 use crate::model::ids::ActionId;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
-use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
+use crate::model::job::{AtDeadline, Ended, Job, JobKind, Outcome};
 use crate::model::limits;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Absence, Exit, Holding, Ours, ProcessIdentity, Signal};
@@ -269,9 +269,14 @@ impl State {
             exit,
             began: now,
         };
-        // A service that was not there when heeler first looked in this boot is started, and that is all.
+        // A service that was not there when heeler first looked in this boot is started, and that is all;
+        // unless it will not be.
         let missed = self.last_main.is_some() || !self.may_start();
-        if exit == ExitKind::NeverThere && self.intent.desired == Desired::Up && by == By::Heeler && missed {
+        if exit == ExitKind::NeverThere
+            && self.intent.desired == Desired::Up
+            && by == By::Heeler
+            && missed
+        {
             self.gone_at.get_or_insert(now);
             match self.open.get_mut(&Cause::Down) {
                 // Known: every look would add the same line to the log and to the story.
@@ -895,20 +900,20 @@ impl State {
 
 /// `the start command failed with code 1 after 0.2s: last line`.
 pub(super) fn describe(kind: JobKind, outcome: &Outcome) -> String {
-    let took = show_duration(outcome.took);
+    let what = match kind {
+        JobKind::Instance => "the program".to_owned(),
+        JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Exec => {
+            format!("the {} command", kind.name())
+        }
+    };
+    let after = match outcome.ended {
+        Ended::Exited(_) | Ended::TimedOut => format!(" after {}", show_duration(outcome.took)),
+        Ended::NotExecuted { .. } | Ended::Lost => String::new(),
+    };
     let last = outcome
         .output
         .last_line()
         .map(|line| format!(": {line}"))
         .unwrap_or_default();
-    match kind {
-        JobKind::Instance => format!("the program {} after {took}{last}", outcome.ended),
-        JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Exec => {
-            format!(
-                "the {} command {} after {took}{last}",
-                kind.name(),
-                outcome.ended
-            )
-        }
-    }
+    format!("{what} {}{after}{last}", outcome.ended)
 }

@@ -63,6 +63,7 @@ impl State {
                 .boot
                 .leaving
                 .map(|identity| (identity, resumed_by(&def))),
+            pending: Vec::new(),
             job: None,
             asked: Asked::default(),
             look_at,
@@ -231,25 +232,7 @@ impl State {
             Input::Identified { ask, found, .. } => {
                 if answers(&mut self.asked.identify, ask, cx) {
                     let held = self.asked.held.take().filter(|(held, _)| *held == ask);
-                    match (held, &found) {
-                        // Held on trust of a record, and not there any more: it died meanwhile.
-                        (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
-                            self.died(cx, gone, None);
-                        }
-                        // That one is gone. What the claim says now is another question.
-                        (Some(_), Identification::None(_)) => self.identify(cx),
-                        // Still there: whoever waited for that is heard now.
-                        (Some((_, back)), Identification::One(found))
-                            if self.main == Some(back)
-                                && *found == back
-                                && self.place() == Where::Present =>
-                        {
-                            self.resolve(cx, Cause::Unclear, "it can be told again");
-                            self.recalled = Some(back);
-                            self.happen(cx, Class::Appeared, Some(back));
-                        }
-                        _ => self.identified(cx, found),
-                    }
+                    self.looked(cx, held.map(|(_, identity)| identity), found);
                 }
             }
             Input::Exited { identity, exit, .. } => self.exited(cx, identity, exit),
@@ -271,7 +254,10 @@ impl State {
             Input::Launched {
                 action, identity, ..
             } => {
-                let expected = matches!(&self.stage, Stage::Starting(starting) if starting.action == Some(action));
+                let expected = matches!(
+                    &self.stage,
+                    Stage::Starting(starting) if starting.action == Some(action)
+                );
                 if expected {
                     self.happen(cx, Class::Appeared, Some(identity));
                 } else {
@@ -300,6 +286,35 @@ impl State {
     }
 
     // ---- answers -----------------------------------------------------------------------------
+
+    /// The answer to a look, or to whether a process known from a record lives (`held`).
+    fn looked(
+        &mut self,
+        cx: &mut Cx<'_>,
+        held: Option<ProcessIdentity>,
+        found: Identification,
+    ) {
+        let trusted = held.is_some() && held == self.main;
+        let nobody = matches!(found, Identification::None(_));
+        if trusted && nobody {
+            // Taken as the main one on trust of a record: it died meanwhile.
+            self.died_meanwhile(cx);
+        } else if held.is_some() && nobody {
+            // That one is gone. What the claim says now is another question.
+            self.identify(cx);
+        } else if let (Some(back), Identification::One(found)) = (held, &found)
+            && trusted
+            && back == *found
+            && self.place() == Where::Present
+        {
+            // Still there: whoever waited for that is heard now.
+            self.resolve(cx, Cause::Unclear, "it can be told again");
+            self.recalled = Some(back);
+            self.happen(cx, Class::Appeared, Some(back));
+        } else {
+            self.identified(cx, found);
+        }
+    }
 
     fn identified(&mut self, cx: &mut Cx<'_>, found: Identification) {
         match found {
@@ -482,11 +497,14 @@ impl State {
                 }
             }
             Confirmation::ClaimChanged => self.identify(cx),
-            Confirmation::Gone => {
-                if let Some(main) = self.main {
-                    self.died(cx, main, None);
-                }
-            }
+            Confirmation::Gone => self.died_meanwhile(cx),
+        }
+    }
+
+    /// The held main process is gone, and nobody said when or how.
+    fn died_meanwhile(&mut self, cx: &mut Cx<'_>) {
+        if let Some(main) = self.main {
+            self.died(cx, main, None);
         }
     }
 
@@ -522,6 +540,7 @@ impl State {
                 let text = crate::engine::lifecycle::describe(kind, &outcome);
                 self.narrate(cx, text);
                 self.clear_on(cx);
+                self.act_on_pending(cx);
             }
         }
     }

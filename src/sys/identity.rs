@@ -119,7 +119,11 @@ impl Owner {
     /// A service of this user of which nothing else is known.
     #[must_use]
     pub fn of(user: Uid) -> Self {
-        Self { user, cgroup: None, known: None }
+        Self {
+            user,
+            cgroup: None,
+            known: None,
+        }
     }
 
     fn expected(&self) -> Expected {
@@ -127,8 +131,8 @@ impl Owner {
             user: self.user,
             cgroup: self.cgroup.clone(),
             known: self.known,
-            heeler: Pid(std::process::id().cast_signed()),
-            heelers_parent: Pid(std::os::unix::process::parent_id().cast_signed()),
+            heeler: procfs::heeler(),
+            heelers_parent: procfs::heelers_parent(),
             boot: clock::boot_window(),
         }
     }
@@ -159,23 +163,44 @@ pub enum ClaimStamp {
 /// Finds the process a pidfile names. Not on the loop: the file may be on a file system that hangs.
 #[must_use]
 pub fn identify_pidfile(path: &Path, owner: &Owner) -> Found {
-    let Claim { pid, owner: file_owner, modified_wall_ms, writers, stamp } =
-        match pidfile::read(path) {
-            Reading::Claim(claim) => claim,
-            Reading::Absent => return Found::None(Absence::NoPidfile, None),
-            Reading::Unsafe(reason) => return Found::Refused(reason),
-            Reading::NotPid => return unknown("the pidfile does not begin with a process number"),
-            Reading::Unreadable(reason) => return Found::Unknown(reason),
-        };
-    let claim = ClaimFacts::Pidfile { owner: file_owner, writers, modified_wall_ms };
-    judge(pid, owner, &claim, Absence::Stale(pid), ClaimStamp::Pidfile(path.into(), stamp))
+    let Claim {
+        pid,
+        owner: file_owner,
+        modified_wall_ms,
+        writers,
+        stamp,
+    } = match pidfile::read(path) {
+        Reading::Claim(claim) => claim,
+        Reading::Absent => return Found::None(Absence::NoPidfile, None),
+        Reading::Unsafe(reason) => return Found::Refused(reason),
+        Reading::NotPid => return unknown("the pidfile does not begin with a process number"),
+        Reading::Unreadable(reason) => return Found::Unknown(reason),
+    };
+    let claim = ClaimFacts::Pidfile {
+        owner: file_owner,
+        writers,
+        modified_wall_ms,
+    };
+    judge(
+        pid,
+        owner,
+        &claim,
+        Absence::Stale(pid),
+        ClaimStamp::Pidfile(path.into(), stamp),
+    )
 }
 
 /// Finds the process that the manager of the service's user calls its main one. The number may come
 /// from that user; the kernel has to say that the process is under that manager.
 #[must_use]
 pub fn identify_managed(main: Pid, owner: &Owner) -> Found {
-    judge(main, owner, &ClaimFacts::Manager, Absence::NoProcess, ClaimStamp::Standing)
+    judge(
+        main,
+        owner,
+        &ClaimFacts::Manager,
+        Absence::NoProcess,
+        ClaimStamp::Standing,
+    )
 }
 
 /// Finds a process again that heeler recorded in this boot: its child, or one it had proved.
@@ -184,14 +209,23 @@ pub fn identify_recorded(identity: ProcessIdentity) -> Found {
     // The start time decides; the user is no part of this ground.
     let owner = Owner::of(Uid(u32::MAX));
     let claim = ClaimFacts::Recorded(identity);
-    judge(identity.pid, &owner, &claim, Absence::NoProcess, ClaimStamp::Standing)
+    judge(
+        identity.pid,
+        &owner,
+        &claim,
+        Absence::NoProcess,
+        ClaimStamp::Standing,
+    )
 }
 
 /// Finds the topmost process of the service's user whose title matches. Not on the loop: it reads
 /// `cmdline`, which waits for the memory lock of the process and so can block for ever.
 #[must_use]
 pub fn identify_match(pattern: &str, owner: &Owner) -> Found {
-    let regex = match RegexBuilder::new(pattern).size_limit(limits::REGEX_BYTES_MAX).build() {
+    let regex = match RegexBuilder::new(pattern)
+        .size_limit(limits::REGEX_BYTES_MAX)
+        .build()
+    {
         Ok(regex) => regex,
         Err(error) => return unknown(&format!("failed to compile the match pattern: {error}")),
     };
@@ -199,16 +233,28 @@ pub fn identify_match(pattern: &str, owner: &Owner) -> Found {
         Ok(matching) => matching,
         Err(error) => return unknown(&format!("failed to look through /proc: {error}")),
     };
-    let topmost: Vec<Pid> = matching.iter().copied().filter(|pid| is_topmost(*pid, &matching)).collect();
+    let topmost: Vec<Pid> = matching
+        .iter()
+        .copied()
+        .filter(|pid| is_topmost(*pid, &matching))
+        .collect();
     match topmost.as_slice() {
         [] => Found::None(Absence::NoProcess, None),
         [pid] => {
             let standing = ClaimStamp::Standing;
-            let found = judge(*pid, owner, &ClaimFacts::Match, Absence::NoProcess, standing);
+            let found = judge(
+                *pid,
+                owner,
+                &ClaimFacts::Match,
+                Absence::NoProcess,
+                standing,
+            );
             match &found {
                 // Again, now that it is held: the title read before may have been another process's.
                 Found::One(proved, _) if !title_matches(*pid, &regex) && proved.is_alive() => {
-                    unknown(&format!("process {pid} changed its title while it was identified"))
+                    unknown(&format!(
+                        "process {pid} changed its title while it was identified"
+                    ))
                 }
                 Found::One(..) | Found::None(..) | Found::Refused(_) | Found::Unknown(_) => found,
             }
@@ -216,7 +262,10 @@ pub fn identify_match(pattern: &str, owner: &Owner) -> Found {
         several => {
             let list: Vec<String> = several.iter().take(8).map(Pid::to_string).collect();
             let count = several.len();
-            unknown(&format!("{count} processes match and none is above the others: {}", list.join(", ")))
+            unknown(&format!(
+                "{count} processes match and none is above the others: {}",
+                list.join(", ")
+            ))
         }
     }
 }
@@ -247,7 +296,13 @@ pub fn confirm(proved: &Proved, claim: &ClaimStamp) -> Confirmation {
 }
 
 /// Holds the process with this number, gathers its facts and judges them.
-fn judge(pid: Pid, owner: &Owner, claim: &ClaimFacts, absence: Absence, stamp: ClaimStamp) -> Found {
+fn judge(
+    pid: Pid,
+    owner: &Owner,
+    claim: &ClaimFacts,
+    absence: Absence,
+    stamp: ClaimStamp,
+) -> Found {
     let expected = owner.expected();
     let (held, facts) = match gather(pid) {
         Gathered::Gone => return Found::None(absence, None),
@@ -301,15 +356,22 @@ pub(super) fn gather(pid: Pid) -> Gathered {
     match facts {
         Ok((facts, stat)) if !ended => {
             let identity = facts.identity;
-            let held = Held { fd, identity, session: stat.session, pgrp: stat.pgrp };
+            let held = Held {
+                fd,
+                identity,
+                session: stat.session,
+                pgrp: stat.pgrp,
+            };
             Gathered::Process(held, facts)
         }
-        Ok((_, stat)) if still_named(&fd) => Gathered::Zombie { parent: stat.parent },
+        Ok((_, stat)) if still_named(&fd) => Gathered::Zombie {
+            parent: stat.parent,
+        },
         Ok(_) => Gathered::Gone,
         Err(_) if ended => Gathered::Gone,
-        Err(error) if procfs::is_gone(&error) => {
-            Gathered::Unclear(format!("process {pid} lives but is hidden in /proc (hidepid)"))
-        }
+        Err(error) if procfs::is_gone(&error) => Gathered::Unclear(format!(
+            "process {pid} lives but is hidden in /proc (hidepid)"
+        )),
         Err(error) => Gathered::Unclear(format!("failed to examine process {pid}: {error}")),
     }
 }
@@ -338,13 +400,24 @@ fn facts(pid: Pid) -> io::Result<(Facts, procfs::Stat)> {
     let status = procfs::status(pid)?;
     let cgroup = procfs::read(pid, "cgroup", limits::PROC_FILE_BYTES_MAX)?;
     let facts = Facts {
-        identity: ProcessIdentity { pid, started_ticks: stat.started_ticks },
+        identity: ProcessIdentity {
+            pid,
+            started_ticks: stat.started_ticks,
+        },
         started_boot_ms: clock::ticks_to_ms(stat.started_ticks),
         tgid: status.tgid,
         uid_real: Uid(status.uid_real),
         uid_effective: Uid(status.uid_effective),
-        kind: if stat.kernel_thread { Kind::Kernel } else { Kind::Program },
-        numbering: if status.namespaces > 1 { Numbering::Nested } else { Numbering::Ours },
+        kind: if stat.kernel_thread {
+            Kind::Kernel
+        } else {
+            Kind::Program
+        },
+        numbering: if status.namespaces > 1 {
+            Numbering::Nested
+        } else {
+            Numbering::Ours
+        },
         cgroup: procfs::parse_cgroup(&cgroup),
     };
     Ok((facts, stat))
@@ -354,7 +427,7 @@ fn facts(pid: Pid) -> io::Result<(Facts, procfs::Stat)> {
 /// effective user, so most are passed over with one stat(2).
 fn matching(regex: &Regex, user: Uid) -> io::Result<Vec<Pid>> {
     use std::os::unix::fs::MetadataExt;
-    let heeler = Pid(std::process::id().cast_signed());
+    let heeler = procfs::heeler();
     let mut matching = Vec::new();
     for pid in procfs::pids()? {
         let of_user = std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == user.0);
@@ -376,7 +449,9 @@ fn title_matches(pid: Pid, regex: &Regex) -> bool {
 fn is_topmost(pid: Pid, matching: &[Pid]) -> bool {
     let mut above = pid;
     for _ in 0..limits::ANCESTORS_MAX {
-        let Ok(stat) = procfs::stat(above) else { return true };
+        let Ok(stat) = procfs::stat(above) else {
+            return true;
+        };
         above = stat.parent;
         if above.0 <= 1 {
             return true;

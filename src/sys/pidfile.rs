@@ -96,7 +96,9 @@ impl Stamp {
 /// the loop.
 #[must_use]
 pub fn read(path: &Path) -> Reading {
-    walk(path).and_then(|walked| claim_of(&walked)).unwrap_or_else(|reading| reading)
+    walk(path)
+        .and_then(|walked| claim_of(&walked))
+        .unwrap_or_else(|reading| reading)
 }
 
 /// What came of wanting a dead process's pidfile gone.
@@ -144,7 +146,11 @@ pub fn remove_if_names(path: &Path, dead: ProcessIdentity) -> Removal {
         Err(Errno::ENOENT) => return Removal::Absent,
         Err(error) => return kept(&error.desc().to_lowercase()),
     }
-    match unlinkat(&walked.directory, walked.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+    match unlinkat(
+        &walked.directory,
+        walked.name.as_os_str(),
+        UnlinkatFlags::NoRemoveDir,
+    ) {
         Ok(()) => Removal::Removed,
         Err(Errno::ENOENT) => Removal::Absent,
         Err(error) => kept(&error.desc().to_lowercase()),
@@ -154,15 +160,18 @@ pub fn remove_if_names(path: &Path, dead: ProcessIdentity) -> Removal {
 /// Why the claim may be that of a living process, if it may.
 fn may_be_living(claim: &Claim, dead: ProcessIdentity) -> Option<&'static str> {
     // Nobody has the number, or a zombie has: dead.
-    let held = pidfd::open(claim.pid).ok().filter(|fd| !pidfd::has_ended(fd))?;
+    let held = pidfd::open(claim.pid)
+        .ok()
+        .filter(|fd| !pidfd::has_ended(fd))?;
     let Ok(stat) = procfs::stat(claim.pid) else {
         return (!pidfd::has_ended(&held)).then_some("the process it names cannot be examined");
     };
     if stat.started_ticks == dead.started_ticks {
         return Some("the process it names lives");
     }
-    let started_ms =
-        clock::boot_window().earliest_ms.saturating_add(clock::ticks_to_ms(stat.started_ticks));
+    let started_ms = clock::boot_window()
+        .earliest_ms
+        .saturating_add(clock::ticks_to_ms(stat.started_ticks));
     let slack_ms = u64::try_from(limits::PIDFILE_AGE_SLACK.as_millis()).unwrap_or(u64::MAX);
     (claim.modified_wall_ms.saturating_add(slack_ms) >= started_ms)
         .then_some("a new process with the same number may have written it")
@@ -209,8 +218,11 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let root = || open("/", flags | OFlag::O_DIRECTORY, steps).map_err(|e| failed("/", e));
     let mut directory = root()?;
-    let mut trust =
-        Trust { decider: None, writers: Writers::OnlyRoot, links: Links::OnlyRoots };
+    let mut trust = Trust {
+        decider: None,
+        writers: Writers::OnlyRoot,
+        links: Links::OnlyRoots,
+    };
     trust.step(OsStr::new("/"), &stat_of(&directory, OsStr::new("/"))?)?;
     let mut ahead: VecDeque<OsString> = steps_of(path);
     let (mut taken, mut links) = (0, 0);
@@ -229,7 +241,8 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
                 if links > limits::PATH_LINKS_MAX {
                     return Err(refuse("the pidfile's path has too many symbolic links"));
                 }
-                let target = readlinkat(&next, "").map_err(|e| failed(name.to_string_lossy(), e))?;
+                let target =
+                    readlinkat(&next, "").map_err(|e| failed(name.to_string_lossy(), e))?;
                 let target = Path::new(&target);
                 if target.is_absolute() {
                     directory = root()?;
@@ -240,17 +253,33 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
             }
             libc::S_IFREG if ahead.is_empty() => {
                 trust.end(&name, &stat)?;
-                let Trust { writers, links, decider: _ } = trust;
-                return Ok(Walked { directory, name, file: next, stat, writers, links });
+                let Trust {
+                    writers,
+                    links,
+                    decider: _,
+                } = trust;
+                return Ok(Walked {
+                    directory,
+                    name,
+                    file: next,
+                    stat,
+                    writers,
+                    links,
+                });
             }
             libc::S_IFDIR if !ahead.is_empty() => directory = next,
             kind => {
                 let name = Untrusted::new(name.as_bytes());
-                return Err(refuse(format!("{name} is {}, not a regular file", kind_words(kind))));
+                return Err(refuse(format!(
+                    "{name} is {}, not a regular file",
+                    kind_words(kind)
+                )));
             }
         }
     }
-    Err(refuse("the pidfile's path is a directory, not a regular file"))
+    Err(refuse(
+        "the pidfile's path is a directory, not a regular file",
+    ))
 }
 
 /// Who decides what lies at the end of the path, as far as it was followed.
@@ -271,7 +300,9 @@ impl Trust {
             self.links = Links::SomeUsers;
         }
         match &self.decider {
-            Some((uid, _)) if stat.st_uid != 0 && stat.st_uid != *uid => Err(self.strays(name, stat)),
+            Some((uid, _)) if stat.st_uid != 0 && stat.st_uid != *uid => {
+                Err(self.strays(name, stat))
+            }
             None if stat.st_uid != 0 => {
                 self.decider = Some((stat.st_uid, Untrusted::new(name.as_bytes())));
                 Ok(())
@@ -288,10 +319,14 @@ impl Trust {
     }
 
     fn strays(&self, name: &OsStr, stat: &FileStat) -> Reading {
-        let Some((uid, from)) = &self.decider else { return refuse("the pidfile's path is unsafe") };
+        let Some((uid, from)) = &self.decider else {
+            return refuse("the pidfile's path is unsafe");
+        };
         let name = Untrusted::new(name.as_bytes());
         let to = stat.st_uid;
-        refuse(format!("{from} belongs to uid {uid} but leads to {name} of uid {to}"))
+        refuse(format!(
+            "{from} belongs to uid {uid} but leads to {name} of uid {to}"
+        ))
     }
 }
 
@@ -305,13 +340,19 @@ fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
     let mut bytes = Vec::new();
     let bytes_max = limits::PIDFILE_BYTES_MAX as u64;
     if let Err(error) = File::from(file).take(bytes_max + 1).read_to_end(&mut bytes) {
-        return Err(Reading::Unreadable(Untrusted::from(error.to_string().as_str())));
+        return Err(Reading::Unreadable(Untrusted::from(
+            error.to_string().as_str(),
+        )));
     }
     // The stamp is older than the text: a file that was written between them will differ from it at
     // the next look.
     let stat = &walked.stat;
-    let Some(pid) = parse(&bytes) else { return Ok(Reading::NotPid) };
-    let seconds_ms = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000);
+    let Some(pid) = parse(&bytes) else {
+        return Ok(Reading::NotPid);
+    };
+    let seconds_ms = u64::try_from(stat.st_mtime)
+        .unwrap_or(0)
+        .saturating_mul(1000);
     Ok(Reading::Claim(Claim {
         pid,
         owner: Uid(stat.st_uid),
@@ -337,7 +378,9 @@ pub fn parse(bytes: &[u8]) -> Option<Pid> {
     if digits.len() > 7 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let pid = digits.iter().fold(0i32, |pid, digit| pid * 10 + i32::from(digit - b'0'));
+    let pid = digits
+        .iter()
+        .fold(0i32, |pid, digit| pid * 10 + i32::from(digit - b'0'));
     (pid > 0).then_some(Pid(pid))
 }
 
@@ -360,13 +403,11 @@ fn refuse(text: impl Into<String>) -> Reading {
 }
 
 fn failed(name: impl Display, error: Errno) -> Reading {
-    match error {
-        Errno::ENOENT => Reading::Absent,
-        error => {
-            let text = format!("failed to open {name}: {}", error.desc().to_lowercase());
-            Reading::Unreadable(Untrusted::from(text.as_str()))
-        }
+    if error == Errno::ENOENT {
+        return Reading::Absent;
     }
+    let text = format!("failed to open {name}: {}", error.desc().to_lowercase());
+    Reading::Unreadable(Untrusted::from(text.as_str()))
 }
 
 fn kind_words(kind: libc::mode_t) -> &'static str {

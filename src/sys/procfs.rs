@@ -87,6 +87,19 @@ pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
+/// heeler itself.
+#[must_use]
+pub fn heeler() -> Pid {
+    // The kernel's numbers end at 4194304, so the conversion cannot fail.
+    Pid(i32::try_from(std::process::id()).unwrap_or(i32::MAX))
+}
+
+/// The parent of heeler.
+#[must_use]
+pub fn heelers_parent() -> Pid {
+    Pid(i32::try_from(std::os::unix::process::parent_id()).unwrap_or(i32::MAX))
+}
+
 /// Reads and parses `stat`.
 ///
 /// # Errors
@@ -128,7 +141,11 @@ pub fn pids() -> io::Result<Vec<Pid>> {
             pids.push(Pid(pid));
         }
     }
-    if pids.is_empty() { Err(odd("a listing of processes")) } else { Ok(pids) }
+    if pids.is_empty() {
+        Err(odd("a listing of processes"))
+    } else {
+        Ok(pids)
+    }
 }
 
 /// Parses `stat`. The name in it is the process's own choice (`) R 1 (x`), so fields are counted from
@@ -148,7 +165,9 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let ticks = |a, b| number(a)?.checked_add(number(b)?);
     let mut state = fields[0].chars();
     Some(Stat {
-        state: state.next().filter(|c| c.is_ascii_alphabetic() && state.next().is_none())?,
+        state: state
+            .next()
+            .filter(|c| c.is_ascii_alphabetic() && state.next().is_none())?,
         parent: Pid(fields[1].parse().ok()?),
         pgrp: fields[2].parse().ok()?,
         session: fields[3].parse().ok()?,
@@ -166,8 +185,12 @@ pub fn parse_status(bytes: &[u8]) -> Option<Status> {
     let (mut tgid, mut uids, mut namespaces) = (None, None, 1);
     // The first line is the name, where the kernel escapes line breaks: it cannot forge a line.
     for line in bytes.split(|byte| *byte == b'\n').skip(1) {
-        let Ok(line) = str::from_utf8(line) else { continue };
-        let Some((key, value)) = line.split_once(':') else { continue };
+        let Ok(line) = str::from_utf8(line) else {
+            continue;
+        };
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
         let mut words = value.split_ascii_whitespace();
         match key {
             "Tgid" => tgid = words.next()?.parse().ok(),
@@ -177,19 +200,35 @@ pub fn parse_status(bytes: &[u8]) -> Option<Status> {
         }
     }
     let (uid_real, uid_effective) = uids?;
-    Some(Status { tgid: Pid(tgid?), uid_real, uid_effective, namespaces })
+    Some(Status {
+        tgid: Pid(tgid?),
+        uid_real,
+        uid_effective,
+        namespaces,
+    })
 }
 
 /// Parses `statm`: resident pages.
 #[must_use]
 pub fn parse_resident_pages(bytes: &[u8]) -> Option<u64> {
-    str::from_utf8(bytes).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+    str::from_utf8(bytes)
+        .ok()?
+        .split_ascii_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
 /// Parses `smaps_rollup`.
 #[must_use]
 pub fn parse_rollup(bytes: &[u8]) -> Option<Rollup> {
-    let kib = |name| value(bytes, name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok();
+    let kib = |name| {
+        value(bytes, name)?
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
     let private = kib("Private_Clean")?.checked_add(kib("Private_Dirty")?)?;
     let huge = kib("Private_Hugetlb").unwrap_or(0);
     Some(Rollup {
@@ -202,7 +241,10 @@ pub fn parse_rollup(bytes: &[u8]) -> Option<Rollup> {
 #[must_use]
 pub fn parse_traffic(bytes: &[u8]) -> Option<Traffic> {
     let number = |name| value(bytes, name)?.parse().ok();
-    Some(Traffic { read_bytes: number("read_bytes")?, written_bytes: number("write_bytes")? })
+    Some(Traffic {
+        read_bytes: number("read_bytes")?,
+        written_bytes: number("write_bytes")?,
+    })
 }
 
 /// Parses `cgroup`: the path in the unified hierarchy or, where systemd does not keep its units there,
@@ -217,32 +259,47 @@ pub fn parse_cgroup(bytes: &[u8]) -> Option<Box<str>> {
             (controllers == hierarchy && (id == "0" || !hierarchy.is_empty())).then_some(path)
         })
     };
-    path("name=systemd").or_else(|| path("")).filter(|path| path.starts_with('/')).map(Into::into)
+    path("name=systemd")
+        .or_else(|| path(""))
+        .filter(|path| path.starts_with('/'))
+        .map(Into::into)
 }
 
 /// Makes a title of `cmdline`: the NULs at its end cut off, those between arguments made spaces.
 #[must_use]
 pub fn parse_title(bytes: &[u8]) -> Untrusted {
-    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let text: Vec<u8> = bytes[..end].iter().map(|b| if *b == 0 { b' ' } else { *b }).collect();
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    let text: Vec<u8> = bytes[..end]
+        .iter()
+        .map(|b| if *b == 0 { b' ' } else { *b })
+        .collect();
     Untrusted::bounded(&text, limits::TITLE_BYTES_MAX)
 }
 
 /// The value of a `Name: value` line.
 fn value<'a>(bytes: &'a [u8], name: &str) -> Option<&'a str> {
     let text = str::from_utf8(bytes).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
 }
 
 fn odd(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's text is not {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the kernel's text is not {what}"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STAT: &[u8] = b"77 () R 1 (x\n) S 5 70 69 0 -1 2097152 1 0 0 0 11 22 33 44 20 0 9 0 98765 1 2";
+    const STAT: &[u8] =
+        b"77 () R 1 (x\n) S 5 70 69 0 -1 2097152 1 0 0 0 11 22 33 44 20 0 9 0 98765 1 2";
     const STATUS: &[u8] = b"Name:\tx\\nTgid:\t1\nTgid:\t77\nNgid:\t0\nPid:\t77\n\
         Uid:\t33\t34\t33\t33\nGid:\t33\t33\t33\t33\nNSpid:\t77\t4\n";
     const ROLLUP: &[u8] = b"5581-7ffd ---p 00000000 00:00 0    [rollup]\nRss:     1000 kB\n\
@@ -252,7 +309,10 @@ mod tests {
     #[test]
     fn pid_14_the_name_in_stat_cannot_shift_its_fields() {
         let stat = parse_stat(STAT).expect("a stat line");
-        assert_eq!((stat.state, stat.parent, stat.pgrp, stat.session), ('S', Pid(5), 70, 69));
+        assert_eq!(
+            (stat.state, stat.parent, stat.pgrp, stat.session),
+            ('S', Pid(5), 70, 69)
+        );
         assert!(stat.kernel_thread);
         assert_eq!((stat.cpu_ticks, stat.waited_ticks), (33, 77));
         assert_eq!((stat.threads, stat.started_ticks), (9, 98765));
@@ -262,20 +322,34 @@ mod tests {
     #[test]
     fn status_is_read_past_a_forged_name() {
         let status = parse_status(STATUS).expect("a status text");
-        let expected = Status { tgid: Pid(77), uid_real: 33, uid_effective: 34, namespaces: 2 };
+        let expected = Status {
+            tgid: Pid(77),
+            uid_real: 33,
+            uid_effective: 34,
+            namespaces: 2,
+        };
         assert_eq!(status, expected);
         assert_eq!(parse_status(b"Name:\tx\nTgid:\t1\n"), None, "no Uid");
     }
 
     #[test]
     fn memory_traffic_and_cgroup() {
-        let rollup = Rollup { pss_bytes: 700 << 10, private_bytes: 100 << 10 };
+        let rollup = Rollup {
+            pss_bytes: 700 << 10,
+            private_bytes: 100 << 10,
+        };
         assert_eq!(parse_rollup(ROLLUP), Some(rollup));
         assert_eq!(parse_rollup(b""), None, "unreadable is not zero");
-        let traffic = Traffic { read_bytes: 4096, written_bytes: 8192 };
+        let traffic = Traffic {
+            read_bytes: 4096,
+            written_bytes: 8192,
+        };
         assert_eq!(parse_traffic(IO), Some(traffic));
         assert_eq!(parse_resident_pages(b"100 25 3 1 0 9 0\n"), Some(25));
-        assert_eq!(parse_cgroup(b"0::/a.slice/b\n").as_deref(), Some("/a.slice/b"));
+        assert_eq!(
+            parse_cgroup(b"0::/a.slice/b\n").as_deref(),
+            Some("/a.slice/b")
+        );
         let hybrid = b"3:cpu:/\n1:name=systemd:/user.slice/x\n0::/\n";
         assert_eq!(parse_cgroup(hybrid).as_deref(), Some("/user.slice/x"));
     }
@@ -313,14 +387,18 @@ mod tests {
                 }
             }
             let _ = (parse_stat(&text), parse_status(&text), parse_rollup(&text));
-            let _ = (parse_traffic(&text), parse_cgroup(&text), parse_resident_pages(&text));
+            let _ = (
+                parse_traffic(&text),
+                parse_cgroup(&text),
+                parse_resident_pages(&text),
+            );
             let _ = parse_title(&text);
         }
     }
 
     #[test]
     fn our_own_texts_parse() {
-        let me = Pid(std::process::id().cast_signed());
+        let me = heeler();
         let stat = stat(me).expect("our stat");
         let status = status(me).expect("our status");
         assert_eq!(status.tgid, me);

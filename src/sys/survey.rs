@@ -73,10 +73,17 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
     if wanted.is_empty() {
         return Ok(left);
     }
-    let heeler = [std::process::id(), std::os::unix::process::parent_id()].map(u32::cast_signed);
-    for pid in procfs::pids()?.into_iter().filter(|pid| !heeler.contains(&pid.0)) {
-        let Some(index) = descends(pid, &wanted) else { continue };
-        let Gathered::Process(held, facts) = gather(pid) else { continue };
+    let ours = [procfs::heeler(), procfs::heelers_parent()];
+    for pid in procfs::pids()?
+        .into_iter()
+        .filter(|pid| !ours.contains(pid))
+    {
+        let Some(index) = descends(pid, &wanted) else {
+            continue;
+        };
+        let Gathered::Process(held, facts) = gather(pid) else {
+            continue;
+        };
         // Once more, now that it is held.
         if descends(pid, &wanted) != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
             continue;
@@ -87,14 +94,27 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
         } else {
             Ours::Foreign
         };
-        let holds = if tables.listens(pid) { Holding::ListeningSocket } else { Holding::Nothing };
+        let holds = if tables.listens(pid) {
+            Holding::ListeningSocket
+        } else {
+            Holding::Nothing
+        };
         let title = procfs::title(pid);
-        let survivor = Survivor { identity: held.identity(), title, holds, ours };
+        let survivor = Survivor {
+            identity: held.identity(),
+            title,
+            holds,
+            ours,
+        };
         let hold = match ours {
             Ours::Proved => Hold::Proved(Proved::new(held, Rule::Descendant)),
             Ours::Foreign => Hold::Foreign(held),
         };
-        left.push(Left { dead: index, survivor, hold });
+        left.push(Left {
+            dead: index,
+            survivor,
+            hold,
+        });
     }
     Ok(left)
 }
@@ -112,7 +132,10 @@ impl Wanted {
 }
 
 fn wanted(dead: &[DeadMain]) -> Wanted {
-    let mut wanted = Wanted { sessions: HashMap::new(), groups: HashMap::new() };
+    let mut wanted = Wanted {
+        sessions: HashMap::new(),
+        groups: HashMap::new(),
+    };
     for (index, main) in dead.iter().enumerate() {
         let pid = main.identity.pid;
         // Process 1's session is not a service's; numbers below mean "my own" to the kernel.
@@ -157,7 +180,10 @@ fn descends(pid: Pid, wanted: &Wanted) -> Option<usize> {
     if let Some(index) = wanted.sessions.get(&session.as_raw()) {
         return Some(*index);
     }
-    wanted.groups.get(&getpgid(Some(number)).ok()?.as_raw()).copied()
+    wanted
+        .groups
+        .get(&getpgid(Some(number)).ok()?.as_raw())
+        .copied()
 }
 
 /// The inodes of listening sockets by network namespace, each read once per survey.
@@ -171,19 +197,31 @@ impl SocketTables {
         if sockets.is_empty() {
             return false;
         }
-        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else { return false };
-        let listening = self.0.entry(namespace).or_insert_with(|| listening_near(pid));
+        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else {
+            return false;
+        };
+        let listening = self
+            .0
+            .entry(namespace)
+            .or_insert_with(|| listening_near(pid));
         sockets.iter().any(|inode| listening.contains(inode))
     }
 }
 
 fn sockets_of(pid: Pid) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
     entries
         .take(limits::SURVIVOR_FDS_MAX)
         .filter_map(|entry| {
             let target = fs::read_link(entry.ok()?.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+            target
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')?
+                .parse()
+                .ok()
         })
         .collect()
 }
@@ -196,7 +234,9 @@ fn listening_near(pid: Pid) -> HashSet<u64> {
         ("tcp6", tcp_listener),
         ("unix", unix_listener),
     ] {
-        let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else { continue };
+        let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else {
+            continue;
+        };
         let lines = BufReader::new(file.take(limits::SOCKET_TABLE_BYTES_MAX)).split(b'\n');
         let lines = lines.map_while(Result::ok);
         inodes.extend(lines.filter_map(|line| parse(&String::from_utf8_lossy(&line))));
@@ -230,7 +270,13 @@ mod tests {
         let unix = "0000000000000000: 00000002 00000000 00010000 0001 01 777 /run/a b";
         assert_eq!(unix_listener(unix), Some(777));
         assert_eq!(unix_listener(&unix.replace("00010000", "00000000")), None);
-        for odd in ["", "sl local", "Num RefCount Protocol Flags Type St Inode Path", "0A", "\u{fffd}"] {
+        for odd in [
+            "",
+            "sl local",
+            "Num RefCount Protocol Flags Type St Inode Path",
+            "0A",
+            "\u{fffd}",
+        ] {
             assert_eq!(tcp_listener(odd).or_else(|| unix_listener(odd)), None);
         }
     }
