@@ -258,7 +258,12 @@ impl State {
 
     /// Nobody judges what is not wanted up: its checks neither fire nor remind.
     pub(super) fn forget_checks(&mut self, cx: &mut Cx<'_>) {
-        let causes: Vec<_> = self.open.keys().copied().filter(Cause::is_of_check).collect();
+        let causes: Vec<_> = self
+            .open
+            .keys()
+            .copied()
+            .filter(Cause::is_of_check)
+            .collect();
         for cause in causes {
             self.resolve(cx, cause, "no longer judged: it is not wanted up any more");
         }

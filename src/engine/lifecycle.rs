@@ -670,7 +670,12 @@ impl State {
             // What cannot be started again is not stopped.
             let text = "not restarted: there is no way to start it again now";
             self.narrate_new(cx, text.to_owned());
-            self.answer(cx, |order| order == Order::Restart, ReplyResult::Failed, text);
+            self.answer(
+                cx,
+                |order| order == Order::Restart,
+                ReplyResult::Failed,
+                text,
+            );
             self.leaving = None;
             return;
         }

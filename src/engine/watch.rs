@@ -288,12 +288,7 @@ impl State {
     // ---- answers -----------------------------------------------------------------------------
 
     /// The answer to a look, or to whether a process known from a record lives (`held`).
-    fn looked(
-        &mut self,
-        cx: &mut Cx<'_>,
-        held: Option<ProcessIdentity>,
-        found: Identification,
-    ) {
+    fn looked(&mut self, cx: &mut Cx<'_>, held: Option<ProcessIdentity>, found: Identification) {
         let trusted = held.is_some() && held == self.main;
         let nobody = matches!(found, Identification::None(_));
         if trusted && nobody {

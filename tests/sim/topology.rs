@@ -47,11 +47,23 @@ fn service(rng: &mut Rng, n: u64) -> Service {
         every,
         alert: Vec::new(),
         allow: Vec::new(),
-        mode: if rng.chance(80) { Mode::Observe } else { Mode::Active },
+        mode: if rng.chance(80) {
+            Mode::Observe
+        } else {
+            Mode::Active
+        },
         start_timeout: secs(rng, 1, 15),
         stop_timeout: secs(rng, 2, 10),
-        start_period: if rng.chance(250) { Duration::ZERO } else { secs(rng, 1, 20) },
-        exit_delay: if rng.chance(200) { Duration::ZERO } else { secs(rng, 1, 6) },
+        start_period: if rng.chance(250) {
+            Duration::ZERO
+        } else {
+            secs(rng, 1, 20)
+        },
+        exit_delay: if rng.chance(200) {
+            Duration::ZERO
+        } else {
+            secs(rng, 1, 6)
+        },
         start_limit: StartLimit {
             starts: u32::try_from(1 + rng.below(5)).expect("small"),
             window: secs(rng, 20, 90),
@@ -61,11 +73,14 @@ fn service(rng: &mut Rng, n: u64) -> Service {
             last: first * u32::try_from(1 + rng.below(8)).expect("small"),
         },
         remind: secs(rng, 60, 900),
-        checks: (0..rng.pick(&[0, 1, 1, 1, 2])).map(|at| check(rng, at, every)).collect(),
+        checks: (0..rng.pick(&[0, 1, 1, 1, 2]))
+            .map(|at| check(rng, at, every))
+            .collect(),
     };
     if !def.startable() {
         // Refused when it is loaded.
-        def.checks.retain(|check| !check.then.iter().any(Action::repeats));
+        def.checks
+            .retain(|check| !check.then.iter().any(Action::repeats));
     }
     def
 }
@@ -86,9 +101,17 @@ fn check(rng: &mut Rng, at: u16, every: Duration) -> Check {
         kind: CheckKind::Process,
         condition: Condition::parse("memory > 500MiB", &[Metric::Memory]).expect("is one"),
         tolerance: tolerance(rng, every),
-        recover: if rng.chance(700) { Tolerance::ONCE } else { tolerance(rng, every) },
+        recover: if rng.chance(700) {
+            Tolerance::ONCE
+        } else {
+            tolerance(rng, every)
+        },
         then,
-        on_recovery: if rng.chance(200) { vec![Action::Alert] } else { Vec::new() },
+        on_recovery: if rng.chance(200) {
+            vec![Action::Alert]
+        } else {
+            Vec::new()
+        },
         every,
         repeat: rng.chance(250).then(|| secs(rng, 10, 60)),
     }

@@ -25,17 +25,39 @@ use crate::topology;
 #[derive(Debug)]
 pub(crate) enum Ev {
     /// The keeper looks, and tells the engine what it sees.
-    Look { epoch: u64, svc: usize, question: Question },
+    Look {
+        epoch: u64,
+        svc: usize,
+        question: Question,
+    },
     /// Something reaches the keeper.
-    Input { epoch: u64, input: Box<Input> },
+    Input {
+        epoch: u64,
+        input: Box<Input>,
+    },
     /// A command gets on with it.
-    Job { svc: usize, action: ActionId, step: JobStep },
+    Job {
+        svc: usize,
+        action: ActionId,
+        step: JobStep,
+    },
     /// A process ends, if it still lives.
-    Exit { identity: ProcessIdentity, exit: Exit, manner: Manner },
-    WritePidfile { svc: usize, identity: ProcessIdentity },
+    Exit {
+        identity: ProcessIdentity,
+        exit: Exit,
+        manner: Manner,
+    },
+    WritePidfile {
+        svc: usize,
+        identity: ProcessIdentity,
+    },
     /// Somebody else starts the service.
-    StartedByOther { svc: usize },
-    Commit { epoch: u64 },
+    StartedByOther {
+        svc: usize,
+    },
+    Commit {
+        epoch: u64,
+    },
     KeeperStart,
     Mischief,
     Operator,
@@ -63,7 +85,10 @@ pub(crate) enum Manner {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
     Main,
-    Child { holds_socket: bool, foreign: bool },
+    Child {
+        holds_socket: bool,
+        foreign: bool,
+    },
     /// Nothing to do with any service.
     Stranger,
 }
@@ -158,7 +183,11 @@ pub(crate) struct Report {
     pub(crate) steps: u64,
     pub(crate) simulated: Duration,
     pub(crate) faults: BTreeMap<Fault, u64>,
-    pub(crate) cells: BTreeSet<(u8, heeler::engine::table::Where, heeler::engine::table::Class)>,
+    pub(crate) cells: BTreeSet<(
+        u8,
+        heeler::engine::table::Where,
+        heeler::engine::table::Class,
+    )>,
     pub(crate) alerts: u64,
     pub(crate) answers: u64,
     pub(crate) runs: u64,
@@ -218,7 +247,10 @@ impl World {
         self.next_operator();
         let mut end = Mono::NEVER;
         while self.now < end {
-            let event_at = self.queue.first_key_value().map_or(Mono::NEVER, |((at, _), _)| *at);
+            let event_at = self
+                .queue
+                .first_key_value()
+                .map_or(Mono::NEVER, |((at, _), _)| *at);
             let until = event_at.min(self.tick_at).min(end);
             self.now = self.now.max(until);
             if self.now >= end {
@@ -257,12 +289,20 @@ impl World {
 
     fn happen(&mut self, event: Ev) {
         match event {
-            Ev::Look { epoch, svc, question } if epoch == self.epoch => self.look(svc, question),
+            Ev::Look {
+                epoch,
+                svc,
+                question,
+            } if epoch == self.epoch => self.look(svc, question),
             Ev::Input { epoch, input } if epoch == self.epoch => self.take(*input),
             Ev::Commit { epoch } if epoch == self.epoch => self.commit(),
             Ev::Look { .. } | Ev::Input { .. } | Ev::Commit { .. } => {}
             Ev::Job { svc, action, step } => self.job_step(svc, action, step),
-            Ev::Exit { identity, exit, manner } => self.exit(identity, exit, manner),
+            Ev::Exit {
+                identity,
+                exit,
+                manner,
+            } => self.exit(identity, exit, manner),
             Ev::WritePidfile { svc, identity } => self.write_pidfile(svc, identity),
             Ev::StartedByOther { svc } => self.started_by_other(svc),
             Ev::KeeperStart => self.keeper_start(),
@@ -332,10 +372,17 @@ impl World {
         };
         let mut pid = wanted.map_or(self.next_pid, |pid| pid.0);
         while taken(pid) {
-            self.next_pid = if self.next_pid + 1 >= PIDS.end { PIDS.start } else { self.next_pid + 1 };
+            self.next_pid = if self.next_pid + 1 >= PIDS.end {
+                PIDS.start
+            } else {
+                self.next_pid + 1
+            };
             pid = self.next_pid;
         }
-        let identity = ProcessIdentity { pid: Pid(pid), started_ticks: ticks };
+        let identity = ProcessIdentity {
+            pid: Pid(pid),
+            started_ticks: ticks,
+        };
         self.oracles.known.insert(identity);
         identity
     }
@@ -374,7 +421,10 @@ impl World {
     pub(crate) fn broken(&self, oracle: u32, svc: Option<usize>, text: &str) -> ! {
         let at = Duration::from_nanos(self.now.as_nanos() - 1_000_000_000_000).as_secs_f64();
         let name = svc.map_or("", |svc| self.svcs[svc].def.name.as_str());
-        panic!("oracle {oracle}: seed {} at {at:.3}s {name}: {text}", self.seed)
+        panic!(
+            "oracle {oracle}: seed {} at {at:.3}s {name}: {text}",
+            self.seed
+        )
     }
 
     fn keep_counters(&mut self) {
@@ -416,7 +466,9 @@ impl World {
     pub(crate) fn step(&mut self, input: Input) {
         let now = self.clock();
         let before = self.before(&input);
-        let Some(engine) = &mut self.engine else { return };
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
         let mut effects = Vec::new();
         let dropped = engine.counters().dropped_answers;
         let ticked = input == Input::Tick;
@@ -427,7 +479,11 @@ impl World {
             before,
         };
         if ticked && engine.next_wakeup() <= self.now {
-            self.broken(8, None, "after a tick the next wake-up is not in the future");
+            self.broken(
+                8,
+                None,
+                "after a tick the next wake-up is not in the future",
+            );
         }
         self.report.steps += 1;
         self.after_step(&judged, &effects);
@@ -453,7 +509,14 @@ impl World {
             return;
         };
         let epoch = self.epoch;
-        self.after(wait, Ev::Look { epoch, svc, question });
+        self.after(
+            wait,
+            Ev::Look {
+                epoch,
+                svc,
+                question,
+            },
+        );
     }
 
     /// How long the keeper takes for something; `None`: for ever.
