@@ -17,23 +17,10 @@ const WALLS: [(&str, &[&str]); 15] = [
     ("store", &["model", "wire", "mail"]),
     ("shim", &["model", "sys", "wire::shim"]),
     ("cli", &["model", "wire::control"]),
-    (
-        "tools",
-        &[
-            "model",
-            "sys",
-            "checks",
-            "config",
-            "engine",
-            "wire::shim",
-            "shim",
-        ],
-    ),
+    ("tools", &["model", "sys", "checks", "config", "engine", "wire::shim", "shim"]),
     (
         "keeper",
-        &[
-            "model", "engine", "sys", "checks", "config", "wire", "mail", "store",
-        ],
+        &["model", "engine", "sys", "checks", "config", "wire", "mail", "store"],
     ),
     ("lib", &[]),
     // The roles are told apart here, so it names them all.
@@ -43,20 +30,8 @@ const WALLS: [(&str, &[&str]); 15] = [
 
 /// What the pure rooms may not even mention: clocks, I/O, randomness, async, hash maps.
 const IMPURE: [&str; 14] = [
-    "std::fs",
-    "std::io",
-    "std::net",
-    "std::env",
-    "std::process",
-    "std::thread",
-    "std::os",
-    "Instant",
-    "SystemTime",
-    "HashMap",
-    "HashSet",
-    "tokio",
-    "nix::",
-    "libc",
+    "std::fs", "std::io", "std::net", "std::env", "std::process", "std::thread", "std::os", "Instant",
+    "SystemTime", "HashMap", "HashSet", "tokio", "nix::", "libc",
 ];
 const PURE: [&str; 3] = ["model", "engine", "mail"];
 
@@ -80,81 +55,27 @@ fn the_house_is_tidy() {
 #[test]
 fn every_rule_bites() {
     let planted = [
-        (
-            "src/engine/x.rs",
-            "use crate::sys::signal;\n",
-            "may not import crate::sys",
-        ),
-        (
-            "src/cli/x.rs",
-            "fn f() { crate::keeper::main() }\n",
-            "may not import crate::keeper",
-        ),
-        (
-            "src/shim/x.rs",
-            "use crate::wire::control::Request;\n",
-            "may not import crate::wire::control",
-        ),
-        (
-            "src/config/x.rs",
-            "use crate::{model, store};\n",
-            "may not import crate::store",
-        ),
-        (
-            "checks/x.rs",
-            "use crate::sys::procfs;\n",
-            "may not import crate::sys",
-        ),
-        (
-            "src/engine/x.rs",
-            "use std::time::Instant;\n",
-            "mentions Instant",
-        ),
-        (
-            "src/model/x.rs",
-            "use std::collections::HashMap;\n",
-            "mentions HashMap",
-        ),
-        (
-            "src/keeper/x.rs",
-            "fn f() { unsafe { g() } }\n",
-            "unsafe outside sys",
-        ),
-        (
-            "src/keeper/mod.rs",
-            "//! No guard.\n",
-            "lacks #![forbid(unsafe_code)]",
-        ),
-        (
-            "src/keeper/x.rs",
-            "#[allow(dead_code)]\nfn f() {}\n",
-            "#[allow]",
-        ),
+        ("src/engine/x.rs", "use crate::sys::signal;\n", "may not import crate::sys"),
+        ("src/cli/x.rs", "fn f() { crate::keeper::main() }\n", "may not import crate::keeper"),
+        ("src/shim/x.rs", "use crate::wire::control::Request;\n", "may not import crate::wire::control"),
+        ("src/config/x.rs", "use crate::{model, store};\n", "may not import crate::store"),
+        ("checks/x.rs", "use crate::sys::procfs;\n", "may not import crate::sys"),
+        ("src/engine/x.rs", "use std::time::Instant;\n", "mentions Instant"),
+        ("src/model/x.rs", "use std::collections::HashMap;\n", "mentions HashMap"),
+        ("src/keeper/x.rs", "fn f() { unsafe { g() } }\n", "unsafe outside sys"),
+        ("src/keeper/mod.rs", "//! No guard.\n", "lacks #![forbid(unsafe_code)]"),
+        ("src/keeper/x.rs", "#[allow(dead_code)]\nfn f() {}\n", "#[allow]"),
         ("src/keeper/x.rs", &"\n".repeat(LINES_MAX + 1), "lines"),
         ("src/keeper/x.rs", &"x".repeat(COLUMNS_MAX + 1), "columns"),
-        (
-            "src/keeper/x.rs",
-            "fn f() { std::thread::sleep(d) }\n",
-            "sleeps",
-        ),
+        ("src/keeper/x.rs", "fn f() { std::thread::sleep(d) }\n", "sleeps"),
         ("src/keeper/x.rs", "// TODO later\n", "unfinished"),
-        (
-            "tests/x.rs",
-            "#[ignore]\nfn f() {}\n",
-            "ignored without a reason",
-        ),
+        ("tests/x.rs", "#[ignore]\nfn f() {}\n", "ignored without a reason"),
     ];
     for (path, text, expected) in planted {
-        let source = Source {
-            path: path.into(),
-            room: room_of(Path::new(path)),
-            text: text.to_owned(),
-        };
+        let source = Source { path: path.into(), room: room_of(Path::new(path)), text: text.to_owned() };
         let complaints = inspect(&[source]);
         assert!(
-            complaints
-                .iter()
-                .any(|complaint| complaint.contains(expected)),
+            complaints.iter().any(|complaint| complaint.contains(expected)),
             "{path} with {text:.40?} was not met with {expected:?}: {complaints:?}"
         );
     }
@@ -166,14 +87,8 @@ fn the_walls_have_no_circles() {
     for (room, imports) in WALLS {
         for import in imports {
             let base = import.split("::").next().unwrap_or(import);
-            let back = WALLS
-                .iter()
-                .find(|(name, _)| *name == base)
-                .map(|(_, imports)| *imports);
-            assert!(
-                !back.unwrap_or(&[]).contains(&room),
-                "{room} and {import} import each other"
-            );
+            let back = WALLS.iter().find(|(name, _)| *name == base).map(|(_, imports)| *imports);
+            assert!(!back.unwrap_or(&[]).contains(&room), "{room} and {import} import each other");
         }
     }
 }
@@ -195,15 +110,9 @@ fn inspect(sources: &[Source]) -> Vec<String> {
 }
 
 fn walls(source: &Source, complain: &mut impl FnMut(usize, &str)) {
-    let allowed = WALLS
-        .iter()
-        .find(|(room, _)| *room == source.room)
-        .map(|(_, imports)| *imports);
+    let allowed = WALLS.iter().find(|(room, _)| *room == source.room).map(|(_, imports)| *imports);
     let Some(allowed) = allowed else {
-        complain(
-            1,
-            &format!("the room {:?} is not in the table of walls", source.room),
-        );
+        complain(1, &format!("the room {:?} is not in the table of walls", source.room));
         return;
     };
     for (number, line) in code_lines(source) {
@@ -214,10 +123,7 @@ fn walls(source: &Source, complain: &mut impl FnMut(usize, &str)) {
                 || allowed.iter().any(|allowed| *allowed == base)
                 || allowed.iter().any(|allowed| import.starts_with(allowed));
             if !ok {
-                complain(
-                    number,
-                    &format!("{} may not import crate::{import}", source.room),
-                );
+                complain(number, &format!("{} may not import crate::{import}", source.room));
             }
         }
     }
@@ -235,11 +141,7 @@ fn imports_in(line: &str) -> Vec<String> {
             } else {
                 let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
                 let path = &rest[..end.unwrap_or(rest.len())];
-                let two: Vec<_> = path
-                    .split("::")
-                    .filter(|word| !word.is_empty())
-                    .take(2)
-                    .collect();
+                let two: Vec<_> = path.split("::").filter(|word| !word.is_empty()).take(2).collect();
                 found.push(two.join("::"));
             }
         }
@@ -253,10 +155,7 @@ fn purity(source: &Source, complain: &mut impl FnMut(usize, &str)) {
     }
     for (number, line) in code_lines(source) {
         for word in IMPURE.iter().filter(|word| line.contains(**word)) {
-            complain(
-                number,
-                &format!("{} is pure and mentions {word}", source.room),
-            );
+            complain(number, &format!("{} is pure and mentions {word}", source.room));
         }
     }
 }
@@ -270,10 +169,7 @@ fn safety(source: &Source, complain: &mut impl FnMut(usize, &str)) {
         complain(1, "this room lacks #![forbid(unsafe_code)]");
     }
     for (number, line) in code_lines(source) {
-        if line
-            .split(|c: char| !c.is_alphanumeric() && c != '_')
-            .any(|word| word == "unsafe")
-        {
+        if line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe") {
             complain(number, "unsafe outside sys");
         }
     }
@@ -307,33 +203,17 @@ fn manners(source: &Source, complain: &mut impl FnMut(usize, &str)) {
             }
         }
         if !tests && line.contains("thread::sleep") {
-            complain(
-                number,
-                "sleeps instead of waiting for a condition with a deadline",
-            );
+            complain(number, "sleeps instead of waiting for a condition with a deadline");
         }
     }
 }
 
 /// The lines that are code, numbered from 1; comments cannot import anything.
 fn code_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
-    let lines = source
-        .text
-        .lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line));
-    lines
-        .filter(|(_, line)| !line.trim_start().starts_with("//"))
-        .map(|(number, line)| {
-            (
-                number,
-                if line.contains("unsafe_code") {
-                    ""
-                } else {
-                    line
-                },
-            )
-        })
+    let lines = source.text.lines().enumerate().map(|(at, line)| (at + 1, line));
+    lines.filter(|(_, line)| !line.trim_start().starts_with("//")).map(|(number, line)| {
+        (number, if line.contains("unsafe_code") { "" } else { line })
+    })
 }
 
 fn sources() -> Vec<Source> {
@@ -346,24 +226,14 @@ fn sources() -> Vec<Source> {
 }
 
 fn collect(dir: &Path, root: &Path, found: &mut Vec<Source>) {
-    for entry in fs::read_dir(dir)
-        .expect("the source tree is readable")
-        .flatten()
-    {
+    for entry in fs::read_dir(dir).expect("the source tree is readable").flatten() {
         let path = entry.path();
         if path.is_dir() {
             collect(&path, root, found);
         } else if path.extension().is_some_and(|ext| ext == "rs") {
-            let relative = path
-                .strip_prefix(root)
-                .expect("is below the root")
-                .to_owned();
+            let relative = path.strip_prefix(root).expect("is below the root").to_owned();
             let text = fs::read_to_string(&path).expect("source is text");
-            found.push(Source {
-                room: room_of(&relative),
-                path: relative,
-                text,
-            });
+            found.push(Source { room: room_of(&relative), path: relative, text });
         }
     }
 }

@@ -219,11 +219,7 @@ fn check_owner(dir: &Path, above: Above) -> Result<(), String> {
 fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     let peer = peer::peer(stream)?;
     let gids = std::iter::once(peer.gid).chain(peer.groups).collect();
-    Ok(Peer {
-        uid: peer.uid,
-        gids,
-        pid: peer.pid,
-    })
+    Ok(Peer { uid: peer.uid, gids, pid: peer.pid })
 }
 
 /// The clients of the moment.

@@ -51,26 +51,10 @@ impl Keeper {
     pub(super) fn run(&mut self, job: Job) {
         let (service, action) = (job.service.clone(), job.action);
         if let Err((stage, error)) = self.spawn(job) {
-            let ended = Ended::NotExecuted {
-                stage: stage.into(),
-                error: Untrusted::from(error.as_str()),
-            };
-            let outcome = Outcome {
-                ended,
-                output: Output::default(),
-                took: Duration::ZERO,
-            };
-            self.log.say(
-                self.now().wall,
-                Level::Error,
-                service.as_str(),
-                outcome.ended.to_string(),
-            );
-            self.inbox.push_back(Input::Finished {
-                service,
-                action,
-                outcome,
-            });
+            let ended = Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error.as_str()) };
+            let outcome = Outcome { ended, output: Output::default(), took: Duration::ZERO };
+            self.log.say(self.now().wall, Level::Error, service.as_str(), outcome.ended.to_string());
+            self.inbox.push_back(Input::Finished { service, action, outcome });
         }
     }
 
@@ -84,10 +68,7 @@ impl Keeper {
         let lock = match lock::try_lock(&dir.join(slot.file(SlotFile::Lock))) {
             Ok(TryLock::Taken(lock)) => lock,
             Ok(TryLock::Busy) => {
-                return Err((
-                    "take the action's lock",
-                    "an earlier action still runs".to_owned(),
-                ));
+                return Err(("take the action's lock", "an earlier action still runs".to_owned()));
             }
             Err(error) => return Err(said("take the action's lock")(error)),
         };
@@ -105,14 +86,8 @@ impl Keeper {
         records::write_record(&dir, slot.file(SlotFile::Job), &record.encode())
             .map_err(said("record the action"))?;
         let (service, action, kind) = (job.service.clone(), job.action, job.kind);
-        let plan = Plan {
-            boot: self.boot_id.clone(),
-            records: dir,
-            job,
-        };
-        let plan = plan
-            .encode()
-            .map_err(|error| ("write the plan", error.to_string()))?;
+        let plan = Plan { boot: self.boot_id.clone(), records: dir, job };
+        let plan = plan.encode().map_err(|error| ("write the plan", error.to_string()))?;
         let title = [service.as_str(), kind.name()];
         let Shim { pidfd, status, .. } =
             spawn::spawn_shim(&self.exe, title, &plan, lock).map_err(said("start the shim"))?;
@@ -132,20 +107,10 @@ impl Keeper {
 
     /// The status pipe of a shim became readable.
     pub(super) fn shim_speaks(&mut self, action: ActionId) {
-        let Some(at) = self
-            .running
-            .iter()
-            .position(|running| running.action == action)
-        else {
-            return;
-        };
-        let Voice::Pipe { status, .. } = &self.running[at].voice else {
-            return;
-        };
+        let Some(at) = self.running.iter().position(|running| running.action == action) else { return };
+        let Voice::Pipe { status, .. } = &self.running[at].voice else { return };
         let mut bytes = [0; 16];
-        let Ok(copy) = status.as_fd().try_clone_to_owned() else {
-            return;
-        };
+        let Ok(copy) = status.as_fd().try_clone_to_owned() else { return };
         let got = std::fs::File::from(copy).read(&mut bytes);
         match got {
             Ok(0) => self.job_over(at),
@@ -174,21 +139,13 @@ impl Keeper {
             return;
         }
         let (service, action, slot) = (running.service.clone(), running.action, running.slot);
-        let Some(served) = self.services.get(&service) else {
-            return;
-        };
-        let Some(child) = read_child(&served.records, slot, action) else {
-            return;
-        };
+        let Some(served) = self.services.get(&service) else { return };
+        let Some(child) = read_child(&served.records, slot, action) else { return };
         match identity::identify_recorded(child) {
             Found::One(proved, _) => {
                 self.running[at].child = Some(child);
                 self.take_main(&service, proved, None);
-                self.inbox.push_back(Input::Launched {
-                    service,
-                    action,
-                    identity: child,
-                });
+                self.inbox.push_back(Input::Launched { service, action, identity: child });
             }
             // It ended already; its outcome says how.
             Found::None(..) | Found::Refused(_) | Found::Unknown(_) => {}
@@ -202,15 +159,12 @@ impl Keeper {
             self.unwatch_fd(status);
             self.sources.remove(token);
         }
-        let Some(served) = self.services.get(&running.service) else {
-            return;
-        };
-        let outcome =
-            read_outcome(&served.records, running.slot, running.action).unwrap_or(Outcome {
-                ended: Ended::Lost,
-                output: Output::default(),
-                took: Duration::ZERO,
-            });
+        let Some(served) = self.services.get(&running.service) else { return };
+        let outcome = read_outcome(&served.records, running.slot, running.action).unwrap_or(Outcome {
+            ended: Ended::Lost,
+            output: Output::default(),
+            took: Duration::ZERO,
+        });
         if running.slot == Slot::Action {
             // Consumed: a later keeper has nothing to take over.
             let _gone = records::remove_record(&served.records, running.slot.file(SlotFile::Job));
@@ -223,19 +177,13 @@ impl Keeper {
         if let Some(child) = running.child {
             self.instance_ended(&service, child, exit);
         }
-        self.inbox.push_back(Input::Finished {
-            service,
-            action: running.action,
-            outcome,
-        });
+        self.inbox.push_back(Input::Finished { service, action: running.action, outcome });
     }
 
     /// The main process of a `run` service is gone. How is known a moment later, from its shim.
     pub(super) fn defer_exit(&mut self, service: &ServiceName, identity: ProcessIdentity) -> bool {
         let heard = self.running.iter().any(|running| {
-            running.slot == Slot::Instance
-                && running.service == *service
-                && running.child == Some(identity)
+            running.slot == Slot::Instance && running.service == *service && running.child == Some(identity)
         });
         if heard {
             let at = Instant::now() + EXIT_STATUS_WAIT;
@@ -244,31 +192,16 @@ impl Keeper {
         heard
     }
 
-    fn instance_ended(
-        &mut self,
-        service: &ServiceName,
-        child: ProcessIdentity,
-        exit: Option<Exit>,
-    ) {
-        self.deferred_exits
-            .retain(|(_, name, identity)| (name, identity) != (service, &child));
+    fn instance_ended(&mut self, service: &ServiceName, child: ProcessIdentity, exit: Option<Exit>) {
+        self.deferred_exits.retain(|(_, name, identity)| (name, identity) != (service, &child));
         if self.let_go(service, child) {
-            self.inbox.push_back(Input::Exited {
-                service: service.clone(),
-                identity: child,
-                exit,
-            });
+            self.inbox.push_back(Input::Exited { service: service.clone(), identity: child, exit });
         }
     }
 
     /// What is due by time: exits whose status never came, records of adopted shims.
     pub(super) fn jobs_due(&mut self, now: Instant) {
-        let due: Vec<_> = self
-            .deferred_exits
-            .iter()
-            .filter(|(at, ..)| now >= *at)
-            .cloned()
-            .collect();
+        let due: Vec<_> = self.deferred_exits.iter().filter(|(at, ..)| now >= *at).cloned().collect();
         for (_, service, identity) in due {
             self.instance_ended(&service, identity, None);
         }
@@ -290,31 +223,18 @@ impl Keeper {
 
     /// When something of a job is due next.
     pub(super) fn jobs_wakeup(&self) -> Option<Instant> {
-        let looks = self
-            .running
-            .iter()
-            .filter_map(|running| match running.voice {
-                Voice::Records { look_at } => Some(look_at),
-                Voice::Pipe { .. } => None,
-            });
-        looks
-            .chain(self.deferred_exits.iter().map(|(at, ..)| *at))
-            .min()
+        let looks = self.running.iter().filter_map(|running| match running.voice {
+            Voice::Records { look_at } => Some(look_at),
+            Voice::Pipe { .. } => None,
+        });
+        looks.chain(self.deferred_exits.iter().map(|(at, ..)| *at)).min()
     }
 
     fn look_at_adopted(&mut self, action: ActionId) {
-        let Some(at) = self
-            .running
-            .iter()
-            .position(|running| running.action == action)
-        else {
-            return;
-        };
+        let Some(at) = self.running.iter().position(|running| running.action == action) else { return };
         let running = &self.running[at];
         let (service, slot) = (running.service.clone(), running.slot);
-        let Some(served) = self.services.get(&service) else {
-            return;
-        };
+        let Some(served) = self.services.get(&service) else { return };
         let records = served.records.clone();
         if running.child.is_none() && read_child(&records, slot, action).is_some() {
             self.executed(at);
@@ -331,9 +251,7 @@ impl Keeper {
 
     /// At start: what an earlier keeper left in flight for a service.
     pub(super) fn in_flight(&mut self, service: &ServiceName) -> InFlight {
-        let Some(served) = self.services.get(service) else {
-            return InFlight::Nothing;
-        };
+        let Some(served) = self.services.get(service) else { return InFlight::Nothing };
         let records = served.records.clone();
         let mut left = InFlight::Nothing;
         for slot in [Slot::Instance, Slot::Action] {
@@ -342,9 +260,7 @@ impl Keeper {
                 continue;
             }
             let record: Option<JobRecord> = read_record(&records, slot.file(SlotFile::Job));
-            let Some(record) = record.filter(|record| record.boot == self.boot_id) else {
-                continue;
-            };
+            let Some(record) = record.filter(|record| record.boot == self.boot_id) else { continue };
             let (action, kind, deadline) = (record.action, record.kind, record.deadline);
             let child = read_child(&records, slot, action);
             self.log.say(
@@ -358,19 +274,12 @@ impl Keeper {
                 slot,
                 action,
                 kind,
-                voice: Voice::Records {
-                    look_at: Instant::now() + ADOPTED_POLL,
-                },
+                voice: Voice::Records { look_at: Instant::now() + ADOPTED_POLL },
                 child: child.filter(|_| kind == JobKind::Instance),
             });
             // A foreground program that runs is found by its record, like any other main process.
             if kind != JobKind::Instance || child.is_none() {
-                left = InFlight::Job {
-                    action,
-                    kind,
-                    deadline,
-                    before: record.before,
-                };
+                left = InFlight::Job { action, kind, deadline, before: record.before };
             }
         }
         if left == InFlight::Nothing

@@ -20,12 +20,7 @@ pub(super) struct Log {
 }
 
 enum Line {
-    Text {
-        at: Wall,
-        level: Level,
-        about: Box<str>,
-        text: String,
-    },
+    Text { at: Wall, level: Level, about: Box<str>, text: String },
     Flush(SyncSender<()>),
 }
 
@@ -35,41 +30,24 @@ impl Log {
         let (lines, waiting) = sync_channel::<Line>(LINES_WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&lost);
-        std::thread::Builder::new()
-            .name("heeler-log".to_owned())
-            .spawn(move || {
-                while let Ok(line) = waiting.recv() {
-                    match line {
-                        Line::Text {
-                            at,
-                            level,
-                            about,
-                            text,
-                        } => write(at, level, &about, &text),
-                        Line::Flush(done) => drop(done.try_send(())),
-                    }
-                    let lost = counter.swap(0, Ordering::Relaxed);
-                    if lost > 0 {
-                        write(
-                            Wall::default(),
-                            Level::Warning,
-                            "heeler",
-                            &format!("{lost} log lines were lost"),
-                        );
-                    }
+        std::thread::Builder::new().name("heeler-log".to_owned()).spawn(move || {
+            while let Ok(line) = waiting.recv() {
+                match line {
+                    Line::Text { at, level, about, text } => write(at, level, &about, &text),
+                    Line::Flush(done) => drop(done.try_send(())),
                 }
-            })?;
+                let lost = counter.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    write(Wall::default(), Level::Warning, "heeler", &format!("{lost} log lines were lost"));
+                }
+            }
+        })?;
         Ok(Self { lines, lost })
     }
 
     /// Says something about heeler itself or a service.
     pub(super) fn say(&self, at: Wall, level: Level, about: &str, text: impl Into<String>) {
-        let line = Line::Text {
-            at,
-            level,
-            about: about.into(),
-            text: text.into(),
-        };
+        let line = Line::Text { at, level, about: about.into(), text: text.into() };
         if let Err(TrySendError::Full(_)) = self.lines.try_send(line) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

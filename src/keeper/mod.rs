@@ -59,9 +59,7 @@ pub struct Options {
 /// Runs the keeper until it is told to end. Services are left as they are.
 #[must_use]
 pub fn main(options: &Options) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(start::keep(options)),
         Err(error) => Err(format!("failed to start: {error}")),
@@ -159,10 +157,7 @@ impl Keeper {
     }
 
     fn end(self, why: &str) -> Result<(), String> {
-        self.say(
-            Level::Info,
-            &format!("{why}: heeler ends, all services go on as they are"),
-        );
+        self.say(Level::Info, &format!("{why}: heeler ends, all services go on as they are"));
         let shutdown = self.store.shutdown(SHUTDOWN_LIMIT);
         if shutdown == Shutdown::Lost {
             let text = "not everything could be written to the state folder; what is missing is seen again";
@@ -189,9 +184,7 @@ impl Keeper {
             let got = self.watcher.get_ref().drain(&mut tokens).unwrap_or(0);
             let mut known = 0;
             for token in &tokens {
-                let Some(source) = self.sources.get(token).cloned() else {
-                    continue;
-                };
+                let Some(source) = self.sources.get(token).cloned() else { continue };
                 known += 1;
                 match source {
                     Source::Process(service, identity) => {
@@ -210,12 +203,7 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified {
-                service,
-                ask,
-                found,
-                at,
-            } => self.identified(service, ask, found, at),
+            Done::Identified { service, ask, found, at } => self.identified(service, ask, found, at),
             Done::Sampled(sampled) => self.sampled(sampled),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
         }

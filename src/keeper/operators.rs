@@ -17,8 +17,8 @@ use crate::model::sample::{Needs, ProcessSample};
 use crate::store::{Ack, Message};
 use crate::sys::sampler;
 use crate::wire::control::{
-    ErrorAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
-    StatusAnswer, Usage, WhyAnswer,
+    ErrorAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus, StatusAnswer, Usage,
+    WhyAnswer,
 };
 
 /// CPU is a rate: a status that has nothing to compare with waits this long for a second sample.
@@ -57,52 +57,28 @@ struct DueStatus {
 impl Keeper {
     /// A request came in, or one was refused.
     pub(super) fn hear_operator(&mut self, event: ControlEvent) {
-        let ControlRequest {
-            peer,
-            request,
-            reply,
-        } = match event {
+        let ControlRequest { peer, request, reply } = match event {
             ControlEvent::Request(request) => request,
-            ControlEvent::Refused {
-                peer,
-                request,
-                answer,
-            } => {
-                self.say(
-                    Level::Warning,
-                    &format!("{} was refused {request:?}: {}", peer.who(), answer.text),
-                );
+            ControlEvent::Refused { peer, request, answer } => {
+                self.say(Level::Warning, &format!("{} was refused {request:?}: {}", peer.who(), answer.text));
                 return;
             }
         };
         match request {
             Request::Status { services } => {
                 let now = self.now();
-                let fresh = services
-                    .iter()
-                    .any(|name| self.measure(name, now).is_none());
+                let fresh = services.iter().any(|name| self.measure(name, now).is_none());
                 let at = Instant::now() + if fresh { CPU_INTERVAL } else { Duration::ZERO };
-                self.operators.statuses.push(DueStatus {
-                    at,
-                    services,
-                    reply,
-                });
+                self.operators.statuses.push(DueStatus { at, services, reply });
             }
             Request::Why { service } => {
-                let answer = match (
-                    self.engine.status(self.now(), &service),
-                    self.engine.memory(&service),
-                ) {
+                let answer = match (self.engine.status(self.now(), &service), self.engine.memory(&service)) {
                     (Some(status), Some(memory)) => Response::Why(WhyAnswer::new(&status, &memory)),
                     _ => Response::Error(ErrorAnswer::no_such_service(service.as_str())),
                 };
                 let _delivered = reply.send(answer);
             }
-            Request::Order {
-                order,
-                services,
-                wait,
-            } => self.order(&peer, order, services, wait, reply),
+            Request::Order { order, services, wait } => self.order(&peer, order, services, wait, reply),
         }
     }
 
@@ -116,42 +92,25 @@ impl Keeper {
     ) {
         self.operators.next += 1;
         let id = self.operators.next;
-        let mut open = Open {
-            reply: Some(reply),
-            results: Vec::new(),
-            missing: 0,
-        };
+        let mut open = Open { reply: Some(reply), results: Vec::new(), missing: 0 };
         for service in services {
             if !self.services.contains_key(&service) {
                 let text = "it is not there any more".to_owned();
                 let service = service.to_string();
-                open.results.push(OrderResult {
-                    service,
-                    result: OrderEnd::Failed,
-                    text,
-                });
+                open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
                 continue;
             }
             self.operators.next += 1;
             let request = RequestId(self.operators.next);
             open.missing += 1;
             self.operators.asked.insert(request, (id, service.clone()));
-            self.inbox.push_back(Input::Ordered {
-                service,
-                request,
-                order,
-                who: peer.who(),
-            });
+            self.inbox.push_back(Input::Ordered { service, request, order, who: peer.who() });
         }
         if !wait {
             let accepted = |(_, (_, service)): (&RequestId, &(u64, ServiceName))| {
                 OrderResult::accepted(service, format!("{} was asked for", order.name()))
             };
-            let ours = self
-                .operators
-                .asked
-                .iter()
-                .filter(|(_, (open, _))| *open == id);
+            let ours = self.operators.asked.iter().filter(|(_, (open, _))| *open == id);
             let results = open.results.drain(..).chain(ours.map(accepted)).collect();
             if let Some(reply) = open.reply.take() {
                 let _delivered = reply.send(Response::Order(OrderAnswer::new(results)));
@@ -185,16 +144,10 @@ impl Keeper {
         match ack {
             Ack::Durable(barrier) => self.release(barrier, ""),
             Ack::NotDurable(barrier) => {
-                self.release(
-                    barrier,
-                    " (not on disk: the state folder cannot be written)",
-                );
+                self.release(barrier, " (not on disk: the state folder cannot be written)");
             }
             Ack::NotPersistent(why) => {
-                self.say(
-                    Level::Error,
-                    &format!("the state cannot be written, it is kept in memory: {why}"),
-                );
+                self.say(Level::Error, &format!("the state cannot be written, it is kept in memory: {why}"));
             }
             Ack::Persistent => self.say(Level::Info, "the state is on disk again"),
         }
@@ -212,11 +165,7 @@ impl Keeper {
     }
 
     fn finish(&mut self, id: u64) {
-        let done = self
-            .operators
-            .open
-            .get(&id)
-            .is_some_and(|open| open.missing == 0);
+        let done = self.operators.open.get(&id).is_some_and(|open| open.missing == 0);
         if let Some(open) = done.then(|| self.operators.open.remove(&id)).flatten()
             && let Some(reply) = open.reply
         {
@@ -229,9 +178,8 @@ impl Keeper {
 
     /// What is due by time.
     pub(super) fn operators_due(&mut self, now: Instant) {
-        let (due, later) = std::mem::take(&mut self.operators.statuses)
-            .into_iter()
-            .partition(|status| now >= status.at);
+        let (due, later) =
+            std::mem::take(&mut self.operators.statuses).into_iter().partition(|status| now >= status.at);
         self.operators.statuses = later;
         let due: Vec<DueStatus> = due;
         for status in due {
@@ -249,19 +197,12 @@ impl Keeper {
         let now = self.now();
         let mut answers = Vec::new();
         for name in services {
-            let Some(status) = self.engine.status(now, name) else {
-                continue;
-            };
+            let Some(status) = self.engine.status(now, name) else { continue };
             let before = self.operators.shown.get(name).cloned();
-            let usage = match status
-                .main
-                .and_then(|_| self.measure(name, now).or(before.clone()))
-            {
-                Some(_) => self
-                    .operators
-                    .shown
-                    .get(name)
-                    .map(|sample| Usage::of(sample, before.as_ref(), now.mono)),
+            let usage = match status.main.and_then(|_| self.measure(name, now).or(before.clone())) {
+                Some(_) => self.operators.shown.get(name).map(|sample| {
+                    Usage::of(sample, before.as_ref(), now.mono)
+                }),
                 None => None,
             };
             answers.push(ServiceStatus::new(&status, usage.unwrap_or_default()));
@@ -271,11 +212,7 @@ impl Keeper {
 
     /// Samples a service for people: only what never blocks. Answers the sample before, if there is one
     /// far enough back to compare with.
-    fn measure(
-        &mut self,
-        name: &ServiceName,
-        now: crate::model::time::Now,
-    ) -> Option<ProcessSample> {
+    fn measure(&mut self, name: &ServiceName, now: crate::model::time::Now) -> Option<ProcessSample> {
         const NEEDS: Needs = Needs {
             pss_above_bytes: None,
             rss: true,

@@ -42,20 +42,8 @@ impl People {
         answers: UnboundedSender<Answer>,
     ) -> (Self, watch::Receiver<Arc<Rights>>) {
         let (rights, seen) = watch::channel(Arc::new(Rights::new(own)));
-        let users = own_name
-            .map(|name| (name.into(), own))
-            .into_iter()
-            .collect();
-        (
-            Self {
-                own,
-                users,
-                groups: BTreeMap::new(),
-                rights,
-                answers,
-            },
-            seen,
-        )
+        let users = own_name.map(|name| (name.into(), own)).into_iter().collect();
+        (Self { own, users, groups: BTreeMap::new(), rights, answers }, seen)
     }
 
     /// The uid of a service's user, when it is known.
@@ -76,21 +64,15 @@ impl People {
         let child = match spawn::spawn_resolver(exe) {
             Ok(child) => child,
             Err(error) => {
-                let _sent = answers.send(Err(format!(
-                    "failed to start the look-up of users: {error}"
-                )));
+                let _sent = answers.send(Err(format!("failed to start the look-up of users: {error}")));
                 return;
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("heeler-people".to_owned())
-            .spawn(move || {
-                let _sent = answers.send(ask(child, &questions));
-            });
+        let thread = std::thread::Builder::new().name("heeler-people".to_owned()).spawn(move || {
+            let _sent = answers.send(ask(child, &questions));
+        });
         if let Err(error) = thread {
-            let _sent = self.answers.send(Err(format!(
-                "failed to start the look-up of users: {error}"
-            )));
+            let _sent = self.answers.send(Err(format!("failed to start the look-up of users: {error}")));
         }
     }
 
@@ -98,13 +80,7 @@ impl People {
         let mut questions = BTreeSet::new();
         for service in services {
             let grantees = service.allow.iter().map(|grant| grant.to.clone());
-            for name in service
-                .user
-                .clone()
-                .map(Grantee::User)
-                .into_iter()
-                .chain(grantees)
-            {
+            for name in service.user.clone().map(Grantee::User).into_iter().chain(grantees) {
                 let question = match name {
                     Grantee::User(name) if !self.users.contains_key(&name) => {
                         resolve::Question::User(name.into())
@@ -163,24 +139,17 @@ impl Keeper {
                     self.people.groups.insert(name.into(), gid);
                 }
                 resolve::Answer::Missing { name } => {
-                    self.say(
-                        Level::Error,
-                        &format!("there is no user or group {name:?} on this machine"),
-                    );
+                    self.say(Level::Error, &format!("there is no user or group {name:?} on this machine"));
                 }
                 resolve::Answer::Failed { name, error } => {
-                    self.say(
-                        Level::Error,
-                        &format!("failed to look up {name:?}: {error}"),
-                    );
+                    self.say(Level::Error, &format!("failed to look up {name:?}: {error}"));
                 }
             }
         }
         for served in self.services.values_mut() {
             served.owner = self.people.owner(&served.def);
         }
-        self.people
-            .publish(self.services.values().map(|served| Arc::clone(&served.def)));
+        self.people.publish(self.services.values().map(|served| Arc::clone(&served.def)));
     }
 
     /// Whether some service's user is still unknown.
@@ -195,17 +164,13 @@ impl Keeper {
 
     /// Sends the child out again.
     pub(super) fn look_up_people(&self) {
-        self.people.look_up(
-            &self.exe,
-            self.services.values().map(|served| Arc::clone(&served.def)),
-        );
+        self.people.look_up(&self.exe, self.services.values().map(|served| Arc::clone(&served.def)));
     }
 }
 
 /// Asks the child, and ends it when it takes too long.
 fn ask(child: spawn::Resolver, questions: &str) -> Answer {
-    let fail =
-        |error: &dyn std::fmt::Display| format!("failed to look up users and groups: {error}");
+    let fail = |error: &dyn std::fmt::Display| format!("failed to look up users and groups: {error}");
     let mut stdin = File::from(child.stdin);
     // A pipe takes 64 KiB at once; a child that reads nothing is met by the deadline below.
     let sent = write_all(&mut stdin, questions.as_bytes());
@@ -242,9 +207,7 @@ fn write_all(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {
             Ok(n) => bytes = &bytes[n..],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                ready(file, PollFlags::POLLOUT)?
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready(file, PollFlags::POLLOUT)?,
             Err(error) => return Err(error),
         }
     }
@@ -257,9 +220,7 @@ fn read_all(file: &mut File, text: &mut Vec<u8>) -> std::io::Result<()> {
         match file.read(&mut chunk) {
             Ok(0) => return Ok(()),
             Ok(n) => text.extend_from_slice(&chunk[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                ready(file, PollFlags::POLLIN)?
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready(file, PollFlags::POLLIN)?,
             Err(error) => return Err(error),
         }
     }

@@ -35,18 +35,8 @@ struct Queue<T> {
 
 impl<T: Send + 'static> Pool<T> {
     pub(super) fn new(done: UnboundedSender<T>) -> Self {
-        let queue = Queue {
-            tasks: VecDeque::new(),
-            threads: 0,
-            idle: 0,
-        };
-        Self {
-            shared: Arc::new(Shared {
-                queue: Mutex::new(queue),
-                work: Condvar::new(),
-            }),
-            done,
-        }
+        let queue = Queue { tasks: VecDeque::new(), threads: 0, idle: 0 };
+        Self { shared: Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() }), done }
     }
 
     /// Queues a task. A task that panics gives no result: the caller has a deadline for that.
@@ -59,6 +49,7 @@ impl<T: Send + 'static> Pool<T> {
             // A thread that cannot be made is heeler's own trouble: the task waits, its deadline says so.
             let made = std::thread::Builder::new()
                 .name("heeler-files".to_owned())
+               
                 .spawn(move || serve(&shared, &done));
             queue.threads += usize::from(made.is_ok());
         }
@@ -116,9 +107,7 @@ mod tests {
         for n in 1..=100 {
             pool.submit(move || n);
         }
-        let sum: i32 = (0..100)
-            .map(|_| results.blocking_recv().expect("comes"))
-            .sum();
+        let sum: i32 = (0..100).map(|_| results.blocking_recv().expect("comes")).sum();
         assert_eq!(sum, 5050);
         drop(release);
         assert_eq!(results.blocking_recv(), Some(0));

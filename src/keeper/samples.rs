@@ -34,53 +34,32 @@ pub(super) fn needs_of(service: &Service) -> Needs {
 impl Keeper {
     /// Takes the one sample of a service.
     pub(super) fn sample(&mut self, service: ServiceName, ask: AskId, identity: ProcessIdentity) {
-        let Some(served) = self.services.get(&service) else {
-            return;
-        };
+        let Some(served) = self.services.get(&service) else { return };
         let needs = served.needs;
         let Some(held) = served.held.get(&identity) else {
             let sample = Err(Untrusted::from("it ended meanwhile"));
-            self.sampled(Sampled {
-                service,
-                ask,
-                sample,
-            });
+            self.sampled(Sampled { service, ask, sample });
             return;
         };
         let tree = needs.children || needs.tree_cpu || needs.tree_pss;
         if !needs.may_block() && !tree {
             let sample = sampler::quick(held.hold.held(), needs, None);
-            self.sampled(Sampled {
-                service,
-                ask,
-                sample,
-            });
+            self.sampled(Sampled { service, ask, sample });
             return;
         }
         self.pool.submit(move || {
             let sample = sample_in_pool(identity, needs, tree);
-            Done::Sampled(Sampled {
-                service,
-                ask,
-                sample,
-            })
+            Done::Sampled(Sampled { service, ask, sample })
         });
     }
 
     /// Turns a sample into the observation that all process checks of the service judge.
     pub(super) fn sampled(&mut self, sampled: Sampled) {
-        let Sampled {
-            service,
-            ask,
-            sample,
-        } = sampled;
-        let Some(served) = self.services.get_mut(&service) else {
-            return;
-        };
+        let Sampled { service, ask, sample } = sampled;
+        let Some(served) = self.services.get_mut(&service) else { return };
         let seen = match sample {
             Ok(sample) => {
-                let seen =
-                    checks::process::observe(&sample, served.last_sample.as_ref(), served.needs);
+                let seen = checks::process::observe(&sample, served.last_sample.as_ref(), served.needs);
                 served.last_sample = Some(sample);
                 seen
             }
@@ -95,11 +74,7 @@ impl Keeper {
 }
 
 /// In the pool the process is held anew: the loop may let go of it meanwhile.
-fn sample_in_pool(
-    identity: ProcessIdentity,
-    needs: Needs,
-    tree: bool,
-) -> Result<ProcessSample, Untrusted> {
+fn sample_in_pool(identity: ProcessIdentity, needs: Needs, tree: bool) -> Result<ProcessSample, Untrusted> {
     let Found::One(proved, _) = identity::identify_recorded(identity) else {
         return Err(Untrusted::from("it ended meanwhile"));
     };

@@ -42,16 +42,14 @@ use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, Slot, SlotFile};
 
 /// Runs until told to end.
 pub(super) async fn keep(options: &Options) -> Result<(), String> {
-    let exe =
-        SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
+    let exe = SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
     let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings;
     make_dir(&settings.run_dir, 0o755)?;
     let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
-    let boot_id =
-        clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
+    let boot_id = clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
     forget_other_boots(&settings.run_dir, &boot_id)?;
     let (ack, acks) = mpsc::unbounded_channel();
     let about = store_settings(settings, &who, &boot_id);
@@ -62,8 +60,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     let (done_to, done) = mpsc::unbounded_channel();
     let (people_to, people_heard) = mpsc::unbounded_channel();
     let (people, rights) = People::new(who.uid, who.user.as_deref(), people_to);
-    let watch =
-        Watch::new().map_err(|error| format!("failed to make an epoll instance: {error}"))?;
+    let watch = Watch::new().map_err(|error| format!("failed to make an epoll instance: {error}"))?;
     let watcher = watch
         .into_async()
         .map_err(|error| format!("failed to wait for processes: {error}"))?;
@@ -99,18 +96,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     let (terminate, interrupt, hangup) =
         Ears::signals().map_err(|error| format!("failed to catch signals: {error}"))?;
     let (control_to, control) = mpsc::channel(CONTROL_QUEUE);
-    let mut ears = Ears {
-        done,
-        acks,
-        control,
-        people: people_heard,
-        terminate,
-        interrupt,
-        hangup,
-    };
-    keeper
-        .serve_all(settings, services, stored.memories, &mut ears)
-        .await?;
+    let mut ears = Ears { done, acks, control, people: people_heard, terminate, interrupt, hangup };
+    keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
     let serving = tokio::spawn(socket.serve(rights, control_to));
@@ -132,15 +119,11 @@ impl Keeper {
         let mut services = Vec::new();
         for good in &loaded.services {
             let name = DefinitionName::Service(good.service.name.clone());
-            self.store
-                .send([Message::SaveDefinition(name, good.text.clone())]);
+            self.store.send([Message::SaveDefinition(name, good.text.clone())]);
             services.push(Arc::new(good.service.clone()));
         }
         if let Some(text) = &loaded.settings_text {
-            self.store.send([Message::SaveDefinition(
-                DefinitionName::Daemon,
-                text.clone(),
-            )]);
+            self.store.send([Message::SaveDefinition(DefinitionName::Daemon, text.clone())]);
         }
         for warning in &loaded.warnings {
             self.say_lines(Level::Warning, std::slice::from_ref(warning));
@@ -162,9 +145,7 @@ impl Keeper {
         });
         let said = match &parsed {
             Some(_) => format!("{name}.toml is bad: its last good definition stays in force"),
-            None => format!(
-                "{name}.toml is bad and there is no good definition of it: it is not watched"
-            ),
+            None => format!("{name}.toml is bad and there is no good definition of it: it is not watched"),
         };
         self.say(Level::Error, &said);
         parsed.map(|(service, _)| Arc::new(service))
@@ -189,14 +170,7 @@ impl Keeper {
             make_dir(&records, 0o700)?;
             let main = read_record::<MainRecord>(&records, MAIN_FILE);
             let families = main
-                .map(|main| {
-                    (
-                        main.identity,
-                        Family {
-                            session: main.session.0,
-                        },
-                    )
-                })
+                .map(|main| (main.identity, Family { session: main.session.0 }))
                 .into_iter()
                 .collect();
             let served = Served {
@@ -215,8 +189,7 @@ impl Keeper {
         if self.somebody_unknown() {
             self.look_up_people();
             // Local users are known in milliseconds; a name service that hangs must not hold up the start.
-            if let Ok(Some(answer)) = tokio::time::timeout(FIRST_LOOK_UP, ears.people.recv()).await
-            {
+            if let Ok(Some(answer)) = tokio::time::timeout(FIRST_LOOK_UP, ears.people.recv()).await {
                 self.hear_people(answer);
             }
         }
@@ -226,18 +199,14 @@ impl Keeper {
             let memory = memories.remove(&def.name);
             let in_flight = self.in_flight(&def.name);
             let mut effects = std::mem::take(&mut self.effects);
-            self.engine
-                .add(self.now(), def, memory, &in_flight, &mut effects);
+            self.engine.add(self.now(), def, memory, &in_flight, &mut effects);
             for effect in effects.drain(..) {
                 self.perform(effect);
             }
             self.effects = effects;
         }
         for (name, _) in memories {
-            self.say(
-                Level::Info,
-                &format!("{name} is no longer in conf.d: forgotten, and left as it is"),
-            );
+            self.say(Level::Info, &format!("{name} is no longer in conf.d: forgotten, and left as it is"));
             self.store.send([Message::Forget(name)]);
         }
         Ok(())
@@ -246,10 +215,7 @@ impl Keeper {
     fn say_hello(&self, options: &Options, settings: &Settings) {
         let dir = options.dir.display();
         let count = self.services.len();
-        self.say(
-            Level::Info,
-            &format!("watching {count} services of {dir}; ask with `heeler status`"),
-        );
+        self.say(Level::Info, &format!("watching {count} services of {dir}; ask with `heeler status`"));
         if self.load_as.uid != Uid(0) {
             let text = "not root: watching services of this user only, and there is no boundary between \
                         heeler and what it reads from the network";
@@ -257,17 +223,11 @@ impl Keeper {
         }
         if settings.mail.is_none() {
             let outbox = settings.state_dir.join("outbox");
-            let text = format!(
-                "no [mail] in heeler.toml: mails become files in {}",
-                outbox.display()
-            );
+            let text = format!("no [mail] in heeler.toml: mails become files in {}", outbox.display());
             self.say(Level::Info, &text);
         }
         if settings.socket != default_socket(&self.load_as) {
-            let text = format!(
-                "the control socket is {}; export HEELER_SOCKET",
-                settings.socket.display()
-            );
+            let text = format!("the control socket is {}; export HEELER_SOCKET", settings.socket.display());
             self.say(Level::Info, &text);
         }
     }
@@ -291,33 +251,18 @@ fn load_as(options: &Options) -> LoadAs {
 /// Loads the configuration. Only an unusable directory ends the start; a bad file is said and passed by.
 fn load(options: &Options, who: &LoadAs, log: &Log) -> Result<Loaded, String> {
     let defaults = Settings::of(who);
-    let last = definitions::load(&defaults.state_dir, &DefinitionName::Daemon)
-        .ok()
-        .flatten();
+    let last = definitions::load(&defaults.state_dir, &DefinitionName::Daemon).ok().flatten();
     let loaded = config::load(&options.dir, who, last.as_deref()).map_err(|unusable| {
-        format!(
-            "failed to use {}\n{}",
-            options.dir.display(),
-            render(std::slice::from_ref(&unusable))
-        )
+        format!("failed to use {}\n{}", options.dir.display(), render(std::slice::from_ref(&unusable)))
     })?;
-    log.say(
-        now().wall,
-        Level::Info,
-        "heeler",
-        format!("reading {}", options.dir.display()),
-    );
+    log.say(now().wall, Level::Info, "heeler", format!("reading {}", options.dir.display()));
     Ok(loaded)
 }
 
 fn store_settings(settings: &Settings, who: &LoadAs, boot_id: &str) -> store::Settings {
     let hostname = settings.hostname.clone().unwrap_or_else(|| {
-        let name = nix::unistd::gethostname()
-            .ok()
-            .and_then(|name| name.into_string().ok());
-        name.filter(|name| !name.is_empty())
-            .unwrap_or_else(|| "localhost".to_owned())
-            .into()
+        let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned()).into()
     });
     let user = if who.uid == Uid(0) { "root" } else { "heeler" };
     store::Settings {
@@ -328,11 +273,7 @@ fn store_settings(settings: &Settings, who: &LoadAs, boot_id: &str) -> store::Se
             user: user.into(),
             zone: jiff::tz::TimeZone::system(),
         },
-        delivery: if settings.mail.is_some() {
-            Delivery::Smtp
-        } else {
-            Delivery::Folder
-        },
+        delivery: if settings.mail.is_some() { Delivery::Smtp } else { Delivery::Folder },
     }
 }
 
@@ -358,9 +299,7 @@ fn forget_other_boots(run_dir: &Path, boot_id: &str) -> Result<(), String> {
     }
     let services = match fs::read_dir(run_dir.join("svc")) {
         Ok(services) => services,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return write_mark(&mark, boot_id).map_err(fail);
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return write_mark(&mark, boot_id).map_err(fail),
         Err(error) => return Err(fail(error)),
     };
     for service in services {
@@ -382,14 +321,8 @@ fn write_mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
 /// Makes a directory that only heeler's user can write, or makes sure that one is.
 fn make_dir(path: &Path, mode: u32) -> Result<(), String> {
     let shown = path.display();
-    let fail = |error: std::io::Error| {
-        format!("failed to make {shown}: {error}; may this user write there?")
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(fail)?;
+    let fail = |error: std::io::Error| format!("failed to make {shown}: {error}; may this user write there?");
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(fail)?;
     let facts = fs::symlink_metadata(path).map_err(fail)?;
     let own = nix::unistd::geteuid().as_raw();
     if !facts.is_dir() || facts.uid() != own || facts.mode() & 0o022 != 0 {

@@ -10,7 +10,9 @@ use crate::keeper::jobs::read_record;
 use crate::keeper::served::{Family, Holding, Place};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::job::Ladder;
-use crate::model::process::{Absence, Identification, Pid, ProcessIdentity, Signal, Survivor, Uid};
+use crate::model::process::{
+    Absence, Identification, Pid, ProcessIdentity, Signal, Survivor, Uid,
+};
 use crate::model::service::Life;
 use crate::model::text::Untrusted;
 use crate::store::Message;
@@ -36,12 +38,7 @@ pub(super) enum Source {
 /// What the pool brings back.
 pub(super) enum Done {
     /// The answer to `Identify` or `Hold`.
-    Identified {
-        service: ServiceName,
-        ask: AskId,
-        found: Found,
-        at: Place,
-    },
+    Identified { service: ServiceName, ask: AskId, found: Found, at: Place },
     /// The answer to `Sample`.
     Sampled(super::samples::Sampled),
     /// The answers to all `Survey`s of one turn.
@@ -98,47 +95,25 @@ impl Keeper {
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Identify { service, ask } => self.identify(service, ask),
-            Effect::Hold {
-                service,
-                ask,
-                identity,
-            } => {
+            Effect::Hold { service, ask, identity } => {
                 let found = identity::identify_recorded(identity);
                 self.identified(service, ask, found, Place::Elsewhere);
             }
             Effect::Unwatch { service, identity } => {
                 self.let_go(&service, identity);
             }
-            Effect::Confirm {
-                service,
-                ask,
-                identity,
-            } => {
+            Effect::Confirm { service, ask, identity } => {
                 let how = self.confirm(&service, identity);
                 self.inbox.push_back(Input::Confirmed { service, ask, how });
             }
             Effect::Survey { service, ask, dead } => {
                 self.surveys.push(DueSurvey { service, ask, dead });
             }
-            Effect::Sample {
-                service,
-                ask,
-                identity,
-            } => self.sample(service, ask, identity),
+            Effect::Sample { service, ask, identity } => self.sample(service, ask, identity),
             Effect::Run(job) => self.run(*job),
-            Effect::Signal {
-                service,
-                ask,
-                identity,
-                signal,
-                why,
-            } => {
+            Effect::Signal { service, ask, identity, signal, why } => {
                 let result = self.signal(&service, identity, signal, why);
-                self.inbox.push_back(Input::Signalled {
-                    service,
-                    ask,
-                    result,
-                });
+                self.inbox.push_back(Input::Signalled { service, ask, result });
             }
             Effect::RecordLadder { service, ladder } => self.record_ladder(&service, ladder),
             Effect::RemoveStalePidfile { service, dead } => {
@@ -152,11 +127,7 @@ impl Keeper {
                 self.dirty.insert(service);
             }
             Effect::Alert(alert) => self.outgoing.push(Message::Queue(alert)),
-            Effect::Log {
-                service,
-                level,
-                text,
-            } => {
+            Effect::Log { service, level, text } => {
                 self.log.say(self.now().wall, level, service.as_str(), text);
             }
             Effect::Answer { request, reply } => self.answer_after_store(request, reply),
@@ -169,20 +140,14 @@ impl Keeper {
     fn owner(&self, service: &ServiceName) -> Option<Owner> {
         let served = self.services.get(service)?;
         let known = served.families.keys().next_back().copied();
-        Some(Owner {
-            known,
-            ..Owner::of(served.owner?)
-        })
+        Some(Owner { known, ..Owner::of(served.owner?) })
     }
 
     fn identify(&mut self, service: ServiceName, ask: AskId) {
-        let Some(served) = self.services.get(&service) else {
-            return;
-        };
+        let Some(served) = self.services.get(&service) else { return };
         let Some(owner) = self.owner(&service) else {
             let user = served.def.user.as_deref().unwrap_or("of heeler");
-            let why =
-                format!("the user {user} could not be looked up yet; does it exist? `id {user}`");
+            let why = format!("the user {user} could not be looked up yet; does it exist? `id {user}`");
             let found = Found::Unknown(Untrusted::from(why.as_str()));
             self.identified(service, ask, found, Place::Elsewhere);
             return;
@@ -197,27 +162,13 @@ impl Keeper {
                 self.identified(service, ask, found, Place::Local);
             }
             Life::Pidfile(path) => self.pool.submit(move || {
-                let at = if place::is_local(&path) {
-                    Place::Local
-                } else {
-                    Place::Elsewhere
-                };
+                let at = if place::is_local(&path) { Place::Local } else { Place::Elsewhere };
                 let found = identity::identify_pidfile(&path, &owner);
-                Done::Identified {
-                    service,
-                    ask,
-                    found,
-                    at,
-                }
+                Done::Identified { service, ask, found, at }
             }),
             Life::Match(pattern) => self.pool.submit(move || {
                 let found = identity::identify_match(&pattern, &owner);
-                Done::Identified {
-                    service,
-                    ask,
-                    found,
-                    at: Place::Elsewhere,
-                }
+                Done::Identified { service, ask, found, at: Place::Elsewhere }
             }),
         }
     }
@@ -246,52 +197,31 @@ impl Keeper {
             }
             Found::None(absence, note) => {
                 if let Some(note) = note {
-                    self.log.say(
-                        self.now().wall,
-                        Level::Info,
-                        service.as_str(),
-                        note.to_string(),
-                    );
+                    self.log.say(self.now().wall, Level::Info, service.as_str(), note.to_string());
                 }
                 Identification::None(absence)
             }
             Found::Refused(why) => Identification::Refused(why),
             Found::Unknown(why) => Identification::Unknown(why),
         };
-        self.inbox.push_back(Input::Identified {
-            service,
-            ask,
-            found,
-        });
+        self.inbox.push_back(Input::Identified { service, ask, found });
     }
 
     /// Holds and watches a proved process, and records what its survey will need.
-    pub(super) fn take_main(
-        &mut self,
-        service: &ServiceName,
-        proved: Proved,
-        stamp: Option<ClaimStamp>,
-    ) {
+    pub(super) fn take_main(&mut self, service: &ServiceName, proved: Proved, stamp: Option<ClaimStamp>) {
         let (identity, session) = (proved.identity(), proved.session());
-        let Some(served) = self.services.get_mut(service) else {
-            return;
-        };
+        let Some(served) = self.services.get_mut(service) else { return };
         served.stamp = stamp;
         if served.held.contains_key(&identity) {
             return;
         }
         served.families.clear();
         served.families.insert(identity, Family { session });
-        let record = MainRecord {
-            identity,
-            session: Pid(session),
-            group: Pid(proved.pgrp()),
-        };
+        let record = MainRecord { identity, session: Pid(session), group: Pid(proved.pgrp()) };
         let written = records::write_record(&served.records, MAIN_FILE, &record.encode());
         if let Err(error) = written {
             let text = format!("failed to record its main process: {error}");
-            self.log
-                .say(self.now().wall, Level::Warning, service.as_str(), text);
+            self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
         self.hold(service, Hold::Proved(proved));
     }
@@ -306,10 +236,7 @@ impl Keeper {
 
     /// Lets a process go. Answers whether it was held.
     pub(super) fn let_go(&mut self, service: &ServiceName, identity: ProcessIdentity) -> bool {
-        let held = self
-            .services
-            .get_mut(service)
-            .and_then(|served| served.held.remove(&identity));
+        let held = self.services.get_mut(service).and_then(|served| served.held.remove(&identity));
         let Some(held) = held else { return false };
         self.sources.remove(&held.token);
         let _unwatched = self.watcher.get_ref().remove(held.hold.held());
@@ -320,34 +247,20 @@ impl Keeper {
     pub(super) fn process_ended(&mut self, service: ServiceName, identity: ProcessIdentity) {
         if self.defer_exit(&service, identity) {
             // Its exit status is on its way; until then it is only watched no more.
-            if let Some(held) = self
-                .services
-                .get(&service)
-                .and_then(|served| served.held.get(&identity))
-            {
+            if let Some(held) = self.services.get(&service).and_then(|served| served.held.get(&identity)) {
                 let _unwatched = self.watcher.get_ref().remove(held.hold.held());
             }
             return;
         }
         if self.let_go(&service, identity) {
-            self.inbox.push_back(Input::Exited {
-                service,
-                identity,
-                exit: None,
-            });
+            self.inbox.push_back(Input::Exited { service, identity, exit: None });
         }
     }
 
     fn confirm(&self, service: &ServiceName, identity: ProcessIdentity) -> Confirmation {
-        let Some(served) = self.services.get(service) else {
-            return Confirmation::Gone;
-        };
-        let Some(held) = served.held.get(&identity) else {
-            return Confirmation::Gone;
-        };
-        let Some(proved) = held.proved() else {
-            return Confirmation::Gone;
-        };
+        let Some(served) = self.services.get(service) else { return Confirmation::Gone };
+        let Some(held) = served.held.get(&identity) else { return Confirmation::Gone };
+        let Some(proved) = held.proved() else { return Confirmation::Gone };
         match (&served.def.life, &served.stamp, served.claim_at) {
             (Life::Pidfile(_), Some(stamp), Place::Local) => {
                 match identity::confirm(proved, stamp) {
@@ -369,16 +282,8 @@ impl Keeper {
     /// titles of what is found may block.
     fn survey(&mut self) {
         let due = std::mem::take(&mut self.surveys);
-        let dead: Vec<_> = due
-            .iter()
-            .map(|due| self.dead_main(&due.service, due.dead))
-            .collect();
-        self.pool.submit(move || {
-            Done::Surveyed(Surveyed {
-                left: survey::survey(&dead),
-                due,
-            })
-        });
+        let dead: Vec<_> = due.iter().map(|due| self.dead_main(&due.service, due.dead)).collect();
+        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead), due }));
     }
 
     /// Holds whoever is left, and tells the engine.
@@ -387,12 +292,7 @@ impl Keeper {
         let mut survivors: BTreeMap<usize, Vec<Survivor>> = BTreeMap::new();
         match left {
             Ok(left) => {
-                for Left {
-                    dead,
-                    survivor,
-                    hold,
-                } in left
-                {
+                for Left { dead, survivor, hold } in left {
                     let Some(due) = due.get(dead) else { continue };
                     let served = self.services.get(&due.service);
                     // A successor that came up in the same session is no survivor.
@@ -403,38 +303,25 @@ impl Keeper {
                     survivors.entry(dead).or_default().push(survivor);
                 }
             }
-            Err(error) => self.say(
-                Level::Error,
-                &format!("failed to look for what was left behind: {error}"),
-            ),
+            Err(error) => self.say(Level::Error, &format!("failed to look for what was left behind: {error}")),
         }
         for (at, due) in due.into_iter().enumerate() {
             let survivors = survivors.remove(&at).unwrap_or_default();
-            self.inbox.push_back(Input::Surveyed {
-                service: due.service,
-                ask: due.ask,
-                survivors,
-            });
+            self.inbox.push_back(Input::Surveyed { service: due.service, ask: due.ask, survivors });
         }
     }
 
     fn dead_main(&self, service: &ServiceName, dead: ProcessIdentity) -> DeadMain {
         let served = self.services.get(service);
-        let session = served
-            .and_then(|served| served.families.get(&dead))
-            .map(|family| family.session);
+        let session = served.and_then(|served| served.families.get(&dead)).map(|family| family.session);
         // A session that heeler's own start command began holds nobody but its descendants.
         let started = served
-            .and_then(|served| {
-                read_record::<ChildRecord>(&served.records, Slot::Action.file(SlotFile::Child))
-            })
+            .and_then(|served| read_record::<ChildRecord>(&served.records, Slot::Action.file(SlotFile::Child)))
             .map(|record| record.child)
             .filter(|leader| session == Some(leader.pid.0));
         DeadMain {
             identity: dead,
-            user: served
-                .and_then(|served| served.owner)
-                .unwrap_or(Uid(u32::MAX)),
+            user: served.and_then(|served| served.owner).unwrap_or(Uid(u32::MAX)),
             sessions: started.into_iter().collect(),
         }
     }
@@ -448,10 +335,7 @@ impl Keeper {
         what: Signal,
         why: &str,
     ) -> Delivery {
-        let held = self
-            .services
-            .get(service)
-            .and_then(|served| served.held.get(&identity));
+        let held = self.services.get(service).and_then(|served| served.held.get(&identity));
         let Some(held) = held else {
             // It ended, and was let go of.
             return Delivery::Gone;
@@ -460,8 +344,7 @@ impl Keeper {
             return Delivery::Refused(Untrusted::from("it belongs to another user"));
         };
         let text = format!("SIG{} to pid {identity}: {why}", what.name());
-        self.log
-            .say(self.now().wall, Level::Info, service.as_str(), text);
+        self.log.say(self.now().wall, Level::Info, service.as_str(), text);
         match signal::send(proved, what) {
             Delivered::Sent => {
                 if what != Signal::Kill {
@@ -476,9 +359,7 @@ impl Keeper {
     }
 
     fn record_ladder(&self, service: &ServiceName, ladder: Option<Ladder>) {
-        let Some(served) = self.services.get(service) else {
-            return;
-        };
+        let Some(served) = self.services.get(service) else { return };
         let result = match ladder {
             Some(ladder) => {
                 records::write_record(&served.records, LADDER_FILE, &LadderRecord(ladder).encode())
@@ -487,8 +368,7 @@ impl Keeper {
         };
         if let Err(error) = result {
             let text = format!("failed to record the stop: {error}");
-            self.log
-                .say(self.now().wall, Level::Warning, service.as_str(), text);
+            self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
     }
 

@@ -161,10 +161,8 @@ fn an_exec_happens_once_per_firing_unless_it_is_to_be_repeated() {
     // Not once nobody wants to know.
     story.order(Order::Unmonitor);
     story.at("1h");
-    story.saw(
-        "10m31s mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 3 of 5
-         10m31s answer 1 done: not monitored: left alone until `heeler monitor`",
-    );
+    story.saw("10m31s mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 3 of 5
+         10m31s answer 1 done: not monitored: left alone until `heeler monitor`");
     story.ends();
 }
 

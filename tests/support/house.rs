@@ -21,10 +21,7 @@ pub struct House {
 impl House {
     /// An empty house. `settings` is added to its heeler.toml.
     pub fn new(settings: &str) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("heeler-test-")
-            .tempdir()
-            .expect("a directory");
+        let dir = tempfile::Builder::new().prefix("heeler-test-").tempdir().expect("a directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let house = Self { dir, keeper: None };
         fs::create_dir(house.path("conf.d")).expect("conf.d");
@@ -61,20 +58,13 @@ impl House {
     pub fn daemon(&self, name: &str, options: &str, lines: &str) {
         let start = self.command(name, options);
         let pidfile = self.path(&format!("srv/{name}.pid"));
-        self.define(
-            name,
-            &format!("pidfile = {pidfile:?}\nstart = {start:?}\n{lines}\n"),
-        );
+        self.define(name, &format!("pidfile = {pidfile:?}\nstart = {start:?}\n{lines}\n"));
     }
 
     /// The command line of `service.pl`.
     pub fn command(&self, name: &str, options: &str) -> String {
         let (script, srv) = (self.path("srv/service.pl"), self.path("srv"));
-        format!(
-            "/usr/bin/perl {} {} {name} {options}",
-            script.display(),
-            srv.display()
-        )
+        format!("/usr/bin/perl {} {} {name} {options}", script.display(), srv.display())
     }
 
     /// Starts heeler and waits until it can be asked.
@@ -84,11 +74,7 @@ impl House {
 
     /// The same, by a command that is to end in `heeler`.
     pub fn open_by(&mut self, mut command: Command) {
-        let log = fs::File::options()
-            .append(true)
-            .create(true)
-            .open(self.path("log"))
-            .expect("log");
+        let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("log");
         let keeper = command
             .arg("run")
             .arg(self.path("conf.d"))
@@ -103,18 +89,13 @@ impl House {
             if let Some(end) = keeper.try_wait().expect("wait") {
                 panic!("heeler ended ({end}):\n{}", self.log());
             }
-            self.ask(&["status"])
-                .filter(|output| output.status.code() != Some(6))
+            self.ask(&["status"]).filter(|output| output.status.code() != Some(6))
         });
     }
 
     fn ask(&self, args: &[&str]) -> Option<Output> {
         let socket = self.path("run/control.sock");
-        Command::new(HEELER)
-            .env("HEELER_SOCKET", socket)
-            .args(args)
-            .output()
-            .ok()
+        Command::new(HEELER).env("HEELER_SOCKET", socket).args(args).output().ok()
     }
 
     /// The keeper's pid.
@@ -134,9 +115,7 @@ impl House {
     pub fn close(&mut self) -> Option<i32> {
         let mut keeper = self.keeper.take()?;
         signal(keeper.id(), "TERM");
-        let end = wait_for("heeler to end", PATIENCE, || {
-            keeper.try_wait().expect("wait")
-        });
+        let end = wait_for("heeler to end", PATIENCE, || keeper.try_wait().expect("wait"));
         end.code()
     }
 
@@ -144,11 +123,7 @@ impl House {
     pub fn heeler(&self, args: &[&str]) -> (i32, String, String) {
         let output = self.ask(args).expect("the client runs");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        (
-            output.status.code().unwrap_or(-1),
-            text(output.stdout),
-            text(output.stderr),
-        )
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
     /// The status of one service, as JSON.
@@ -161,32 +136,22 @@ impl House {
 
     /// The main process heeler knows.
     pub fn pid(&self, name: &str) -> Option<u32> {
-        self.status(name)["pid"]
-            .as_u64()
-            .and_then(|pid| u32::try_from(pid).ok())
+        self.status(name)["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
     }
 
     /// Waits until heeler holds a main process other than `not`.
     pub fn wait_up(&self, name: &str, not: Option<u32>) -> u32 {
         wait_for(&format!("{name} to be up"), PATIENCE, || {
-            self.pid(name)
-                .filter(|pid| Some(*pid) != not && alive(*pid))
+            self.pid(name).filter(|pid| Some(*pid) != not && alive(*pid))
         })
     }
 
     /// Waits until the status words contain a text.
     pub fn wait_words(&self, name: &str, words: &str) -> serde_json::Value {
-        wait_for(
-            &format!("{name} to be {words:?}; it is {:?}", self.status(name)),
-            PATIENCE,
-            || {
-                let status = self.status(name);
-                status["state"]
-                    .as_str()
-                    .is_some_and(|state| state.contains(words))
-                    .then_some(status)
-            },
-        )
+        wait_for(&format!("{name} to be {words:?}; it is {:?}", self.status(name)), PATIENCE, || {
+            let status = self.status(name);
+            status["state"].as_str().is_some_and(|state| state.contains(words)).then_some(status)
+        })
     }
 
     /// The pids of all starts of a service, by its own word.
@@ -199,11 +164,9 @@ impl House {
 
     /// Waits until these are the starts of a service (a foreground program says so a moment after its exec).
     pub fn wait_starts(&self, name: &str, pids: &[u32]) {
-        wait_for(
-            &format!("the starts of {name} to be {pids:?}"),
-            PATIENCE,
-            || (self.starts(name) == pids).then_some(()),
-        );
+        wait_for(&format!("the starts of {name} to be {pids:?}"), PATIENCE, || {
+            (self.starts(name) == pids).then_some(())
+        });
     }
 
     /// How often a copy found another one, by its own word.
@@ -218,11 +181,9 @@ impl House {
             .unwrap_or_default();
         files.retain(|path: &PathBuf| path.extension().is_some_and(|ext| ext == "eml"));
         files.sort();
-        files
-            .iter()
-            .filter_map(|path| fs::read(path).ok())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .collect()
+        files.iter().filter_map(|path| fs::read(path).ok()).map(|bytes| {
+            String::from_utf8_lossy(&bytes).into_owned()
+        }).collect()
     }
 
     /// What heeler said so far.
@@ -244,15 +205,9 @@ impl Drop for House {
                 let about = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                 let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
                 let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
-                    .map(|dir| {
-                        dir.flatten()
-                            .filter_map(|fd| fs::read_link(fd.path()).ok())
-                            .collect()
-                    })
+                    .map(|dir| dir.flatten().filter_map(|fd| fs::read_link(fd.path()).ok()).collect())
                     .unwrap_or_default();
-                let named = [about, environ]
-                    .iter()
-                    .any(|text| String::from_utf8_lossy(text).contains(&own));
+                let named = [about, environ].iter().any(|text| String::from_utf8_lossy(text).contains(&own));
                 let holds = open.iter().any(|path: &PathBuf| path.starts_with(&own));
                 if (named || holds) && pid != std::process::id() {
                     signal(pid, "KILL");
@@ -272,27 +227,17 @@ pub fn signal(pid: u32, name: &str) {
 
 /// Whether a process is there and not a zombie.
 pub fn alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .unwrap_or("")
-            .trim_start()
-            .starts_with(['Z', 'X'])
-    })
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with(['Z', 'X']))
 }
 
 /// All processes.
 pub fn pids() -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The lines of a file; none when it is not there.
 pub fn lines(path: &Path) -> Vec<String> {
-    fs::read_to_string(path)
-        .map(|text| text.lines().map(str::to_owned).collect())
-        .unwrap_or_default()
+    fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
 }

@@ -21,19 +21,12 @@ pub const HEELER: &str = env!("CARGO_BIN_EXE_heeler");
 /// (`HEELER_NO_SKIP=1`).
 #[must_use]
 pub fn can_run(needs: &[Need]) -> bool {
-    let missing: Vec<_> = needs
-        .iter()
-        .filter(|need| !need.met())
-        .map(|need| need.words())
-        .collect();
+    let missing: Vec<_> = needs.iter().filter(|need| !need.met()).map(|need| need.words()).collect();
     if missing.is_empty() {
         return true;
     }
     let why = missing.join(", ");
-    assert!(
-        std::env::var_os("HEELER_NO_SKIP").is_none(),
-        "skipped for want of: {why}"
-    );
+    assert!(std::env::var_os("HEELER_NO_SKIP").is_none(), "skipped for want of: {why}");
     eprintln!("SKIPPED for want of: {why}");
     false
 }
