@@ -184,7 +184,7 @@ impl State {
                 self.main = Some(ladder.identity);
                 self.leaving = self
                     .leaving
-                    .or(Some((ladder.identity, resumed_by(&self.def))));
+                    .or_else(|| Some((ladder.identity, resumed_by(&self.def))));
                 let kill_at = ladder.kill_at;
                 let target = ladder.identity;
                 self.stage = Stage::Stopping {

@@ -93,7 +93,7 @@ impl World {
         let sees_instance = self.rng.chance(500);
         let instance = self.svcs[svc]
             .launching
-            .or(launched.filter(|_| sees_instance));
+            .or_else(|| launched.filter(|_| sees_instance));
         instance.map_or(InFlight::Nothing, |action| InFlight::Job {
             action,
             kind: JobKind::Instance,
