@@ -132,7 +132,8 @@ impl State {
         self.schedule_first_look(cx.now.mono);
         self.answer_up(cx);
         if let Some((target, by)) = self.leaving {
-            if Some(target) == self.main {
+            // What was set aside meanwhile is left alone.
+            if Some(target) == self.main && self.intent.desired != Desired::Unmonitored {
                 // The stop an earlier keeper was asked for and did not finish.
                 self.begin_stop(cx, by);
                 return;
@@ -280,7 +281,8 @@ impl State {
             exit,
             began: now,
         };
-        // A service that was not there when heeler first looked in this boot is started, and that is all.
+        // A service that was not there when heeler first looked in this boot is started, and that is all;
+        // unless it will not be.
         let missed = self.last_main.is_some() || !self.may_start();
         if exit == ExitKind::NeverThere
             && self.intent.desired == Desired::Up
