@@ -214,11 +214,12 @@ pub(crate) fn get(path: &str) -> Option<String> {
     head.split(' ').nth(1).is_some_and(|code| code == "200").then(|| body.to_owned())
 }
 
-/// Who serves now.
+/// Who serves now. An orphan, which serves on for a moment after its master's death, does not count.
 pub(crate) fn up() -> Option<Up> {
     let said: serde_json::Value = serde_json::from_str(&get("/up")?).ok()?;
     let pid = |name: &str| u32::try_from(said[name].as_u64()?).ok();
-    Some(Up { worker: pid("pid")?, master: pid("master")?, said })
+    let up = Up { worker: pid("pid")?, master: pid("master")?, said };
+    masters().contains(&up.master).then_some(up)
 }
 
 /// The living masters.
