@@ -67,7 +67,7 @@ fn orphan_is_dealt_with(way: Way, held: Held) {
         Held::Lock => hold_the_lock(),
     };
     let began = Instant::now();
-    let second = shop.timed(&format!("kill -9 of the master, a worker {held:?}"), Some(master), || {
+    let second = shop.timed(&format!("kill -9 of the master, a worker {held:?}"), Some(master), |_| {
         signal(master, "KILL");
     });
     println!("the orphan is {}", if alive(orphan) { "alive" } else { "gone" });

@@ -32,7 +32,7 @@ fn killed_and_brought_back(way: Way) {
     is_of_deploy(&first);
     let old_workers = workers(first.master);
     assert_eq!(old_workers.len(), 2);
-    let second = shop.timed("kill -9 of the master", Some(first.master), || signal(first.master, "KILL"));
+    let second = shop.timed("kill -9 of the master", Some(first.master), |_| signal(first.master, "KILL"));
     is_of_deploy(&second);
     assert_eq!(masters(), [second.master]);
     assert!(old_workers.iter().all(|pid| !alive(*pid)), "workers of the old one live");

@@ -119,9 +119,9 @@ impl Shop {
     }
 
     /// Tells how long this takes until a new master serves.
-    pub(crate) fn timed(&self, what: &str, not: Option<u32>, disturb: impl FnOnce()) -> Up {
+    pub(crate) fn timed(&mut self, what: &str, not: Option<u32>, disturb: impl FnOnce(&mut Self)) -> Up {
         let began = Instant::now();
-        disturb();
+        disturb(self);
         let up = wait_for("puma to serve", PATIENCE * 2, || up().filter(|up| Some(up.master) != not));
         println!("MEASURED {what} ({:?}): serves after {:.2} s", self.way, began.elapsed().as_secs_f64());
         self.wait_serving(not);
