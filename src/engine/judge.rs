@@ -169,6 +169,14 @@ impl State {
             );
             return;
         }
+        if self.job.is_some_and(|job| job.kind == JobKind::Exec) {
+            // `then = ["exec ...", "restart"]` means: first the one, then the other.
+            let waits = (check.index, action.clone());
+            if !self.pending.contains(&waits) {
+                self.pending.push(waits);
+            }
+            return;
+        }
         match action {
             Action::Alert => {}
             Action::Start => self.happen(cx, Class::WishStart, None),
@@ -176,6 +184,20 @@ impl State {
             Action::Stop => self.set_aside(cx, check, Desired::Down, Class::WishStop),
             Action::Unmonitor => self.set_aside(cx, check, Desired::Unmonitored, Class::WishLeave),
             Action::Exec(command) => self.exec(cx, check, command),
+        }
+    }
+
+    /// The exec ended: what waited for it, unless the service is not to be acted on any more.
+    pub(super) fn act_on_pending(&mut self, cx: &mut Cx<'_>) {
+        let pending = std::mem::take(&mut self.pending);
+        if !self.settled() || self.intent.desired != Desired::Up {
+            return;
+        }
+        let def = self.def.clone();
+        for (index, action) in pending {
+            if let Some(check) = def.checks.get(usize::from(index.0)) {
+                self.act(cx, check, &action);
+            }
         }
     }
 

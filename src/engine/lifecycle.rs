@@ -263,9 +263,15 @@ impl State {
             exit,
             began: now,
         };
-        // A service that was not there when heeler first looked in this boot is started, and that is all.
-        let missed = self.last_main.is_some() || !self.can_start();
-        if exit == ExitKind::NeverThere && self.intent.desired == Desired::Up && by == By::Heeler && missed {
+        // A service that was not there when heeler first looked in this boot is started, and that is all;
+        // unless it will not be.
+        let will_start = self.can_start() && self.def.mode == Mode::Active;
+        let missed = self.last_main.is_some() || !will_start;
+        if exit == ExitKind::NeverThere
+            && self.intent.desired == Desired::Up
+            && by == By::Heeler
+            && missed
+        {
             self.gone_at.get_or_insert(now);
             match self.open.get_mut(&Cause::Down) {
                 // Known: every look would add the same line to the log and to the story.
@@ -883,6 +889,10 @@ pub(super) fn describe(kind: JobKind, outcome: &Outcome) -> String {
         Ended::Exited(_) | Ended::TimedOut => format!(" after {}", show_duration(outcome.took)),
         Ended::NotExecuted { .. } | Ended::Lost => String::new(),
     };
-    let last = outcome.output.last_line().map(|line| format!(": {line}")).unwrap_or_default();
+    let last = outcome
+        .output
+        .last_line()
+        .map(|line| format!(": {line}"))
+        .unwrap_or_default();
     format!("{what} {}{after}{last}", outcome.ended)
 }

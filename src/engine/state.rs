@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::table::Where;
 use crate::engine::tolerance::Window;
-use crate::model::ids::{ActionId, AskId, RequestId};
+use crate::model::action::Action;
+use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId};
 use crate::model::incident::{Cause, Incident};
 use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub(crate) leaving: Option<(ProcessIdentity, By)>,
     /// The main process an earlier keeper knew, until it is found again or known to be gone.
     pub(crate) recalled: Option<ProcessIdentity>,
+    /// What rules ask for while an exec runs, in order; done when it ended.
+    pub(crate) pending: Vec<(CheckIndex, Action)>,
     /// The job in flight. There is never a second one.
     pub(crate) job: Option<RunningJob>,
     pub(crate) asked: Asked,

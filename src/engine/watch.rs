@@ -60,6 +60,7 @@ impl State {
             stage: Stage::Watching,
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, By::Operator)),
+            pending: Vec::new(),
             job: None,
             asked: Asked::default(),
             look_at,
@@ -226,12 +227,15 @@ impl State {
             Input::Identified { ask, found, .. } => {
                 if answers(&mut self.asked.identify, ask, cx) {
                     let held = self.asked.held.take().filter(|(held, _)| *held == ask);
-                    match (held, &found) {
-                        // Held on trust of a record, and not there any more: it died meanwhile.
-                        (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
-                            self.died(cx, gone, None);
-                        }
-                        _ => self.identified(cx, found),
+                    let held = held.map(|(_, identity)| identity);
+                    if held.is_some()
+                        && held == self.main
+                        && matches!(found, Identification::None(_))
+                    {
+                        // Taken as the main one on trust of a record: it died meanwhile.
+                        self.died_meanwhile(cx);
+                    } else {
+                        self.identified(cx, found);
                     }
                 }
             }
@@ -254,7 +258,10 @@ impl State {
             Input::Launched {
                 action, identity, ..
             } => {
-                let expected = matches!(&self.stage, Stage::Starting(starting) if starting.action == Some(action));
+                let expected = matches!(
+                    &self.stage,
+                    Stage::Starting(starting) if starting.action == Some(action)
+                );
                 if expected {
                     self.happen(cx, Class::Appeared, Some(identity));
                 } else {
@@ -446,11 +453,14 @@ impl State {
         match how {
             Confirmation::Same => {}
             Confirmation::ClaimChanged => self.identify(cx),
-            Confirmation::Gone => {
-                if let Some(main) = self.main {
-                    self.died(cx, main, None);
-                }
-            }
+            Confirmation::Gone => self.died_meanwhile(cx),
+        }
+    }
+
+    /// The held main process is gone, and nobody said when or how.
+    fn died_meanwhile(&mut self, cx: &mut Cx<'_>) {
+        if let Some(main) = self.main {
+            self.died(cx, main, None);
         }
     }
 
@@ -486,6 +496,7 @@ impl State {
                 let text = crate::engine::lifecycle::describe(kind, &outcome);
                 self.narrate(cx, text);
                 self.clear_on(cx);
+                self.act_on_pending(cx);
             }
         }
     }

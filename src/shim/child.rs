@@ -6,12 +6,13 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::explain;
 use super::report::{Message, Stage};
@@ -55,18 +56,37 @@ fn because(error: impl ToString) -> Failure {
     Failure::Because(error.to_string())
 }
 
+/// Says where the child is. If the shim died, that fails, or ends the child by SIGPIPE: as good.
+struct Voice<'a>(&'a File);
+
+impl Voice<'_> {
+    fn say(&self, message: &Message) -> Result<(), Failure> {
+        message.send(self.0).map_err(|_| Failure::ShimGone)
+    }
+
+    fn begin(&self, stage: Stage) -> Result<(), Failure> {
+        self.say(&Message::Stage(stage))
+    }
+
+    /// Waits a moment, but not past the shim's end: with nobody reading, the pipe is in error.
+    fn pause(&self) {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut fds, RETRY_AFTER_MS);
+    }
+}
+
 fn steps(side: &ChildSide, job: &Job, last: Last) -> Result<Infallible, Failure> {
-    // Says where we are. If the shim died, this fails, or kills us by SIGPIPE: as good.
-    let say = |message: Message| message.send(&side.report).map_err(|_| Failure::ShimGone);
-    let begin = |stage| say(Message::Stage(stage));
+    let voice = Voice(&side.report);
 
     // 1. The gate: nothing happens before the shim has recorded who we are.
-    begin(Stage::WaitAtGate)?;
-    (&side.gate).read_exact(&mut [0]).map_err(|_| Failure::ShimGone)?;
+    voice.begin(Stage::WaitAtGate)?;
+    (&side.gate)
+        .read_exact(&mut [0])
+        .map_err(|_| Failure::ShimGone)?;
 
     // 2. Who the user is. As root, since nobody else may be able to ask; it may hang (LDAP), which
     //    the shim's deadline ends. A name that is not found is never root.
-    begin(Stage::FindUser)?;
+    voice.begin(Stage::FindUser)?;
     let account = user::find(job.user.as_deref(), job.group.as_deref()).map_err(because)?;
     let changing = is_root();
     if !changing {
@@ -74,89 +94,104 @@ fn steps(side: &ChildSide, job: &Job, last: Last) -> Result<Infallible, Failure>
     }
 
     // 3. Signals: an ignored or blocked one would pass the exec.
-    begin(Stage::ResetSignals)?;
+    voice.begin(Stage::ResetSignals)?;
     reset_signals().map_err(because)?;
 
     // 4. A session and group of its own: no terminal, no signal meant for heeler; and its number is
     //    the child's, by which the keeper knows descendants and the shim ends the group.
-    begin(Stage::BeginSession)?;
+    voice.begin(Stage::BeginSession)?;
     new_session().map_err(because)?;
 
     // 5. Limits, priority, umask: while still root, since raising what was lowered needs it.
-    begin(Stage::ResetLimits)?;
+    voice.begin(Stage::ResetLimits)?;
     reset_limits().map_err(|(what, error)| because(format!("{what}: {error}")))?;
 
     // 6. Whatever a name service module opened goes with the exec.
-    begin(Stage::CloseDescriptors)?;
+    voice.begin(Stage::CloseDescriptors)?;
     close_from(3, Closing::OnExec).map_err(because)?;
 
     if changing {
         // 7. heeler's keys are not the command's.
-        begin(Stage::SeparateKeys)?;
+        voice.begin(Stage::SeparateKeys)?;
         new_session_keyring().map_err(because)?;
 
         // 8. Groups, then group, then user: each needs the rights that the next gives up.
-        begin(Stage::BecomeUser)?;
+        voice.begin(Stage::BecomeUser)?;
         become_user(&account).map_err(because)?;
 
         // 9. Believe the kernel, not the return codes.
-        begin(Stage::ProveUser)?;
+        voice.begin(Stage::ProveUser)?;
         prove_user(&account).map_err(because)?;
     }
 
-    // From here on every file is opened with the user's rights, and nothing is done as root.
+    as_user(&voice, job, last, &account)
+}
 
+/// From here on every file is opened with the user's rights, and nothing is done as root.
+fn as_user(
+    voice: &Voice<'_>,
+    job: &Job,
+    last: Last,
+    account: &Account,
+) -> Result<Infallible, Failure> {
     // 10. The environment, from nothing.
-    begin(Stage::BuildEnvironment)?;
+    voice.begin(Stage::BuildEnvironment)?;
     let facts = Facts::read(account.uid);
     let file = match &job.env_file {
         Some(path) => environment::read_file(path, account.uid).map_err(because)?,
         None => Vec::new(),
     };
-    let env = environment::build(&account, &facts, job, &file).map_err(because)?;
+    let env = environment::build(account, &facts, job, &file).map_err(because)?;
     if last == Last::ShowEnvironment {
-        begin(Stage::Execute)?;
+        voice.begin(Stage::Execute)?;
         show(&env)?;
         exit_child(0);
     }
-    if environment::needs_user_manager(&job.command.argv) {
-        if let Some(hint) = environment::explain_missing_manager(account.uid, &account.name, &facts) {
-            say(Message::Hint(hint))?;
-        }
+    if environment::needs_user_manager(&job.command.argv)
+        && let Some(hint) = environment::explain_missing_manager(account.uid, &account.name, &facts)
+    {
+        voice.say(&Message::Hint(hint))?;
     }
 
     // 11. The directory: a configured one or nothing; a home that is missing is no reason to fail.
-    begin(Stage::ChangeDirectory)?;
-    let (directory, note) = change_directory(job, &account)?;
+    voice.begin(Stage::ChangeDirectory)?;
+    let (directory, note) = change_directory(job, account)?;
     if let Some(note) = note {
-        say(Message::Note(note))?;
+        voice.say(&Message::Note(note))?;
     }
 
     // 12. The program, by the PATH the command will see.
-    begin(Stage::FindProgram)?;
+    voice.begin(Stage::FindProgram)?;
     let program = find_program(&job.command.argv, &env, &directory)?;
 
     // 13. Nothing is left to do but this.
-    begin(Stage::Execute)?;
-    Err(because(execute_or_explain(&program, job, &env, &account)?))
+    voice.begin(Stage::Execute)?;
+    Err(because(execute_or_explain(
+        voice, &program, job, &env, account,
+    )?))
 }
 
 /// Without root there is one user heeler can run a command as: its own.
 fn refuse_others(account: &Account) -> Result<(), Failure> {
-    let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let own = (
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+    );
     if (account.uid.0, account.gid.0) == own {
         return Ok(());
     }
     Err(because(format!(
-        "heeler does not run as root, so it can run commands only as its own user (uid {}, gid {}), \
-         not as {} (uid {}, gid {})",
+        "heeler does not run as root, so it can run commands only as its own user (uid {}, \
+         gid {}), not as {} (uid {}, gid {})",
         own.0, own.1, account.name, account.uid.0, account.gid.0
     )))
 }
 
 fn show(env: &Environment) -> Result<(), Failure> {
     let text: String = env.lines().map(|line| escape(&line) + "\n").collect();
-    std::io::stdout().write_all(text.as_bytes()).map_err(because)?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(because)?;
     std::io::stdout().flush().map_err(because)
 }
 
@@ -173,13 +208,21 @@ fn change_directory(job: &Job, account: &Account) -> Result<(PathBuf, Option<Str
         Err(error) => explain::directory(&account.home, &error, &account.name),
     };
     enter(Path::new("/")).map_err(because)?;
-    Ok(("/".into(), Some(format!("heeler: the command ran in /, since its home failed: {error}"))))
+    Ok((
+        "/".into(),
+        Some(format!(
+            "heeler: the command ran in /, since its home failed: {error}"
+        )),
+    ))
 }
 
 /// As execvp(3) would, with the command's PATH; but a part of PATH that is not absolute is passed
 /// over, so that the current directory never offers a program.
 fn find_program(argv: &[Box<str>], env: &Environment, cwd: &Path) -> Result<PathBuf, Failure> {
-    let name = argv.first().map(|name| &**name).filter(|name| !name.is_empty());
+    let name = argv
+        .first()
+        .map(|name| &**name)
+        .filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| because("the command is empty"))?;
     if name.contains('/') {
         return Ok(cwd.join(name));
@@ -208,6 +251,7 @@ fn find_program(argv: &[Box<str>], env: &Environment, cwd: &Path) -> Result<Path
 
 /// Executes, or says why not. Being written to and the process limit may pass within moments.
 fn execute_or_explain(
+    voice: &Voice<'_>,
     program: &Path,
     job: &Job,
     env: &Environment,
@@ -215,17 +259,31 @@ fn execute_or_explain(
 ) -> Result<String, Failure> {
     let nul = |_| because("an argument has a NUL byte");
     let text = |text: &str| CString::new(text).map_err(nul);
-    let path = text(program.to_str().ok_or_else(|| because("the program's path is not UTF-8"))?)?;
-    let argv = job.command.argv.iter().map(|arg| text(arg)).collect::<Result<Vec<_>, _>>()?;
-    let env = env.lines().map(|line| text(&line)).collect::<Result<Vec<_>, _>>()?;
+    let path = text(
+        program
+            .to_str()
+            .ok_or_else(|| because("the program's path is not UTF-8"))?,
+    )?;
+    let argv = job
+        .command
+        .argv
+        .iter()
+        .map(|arg| text(arg))
+        .collect::<Result<Vec<_>, _>>()?;
+    let env = env
+        .lines()
+        .map(|line| text(&line))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut errno = execute(&path, &argv, &env);
     for _ in 0..RETRIES {
-        match execute(&path, &argv, &env) {
-            Errno::ETXTBSY | Errno::EAGAIN => sleep(RETRY_AFTER),
-            errno => return Ok(explain::execution(program, errno, &account.name)),
+        if !matches!(errno, Errno::ETXTBSY | Errno::EAGAIN) {
+            break;
         }
+        voice.pause();
+        errno = execute(&path, &argv, &env);
     }
-    Ok(explain::execution(program, execute(&path, &argv, &env), &account.name))
+    Ok(explain::execution(program, errno, &account.name))
 }
 
 const RETRIES: usize = 3;
-const RETRY_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER_MS: u16 = 100;

@@ -26,31 +26,54 @@ pub(super) fn directory(path: &Path, error: &io::Error, user: &str) -> String {
 /// Why a program was not executed.
 pub(super) fn execution(path: &Path, errno: Errno, user: &str) -> String {
     let shown = show(path);
-    match errno {
-        Errno::ENOENT => match (unreachable(path, user), interpreter(path)) {
-            (Some(why), _) => why,
-            (None, Some(name)) => missing_interpreter(&shown, &name),
-            (None, None) => format!(
-                "{shown} is there but its program loader is not: it was made for another machine \
-                 or another C library (see `file {shown}`)"
-            ),
-        },
-        Errno::ENOEXEC => format!(
-            "{shown} is neither a program for this machine nor a script that names its interpreter: \
-             put #!/bin/sh in its first line"
-        ),
-        Errno::EACCES | Errno::EPERM => not_allowed(path, errno, user),
-        Errno::ETXTBSY => format!("{shown} is open for writing (a deploy still copies it?)"),
-        Errno::E2BIG => "the arguments are too long: one may have 128 KiB, all with the environment \
-                         a quarter of the stack limit"
-            .to_owned(),
-        Errno::EAGAIN => format!(
-            "the process limit of user {user} is reached (RLIMIT_NPROC; see `ulimit -u` and \
-             `ps -u {user}`)"
-        ),
-        Errno::ELOOP => format!("{shown} leads through too many links or interpreters"),
-        errno => format!("{shown}: {}", errno.desc()),
+    if errno == Errno::ENOENT {
+        not_there(path, &shown, user)
+    } else if errno == Errno::EACCES || errno == Errno::EPERM {
+        not_allowed(path, errno, user)
+    } else if errno == Errno::ENOEXEC {
+        not_a_program(&shown)
+    } else if errno == Errno::ETXTBSY {
+        format!("{shown} is open for writing (a deploy still copies it?)")
+    } else if errno == Errno::E2BIG {
+        too_long()
+    } else if errno == Errno::EAGAIN {
+        process_limit(user)
+    } else if errno == Errno::ELOOP {
+        format!("{shown} leads through too many links or interpreters")
+    } else {
+        format!("{shown}: {}", errno.desc())
     }
+}
+
+fn not_there(path: &Path, shown: &str, user: &str) -> String {
+    match (unreachable(path, user), interpreter(path)) {
+        (Some(why), _) => why,
+        (None, Some(name)) => missing_interpreter(shown, &name),
+        (None, None) => format!(
+            "{shown} is there but its program loader is not: it was made for another machine or \
+             another C library (see `file {shown}`)"
+        ),
+    }
+}
+
+fn not_a_program(shown: &str) -> String {
+    format!(
+        "{shown} is neither a program for this machine nor a script that names its interpreter: \
+         put #!/bin/sh in its first line"
+    )
+}
+
+fn too_long() -> String {
+    "the arguments are too long: one may have 128 KiB, all with the environment a quarter of the \
+     stack limit"
+        .to_owned()
+}
+
+fn process_limit(user: &str) -> String {
+    format!(
+        "the process limit of user {user} is reached (RLIMIT_NPROC; see `ulimit -u` and \
+         `ps -u {user}`)"
+    )
 }
 
 fn missing_interpreter(shown: &str, name: &str) -> String {
@@ -61,7 +84,10 @@ fn missing_interpreter(shown: &str, name: &str) -> String {
             escape(name)
         );
     }
-    format!("interpreter {} not found: it is what the first line of {shown} names", escape(name))
+    format!(
+        "interpreter {} not found: it is what the first line of {shown} names",
+        escape(name)
+    )
 }
 
 fn not_allowed(path: &Path, errno: Errno, user: &str) -> String {
@@ -77,10 +103,13 @@ fn not_allowed(path: &Path, errno: Errno, user: &str) -> String {
     if access(path, AccessFlags::X_OK).is_err() {
         return format!("{user} may not execute {shown}: chmod +x it, or see its owner and group");
     }
-    if let Some(name) = interpreter(path) {
-        if access(Path::new(&name), AccessFlags::X_OK).is_err() {
-            return format!("{user} may not execute {}, the interpreter of {shown}", escape(&name));
-        }
+    if let Some(name) = interpreter(path)
+        && access(Path::new(&name), AccessFlags::X_OK).is_err()
+    {
+        return format!(
+            "{user} may not execute {}, the interpreter of {shown}",
+            escape(&name)
+        );
     }
     format!(
         "{shown}: {}, though its mode allows it: is its file system mounted noexec, or does \
@@ -95,7 +124,10 @@ fn unreachable(path: &Path, user: &str) -> Option<String> {
     let mut parts: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
     parts.reverse();
     let mut above: Option<PathBuf> = None;
-    for part in parts.into_iter().filter(|part| !part.as_os_str().is_empty()) {
+    for part in parts
+        .into_iter()
+        .filter(|part| !part.as_os_str().is_empty())
+    {
         match fs::metadata(&part) {
             Ok(_) => above = Some(part),
             Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => {
@@ -108,7 +140,11 @@ fn unreachable(path: &Path, user: &str) -> Option<String> {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let link = fs::symlink_metadata(&part).is_ok();
-                let what = if link { "leads nowhere (a dangling link)" } else { "does not exist" };
+                let what = if link {
+                    "leads nowhere (a dangling link)"
+                } else {
+                    "does not exist"
+                };
                 return Some(format!("{} {what}", show(&part)));
             }
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -126,9 +162,16 @@ fn unreachable(path: &Path, user: &str) -> Option<String> {
 fn interpreter(path: &Path) -> Option<String> {
     let mut start = Vec::new();
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .ok()?;
     file.take(256).read_to_end(&mut start).ok()?;
-    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = start
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
     // Blanks may stand before the name; a `\r` is no blank to the kernel.
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let name = line.split(blank).find(|word| !word.is_empty())?;

@@ -15,13 +15,13 @@ use nix::unistd::pipe2;
 
 use super::capture::Capture;
 use super::child::{self, Last};
-use super::facts::now;
 use super::report::{Message, Reader, Stage};
 use crate::model::job::{AtDeadline, Ended, Job, Outcome};
 use crate::model::limits;
 use crate::model::process::{Exit, Pid};
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
+use crate::sys::clock;
 use crate::sys::fork::{Child, ChildEnds, fork_child};
 
 /// Who is told how it goes, in this order.
@@ -73,7 +73,11 @@ pub fn keep(
 ) -> Leftover {
     let began = now();
     let tell = |witness: &mut dyn Witness, ended, output| {
-        witness.ended(&Outcome { ended, output, took: now().since(began) });
+        witness.ended(&Outcome {
+            ended,
+            output,
+            took: now().since(began),
+        });
     };
     if job.deadline <= began {
         let ended = not_executed("begin in time", "its deadline had passed before it could");
@@ -100,7 +104,10 @@ pub fn keep(
 }
 
 fn explain_own(stage: Stage, error: &io::Error) -> String {
-    match (stage, Errno::from_raw(error.raw_os_error().unwrap_or_default())) {
+    match (
+        stage,
+        Errno::from_raw(error.raw_os_error().unwrap_or_default()),
+    ) {
         (Stage::MakeProcess, Errno::EAGAIN) => {
             "the process limit of heeler or of the machine is reached (pids.max, TasksMax=, \
              kernel.pid_max)"
@@ -111,7 +118,10 @@ fn explain_own(stage: Stage, error: &io::Error) -> String {
 }
 
 fn not_executed(stage: &str, error: &str) -> Ended {
-    Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error) }
+    Ended::NotExecuted {
+        stage: stage.into(),
+        error: Untrusted::from(error),
+    }
 }
 
 /// Where a kept command is, and until when at the latest.
@@ -161,12 +171,20 @@ struct Kept<'a> {
 
 impl<'a> Kept<'a> {
     /// Forks the child, has it recorded, opens the gate.
-    fn begin(job: &'a Job, last: Last, witness: &mut dyn Witness) -> Result<Self, (Stage, io::Error)> {
+    fn begin(
+        job: &'a Job,
+        last: Last,
+        witness: &mut dyn Witness,
+    ) -> Result<Self, (Stage, io::Error)> {
         let make = |error| (Stage::MakeProcess, error);
         let (output, output_end) = pipe().map_err(make)?;
         let (report, report_end) = pipe().map_err(make)?;
         let (gate_end, gate) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| make(errno.into()))?;
-        let ends = ChildEnds { output: output_end, report: report_end, gate: gate_end };
+        let ends = ChildEnds {
+            output: output_end,
+            report: report_end,
+            gate: gate_end,
+        };
         // The child's ends are closed here with `fork_child`, so that their end of file is seen.
         let child = fork_child(ends, |side| child::run(&side, job, last)).map_err(make)?;
         // From here on an early return closes the gate unopened: the child ends by itself.
@@ -193,7 +211,11 @@ impl<'a> Kept<'a> {
     fn wait(&mut self, interrupts: Option<&Interrupts>, witness: &mut dyn Witness) {
         let [mut said, mut printed, mut died, mut interrupted] = [false; 4];
         {
-            let pidfd = self.child.as_ref().filter(|_| !self.child_dead).map(|c| c.pidfd().as_fd());
+            let pidfd = self
+                .child
+                .as_ref()
+                .filter(|_| !self.child_dead)
+                .map(|c| c.pidfd().as_fd());
             let report = self.report.as_ref().map(|report| report.pipe().as_fd());
             let output = self.output.as_ref().map(AsFd::as_fd);
             let interrupts = interrupts.map(AsFd::as_fd);
@@ -206,8 +228,10 @@ impl<'a> Kept<'a> {
             .into_iter()
             .filter_map(|(fd, flag)| fd.map(|fd| (fd, flag)))
             .collect();
-            let mut fds: Vec<PollFd<'_>> =
-                watched.iter().map(|(fd, _)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+            let mut fds: Vec<PollFd<'_>> = watched
+                .iter()
+                .map(|(fd, _)| PollFd::new(*fd, PollFlags::POLLIN))
+                .collect();
             if poll(&mut fds, self.patience()).is_err() {
                 return;
             }
@@ -296,7 +320,9 @@ impl<'a> Kept<'a> {
     }
 
     fn pass_on(&self, interrupts: &Interrupts) {
-        let Ok(Some(info)) = interrupts.read_signal() else { return };
+        let Ok(Some(info)) = interrupts.read_signal() else {
+            return;
+        };
         let number = i32::try_from(info.ssi_signo).unwrap_or_default();
         if let (Some(child), Ok(signal)) = (&self.child, Signal::try_from(number)) {
             child.signal_group(signal);
@@ -305,7 +331,9 @@ impl<'a> Kept<'a> {
 
     /// What the child says; the end of it is the exec, or the child's end.
     fn hear(&mut self, witness: &mut dyn Witness) {
-        let Some(report) = &mut self.report else { return };
+        let Some(report) = &mut self.report else {
+            return;
+        };
         let (messages, over) = report.read();
         for message in messages {
             match (message, &self.progress) {
@@ -369,23 +397,25 @@ impl<'a> Kept<'a> {
     }
 
     fn reap(&mut self) {
-        match self.child.take().map(Child::reap) {
-            Some(Ok(Ok(exit))) => self.exit = Some(exit),
-            // Unkillable: init reaps it one day.
-            Some(Ok(Err(_)) | Err(_)) | None => {}
+        // One that does not give an exit is unkillable: init reaps it one day.
+        if let Some(Ok(Ok(exit))) = self.child.take().map(Child::reap) {
+            self.exit = Some(exit);
         }
     }
 
     /// How it ended, and what heeler has to add to the output.
     fn verdict(&self) -> (Ended, Vec<String>) {
         let mut own_lines = self.notes.clone();
-        let how = |exit: Option<Exit>| exit.map_or("without a word".to_owned(), |e| e.to_string());
+        let how = |exit: Option<Exit>| {
+            exit.map_or_else(|| "without a word".to_owned(), |e| e.to_string())
+        };
         let ended = match (&self.progress, self.exit) {
             (Progress::Failed(stage, why), _) => not_executed(stage.words(), why),
             (Progress::Late(stage), _) => not_executed(stage.words(), late(*stage)),
-            (Progress::At(stage), exit) => {
-                not_executed(stage.words(), &format!("the process ended there, {}", how(exit)))
-            }
+            (Progress::At(stage), exit) => not_executed(
+                stage.words(),
+                &format!("the process ended there, {}", how(exit)),
+            ),
             (Progress::Executed, _) if self.timed_out => Ended::TimedOut,
             (Progress::Executed, Some(exit)) => Ended::Exited(exit),
             // Somebody else reaped it: how it ended cannot be told.
@@ -395,7 +425,8 @@ impl<'a> Kept<'a> {
             own_lines.extend(self.hints.iter().cloned());
         }
         if self.timed_out && self.exit.is_none() {
-            own_lines.push("heeler: it does not die even by SIGKILL (stuck in the kernel?)".to_owned());
+            own_lines
+                .push("heeler: it does not die even by SIGKILL (stuck in the kernel?)".to_owned());
         }
         (ended, own_lines)
     }
@@ -421,6 +452,11 @@ fn late(stage: Stage) -> &'static str {
         | Stage::BecomeUser
         | Stage::ProveUser => "it did not come to an end before the deadline",
     }
+}
+
+/// Now, on the clock of deadlines.
+fn now() -> Mono {
+    clock::now().mono
 }
 
 /// A day: poll(2) counts milliseconds in 32 bits, and looking again costs nothing.

@@ -1,6 +1,6 @@
 //! The parent of one command: it outlives heeler, keeps the deadline, records the outcome.
 //!
-//! The keeper spawned it with a plan, a lock and a status pipe (`sys::spawn`). It is single-threaded
+//! The keeper spawned it with a plan, a lock and a status pipe (`sys::spawn`). It has one thread
 //! and only ever waits with a deadline: whatever may hang (the name service, a dead NFS home) runs
 //! in its child. What the child does is one list, in `child`.
 #![forbid(unsafe_code)]
@@ -8,7 +8,6 @@
 mod capture;
 mod child;
 mod explain;
-mod facts;
 mod keep;
 mod report;
 
@@ -18,13 +17,13 @@ use std::os::fd::OwnedFd;
 use std::process::exit;
 
 use crate::model::job::Outcome;
-use crate::model::process::Pid;
+use crate::model::limits;
+use crate::model::process::{Pid, ProcessIdentity};
 use crate::sys::fork::{block_signals, set_name};
+use crate::sys::procfs;
 use crate::sys::records::write_record;
 use crate::sys::spawn::{EXECUTED, Inherited, inherited};
-use crate::wire::shim::{
-    ChildRecord, OutcomeRecord, PLAN_BYTES_MAX, Plan, Record, Slot, SlotFile,
-};
+use crate::wire::shim::{ChildRecord, OutcomeRecord, PLAN_BYTES_MAX, Plan, Record, Slot, SlotFile};
 
 pub use child::Last;
 pub use keep::{Interrupts, Leftover, Witness, keep};
@@ -49,7 +48,11 @@ pub fn run() -> ! {
     let Ok(plan) = read_plan(plan) else {
         exit(2);
     };
-    let mut recorder = Recorder { plan: &plan, held: Some((lock, status)), failed: false };
+    let mut recorder = Recorder {
+        plan: &plan,
+        held: Some((lock, status)),
+        failed: false,
+    };
     let leftover = keep(&plan.job, Last::Execute, None, &mut recorder);
     let failed = recorder.failed;
     // 5. Whoever still holds the output must not die of SIGPIPE: it may be the service.
@@ -59,7 +62,8 @@ pub fn run() -> ! {
 
 fn read_plan(file: File) -> io::Result<Plan> {
     let mut frame = Vec::new();
-    file.take(PLAN_BYTES_MAX as u64 + 1).read_to_end(&mut frame)?;
+    file.take(PLAN_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut frame)?;
     Plan::decode(&frame).map_err(|error| io::Error::other(error.to_string()))
 }
 
@@ -83,9 +87,9 @@ impl Witness for Recorder<'_> {
         let own = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let record = ChildRecord {
             action: self.plan.job.action,
-            shim: facts::identity(Pid(own))?,
-            child: facts::identity(child)?,
-            cgroup: facts::cgroup(child)?,
+            shim: identity(Pid(own))?,
+            child: identity(child)?,
+            cgroup: cgroup(child)?,
         };
         self.record(SlotFile::Child, &record.encode())
     }
@@ -93,7 +97,10 @@ impl Witness for Recorder<'_> {
     fn executed(&mut self) {
         if let Some((_, status)) = &self.held {
             // A keeper that is gone reads no pipe; its successor reads the records.
-            let _ = status.try_clone().map(File::from).and_then(|mut pipe| pipe.write_all(&[EXECUTED]));
+            let _ = status
+                .try_clone()
+                .map(File::from)
+                .and_then(|mut pipe| pipe.write_all(&[EXECUTED]));
         }
     }
 
@@ -103,7 +110,10 @@ impl Witness for Recorder<'_> {
     fn remark(&mut self, _line: &str) {}
 
     fn ended(&mut self, outcome: &Outcome) {
-        let record = OutcomeRecord { action: self.plan.job.action, outcome: outcome.clone() };
+        let record = OutcomeRecord {
+            action: self.plan.job.action,
+            outcome: outcome.clone(),
+        };
         self.failed = self.record(SlotFile::Outcome, &record.encode()).is_err();
         if let Some((lock, status)) = self.held.take() {
             // In this order: who sees the end of the status pipe finds the lock free.
@@ -111,4 +121,18 @@ impl Witness for Recorder<'_> {
             drop(status);
         }
     }
+}
+
+/// The identity of a process that cannot go away meanwhile: this one, or its unreaped child.
+fn identity(pid: Pid) -> io::Result<ProcessIdentity> {
+    Ok(ProcessIdentity {
+        pid,
+        started_ticks: procfs::stat(pid)?.started_ticks,
+    })
+}
+
+/// Its cgroup; `/` where the machine has none to speak of.
+fn cgroup(pid: Pid) -> io::Result<String> {
+    let text = procfs::read(pid, "cgroup", limits::PROC_FILE_BYTES_MAX)?;
+    Ok(procfs::parse_cgroup(&text).map_or_else(|| "/".to_owned(), String::from))
 }

@@ -28,7 +28,10 @@ impl Environment {
     /// The value of a variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(have, _)| have == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Each as `NAME=value`.
@@ -70,8 +73,9 @@ impl Facts {
         let runtime_dir = PathBuf::from(format!("/run/user/{uid}"));
         // Not through a symbolic link: a directory of this very user that nobody else can enter,
         // as pam_systemd(8) makes it.
-        let real = fs::symlink_metadata(&runtime_dir)
-            .is_ok_and(|meta| meta.is_dir() && meta.uid() == uid.0 && meta.mode() & 0o7777 == 0o700);
+        let real = fs::symlink_metadata(&runtime_dir).is_ok_and(|meta| {
+            meta.is_dir() && meta.uid() == uid.0 && meta.mode() & 0o7777 == 0o700
+        });
         let bus = runtime_dir.join("bus");
         let bus_real = real
             && fs::symlink_metadata(&bus)
@@ -129,7 +133,7 @@ pub fn build(
     Ok(env)
 }
 
-/// The login shell, or /bin/sh where that would refuse to run anything (`su -c` and editors use it).
+/// The login shell, or /bin/sh where that would run nothing (`su -c` and editors use it).
 fn shell(account: &Account) -> String {
     let shell = account.shell.to_str().unwrap_or_default();
     match shell.rsplit('/').next() {
@@ -158,8 +162,10 @@ fn is_name(name: &str) -> bool {
 fn system_locale() -> Vec<(String, String)> {
     for path in ["/etc/default/locale", "/etc/locale.conf"] {
         let mut text = String::new();
-        let read = File::open(path)
-            .and_then(|file| file.take(limits::ENV_FILE_BYTES_MAX as u64).read_to_string(&mut text));
+        let read = File::open(path).and_then(|file| {
+            file.take(limits::ENV_FILE_BYTES_MAX as u64)
+                .read_to_string(&mut text)
+        });
         if read.is_ok() {
             return locale_lines(&text);
         }
@@ -178,12 +184,12 @@ fn locale_lines(text: &str) -> Vec<(String, String)> {
 
 /// Reads a service's `env_file`, as the user: whoever calls this has become the user before.
 ///
-/// The file is `NAME=value` lines; blank lines and lines with `#` first are passed over; a value may
-/// stand in single or double quotes, which are taken off; nothing else is expanded.
+/// The file is `NAME=value` lines; blank lines and lines with `#` first are passed over; a value
+/// may stand in single or double quotes, which are taken off; nothing else is expanded.
 ///
 /// # Errors
 /// When it cannot be opened, is not a plain file, is not root's or the user's own, can be written
-/// by everybody, is too long, or has a line that is no variable (its number is named, its text not).
+/// by everybody, is too long, or has a line that is no variable (its number is named).
 pub fn read_file(path: &Path, uid: Uid) -> Result<Vec<(String, String)>, EnvironmentError> {
     let fail = |why: String| EnvironmentError::File(path.to_owned(), why);
     let mut file = OpenOptions::new()
@@ -196,7 +202,10 @@ pub fn read_file(path: &Path, uid: Uid) -> Result<Vec<(String, String)>, Environ
         return Err(fail("it is not a regular file".to_owned()));
     }
     if meta.uid() != 0 && meta.uid() != uid.0 {
-        return Err(fail(format!("it belongs to uid {}, not to root or the user", meta.uid())));
+        return Err(fail(format!(
+            "it belongs to uid {}, not to root or the user",
+            meta.uid()
+        )));
     }
     if meta.mode() & 0o002 != 0 {
         return Err(fail("everybody can write it; chmod o-w it".to_owned()));
@@ -231,7 +240,11 @@ fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
     if !is_name(name) || value.contains('\0') {
         return Err(());
     }
-    let quoted = |quote| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+    let quoted = |quote| {
+        value
+            .strip_prefix(quote)
+            .and_then(|rest| rest.strip_suffix(quote))
+    };
     let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
     Ok(Some((name.to_owned(), value.to_owned())))
 }
@@ -260,7 +273,12 @@ impl fmt::Display for EnvironmentError {
             Self::Nul(name) => write!(f, "the value of {name} has a NUL byte"),
             Self::Home => f.write_str("the path of the user's home directory is not UTF-8 text"),
             Self::File(path, why) => {
-                write!(f, "env_file {}: {}", escape(&path.to_string_lossy()), escape(why))
+                write!(
+                    f,
+                    "env_file {}: {}",
+                    escape(&path.to_string_lossy()),
+                    escape(why)
+                )
             }
         }
     }
@@ -270,7 +288,11 @@ impl fmt::Display for EnvironmentError {
 #[must_use]
 pub fn needs_user_manager(argv: &[Box<str>]) -> bool {
     const CLIENTS: [&str; 3] = ["systemctl", "systemd-run", "journalctl"];
-    let client = |word: &str| word.rsplit('/').next().is_some_and(|name| CLIENTS.contains(&name));
+    let client = |word: &str| {
+        word.rsplit('/')
+            .next()
+            .is_some_and(|name| CLIENTS.contains(&name))
+    };
     // Directly, or as the text of a shell's -c.
     let direct = argv.first().is_some_and(|program| client(program))
         && argv.iter().any(|arg| &**arg == "--user");
@@ -317,7 +339,10 @@ mod tests {
 
     fn job(env: &[(&str, &str)], command_env: &[(&str, &str)]) -> Job {
         let boxed = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect()
         };
         Job {
             action: ActionId(1),
@@ -348,7 +373,9 @@ mod tests {
     #[test]
     fn it_is_exactly_the_table() {
         let facts = Facts {
-            locale: locale_lines("# system\nLANG=\"de_DE.UTF-8\"\nLC_TIME=C\nLANGUAGE=de\nPATH=/evil"),
+            locale: locale_lines(
+                "# system\nLANG=\"de_DE.UTF-8\"\nLC_TIME=C\nLANGUAGE=de\nPATH=/evil",
+            ),
             runtime_dir: Some("/run/user/1500".into()),
             bus: Some("/run/user/1500/bus".into()),
         };
@@ -374,14 +401,23 @@ mod tests {
 
     #[test]
     fn the_later_wins_in_its_first_place() {
-        let file = [("PATH".to_owned(), "/file".to_owned()), ("A".to_owned(), "file".to_owned())];
+        let file = [
+            ("PATH".to_owned(), "/file".to_owned()),
+            ("A".to_owned(), "file".to_owned()),
+        ];
         let job = job(&[("A", "service"), ("B", "service")], &[("B", "command")]);
         let env = build(&account(""), &Facts::default(), &job, &file).expect("build");
         assert_eq!(env.get("PATH"), Some("/file"));
         assert_eq!(env.get("A"), Some("service"));
         assert_eq!(env.get("B"), Some("command"));
         assert_eq!(env.get("LANG"), Some("C.UTF-8"));
-        assert_eq!(shown(&env).iter().filter(|line| line.starts_with("PATH=")).count(), 1);
+        assert_eq!(
+            shown(&env)
+                .iter()
+                .filter(|line| line.starts_with("PATH="))
+                .count(),
+            1
+        );
     }
 
     #[test]
@@ -395,10 +431,24 @@ mod tests {
     #[test]
     fn what_cannot_be_a_variable_is_refused_by_name() {
         for bad in ["", "1A", "A-B", "A B", "A=B", "Ä"] {
-            let built = build(&account(""), &Facts::default(), &job(&[(bad, "x")], &[]), &[]);
-            assert_eq!(built, Err(EnvironmentError::Name(bad.to_owned())), "{bad:?}");
+            let built = build(
+                &account(""),
+                &Facts::default(),
+                &job(&[(bad, "x")], &[]),
+                &[],
+            );
+            assert_eq!(
+                built,
+                Err(EnvironmentError::Name(bad.to_owned())),
+                "{bad:?}"
+            );
         }
-        let built = build(&account(""), &Facts::default(), &job(&[("A", "x\0y")], &[]), &[]);
+        let built = build(
+            &account(""),
+            &Facts::default(),
+            &job(&[("A", "x\0y")], &[]),
+            &[],
+        );
         assert_eq!(built, Err(EnvironmentError::Nul("A".to_owned())));
     }
 
@@ -407,20 +457,37 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("env");
         let uid = Uid(nix::unistd::geteuid().as_raw());
-        fs::write(&path, "# secrets\n\nA=1\nB=\"two words\"\nC='x=y'\n  D=\r\n").expect("write");
+        fs::write(
+            &path,
+            "# secrets\n\nA=1\nB=\"two words\"\nC='x=y'\n  D=\r\n",
+        )
+        .expect("write");
         let read = read_file(&path, uid).expect("read");
         let read: Vec<_> = read.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        assert_eq!(read, [("A", "1"), ("B", "two words"), ("C", "x=y"), ("D", "")]);
+        assert_eq!(
+            read,
+            [("A", "1"), ("B", "two words"), ("C", "x=y"), ("D", "")]
+        );
         fs::write(&path, "A=1\nhunter2 password\n").expect("write");
-        let error = read_file(&path, uid).expect_err("line 2 is no variable").to_string();
-        assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
+        let error = read_file(&path, uid)
+            .expect_err("line 2 is no variable")
+            .to_string();
+        assert!(
+            error.contains("line 2") && !error.contains("hunter2"),
+            "{error}"
+        );
         assert!(read_file(dir.path(), uid).is_err(), "a directory");
         assert!(read_file(Path::new("/dev/zero"), uid).is_err(), "a device");
     }
 
     #[test]
     fn a_command_for_the_user_manager_is_known_and_its_absence_explained() {
-        let argv = |words: &[&str]| words.iter().map(|word| Box::from(*word)).collect::<Vec<_>>();
+        let argv = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| Box::from(*word))
+                .collect::<Vec<_>>()
+        };
         for yes in [
             &["systemctl", "--user", "start", "x"][..],
             &["/usr/bin/systemd-run", "--user", "true"],
@@ -428,12 +495,20 @@ mod tests {
         ] {
             assert!(needs_user_manager(&argv(yes)), "{yes:?}");
         }
-        for no in [&["systemctl", "start", "x"][..], &["useradd", "--user"], &["echo", "--user"]] {
+        for no in [
+            &["systemctl", "start", "x"][..],
+            &["useradd", "--user"],
+            &["echo", "--user"],
+        ] {
             assert!(!needs_user_manager(&argv(no)), "{no:?}");
         }
-        let text = explain_missing_manager(Uid(1500), "deploy", &Facts::default()).expect("missing");
+        let text =
+            explain_missing_manager(Uid(1500), "deploy", &Facts::default()).expect("missing");
         assert!(text.contains("/run/user/1500") && text.contains("loginctl enable-linger deploy"));
-        let there = Facts { runtime_dir: Some("/run/user/1500".into()), ..Facts::default() };
+        let there = Facts {
+            runtime_dir: Some("/run/user/1500".into()),
+            ..Facts::default()
+        };
         assert_eq!(explain_missing_manager(Uid(1500), "deploy", &there), None);
     }
 }

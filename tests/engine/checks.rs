@@ -423,3 +423,61 @@ fn a_check_may_be_run_more_rarely() {
     story.saw("2m10s mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 2 of 2");
     story.ends();
 }
+
+#[test]
+fn the_actions_of_a_list_are_done_one_after_the_other() {
+    let mut check = too_big(Action::Exec(command("bin/dump")));
+    check.then.push(Action::Exec(command("bin/page-me")));
+    check.then.push(Action::Restart);
+    let mut story = Story::of_running(cart_with(|service| {
+        service.stop = Some(command("bin/stop"));
+        service.checks = vec![check];
+    }));
+    samples(&mut story, 2710);
+    story.at("35s");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.at("36s");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.at("38s");
+    story.exits_orderly(100);
+    story.command_ends(JobKind::Stop, 0, "");
+    samples(&mut story, 100);
+    comes_up(&mut story, 101);
+    story.at("3m");
+    story.saw(
+        "30s run exec: bin/dump
+         35s mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 3 of 5
+         35s run exec: bin/page-me
+         36s run stop: bin/stop
+         38s ladder over
+         38s survey what 100 left
+         38s run start: bin/start
+         1m40s mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 3 of 5",
+    );
+    story.ends();
+}
+
+#[test]
+fn what_waited_for_an_exec_is_not_done_to_another_process() {
+    let mut check = too_big(Action::Exec(command("bin/dump")));
+    check.then.push(Action::Restart);
+    let mut story = with_checks(vec![check]);
+    samples(&mut story, 2710);
+    story.at("31s");
+    story.crashes(100);
+    samples(&mut story, 100);
+    story.at("32s");
+    story.command_ends(JobKind::Exec, 0, "");
+    comes_up(&mut story, 101);
+    story.at("3m");
+    story.saw(
+        "30s run exec: bin/dump
+         31s survey what 100 left
+         32s remove the pidfile of 100
+         32s run start: bin/start
+         35s mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 3 of 5
+         42s mail 2.0 fired and resolved: the main process 100 is gone
+         1m40s mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 3 of 5",
+    );
+    story.ends();
+}

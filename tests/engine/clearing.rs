@@ -277,3 +277,49 @@ fn somebody_elses_process_on_the_pidfile_is_not_started_over() {
     );
     story.ends();
 }
+
+#[test]
+fn survivors_are_let_go_while_a_successor_is_still_awaited() {
+    let mut story = Story::of_running(cart_with(|service| {
+        service.start_timeout = span("3s");
+        service.exit_delay = span("10s");
+    }));
+    story.world.left = vec![survivor(110)];
+    story.lives_unclaimed(110);
+    story.exits_orderly(100);
+    story.at("9s");
+    story.status_is("down, waiting for a successor");
+    story.appears(101);
+    story.at("1m");
+    story.saw(
+        "0s survey what 100 left
+         3s let go of 110
+         5s mail 1.0 fired: the main process 100 is gone
+         19.05s mail 1.1 resolved: the main process 100 is gone",
+    );
+    story.ends();
+}
+
+#[test]
+fn an_orphan_that_does_not_die_is_named_and_then_started_beside() {
+    let mut story = Story::of_running(cart_with(|service| service.stop_timeout = span("5s")));
+    story.world.left = vec![listener(110)];
+    story.lives_unclaimed(110);
+    story.crashes(100);
+    story.at("30s");
+    story.saw(
+        "0s survey what 100 left
+         2s signal 110 TERM
+         5s mail 1.0 fired: the main process 100 is gone
+         7s signal 110 KILL
+         30s let go of 110
+         30s remove the pidfile of 100
+         30s run start: bin/start",
+    );
+    story.log_says("no longer waiting for what is left of it: 110");
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("1m");
+    story.saw("40s mail 1.1 resolved: the main process 100 is gone");
+    story.ends();
+}

@@ -1,5 +1,6 @@
 //! `kill -9` of heeler at a bad moment, and what the next keeper makes of it.
 
+use heeler::model::action::Action;
 use heeler::model::job::JobKind;
 use heeler::model::order::Order;
 
@@ -266,5 +267,23 @@ fn killed_over_and_over_it_still_mails_once() {
     story.at("1m");
     story.reads();
     assert_eq!(story.mails.len(), 1);
+    story.ends();
+}
+
+#[test]
+fn a_rule_that_fires_goes_on_firing_in_the_same_incident() {
+    let mut story = Story::of_running(cart_with(|service| {
+        service.checks = vec![rule("memory > 2600MiB", "3 of 5", Action::Alert)];
+    }));
+    story.world.sample = Some(memory_mib(2710));
+    story.at("40s");
+    story.keeper_restarts();
+    story.at("10m");
+    story.world.sample = Some(memory_mib(100));
+    story.at("11m");
+    story.saw(
+        "30s mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 3 of 5
+         10m10s mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 3 of 5",
+    );
     story.ends();
 }

@@ -2,7 +2,7 @@
 
 use heeler::model::job::{Ended, JobKind};
 use heeler::model::process::Identification;
-use heeler::model::service::Mode;
+use heeler::model::service::{Life, Mode};
 
 use crate::story::*;
 
@@ -317,6 +317,32 @@ fn in_observe_mode_it_only_says_so() {
 }
 
 #[test]
+fn first_look_finds_it_down_and_it_may_not_be_started() {
+    let mut story = Story::of(cart_with(|service| service.mode = Mode::Observe));
+    story.begins();
+    story.at("1m");
+    // Not "heeler began its work": it stays down, and somebody has to know.
+    story.saw("5s mail 1.0 fired: it is not running");
+    assert_eq!(story.times_logged("would start it now"), 1);
+    story.appears(100);
+    story.at("2m");
+    story.saw("1m20s mail 1.1 resolved: it is not running");
+    story.ends();
+}
+
+#[test]
+fn first_look_finds_it_down_and_nothing_can_start_it() {
+    let mut story = Story::of(cart_with(|service| service.start = None));
+    story.begins();
+    story.at("1m");
+    story.saw("5s mail 1.0 fired: it is not running");
+    story.appears(100);
+    story.at("2m");
+    story.saw("1m20s mail 1.1 resolved: it is not running");
+    story.ends();
+}
+
+#[test]
 fn a_slow_answer_does_not_start_it_twice() {
     let mut story = Story::of(cart());
     story.world.claim = Claim::Silent;
@@ -329,5 +355,55 @@ fn a_slow_answer_does_not_start_it_twice() {
     story.identify_is_answered(Identification::One(identity(100)));
     story.at("1m");
     story.saw("");
+    story.ends();
+}
+
+#[test]
+fn a_question_that_is_lost_is_asked_again() {
+    let mut story = Story::of(cart());
+    story.world.claim = Claim::Silent;
+    story.begins();
+    story.at("29s");
+    story.appears(100);
+    story.at("31s");
+    story.status_is("up, start period 59s");
+    story.saw("");
+    story.ends();
+}
+
+#[test]
+fn a_foreground_program_that_is_executed_late_is_adopted() {
+    let mut story = Story::of(foreground());
+    story.world.claim = Claim::NoProcess;
+    story.begins();
+    // LDAP hung: the shim could not even find the user for so long.
+    story.at("30s500ms");
+    story.status_is("down, next start in 500ms");
+    story.world.claim = Claim::Names(100);
+    story.launched(100);
+    story.late_answers_were_counted(1);
+    story.at("2m");
+    story.saw(
+        "0s run run: bin/serve
+         40.5s mail 1.0 fired and resolved: failed to start: no process within 30s",
+    );
+    story.ends();
+}
+
+#[test]
+fn what_is_known_by_its_title_has_no_orderly_exit() {
+    let mut story = Story::of_running(cart_with(|service| {
+        service.life = Life::Match("^cart: master".into());
+    }));
+    story.world.claim = Claim::NoProcess;
+    story.crashes(100);
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("1m");
+    story.saw(
+        "0s survey what 100 left
+         0s run start: bin/start
+         10s mail 1.0 fired and resolved: the main process 100 is gone",
+    );
     story.ends();
 }

@@ -11,8 +11,10 @@ use crate::world::{LONG_NAME, World, job, text};
 /// What a shell that a careless admin started heeler from may hand down: secrets, ignored signals,
 /// 20 descriptors (one on the password file), a umask, priority, a raised file limit and OOM score.
 const DIRTY: &str = r#"
-export FOO_SECRET=hunter2 BASH_ENV=/tmp/evil RUBYOPT=-revil NOTIFY_SOCKET=/run/n LD_LIBRARY_PATH=/evil
-export SSH_AUTH_SOCK=/a SUDO_USER=x PYTHONPATH=/p TERM=xterm LISTEN_FDS=3 XDG_RUNTIME_DIR=/run/user/0
+export FOO_SECRET=hunter2 BASH_ENV=/tmp/evil RUBYOPT=-revil NOTIFY_SOCKET=/run/n
+export LD_LIBRARY_PATH=/evil
+export SSH_AUTH_SOCK=/a SUDO_USER=x PYTHONPATH=/p TERM=xterm LISTEN_FDS=3
+export XDG_RUNTIME_DIR=/run/user/0
 trap '' TERM HUP PIPE USR1 INT CHLD
 for n in $(seq 10 28); do eval "exec $n</dev/null"; done
 exec 29</etc/shadow
@@ -22,10 +24,18 @@ cd /root
 exec nice -n -5 prlimit --nofile=4096:10000 "$@"
 "#;
 
-/// Everything an exec keeps, as the kernel shows it.
+/// Credentials, signals and capabilities: read by the command itself, since a shell blocks signals
+/// while it starts another program.
+const STATUS: [&str; 4] = [
+    "grep",
+    "-E",
+    "^(Uid|Gid|Groups|Sig(Blk|Ign)|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs)",
+    "/proc/self/status",
+];
+
+/// The rest of what an exec keeps, as the kernel shows it.
 const REPORT: &str = r#"
 id; umask; pwd
-grep -E '^(Uid|Gid|Groups|Sig(Blk|Ign)|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs)' /proc/$$/status
 for n in 0 1 2; do echo "fd $n $(readlink /proc/$$/fd/$n | sed 's/:.*//')"; done
 ps -o ni=,cls=,tty= -p $$ | xargs
 cat /proc/$$/oom_score_adj
@@ -34,8 +44,11 @@ grep 'open files' /proc/$$/limits | xargs
 "#;
 
 fn dirty(argv: &[&str]) -> String {
-    let output = Process::new("bash").args(["-c", DIRTY, "bash", HEELER, "run-as", "deploy", "--"])
-        .args(argv).output().expect("run");
+    let output = Process::new("bash")
+        .args(["-c", DIRTY, "bash", HEELER, "run-as", "deploy", "--"])
+        .args(argv)
+        .output()
+        .expect("run");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
@@ -59,11 +72,23 @@ fn exe_03_the_environment_is_the_table_byte_for_byte() {
     ];
     if std::path::Path::new("/etc/default/locale").exists() {
         let locale = std::fs::read_to_string("/etc/default/locale").expect("read");
-        assert!(!locale.contains("\nLANG="), "this machine has a locale; the test knows none");
+        assert!(
+            !locale.contains("\nLANG="),
+            "this machine has a locale; the test knows none"
+        );
     }
-    assert_eq!(dirty(&["cat", "/proc/self/environ"]), expected.join("\0") + "\0");
-    let shown = Process::new(HEELER).args(["env", "deploy"]).output().expect("run");
-    assert_eq!(String::from_utf8_lossy(&shown.stdout), expected.join("\n") + "\n");
+    assert_eq!(
+        dirty(&["cat", "/proc/self/environ"]),
+        expected.join("\0") + "\0"
+    );
+    let shown = Process::new(HEELER)
+        .args(["env", "deploy"])
+        .output()
+        .expect("run");
+    assert_eq!(
+        String::from_utf8_lossy(&shown.stdout),
+        expected.join("\n") + "\n"
+    );
 }
 
 #[test]
@@ -76,18 +101,25 @@ fn exe_05_06_19_nothing_of_a_dirty_shell_gets_through() {
     let home = world.path("deploy").display().to_string();
     // Hard: 524288 where heeler may raise it (CAP_SYS_RESOURCE), else what it had itself.
     let caps = std::fs::read_to_string("/proc/self/status").expect("read");
-    let caps = caps.lines().find_map(|line| line.strip_prefix("CapEff:\t")).expect("caps");
+    let caps = caps
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"))
+        .expect("caps");
     let may_raise = u64::from_str_radix(caps, 16).expect("hex") & (1 << 24) != 0;
     let hard = if may_raise { 524_288 } else { 10_000 };
-    let none = "0000000000000000";
     let expected = format!(
         "uid=1500(deploy) gid=1500(deploy) groups=1500(deploy),1601(ops),1602(web),1603(db)\n\
-         0022\n{home}\nUid:\t1500\t1500\t1500\t1500\nGid:\t1500\t1500\t1500\t1500\n\
-         Groups:\t1500 1601 1602 1603 \nSigBlk:\t{none}\nSigIgn:\t{none}\nCapInh:\t{none}\n\
-         CapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t0\n\
-         fd 0 /dev/null\nfd 1 pipe\nfd 2 pipe\n0 TS ?\n0\nMax open files 1024 {hard} files\nleads\n"
+         0022\n{home}\nfd 0 /dev/null\nfd 1 pipe\nfd 2 pipe\n0 TS ?\n0\n\
+         Max open files 1024 {hard} files\nleads\n"
     );
     assert_eq!(report, expected);
+    let none = "0000000000000000";
+    let expected = format!(
+        "Uid:\t1500\t1500\t1500\t1500\nGid:\t1500\t1500\t1500\t1500\n\
+         Groups:\t1500 1601 1602 1603 \nSigBlk:\t{none}\nSigIgn:\t{none}\nCapInh:\t{none}\n\
+         CapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t0\n"
+    );
+    assert_eq!(dirty(&STATUS), expected);
     // The fourth is the directory that ls itself reads.
     assert_eq!(dirty(&["ls", "/proc/self/fd"]), "0\n1\n2\n3\n");
 }
@@ -98,12 +130,17 @@ fn the_shim_itself_gives_the_same_as_run_as() {
         return;
     }
     let world = World::new();
-    let outcome = world.outcome(&job("deploy", &["sh", "-c", REPORT]));
-    // The file limit differs: the keeper's own is the shim's, not the dirty shell's.
-    let lines = |text: &str| {
-        text.lines().filter(|line| !line.contains("open files")).map(str::to_owned).collect::<Vec<_>>()
+    let lines = |text: &str| -> Vec<String> {
+        // The file limit differs: the keeper's own is the shim's, not the dirty shell's.
+        text.lines()
+            .filter(|line| !line.contains("open files"))
+            .map(str::to_owned)
+            .collect()
     };
-    assert_eq!(lines(&text(&outcome).replace("\\t", "\t")), lines(&dirty(&["sh", "-c", REPORT])));
+    for argv in [&["sh", "-c", REPORT][..], &STATUS, &["ls", "/proc/self/fd"]] {
+        let shim = text(&world.outcome(&job("deploy", argv))).replace("\\t", "\t");
+        assert_eq!(lines(&shim), lines(&dirty(argv)));
+    }
 }
 
 #[test]
@@ -112,10 +149,22 @@ fn credentials_are_those_of_setpriv() {
         return;
     }
     let world = World::new();
-    let what = ["grep", "-E", "^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb)", "/proc/self/status"];
+    let what = [
+        "grep",
+        "-E",
+        "^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb)",
+        "/proc/self/status",
+    ];
     for user in ["deploy", "many", "ghost"] {
         let theirs = Process::new("setpriv")
-            .args(["--reuid", user, "--regid", user, "--init-groups", "--reset-env"])
+            .args([
+                "--reuid",
+                user,
+                "--regid",
+                user,
+                "--init-groups",
+                "--reset-env",
+            ])
             .args(what)
             .output()
             .expect("setpriv");
@@ -133,8 +182,10 @@ fn exe_01_02_groups_are_those_of_id() {
         let id = Process::new("id").args(["-G", user]).output().expect("id");
         let ours = world.run_as(user, &["id", "-G"]);
         let sorted = |bytes: &[u8]| {
-            let mut all: Vec<String> =
-                String::from_utf8_lossy(bytes).split_whitespace().map(str::to_owned).collect();
+            let mut all: Vec<String> = String::from_utf8_lossy(bytes)
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
             all.sort();
             all
         };
@@ -156,7 +207,11 @@ fn exe_07_nobody_is_never_root() {
     }
     let mut wrong_group = job("deploy", &["touch", &mark]);
     wrong_group.group = Some("nosuchgroup".into());
-    assert!(world.refusal(&wrong_group).contains("group not found: nosuchgroup"));
+    assert!(
+        world
+            .refusal(&wrong_group)
+            .contains("group not found: nosuchgroup")
+    );
     assert!(!world.path("mark").exists(), "something was executed");
 }
 
@@ -172,12 +227,18 @@ fn exe_08_a_home_that_fails_is_told_and_a_configured_directory_that_fails_is_an_
         "/\nheeler: the command ran in /, since its home failed: /nowhere does not exist"
     );
     let lines = text(&world.outcome(&job("locked", &["pwd"])));
-    assert!(lines.starts_with("/\n") && lines.contains("locked may not enter"), "{lines}");
+    assert!(
+        lines.starts_with("/\n") && lines.contains("locked may not enter"),
+        "{lines}"
+    );
     let mut configured = job("deploy", &["pwd"]);
     configured.cwd = Some(world.path("locked").join("deep"));
     let why = world.refusal(&configured);
     let dir = world.path("locked").display().to_string();
-    assert!(why.starts_with("change directory: deploy may not search the directory"), "{why}");
+    assert!(
+        why.starts_with("change directory: deploy may not search the directory"),
+        "{why}"
+    );
     assert!(why.contains(&dir), "{why}");
 }
 
@@ -188,7 +249,11 @@ fn exe_10_a_user_without_a_shell_runs_commands() {
     }
     let world = World::new();
     let outcome = world.outcome(&job("ghost", &["sh", "-c", "echo $SHELL $(id -un)"]));
-    assert!(text(&outcome).starts_with("/bin/sh ghost\n"), "{}", text(&outcome));
+    assert!(
+        text(&outcome).starts_with("/bin/sh ghost\n"),
+        "{}",
+        text(&outcome)
+    );
 }
 
 #[test]
@@ -206,7 +271,10 @@ fn exe_14_a_refused_drop_executes_nothing_and_names_the_step() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{error}");
         assert!(output.stdout.is_empty(), "{output:?}");
-        assert!(error.contains(&format!("failed to become the user: {call}: ")), "{error}");
+        assert!(
+            error.contains(&format!("failed to become the user: {call}: ")),
+            "{error}"
+        );
     };
     // Root of a user namespace that knows no other user, and root without the right.
     refused(&["unshare", "-U", "-r"], "setgroups");
@@ -222,7 +290,13 @@ fn without_root_there_is_only_oneself() {
     }
     let world = World::new();
     let copy = world.path("heeler");
-    std::fs::copy(HEELER, &copy).expect("copy");
+    // By another process: while this one had it open for writing, another test's fork would too.
+    let copied = Process::new("cp")
+        .arg(HEELER)
+        .arg(&copy)
+        .status()
+        .expect("cp");
+    assert!(copied.success());
     let as_deploy = |user: &str| {
         Process::new("setpriv")
             .args(["--reuid", "deploy", "--regid", "deploy", "--init-groups"])
@@ -246,7 +320,16 @@ fn exe_15_arguments_are_passed_literally() {
         return;
     }
     let world = World::new();
-    let odd = ["a b", "\"q\" 'r'", "$(id)", "; rm -rf /", "*", "", "-n", "ü\\"];
+    let odd = [
+        "a b",
+        "\"q\" 'r'",
+        "$(id)",
+        "; rm -rf /",
+        "*",
+        "",
+        "-n",
+        "ü\\",
+    ];
     let argv = [&["printf", "<%s>"][..], &odd].concat();
     let expected: String = odd.iter().map(|arg| format!("<{arg}>")).collect();
     assert_eq!(text(&world.outcome(&job("deploy", &argv))), expected);
@@ -261,7 +344,8 @@ fn exe_21_another_group_keeps_the_users_own() {
     let mut job = job("deploy", &["id"]);
     job.group = Some("other".into());
     let outcome = world.outcome(&job);
-    let id = "uid=1500(deploy) gid=1604(other) groups=1604(other),1500(deploy),1601(ops),1602(web),1603(db)";
+    let id = "uid=1500(deploy) gid=1604(other) \
+              groups=1604(other),1500(deploy),1601(ops),1602(web),1603(db)";
     assert_eq!(text(&outcome), id);
     assert_eq!(outcome.ended, Ended::Exited(Exit::Code(0)));
 }

@@ -31,7 +31,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("heeler-").tempdir_in("/tmp").expect("a directory");
+        let dir = tempfile::Builder::new()
+            .prefix("heeler-")
+            .tempdir_in("/tmp")
+            .expect("a directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let at = |name: &str| dir.path().join(name);
         for (name, uid) in [("deploy", 1500), ("records", 0), ("locked", 0)] {
@@ -43,23 +46,29 @@ impl World {
         let locked = at("locked").display().to_string();
         let users = format!(
             "deploy:x:1500:1500::{home}:/bin/bash\nmany:x:1501:1501::/:/bin/sh\n\
-             {LONG_NAME}:x:1502:59999::/:/bin/sh\nghost:x:1503:1503::/nowhere/ghost:/usr/sbin/nologin\n\
+             {LONG_NAME}:x:1502:59999::/:/bin/sh\n\
+             ghost:x:1503:1503::/nowhere/ghost:/usr/sbin/nologin\n\
              locked:x:1504:1504::{locked}:/bin/sh\nminus:x:4294967295:1505::/:/bin/sh\n"
         );
         let mut groups = "deploy:x:1500:\nmany:x:1501:\nghost:x:1503:\nlocked:x:1504:\n\
-                          ops:x:1601:deploy\nweb:x:1602:deploy,many\ndb:x:1603:deploy\nother:x:1604:\n"
+                          ops:x:1601:deploy\nweb:x:1602:deploy,many\n\
+                          db:x:1603:deploy\nother:x:1604:\n"
             .to_owned();
         groups.extend((0..200).map(|n| format!("g{n}:x:{}:many\n", 20_000 + n)));
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
         let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .expect("private mounts");
         for (file, more) in [("passwd", users), ("group", groups)] {
             let real = Path::new("/etc").join(file);
             let text = fs::read_to_string(&real).expect("read");
             fs::write(at(file), text + &more).expect("write");
             mount(Some(&at(file)), &real, none, MsFlags::MS_BIND, none).expect("bind mount");
         }
-        Self { dir, exe: SelfExe::open_path(Path::new(HEELER)).expect("open heeler") }
+        Self {
+            dir,
+            exe: SelfExe::open_path(Path::new(HEELER)).expect("open heeler"),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -80,7 +89,11 @@ impl World {
 
     /// `heeler run-as USER -- ARGV`.
     pub(crate) fn run_as(&self, user: &str, argv: &[&str]) -> Output {
-        Process::new(HEELER).args(["run-as", user, "--"]).args(argv).output().expect("run heeler")
+        Process::new(HEELER)
+            .args(["run-as", user, "--"])
+            .args(argv)
+            .output()
+            .expect("run heeler")
     }
 
     pub(crate) fn lock(&self) -> Option<Lock> {
@@ -91,14 +104,21 @@ impl World {
     }
 
     pub(crate) fn spawn(&self, job: &Job) -> Running {
-        let plan = Plan { boot: "test".into(), records: self.records(), job: job.clone() };
+        let plan = Plan {
+            boot: "test".into(),
+            records: self.records(),
+            job: job.clone(),
+        };
         self.spawn_plan(&plan.encode().expect("encode"))
     }
 
     pub(crate) fn spawn_plan(&self, plan: &[u8]) -> Running {
         let lock = self.lock().expect("the lock is free");
         let shim = spawn_shim(&self.exe, ["shop", "start"], plan, lock).expect("spawn");
-        Running { shim, records: self.records() }
+        Running {
+            shim,
+            records: self.records(),
+        }
     }
 
     /// Runs a job to its outcome.
@@ -108,10 +128,11 @@ impl World {
 
     /// The reason why a command was not executed.
     pub(crate) fn refusal(&self, job: &Job) -> String {
-        match self.outcome(job).ended {
-            Ended::NotExecuted { stage, error } => format!("{stage}: {error}"),
-            ended => panic!("it should not have been executed, but it {ended}"),
-        }
+        let ended = self.outcome(job).ended;
+        let Ended::NotExecuted { stage, error } = ended else {
+            panic!("it should not have been executed, but it {ended}");
+        };
+        format!("{stage}: {error}")
     }
 }
 
@@ -126,11 +147,15 @@ impl Running {
     pub(crate) fn status(&self) -> Option<u8> {
         let mut pipe = fs::File::from(self.shim.status.try_clone().expect("clone"));
         let mut byte = [0];
-        wait_for("the shim's status", Duration::from_secs(20), || match pipe.read(&mut byte) {
-            Ok(0) => Some(None),
-            Ok(_) => Some(Some(byte[0])),
-            Err(_) => None,
-        })
+        wait_for(
+            "the shim's status",
+            Duration::from_secs(20),
+            || match pipe.read(&mut byte) {
+                Ok(0) => Some(None),
+                Ok(_) => Some(Some(byte[0])),
+                Err(_) => None,
+            },
+        )
     }
 
     pub(crate) fn end(&self) {
@@ -153,7 +178,9 @@ impl Running {
     }
 
     pub(crate) fn wait_for_exit(&self) -> heeler::model::process::Exit {
-        wait_for("the shim's end", Duration::from_secs(20), || reap(&self.shim.pidfd).expect("reap"))
+        wait_for("the shim's end", Duration::from_secs(20), || {
+            reap(&self.shim.pidfd).expect("reap")
+        })
     }
 }
 
@@ -194,7 +221,8 @@ pub(crate) fn now() -> Mono {
 /// Whether a process runs (not: is a zombie).
 pub(crate) fn lives(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 pub(crate) fn text(output: &Outcome) -> String {

@@ -1,0 +1,84 @@
+//! What the engine's questions are answered from.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::definitions::identity;
+use heeler::engine::input::Confirmation;
+use heeler::model::metric::{Metric, Reading, Value};
+use heeler::model::observation::{self, Observation};
+use heeler::model::process::{Absence, Identification, Pid, ProcessIdentity, Survivor};
+
+/// What the engine's questions are answered from.
+pub(crate) struct World {
+    pub(crate) claim: Claim,
+    pub(super) alive: BTreeSet<i32>,
+    /// What the dead main process left.
+    pub(crate) left: Vec<Survivor>,
+    /// What a sample reads; `None`: no answer.
+    pub(crate) sample: Option<Observation>,
+    /// Why signals are refused, if they are.
+    pub(crate) refuses_signals: Option<&'static str>,
+}
+
+/// What names the main process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Claim {
+    /// The pidfile names this pid, dead or alive.
+    Names(i32),
+    NoPidfile,
+    NoProcess,
+    /// Something is there that heeler may not touch.
+    Refused(&'static str),
+    /// It cannot be told.
+    Unknown(&'static str),
+    /// No answer comes.
+    Silent,
+}
+
+impl World {
+    pub(super) fn identification(&self) -> Option<Identification> {
+        Some(match self.claim {
+            Claim::Names(pid) if self.alive.contains(&pid) => Identification::One(identity(pid)),
+            Claim::Names(pid) => Identification::None(Absence::Stale(Pid(pid))),
+            Claim::NoPidfile => Identification::None(Absence::NoPidfile),
+            Claim::NoProcess => Identification::None(Absence::NoProcess),
+            Claim::Refused(why) => Identification::Refused(why.into()),
+            Claim::Unknown(why) => Identification::Unknown(why.into()),
+            Claim::Silent => return None,
+        })
+    }
+
+    pub(super) fn lives(&self, who: ProcessIdentity) -> bool {
+        self.alive.contains(&who.pid.0)
+    }
+
+    pub(super) fn confirmation(&self, who: ProcessIdentity) -> Confirmation {
+        match self.claim {
+            _ if !self.lives(who) => Confirmation::Gone,
+            Claim::Names(pid) if pid == who.pid.0 => Confirmation::Same,
+            Claim::Names(_) | Claim::NoPidfile => Confirmation::ClaimChanged,
+            Claim::NoProcess | Claim::Refused(_) | Claim::Unknown(_) | Claim::Silent => {
+                Confirmation::Same
+            }
+        }
+    }
+}
+
+/// An observation of the main process's memory.
+pub(crate) fn memory_mib(mib: u64) -> Observation {
+    Observation {
+        outcome: observation::Outcome::Ok,
+        metrics: vec![(Metric::Memory, Reading::Exact(Value::Bytes(mib << 20)))],
+        took: Duration::ZERO,
+    }
+}
+
+/// An observation that says nothing about the target.
+pub(crate) fn cannot_tell(why: &str) -> Observation {
+    Observation {
+        outcome: observation::Outcome::Unknown(why.into()),
+        metrics: Vec::new(),
+        took: Duration::ZERO,
+    }
+}
