@@ -5,10 +5,15 @@
 //! number to no new process while a session or group is named by it. So whoever is in the session
 //! (or group) with the dead leader's number came from it - unless a *new* process has that number.
 //! A descendant that called setsid itself is not found: only a control group would hold it.
+//!
+//! A main process that somebody else started (`puma &` at the end of a deploy) has a session that it
+//! shares with strangers. Who is in there too, has the very listening socket it had, is of its user and
+//! younger, descends from it. Nobody else matters: only a socket is in the way of a new copy.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::{self, getpgid, getsid};
 
@@ -28,6 +33,17 @@ pub struct DeadMain {
     /// Leaders of sessions that heeler itself made for this service (its start command's), where the
     /// main process was in one without having made it.
     pub sessions: Vec<ProcessIdentity>,
+    /// The session it was in, whoever made it; 0 when not known.
+    pub session: i32,
+    /// The inodes of its sockets ([`sockets`]).
+    pub sockets: Vec<u64>,
+}
+
+/// The inodes of the sockets of a living main process. They mean nothing without it: a number may be
+/// given again once nobody has the socket.
+#[must_use]
+pub fn sockets(main: &Proved) -> Vec<u64> {
+    sockets_of(main.identity().pid, limits::MAIN_FDS_MAX)
 }
 
 /// One process that outlived a dead main process.
@@ -70,7 +86,7 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
     let wanted = wanted(dead);
     let mut tables = SocketTables::default();
     let mut left = Vec::new();
-    if wanted.is_empty() {
+    if wanted.is_empty() && dead.iter().all(|main| main.sockets.is_empty()) {
         return Ok(left);
     }
     let ours = [procfs::heeler(), procfs::heelers_parent()];
@@ -78,14 +94,15 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
         .into_iter()
         .filter(|pid| !ours.contains(pid))
     {
-        let Some(index) = descends(pid, &wanted) else {
+        let Some(index) = descends(pid, &wanted).or_else(|| tables.heir(pid, dead)) else {
             continue;
         };
         let Gathered::Process(held, facts) = gather(pid) else {
             continue;
         };
         // Once more, now that it is held.
-        if descends(pid, &wanted) != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
+        let still = descends(pid, &wanted).or_else(|| tables.heir(pid, dead));
+        if still != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
             continue;
         }
         let user = dead[index].user;
@@ -193,27 +210,51 @@ struct SocketTables(HashMap<std::path::PathBuf, HashSet<u64>>);
 impl SocketTables {
     /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace.
     fn listens(&mut self, pid: Pid) -> bool {
-        let sockets = sockets_of(pid);
+        !self.listening_of(pid).is_empty()
+    }
+
+    /// The inodes of those sockets.
+    fn listening_of(&mut self, pid: Pid) -> Vec<u64> {
+        let mut sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
         if sockets.is_empty() {
-            return false;
+            return sockets;
         }
         let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else {
-            return false;
+            return Vec::new();
         };
         let listening = self
             .0
             .entry(namespace)
             .or_insert_with(|| listening_near(pid));
-        sockets.iter().any(|inode| listening.contains(inode))
+        sockets.retain(|inode| listening.contains(inode));
+        sockets
+    }
+
+    /// Whose listening socket a younger process of the same user and session has inherited. One that is
+    /// older gave the main process that socket; one in a session of its own may be a successor that got
+    /// it from the same giver (socket activation).
+    fn heir(&mut self, pid: Pid, dead: &[DeadMain]) -> Option<usize> {
+        let session = getsid(Some(unistd::Pid::from_raw(pid.0))).ok()?.as_raw();
+        let near = |main: &&DeadMain| main.session == session && !main.sockets.is_empty();
+        dead.iter().find(near)?;
+        let owner = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+        let began = procfs::stat(pid).ok()?.started_ticks;
+        let sockets = self.listening_of(pid);
+        dead.iter().position(|main| {
+            near(&main)
+                && main.user.0 == owner
+                && began >= main.identity.started_ticks
+                && main.sockets.iter().any(|inode| sockets.contains(inode))
+        })
     }
 }
 
-fn sockets_of(pid: Pid) -> Vec<u64> {
+fn sockets_of(pid: Pid, fds_max: usize) -> Vec<u64> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
     };
     entries
-        .take(limits::SURVIVOR_FDS_MAX)
+        .take(fds_max)
         .filter_map(|entry| {
             let target = fs::read_link(entry.ok()?.path()).ok()?;
             target

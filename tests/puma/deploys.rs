@@ -38,7 +38,12 @@ fn systemctl_restart() {
 
 #[test]
 fn systemctl_stop_and_start() {
-    world(|| deployed(Way::Unit, "systemctl --user stop puma; sleep 3; systemctl --user start puma"));
+    world(|| {
+        deployed(
+            Way::Unit,
+            "systemctl --user stop puma; sleep 3; systemctl --user start puma",
+        )
+    });
 }
 
 fn deployed(way: Way, script: &str) {
@@ -56,32 +61,67 @@ fn deployed(way: Way, script: &str) {
         (shop.house.status("shop")["phase"] == "watching").then_some(())
     });
     assert_eq!(masters(), [second.master]);
-    assert_eq!(shop.starts(), 1, "heeler raced the deploy:\n{}", shop.house.log());
+    assert_eq!(
+        shop.starts(),
+        1,
+        "heeler raced the deploy:\n{}",
+        shop.house.log()
+    );
     let log = puma_log();
-    assert!(!log.contains("EADDRINUSE") && !log.contains("already"), "{log}");
+    assert!(
+        !log.contains("EADDRINUSE") && !log.contains("already"),
+        "{log}"
+    );
     println!("LOG\n{}", shop.house.log());
 }
 
-/// The same when the one that the deploy started dies with a worker that does not see it: neither its
-/// session nor its group was made by heeler or named by the master.
+/// What the deploy itself started, in a session that it shares with the deploy, dies: its workers hold
+/// the socket for up to half a second.
+#[test]
+fn what_a_deploy_started_is_brought_back() {
+    world(|| deploys_own_dies(false));
+}
+
+/// And one of them for ever.
 #[test]
 fn what_a_deploy_started_leaves_an_orphan() {
-    world(|| {
-        let mut shop = Shop::new(Way::Background, "");
-        let first = shop.open();
-        let output = as_deploy(&format!("{STOP}{START}"));
-        assert!(output.status.success(), "{output:?}");
-        let second = shop.wait_serving(Some(first.master));
-        wait_for("both workers", PATIENCE, || (workers(second.master).len() == 2).then_some(()));
-        let orphan = second.worker;
-        signal(orphan, "STOP");
-        let third = shop.timed("kill -9 of a deploy's master, a worker stopped", Some(second.master), |_| {
-            signal(second.master, "KILL");
-        });
-        println!("WHY\n{}", shop.why());
-        assert!(!alive(orphan));
-        assert_eq!(masters(), [third.master]);
+    world(|| deploys_own_dies(true));
+}
+
+fn deploys_own_dies(orphan: bool) {
+    let mut shop = Shop::new(Way::Background, "");
+    let first = shop.open();
+    // Something else of theirs in the same session and group, which is nobody's business.
+    let output = as_deploy(&format!(
+        "{STOP}sleep 1000 </dev/null >/dev/null 2>&1 &\necho $!\n{START}"
+    ));
+    assert!(output.status.success(), "{output:?}");
+    let bystander: u32 = String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .expect("its pid");
+    let second = shop.wait_serving(Some(first.master));
+    wait_for("both workers", PATIENCE, || {
+        (workers(second.master).len() == 2).then_some(())
     });
+    if orphan {
+        signal(second.worker, "STOP");
+    }
+    let what = format!("kill -9 of a deploy's own master, a worker stopped: {orphan}");
+    let third = shop.timed(&what, Some(second.master), |_| {
+        signal(second.master, "KILL")
+    });
+    assert!(!alive(second.worker) && alive(bystander));
+    assert_eq!(masters(), [third.master]);
+    let log = puma_log();
+    assert!(!log.contains("EADDRINUSE"), "{log}");
+    let why = shop.why();
+    println!("WHY\n{why}");
+    let told = format!(
+        "orphan {} holds a listening socket: told to go",
+        second.worker
+    );
+    assert_eq!(why.contains(&told), orphan, "{why}");
 }
 
 #[test]
@@ -97,20 +137,26 @@ fn a_hot_restart_is_left_alone() {
 fn restarted_in_place(how: &str) {
     let mut shop = Shop::new(Way::Script, "");
     let first = shop.open();
-    let two = || wait_for("both workers", PATIENCE, || {
-        let workers = workers(first.master);
-        (workers.len() == 2).then_some(workers)
-    });
+    let two = || {
+        wait_for("both workers", PATIENCE, || {
+            let workers = workers(first.master);
+            (workers.len() == 2).then_some(workers)
+        })
+    };
     let before = two();
     let log = shop.house.log();
     signal(first.master, how);
     let new = |up: &Up| !before.contains(&up.worker);
     let second = wait_for("a new worker to serve", PATIENCE, || up().filter(new));
-    wait_for("the old workers to go", PATIENCE, || before.iter().all(|pid| !alive(*pid)).then_some(()));
+    wait_for("the old workers to go", PATIENCE, || {
+        before.iter().all(|pid| !alive(*pid)).then_some(())
+    });
     let after = two();
     // Several looks later.
     let looked = std::time::Instant::now();
-    wait_for("a few looks", PATIENCE, || (looked.elapsed().as_secs() >= 3).then_some(()));
+    wait_for("a few looks", PATIENCE, || {
+        (looked.elapsed().as_secs() >= 3).then_some(())
+    });
     assert_eq!(second.master, first.master);
     assert_eq!(two(), after, "somebody restarted workers");
     assert_eq!(shop.house.pid("shop"), Some(first.master));

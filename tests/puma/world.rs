@@ -40,7 +40,10 @@ pub(crate) fn world<F: FnOnce()>(test: F) {
 }
 
 fn run_inside(name: &str) {
-    let dir = tempfile::Builder::new().prefix("heeler-puma-").tempdir().expect("a directory");
+    let dir = tempfile::Builder::new()
+        .prefix("heeler-puma-")
+        .tempdir()
+        .expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let group = ControlGroup::new(dir.path());
     let output = dir.path().join("output");
@@ -49,8 +52,18 @@ fn run_inside(name: &str) {
     let mut child = Command::new("sh")
         .args(["-c", enter, "sh"])
         .arg(&group.0)
-        .args(["unshare", "--mount", "--pid", "--cgroup", "--ipc", "--net", "--fork"])
-        .args(["--kill-child=KILL", "--mount-proc", "--", "sh", "-c", include_str!("world.sh"), "sh"])
+        .args([
+            "unshare", "--mount", "--pid", "--cgroup", "--ipc", "--net", "--fork",
+        ])
+        .args([
+            "--kill-child=KILL",
+            "--mount-proc",
+            "--",
+            "sh",
+            "-c",
+            include_str!("world.sh"),
+            "sh",
+        ])
         .arg(dir.path())
         .arg(std::env::current_exe().expect("this binary"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
@@ -72,7 +85,10 @@ fn run_inside(name: &str) {
     let said = String::from_utf8_lossy(&fs::read(&output).unwrap_or_default()).into_owned();
     println!("{said}");
     assert!(status.success(), "{name} failed in its world: {status}");
-    assert!(dir.path().join("ran").exists(), "{name} did not run in its world");
+    assert!(
+        dir.path().join("ran").exists(),
+        "{name} did not run in its world"
+    );
 }
 
 /// A control group for everything of one world, removed with it.
