@@ -22,7 +22,13 @@ fn main() -> ExitCode {
     match args.get(1).and_then(|role| role.to_str()) {
         Some("shim") => shim::run(),
         Some("resolve") => tools::resolve::run(),
-        Some(_) | None => cli::main(args, Outside { local, columns: sys::terminal::columns }),
+        Some(_) | None => cli::main(
+            args,
+            Outside {
+                local,
+                columns: sys::terminal::columns,
+            },
+        ),
     }
 }
 
@@ -35,12 +41,14 @@ fn local(what: Local) -> ExitCode {
         }
         Local::Validate { dir, json } => {
             let form = if json { Form::Json } else { Form::Text };
-            let (report, code) = validate(&dir.unwrap_or_else(|| DEFAULT_DIR.into()), &load_as(), form);
+            let (report, code) =
+                validate(&dir.unwrap_or_else(|| DEFAULT_DIR.into()), &load_as(), form);
             let rc = if code == 0 { Rc::Ok } else { Rc::Failed };
             cli::print(&report, rc).into()
         }
         Local::RunAs { user, argv } => {
-            let argv: Result<Vec<String>, OsString> = argv.into_iter().map(OsString::into_string).collect();
+            let argv: Result<Vec<String>, OsString> =
+                argv.into_iter().map(OsString::into_string).collect();
             match argv {
                 Ok(argv) => tools::run_as::run_as(&user, argv),
                 Err(word) => {

@@ -76,7 +76,8 @@ pub enum Effect {
         /// For the log.
         why: &'static str,
     },
-    /// Record (or clear) the stop ladder in run_dir before its first signal, so that a new keeper keeps the grace.
+    /// Record (or clear) the stop ladder in run_dir, once its first signal was sent, so that a new keeper
+    /// keeps the grace. Not before: it would kill what was never told to go.
     RecordLadder {
         /// Whose.
         service: ServiceName,

@@ -28,6 +28,7 @@ impl State {
         let now = cx.now.mono;
         let def = self.def.clone();
         let acting = self.settled() && self.intent.desired == Desired::Up;
+        let mut changes = Vec::new();
         for (at, check) in def.checks.iter().enumerate() {
             let Some(state) = self.checks.get_mut(at) else {
                 continue;
@@ -50,10 +51,17 @@ impl State {
             let Some(state) = self.checks.get_mut(at) else {
                 continue;
             };
-            match state
-                .window
-                .push(now, bad, (check.tolerance, check.recover), check.every)
-            {
+            let tolerances = (check.tolerance, check.recover);
+            let change = state.window.push(now, bad, tolerances, check.every);
+            changes.push((at, check, change));
+        }
+        // What sets it aside goes first: a restart begun beside it would leave it down.
+        changes.sort_by_key(|(_, check, _)| !check.then.iter().any(Action::sets_aside));
+        for (at, check, change) in changes {
+            if self.intent.desired != Desired::Up {
+                break;
+            }
+            match change {
                 Change::None => {}
                 Change::Fired => self.fired(cx, at, check, seen),
                 Change::StillFiring => self.still_firing(cx, check, seen),
@@ -179,6 +187,8 @@ impl State {
         }
         match action {
             Action::Alert => {}
+            // An action before it in the list may have set it aside.
+            Action::Start | Action::Restart if self.intent.desired != Desired::Up => {}
             Action::Start => self.happen(cx, Class::WishStart, None),
             Action::Restart => self.restart_by_rule(cx, check),
             Action::Stop => self.set_aside(cx, check, Desired::Down, Class::WishStop),
@@ -243,6 +253,24 @@ impl State {
         let tell_at = cx.now.mono + limits::TELL_AFTER;
         self.open_incident(cx, Cause::SetAside, title, tell_at);
         self.happen(cx, class, None);
+        self.forget_checks(cx);
+    }
+
+    /// Nobody judges what is not wanted up: its checks neither fire nor remind.
+    pub(super) fn forget_checks(&mut self, cx: &mut Cx<'_>) {
+        let causes: Vec<_> = self
+            .open
+            .keys()
+            .copied()
+            .filter(Cause::is_of_check)
+            .collect();
+        for cause in causes {
+            self.resolve(cx, cause, "no longer judged: it is not wanted up any more");
+        }
+        for check in &mut self.checks {
+            check.window = crate::engine::tolerance::Window::default();
+            check.repeat_at = None;
+        }
     }
 
     fn exec(&mut self, cx: &mut Cx<'_>, check: &Check, command: &Command) {

@@ -12,7 +12,7 @@ use crate::engine::table::{self, Class, Move, Where};
 use crate::model::ids::ActionId;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
-use crate::model::job::{AtDeadline, Ended, Job, JobKind, Ladder, Outcome};
+use crate::model::job::{AtDeadline, Ended, Job, JobKind, Outcome};
 use crate::model::limits;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Absence, Exit, Holding, Ours, ProcessIdentity, Signal};
@@ -117,6 +117,7 @@ impl State {
                 }
                 (None, None) => self.narrate(cx, format!("up: pid {pid}")),
             }
+            self.resolve(cx, Cause::Unkillable, "another process took its place");
             let until = cx.now.mono + self.def.start_period;
             self.enter(cx, Stage::StartPeriod { until });
         }
@@ -160,7 +161,7 @@ impl State {
         self.open_incident(cx, Cause::UpUnwanted, title, cx.now.mono);
     }
 
-    fn settle(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         self.enter(cx, Stage::Watching);
         judge::forget_windows(self);
     }
@@ -179,6 +180,7 @@ impl State {
         self.resolve(cx, Cause::Unkillable, "it is gone");
         if self.intent.desired != Desired::Up {
             self.resolve(cx, Cause::Down, "it is not wanted up any more");
+            self.forget_checks(cx);
             self.answer(
                 cx,
                 |order| order == Order::Stop,
@@ -204,7 +206,6 @@ impl State {
                     service: self.def.name.clone(),
                     ladder: None,
                 });
-                self.resolve(cx, Cause::Unkillable, "it is gone");
             }
             Where::Starting => self.narrate(cx, format!("the old process {identity} {words}")),
             Where::Present | Where::StartPeriod => match self.intent.desired {
@@ -220,6 +221,7 @@ impl State {
             },
             Where::Absent | Where::Clearing | Where::Backoff => {}
         }
+        self.resolve(cx, Cause::Unkillable, "it is gone");
         if place != Where::Starting {
             self.happen(cx, Class::Died, None);
         }
@@ -233,6 +235,7 @@ impl State {
             ExitKind::NeverThere => None,
         };
         let now = cx.now.mono;
+        self.resolve(cx, Cause::Unkillable, "it is gone");
         if let Some(dead) = dead {
             self.last_main = Some(dead);
             let ask = cx.ask();
@@ -258,15 +261,15 @@ impl State {
             successor_until: None,
             deadline: now + self.def.start_timeout,
             reaping: Reaping::Patient(now + limits::CLEARING_PATIENCE),
+            telling: Vec::new(),
+            told: Vec::new(),
             poll_at: Mono::NEVER,
             by,
             exit,
             began: now,
         };
-        // A service that was not there when heeler first looked in this boot is started, and that is all;
-        // unless it will not be.
-        let will_start = self.can_start() && self.def.mode == Mode::Active;
-        let missed = self.last_main.is_some() || !will_start;
+        // A service that was not there when heeler first looked in this boot is started, and that is all.
+        let missed = self.last_main.is_some() || !self.may_start();
         if exit == ExitKind::NeverThere
             && self.intent.desired == Desired::Up
             && by == By::Heeler
@@ -439,6 +442,7 @@ impl State {
             .survivors
             .iter()
             .filter(|left| left.holds == Holding::ListeningSocket && left.ours == Ours::Proved)
+            .filter(|left| signal != Signal::Kill || clearing.told.contains(&left.identity))
             .map(|left| left.identity)
             .collect();
         if holders.is_empty() {
@@ -450,8 +454,12 @@ impl State {
             clearing.deadline = clearing.deadline.max(kill_at + limits::KILL_TIMEOUT);
         }
         clearing.reaping = next;
-        for identity in holders {
-            let ask = cx.ask();
+        let asks: Vec<_> = holders
+            .into_iter()
+            .map(|identity| (cx.ask(), identity))
+            .collect();
+        clearing.telling.clone_from(&asks);
+        for (ask, identity) in asks {
             cx.push(Effect::Signal {
                 service: self.def.name.clone(),
                 ask,
@@ -475,10 +483,10 @@ impl State {
         };
         let now = cx.now.mono;
         if !self.can_start() {
-            self.narrate_new(
-                cx,
-                "nothing can be started here: waiting for it to come back".to_owned(),
-            );
+            let text = "nothing can be started here: waiting for it to come back";
+            self.narrate_new(cx, text.to_owned());
+            let waits = |order| matches!(order, Order::Start | Order::Restart);
+            self.answer(cx, waits, ReplyResult::Failed, text);
             self.enter(cx, Stage::Watching);
             self.look_at = now + self.def.every;
             return;
@@ -541,6 +549,11 @@ impl State {
         self.def.startable()
     }
 
+    /// Whether heeler may start it by itself.
+    pub(super) fn may_start(&self) -> bool {
+        self.def.startable() && self.def.mode == Mode::Active
+    }
+
     fn back_off(&mut self, cx: &mut Cx<'_>, until: Mono) {
         let wait = show_duration(until.since(cx.now.mono));
         let limit = self.def.start_limit;
@@ -568,6 +581,10 @@ impl State {
             match self.job.filter(|job| Some(job.action) == starting.action) {
                 // Its shim is about to end it and say so.
                 Some(job) if now < job.lost_at => starting.deadline = job.lost_at,
+                Some(_) | None if self.main.is_some() => {
+                    self.restart_came_to_nothing(cx);
+                    return;
+                }
                 Some(_) | None => {
                     self.happen(cx, Class::Late, None);
                     return;
@@ -646,6 +663,20 @@ impl State {
     pub(super) fn begin_stop(&mut self, cx: &mut Cx<'_>, by: By) {
         let Some(target) = self.main else { return };
         let now = cx.now.mono;
+        let restartable = self.def.restart.is_some() && self.job.is_none();
+        if self.intent.desired == Desired::Up && !self.def.startable() && !restartable {
+            // What cannot be started again is not stopped.
+            let text = "not restarted: there is no way to start it again now";
+            self.narrate_new(cx, text.to_owned());
+            self.answer(
+                cx,
+                |order| order == Order::Restart,
+                ReplyResult::Failed,
+                text,
+            );
+            self.leaving = None;
+            return;
+        }
         self.leaving = Some((target, by));
         if self.intent.desired == Desired::Up
             && self.job.is_none()
@@ -709,14 +740,6 @@ impl State {
     fn ladder(&mut self, cx: &mut Cx<'_>, target: ProcessIdentity) {
         let kill_at = cx.now.mono + self.def.stop_timeout;
         let service = self.def.name.clone();
-        let ladder = Some(Ladder {
-            identity: target,
-            kill_at,
-        });
-        cx.push(Effect::RecordLadder {
-            service: service.clone(),
-            ladder,
-        });
         let ask = cx.ask();
         self.asked.signal = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
         let signal = self.def.stop_signal;
@@ -735,7 +758,7 @@ impl State {
             cx,
             Stage::Stopping {
                 target,
-                by: StopBy::Ladder,
+                by: StopBy::Signalling,
                 kill_at,
             },
         );
@@ -764,12 +787,13 @@ impl State {
         let Stage::Stopping { target, by, .. } = self.stage else {
             return;
         };
-        if by == StopBy::Command {
-            // Nobody is killed who was never told to go.
-            self.narrate(
-                cx,
-                format!("pid {target} is still there after the stop command"),
-            );
+        if matches!(by, StopBy::Command | StopBy::Signalling) {
+            // Nobody is killed who is not known to have been told to go.
+            let after = match by {
+                StopBy::Command => "the stop command",
+                StopBy::Signalling | StopBy::Ladder => "a signal that nobody confirmed",
+            };
+            self.narrate(cx, format!("pid {target} is still there after {after}"));
             self.ladder(cx, target);
             return;
         }

@@ -158,12 +158,13 @@ impl State {
         } else {
             AlertKind::Resolved
         };
-        let quiet =
-            open.record.told == 0 && matches!(cause, Cause::SetAside | Cause::CheckUnknown(..));
-        if !quiet {
-            let next = self.what_next(cx.now.mono);
-            send(cx, &self.def.alert, &mut open.record, kind, next);
+        let doubt = matches!(cause, Cause::SetAside | Cause::Unclear | Cause::CheckUnknown(..));
+        if doubt && open.record.told == 0 {
+            // It passed before anybody heard of it: nothing to tell, and no incident to look back on.
+            return;
         }
+        let next = self.what_next(cx.now.mono);
+        send(cx, &self.def.alert, &mut open.record, kind, next);
         self.last_incident = Some(open.record);
     }
 

@@ -17,11 +17,7 @@ impl State {
     /// Takes an order: the wish is changed at once, the answer comes when it is fulfilled or cannot be.
     pub(super) fn order(&mut self, cx: &mut Cx<'_>, request: RequestId, order: Order, who: Who) {
         self.narrate(cx, format!("{} asked by {who}", order.name()));
-        let desired = match order {
-            Order::Start | Order::Restart | Order::Monitor => Desired::Up,
-            Order::Stop => Desired::Down,
-            Order::Unmonitor => Desired::Unmonitored,
-        };
+        let desired = desired_by(order);
         self.supersede(cx, order, &who);
         if self.intent.desired != desired {
             self.intent = Intent {
@@ -79,6 +75,7 @@ impl State {
                 let tell_at = cx.now.mono + self.def.remind * REMIND_OPERATOR_TIMES;
                 self.open.remove(&Cause::SetAside);
                 self.open_incident(cx, Cause::SetAside, title, tell_at);
+                self.forget_checks(cx);
                 if !matches!(self.stage, Stage::Watching) || self.main.is_none() {
                     self.resolve(cx, Cause::Down, "it is not wanted up any more");
                 }
@@ -131,16 +128,15 @@ impl State {
         }
     }
 
-    /// A newer wish ends the waiting for an older, opposite one.
+    /// A newer wish ends the waiting for an older, different one.
     fn supersede(&mut self, cx: &mut Cx<'_>, order: Order, who: &Who) {
-        let up = |order| matches!(order, Order::Start | Order::Restart | Order::Monitor);
         let text = format!(
             "not finished: {} was asked by {who} meanwhile",
             order.name()
         );
         self.answer(
             cx,
-            |old| up(old) != up(order) || old == Order::Unmonitor,
+            |old| desired_by(old) != desired_by(order),
             ReplyResult::Failed,
             &text,
         );
@@ -198,6 +194,14 @@ impl State {
             }
             !theirs
         });
+    }
+}
+
+fn desired_by(order: Order) -> Desired {
+    match order {
+        Order::Start | Order::Restart | Order::Monitor => Desired::Up,
+        Order::Stop => Desired::Down,
+        Order::Unmonitor => Desired::Unmonitored,
     }
 }
 

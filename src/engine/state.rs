@@ -94,6 +94,10 @@ pub(crate) struct Clearing {
     pub(crate) deadline: Mono,
     /// What was said to survivors that hold a listening socket.
     pub(crate) reaping: Reaping,
+    /// Signals to survivors that are not answered yet.
+    pub(crate) telling: Vec<(AskId, ProcessIdentity)>,
+    /// Survivors that have had their stop signal: only they are ever killed.
+    pub(crate) told: Vec<ProcessIdentity>,
     /// When to look at the claim again.
     pub(crate) poll_at: Mono,
     /// A person asked for the start that follows: no limit.
@@ -154,7 +158,9 @@ pub(crate) enum By {
 pub(crate) enum StopBy {
     /// The stop command runs, or ran and is waited for.
     Command,
-    /// It was signalled.
+    /// Its stop signal is on its way.
+    Signalling,
+    /// Its stop signal was sent.
     Ladder,
 }
 
@@ -289,12 +295,16 @@ impl Clearing {
             // An answer is awaited; the question has a deadline of its own.
             return self.poll_at;
         }
+        // While a successor is waited for, nothing happens to survivors' deadline.
+        let deadline = self
+            .successor_until
+            .map_or(self.deadline, |until| until.max(self.deadline));
         let survivors = if self.survivors.is_empty() {
             Mono::NEVER
         } else {
             match self.reaping {
-                Reaping::Patient(until) | Reaping::Told(until) => until.min(self.deadline),
-                Reaping::Killed => self.deadline,
+                Reaping::Patient(until) | Reaping::Told(until) => until.min(deadline),
+                Reaping::Killed => deadline,
             }
         };
         survivors.min(self.poll_at)

@@ -15,12 +15,12 @@ use crate::engine::table::{Class, Where};
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
-use crate::model::job::{Ended, InFlight, JobKind, Outcome, Output};
+use crate::model::job::{Ended, InFlight, JobKind, Ladder, Outcome, Output};
 use crate::model::limits;
 use crate::model::memory::{BootMemory, Memory};
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Absence, Identification, ProcessIdentity};
-use crate::model::service::{Life, Service};
+use crate::model::service::{Life, Mode, Service};
 use crate::model::text::Untrusted;
 use crate::model::time::{Mono, Now};
 
@@ -59,7 +59,10 @@ impl State {
             recalled: memory.boot.main,
             stage: Stage::Watching,
             since: now,
-            leaving: memory.boot.leaving.map(|identity| (identity, By::Operator)),
+            leaving: memory
+                .boot
+                .leaving
+                .map(|identity| (identity, resumed_by(&def))),
             pending: Vec::new(),
             job: None,
             asked: Asked::default(),
@@ -179,7 +182,9 @@ impl State {
             }
             InFlight::Ladder(ladder) => {
                 self.main = Some(ladder.identity);
-                self.leaving = self.leaving.or(Some((ladder.identity, By::Operator)));
+                self.leaving = self
+                    .leaving
+                    .or(Some((ladder.identity, resumed_by(&self.def))));
                 let kill_at = ladder.kill_at;
                 let target = ladder.identity;
                 self.stage = Stage::Stopping {
@@ -227,15 +232,22 @@ impl State {
             Input::Identified { ask, found, .. } => {
                 if answers(&mut self.asked.identify, ask, cx) {
                     let held = self.asked.held.take().filter(|(held, _)| *held == ask);
-                    let held = held.map(|(_, identity)| identity);
-                    if held.is_some()
-                        && held == self.main
-                        && matches!(found, Identification::None(_))
-                    {
-                        // Taken as the main one on trust of a record: it died meanwhile.
-                        self.died_meanwhile(cx);
-                    } else {
-                        self.identified(cx, found);
+                    match (held, &found) {
+                        // Held on trust of a record, and not there any more: it died meanwhile.
+                        (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
+                            self.died(cx, gone, None);
+                        }
+                        // Still there: whoever waited for that is heard now.
+                        (Some((_, back)), Identification::One(found))
+                            if self.main == Some(back)
+                                && *found == back
+                                && self.place() == Where::Present =>
+                        {
+                            self.resolve(cx, Cause::Unclear, "it can be told again");
+                            self.recalled = Some(back);
+                            self.happen(cx, Class::Appeared, Some(back));
+                        }
+                        _ => self.identified(cx, found),
                     }
                 }
             }
@@ -274,13 +286,9 @@ impl State {
                 action, outcome, ..
             } => self.finished(cx, action, outcome),
             Input::Signalled { ask, result, .. } => {
-                // Several orphans are signalled at once; what came of it shows by their exits.
-                let orphans = matches!(self.stage, Stage::Clearing(_));
-                if orphans && self.asked.signal.is_none() {
-                    if let Delivery::Refused(why) = result {
-                        self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
-                    }
-                } else if answers(&mut self.asked.signal, ask, cx) {
+                if !self.survivor_signalled(cx, ask, &result)
+                    && answers(&mut self.asked.signal, ask, cx)
+                {
                     self.signalled(cx, result);
                 }
             }
@@ -306,7 +314,7 @@ impl State {
                     && starting.before == Some(identity)
                     && starting.ended.is_some()
                 {
-                    self.restart_left_the_same(cx, identity);
+                    self.restart_came_to_nothing(cx);
                 }
             }
             Identification::None(absence) => {
@@ -320,35 +328,39 @@ impl State {
         }
     }
 
-    /// A restart command ended and the process is the one from before: a reload in place, or a failure.
-    fn restart_left_the_same(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity) {
-        let Stage::Starting(Starting {
-            ended: Some(outcome),
-            ..
-        }) = &self.stage
-        else {
+    /// A restart command ended, or its time is over, and the held process is the one from before: a reload
+    /// in place, or a failure. Nothing is started beside it.
+    pub(super) fn restart_came_to_nothing(&mut self, cx: &mut Cx<'_>) {
+        let (Stage::Starting(starting), Some(main)) = (&self.stage, self.main) else {
             return;
         };
-        let (result, text) = if outcome.ended.succeeded() {
-            (
+        let (result, text) = match &starting.ended {
+            Some(outcome) if outcome.ended.succeeded() => (
                 ReplyResult::Done,
-                format!("the restart command succeeded; pid {identity} is still the same"),
-            )
-        } else {
-            (
+                format!("the restart command succeeded; pid {main} is still the same"),
+            ),
+            Some(outcome) => (
                 ReplyResult::Failed,
                 crate::engine::lifecycle::describe(JobKind::Restart, outcome),
-            )
+            ),
+            None => (
+                ReplyResult::Failed,
+                format!("the restart did not end in time; pid {main} is still the same"),
+            ),
         };
         self.narrate(cx, text.clone());
         self.answer(cx, |order| order == Order::Restart, result, &text);
+        self.answer_up(cx);
         self.stage = Stage::StartPeriod {
             until: cx.now.mono + self.def.start_period,
         };
         self.since = cx.now;
+        cx.dirty = true;
         if self.intent.desired == Desired::Down {
             // Stop was asked during the restart, and nothing new will appear to be stopped.
             self.happen(cx, Class::WishStop, None);
+        } else if self.def.start_period.is_zero() {
+            self.settle(cx);
         }
     }
 
@@ -388,7 +400,9 @@ impl State {
                     .ended
                     .as_ref()
                     .is_some_and(|ended| !ended.ended.succeeded());
-                if failed {
+                if failed && self.main.is_some() {
+                    self.restart_came_to_nothing(cx);
+                } else if failed {
                     self.happen(cx, Class::StartFailed, None);
                 }
             }
@@ -397,7 +411,16 @@ impl State {
             | Stage::Stopping { .. }
             | Stage::Killing { .. }
             | Stage::Backoff { .. } => {
-                // A start is not even tried where it is known to be impossible or unwanted.
+                if self.place() == Where::Absent && self.intent.desired != Desired::Up {
+                    // An earlier keeper may have had no time to say so.
+                    self.resolve(cx, Cause::Down, "it is not wanted up any more");
+                    self.resolve(cx, Cause::Unkillable, "it is gone");
+                    self.forget_checks(cx);
+                }
+                // Clearing is for a start: where none may follow, it is enough to have said so.
+                if !self.may_start() && self.open.contains_key(&Cause::Down) {
+                    return;
+                }
                 self.happen(cx, Class::Missing, None);
                 if self.place() == Where::Absent {
                     let text = "it is down";
@@ -451,7 +474,15 @@ impl State {
 
     fn confirmed(&mut self, cx: &mut Cx<'_>, how: Confirmation) {
         match how {
-            Confirmation::Same => {}
+            Confirmation::Same => {
+                self.resolve(cx, Cause::Unclear, "it is as it should be again");
+                let up = matches!(self.place(), Where::Present | Where::StartPeriod);
+                let unsettled = |open: &OpenIncident| open.settles_at.is_none();
+                if up && self.open.get(&Cause::Down).is_some_and(unsettled) {
+                    // It was open when an earlier keeper ended.
+                    self.settle_down_incident(cx);
+                }
+            }
             Confirmation::ClaimChanged => self.identify(cx),
             Confirmation::Gone => self.died_meanwhile(cx),
         }
@@ -501,13 +532,36 @@ impl State {
         }
     }
 
+    /// A survivor had its stop signal, or did not: answers whether this was about one.
+    fn survivor_signalled(&mut self, cx: &mut Cx<'_>, ask: AskId, result: &Delivery) -> bool {
+        let Stage::Clearing(clearing) = &mut self.stage else {
+            return false;
+        };
+        let Some(at) = clearing.telling.iter().position(|(of, _)| *of == ask) else {
+            return false;
+        };
+        let (_, identity) = clearing.telling.swap_remove(at);
+        match result {
+            Delivery::Sent => clearing.told.push(identity),
+            Delivery::Gone => {}
+            Delivery::Refused(why) => {
+                self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
+            }
+        }
+        true
+    }
+
     fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
         match result {
-            Delivery::Sent => {}
+            Delivery::Sent => self.was_told_to_go(cx),
             Delivery::Gone => self.confirm(cx),
             Delivery::Refused(why) => {
                 let title = format!("a signal was not sent: {why}");
-                self.open_incident(cx, Cause::Unclear, title.clone(), cx.now.mono);
+                let cause = match self.intent.desired {
+                    Desired::Down => Cause::UpUnwanted,
+                    Desired::Up | Desired::Unmonitored => Cause::Unclear,
+                };
+                self.open_incident(cx, cause, title.clone(), cx.now.mono);
                 self.answer(cx, |_| true, ReplyResult::Failed, &title);
                 if matches!(self.stage, Stage::Stopping { .. } | Stage::Killing { .. }) {
                     cx.push(Effect::RecordLadder {
@@ -516,11 +570,32 @@ impl State {
                     });
                     self.leaving = None;
                     self.stage = Stage::Watching;
+                    judge::forget_windows(self);
                     self.since = cx.now;
                     self.look_at = cx.now.mono + self.def.every;
                     self.confirm(cx);
                 }
             }
+        }
+    }
+
+    /// Only now: a record of a signal that was never sent would let the next keeper kill without warning.
+    fn was_told_to_go(&mut self, cx: &mut Cx<'_>) {
+        if let Stage::Stopping {
+            target,
+            by: by @ StopBy::Signalling,
+            kill_at,
+        } = &mut self.stage
+        {
+            *by = StopBy::Ladder;
+            let (target, kill_at) = (*target, *kill_at);
+            cx.push(Effect::RecordLadder {
+                service: self.def.name.clone(),
+                ladder: Some(Ladder {
+                    identity: target,
+                    kill_at,
+                }),
+            });
         }
     }
 
@@ -654,15 +729,34 @@ impl State {
 
     /// A job whose shim should have ended it long ago.
     fn lost_job(&mut self, cx: &mut Cx<'_>) {
-        let Some(job) = self.job.filter(|job| cx.now.mono >= job.lost_at) else {
+        let now = cx.now.mono;
+        let Some(job) = self.job.as_mut().filter(|job| now >= job.lost_at) else {
             return;
         };
+        if now.since(job.lost_at) > LATE {
+            // Nothing ran for a while, this engine included: its shim gets its time, too.
+            job.lost_at = now + limits::ASK_TIMEOUT;
+            return;
+        }
+        let action = job.action;
         let outcome = Outcome {
             ended: Ended::Lost,
             output: Output::default(),
             took: std::time::Duration::ZERO,
         };
-        self.finished(cx, job.action, outcome);
+        self.finished(cx, action, outcome);
+    }
+}
+
+/// Later than this, it is this engine that is late.
+const LATE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// On whose account a stop is that an earlier keeper began. Nobody remembers, so the start after it is
+/// counted; where only operators act it was one's.
+fn resumed_by(def: &Service) -> By {
+    match def.mode {
+        Mode::Active => By::Heeler,
+        Mode::Observe => By::Operator,
     }
 }
 

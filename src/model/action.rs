@@ -22,6 +22,15 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether the service is not wanted up any more after it.
+    #[must_use]
+    pub fn sets_aside(&self) -> bool {
+        match self {
+            Self::Stop | Self::Unmonitor => true,
+            Self::Alert | Self::Start | Self::Restart | Self::Exec(_) => false,
+        }
+    }
+
     /// Whether it is repeated while the check stays firing.
     #[must_use]
     pub fn repeats(&self) -> bool {

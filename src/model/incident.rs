@@ -69,6 +69,19 @@ pub enum Cause {
     CheckUnknown(CheckKind, CheckIndex),
 }
 
+impl Cause {
+    /// Whether a check found it.
+    #[must_use]
+    pub fn is_of_check(&self) -> bool {
+        match self {
+            Self::Check(..) | Self::CheckUnknown(..) => true,
+            Self::Down | Self::UpUnwanted | Self::Unclear | Self::Unkillable | Self::SetAside => {
+                false
+            }
+        }
+    }
+}
+
 /// One line of a story.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoryLine {

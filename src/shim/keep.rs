@@ -94,7 +94,7 @@ pub fn keep(
     };
     while kept.phase != Phase::Done {
         kept.wait(interrupts, witness);
-        kept.judge_time();
+        kept.judge_time(witness);
     }
     let (ended, own_lines) = kept.verdict();
     own_lines.iter().for_each(|line| witness.remark(line));
@@ -219,23 +219,24 @@ impl<'a> Kept<'a> {
             let report = self.report.as_ref().map(|report| report.pipe().as_fd());
             let output = self.output.as_ref().map(AsFd::as_fd);
             let interrupts = interrupts.map(AsFd::as_fd);
-            let mut watched: Vec<(BorrowedFd<'_>, &mut bool)> = [
-                (report, &mut said),
-                (output, &mut printed),
-                (pidfd, &mut died),
-                (interrupts, &mut interrupted),
+            // Of the report only its end is waited for (it needs no flag): to be woken by every step
+            // of the child would take the processor from it a dozen times on its way to the exec.
+            let (end, news) = (PollFlags::empty(), PollFlags::POLLIN);
+            let mut watched: Vec<(BorrowedFd<'_>, PollFlags, &mut bool)> = [
+                (report, end, &mut said),
+                (output, news, &mut printed),
+                (pidfd, news, &mut died),
+                (interrupts, news, &mut interrupted),
             ]
             .into_iter()
-            .filter_map(|(fd, flag)| fd.map(|fd| (fd, flag)))
+            .filter_map(|(fd, wanted, flag)| fd.map(|fd| (fd, wanted, flag)))
             .collect();
-            let mut fds: Vec<PollFd<'_>> = watched
-                .iter()
-                .map(|(fd, _)| PollFd::new(*fd, PollFlags::POLLIN))
-                .collect();
+            let mut fds: Vec<PollFd<'_>> =
+                watched.iter().map(|(fd, wanted, _)| PollFd::new(*fd, *wanted)).collect();
             if poll(&mut fds, self.patience()).is_err() {
                 return;
             }
-            for ((_, flag), fd) in watched.iter_mut().zip(&fds) {
+            for ((_, _, flag), fd) in watched.iter_mut().zip(&fds) {
                 **flag = fd.any().unwrap_or(true);
             }
         }
@@ -272,12 +273,15 @@ impl<'a> Kept<'a> {
     }
 
     /// Moves on when the present phase's time is over.
-    fn judge_time(&mut self) {
+    fn judge_time(&mut self, witness: &mut dyn Witness) {
         if now() < self.until() {
             return;
         }
         match self.phase {
-            Phase::Running => self.end(),
+            Phase::Running => {
+                self.hear(witness);
+                self.end();
+            }
             Phase::Ending(_) => self.kill(),
             Phase::Killed(_) | Phase::Closing(_) => self.phase = Phase::Done,
             Phase::Done => {}

@@ -310,6 +310,8 @@ fn judge(
     let expected = owner.expected();
     let (held, facts) = match gather(pid) {
         Gathered::Gone => return Found::None(absence, None),
+        // Waiting for init, it is as good as reaped; waiting for anybody else, somebody does not reap.
+        Gathered::Zombie { parent: Pid(1) } => return Found::None(absence, None),
         Gathered::Zombie { parent } => {
             let note = format!("process {pid} is a zombie, parent PID {parent}");
             return Found::None(absence, Some(text(&note)));

@@ -356,6 +356,10 @@ impl Trust {
     }
 }
 
+/// How long whoever made an empty pidfile may take to write into it. After that it is what a full disk or
+/// a power cut left (some file systems fill it with zeros), and names nobody: as good as none.
+const WRITING_MS: u64 = 5000;
+
 /// Reads the number in the file that was found. The file is opened only now that it is known to be a
 /// regular one; O_NONBLOCK and O_NOCTTY stay for the case that it lies.
 fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
@@ -373,12 +377,14 @@ fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
     // The stamp is older than the text: a file that was written between them will differ from it at
     // the next look.
     let stat = &walked.stat;
-    let Some(pid) = parse(&bytes) else {
-        return Ok(Reading::NotPid);
-    };
     let seconds_ms = u64::try_from(stat.st_mtime)
         .unwrap_or(0)
         .saturating_mul(1000);
+    let Some(pid) = parse(&bytes) else {
+        let blank = bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace());
+        let being_written = crate::sys::clock::now().wall.0.abs_diff(seconds_ms) < WRITING_MS;
+        return Ok(if blank && !being_written { Reading::Absent } else { Reading::NotPid });
+    };
     Ok(Reading::Claim(Claim {
         pid,
         owner: Uid(stat.st_uid),
@@ -449,6 +455,20 @@ fn kind_words(kind: libc::mode_t) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_pidfile_is_being_written_or_names_nobody() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("shop.pid");
+        for blank in ["", "\n", "\0\0\0\0"] {
+            std::fs::write(&path, blank).expect("write");
+            assert!(matches!(read(&path), Reading::NotPid), "just made: {blank:?}");
+            let file = File::options().write(true).open(&path).expect("open");
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+            file.set_modified(old).expect("set the time");
+            assert!(matches!(read(&path), Reading::Absent), "left behind: {blank:?}");
+        }
+    }
 
     #[test]
     fn only_a_first_line_that_is_a_number_is_a_pid() {

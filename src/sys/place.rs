@@ -17,7 +17,9 @@ pub fn is_local(path: &Path) -> bool {
         statfs::OVERLAYFS_SUPER_MAGIC,
         XFS,
     ];
-    path.parent().and_then(|dir| statfs(dir).ok()).is_some_and(|fs| local.contains(&fs.filesystem_type()))
+    path.parent()
+        .and_then(|dir| statfs(dir).ok())
+        .is_some_and(|fs| local.contains(&fs.filesystem_type()))
 }
 
 #[cfg(test)]
@@ -28,6 +30,11 @@ mod tests {
     fn proc_is_not_a_place_for_pidfiles() {
         assert!(!is_local(Path::new("/proc/self/stat")));
         assert!(!is_local(Path::new("/nonexistent/dir/x.pid")));
-        assert!(is_local(&tempfile::tempdir().expect("a directory").path().join("x.pid")));
+        assert!(is_local(
+            &tempfile::tempdir()
+                .expect("a directory")
+                .path()
+                .join("x.pid")
+        ));
     }
 }

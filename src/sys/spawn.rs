@@ -126,7 +126,10 @@ pub fn reap(pidfd: &OwnedFd) -> io::Result<Option<Exit>> {
 /// cannot be another process) and reaps it. Waits for its end: not on the loop.
 pub fn end_child(pidfd: &OwnedFd) {
     if super::pidfd::send(pidfd, libc::SIGKILL).is_ok() {
-        let mut ended = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let mut ended = [nix::poll::PollFd::new(
+            pidfd.as_fd(),
+            nix::poll::PollFlags::POLLIN,
+        )];
         let _readable = nix::poll::poll(&mut ended, nix::poll::PollTimeout::NONE);
     }
     let _reaped = reap(pidfd);

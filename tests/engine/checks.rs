@@ -44,8 +44,8 @@ fn it_fires_with_its_values_in_the_title_and_restarts() {
     comes_up(&mut story, 101);
     story.at("5m");
     story.saw(
-        "30s ladder: 100 until 1m
-         30s signal 100 TERM
+        "30s signal 100 TERM
+         30s ladder: 100 until 1m
          32s ladder over
          32s survey what 100 left
          32s run start: bin/start
@@ -87,8 +87,8 @@ fn the_window_refills_after_the_action_then_the_restart_is_repeated_and_the_mail
     comes_up(&mut story, 101);
     story.at("109s");
     story.saw(
-        "30s ladder: 100 until 1m
-         30s signal 100 TERM
+        "30s signal 100 TERM
+         30s ladder: 100 until 1m
          30s ladder over
          30s survey what 100 left
          30s run start: bin/start
@@ -100,8 +100,8 @@ fn the_window_refills_after_the_action_then_the_restart_is_repeated_and_the_mail
     comes_up(&mut story, 102);
     story.at("5m");
     story.saw(
-        "1m50s ladder: 101 until 2m20s
-         1m50s signal 101 TERM
+        "1m50s signal 101 TERM
+         1m50s ladder: 101 until 2m20s
          2m ladder over
          2m survey what 101 left
          2m run start: bin/start
@@ -161,7 +161,10 @@ fn an_exec_happens_once_per_firing_unless_it_is_to_be_repeated() {
     // Not once nobody wants to know.
     story.order(Order::Unmonitor);
     story.at("1h");
-    story.saw("10m31s answer 1 done: not monitored: left alone until `heeler monitor`");
+    story.saw(
+        "10m31s mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 3 of 5
+         10m31s answer 1 done: not monitored: left alone until `heeler monitor`",
+    );
     story.ends();
 }
 
@@ -274,8 +277,8 @@ fn two_rules_that_fire_together_are_one_action_with_two_reasons() {
     comes_up(&mut story, 101);
     story.at("2m");
     story.saw(
-        "30s ladder: 100 until 1m
-         30s signal 100 TERM
+        "30s signal 100 TERM
+         30s ladder: 100 until 1m
          30s ladder over
          30s survey what 100 left
          30s run start: bin/start
@@ -297,8 +300,8 @@ fn a_rule_does_not_restart_what_an_operator_stopped() {
     story.exits_orderly(100);
     story.at("10m");
     story.saw(
-        "20s ladder: 100 until 50s
-         20s signal 100 TERM
+        "20s signal 100 TERM
+         20s ladder: 100 until 50s
          25s ladder over
          25s survey what 100 left
          25s answer 1 done: it is down",

@@ -112,8 +112,8 @@ fn a_ladder_keeps_its_time() {
     story.crashes(100);
     // Told once, killed when the first keeper had said, and no answer: who asked saw the keeper go.
     story.saw(
-        "0s ladder: 100 until 30s
-         0s signal 100 TERM
+        "0s signal 100 TERM
+         0s ladder: 100 until 30s
          10s hold 100
          30s signal 100 KILL
          30s ladder over
@@ -135,8 +135,8 @@ fn a_ladder_whose_process_went_meanwhile_is_over_at_once() {
     story.keeper_returns();
     comes_up(&mut story, 101);
     story.saw(
-        "0s ladder: 100 until 30s
-         0s signal 100 TERM
+        "0s signal 100 TERM
+         0s ladder: 100 until 30s
          12s hold 100
          12s ladder over
          12s survey what 100 left

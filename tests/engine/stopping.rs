@@ -17,8 +17,8 @@ fn it_goes_when_it_is_told_to() {
     let mut story = Story::of_running(cart());
     story.order(Order::Stop);
     story.saw(
-        "0s ladder: 100 until 30s
-         0s signal 100 TERM",
+        "0s signal 100 TERM
+         0s ladder: 100 until 30s",
     );
     story.status_is("stopping, KILL in 30s");
     story.at("2s");
@@ -40,8 +40,8 @@ fn it_is_killed_once_its_time_is_over() {
     story.log_says("pid 100 is still there after 30s: sent SIGKILL");
     story.crashes(100);
     story.saw(
-        "0s ladder: 100 until 30s
-         0s signal 100 QUIT
+        "0s signal 100 QUIT
+         0s ladder: 100 until 30s
          30s signal 100 KILL
          30s ladder over
          30s survey what 100 left
@@ -58,8 +58,7 @@ fn it_is_gone_when_the_signal_arrives() {
     story.order(Order::Stop);
     // As good as stopped: no error, no mail.
     story.saw(
-        "0s ladder: 100 until 30s
-         0s signal 100 TERM
+        "0s signal 100 TERM
          0s ladder over
          0s survey what 100 left
          0s remove the pidfile of 100
@@ -116,8 +115,8 @@ fn its_stop_command_succeeds_and_it_lives_on() {
     story.crashes(100);
     story.saw(
         "0s run stop: bin/stop
-         30s ladder: 100 until 1m
          30s signal 100 TERM
+         30s ladder: 100 until 1m
          1m signal 100 KILL
          1m ladder over
          1m survey what 100 left
@@ -138,8 +137,8 @@ fn its_stop_command_fails() {
     story.exits_orderly(100);
     story.saw(
         "0s run stop: bin/stop
-         1s ladder: 100 until 31s
          1s signal 100 TERM
+         1s ladder: 100 until 31s
          2s ladder over
          2s survey what 100 left
          2s answer 1 done: it is down",
@@ -157,8 +156,8 @@ fn its_stop_command_hangs() {
     story.exits_orderly(100);
     story.saw(
         "0s run stop: bin/stop
-         30s ladder: 100 until 1m
          30s signal 100 TERM
+         30s ladder: 100 until 1m
          31s ladder over
          31s survey what 100 left
          31s answer 1 done: it is down",
@@ -175,8 +174,8 @@ fn its_stop_command_is_lost_with_its_shim() {
     story.exits_orderly(100);
     story.saw(
         "0s run stop: bin/stop
-         10s ladder: 100 until 40s
          10s signal 100 TERM
+         10s ladder: 100 until 40s
          10s ladder over
          10s survey what 100 left
          10s answer 1 done: it is down",
@@ -212,8 +211,8 @@ fn what_does_not_die_is_told_once_and_no_second_copy_is_started() {
     story.order(Order::Restart);
     story.at("15s");
     story.saw(
-        "0s ladder: 100 until 5s
-         0s signal 100 TERM
+        "0s signal 100 TERM
+         0s ladder: 100 until 5s
          5s signal 100 KILL
          15s answer 1 failed: pid 100 does not die: KILL was sent and it is still there
          15s mail 1.0 fired: pid 100 does not die: KILL was sent and it is still there",
@@ -263,8 +262,7 @@ fn a_signal_that_is_refused_is_said_and_not_repeated() {
     story.order(Order::Stop);
     story.at("2m");
     story.saw(
-        "0s ladder: 100 until 30s
-         0s signal 100 TERM
+        "0s signal 100 TERM
          0s answer 1 failed: a signal was not sent: its user changed from deploy to root
          0s ladder over
          0s mail 2.0 fired: a signal was not sent: its user changed from deploy to root",
@@ -275,8 +273,8 @@ fn a_signal_that_is_refused_is_said_and_not_repeated() {
     story.order(Order::Stop);
     story.exits_orderly(100);
     story.saw(
-        "2m ladder: 100 until 2m30s
-         2m signal 100 TERM
+        "2m signal 100 TERM
+         2m ladder: 100 until 2m30s
          2m ladder over
          2m survey what 100 left
          2m mail 2.1 resolved: a signal was not sent: its user changed from deploy to root
@@ -296,8 +294,8 @@ fn its_workers_are_waited_for_before_it_counts_as_stopped() {
     story.at("3s");
     story.crashes(110);
     story.saw(
-        "0s ladder: 100 until 30s
-         0s signal 100 TERM
+        "0s signal 100 TERM
+         0s ladder: 100 until 30s
          1s ladder over
          1s survey what 100 left
          3s signal 110 TERM

@@ -1,0 +1,722 @@
+//! The oracles: each promise, judged from the world's truth, the inputs and the effects, with models
+//! of their own. Of the engine only what it shows anybody (status, incidents, counters) is used.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use heeler::engine::effect::Effect;
+use heeler::engine::input::{Confirmation, Input};
+use heeler::model::action::Action;
+use heeler::model::ids::RequestId;
+use heeler::model::incident::{Alert, Cause};
+use heeler::model::intent::Desired;
+use heeler::model::job::{Job, JobKind};
+use heeler::model::limits;
+use heeler::model::memory::Memory;
+use heeler::model::metric::{Metric, Value};
+use heeler::model::observation::{Observation, Outcome};
+use heeler::model::order::{Order, Reply, ReplyResult};
+use heeler::model::process::{Identification, ProcessIdentity, Signal};
+use heeler::model::service::{Mode, Service};
+use heeler::model::status::Phase;
+use heeler::model::time::Mono;
+use heeler::model::tolerance::Tolerance;
+
+use crate::topology::MEMORY_LIMIT_BYTES;
+use crate::world::{Role, Starter, World, kills};
+
+/// How long a living process may go unnoticed before a start beside it is a broken promise.
+const DETECTION: Duration = Duration::from_millis(150);
+
+/// Everything the oracles remember.
+pub(crate) struct Oracles {
+    watched: Vec<Watched>,
+    requests: BTreeMap<RequestId, Request>,
+    /// By token: the sequences on disk, each with the keeper that told it.
+    alerts: BTreeMap<String, Vec<(u32, u64)>>,
+    /// Every identity there ever was.
+    pub(crate) known: BTreeSet<ProcessIdentity>,
+    /// When each process first had a stop signal or stop command from heeler.
+    told_to_go: BTreeMap<ProcessIdentity, Mono>,
+    paces: VecDeque<(Mono, usize)>,
+}
+
+struct Request {
+    svc: usize,
+    order: Order,
+    answers: u32,
+    excused: bool,
+}
+
+/// What anybody may see of a service.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct View {
+    pub(crate) phase: Phase,
+    pub(crate) main: Option<ProcessIdentity>,
+    pub(crate) desired: Desired,
+}
+
+struct Watched {
+    view: Option<View>,
+    /// The one before.
+    old: Option<View>,
+    models: Vec<Model>,
+    /// The process an identification would find, and since when.
+    claim: Option<(ProcessIdentity, Mono)>,
+    /// The acknowledged wish, until a newer order is given.
+    wish: Option<Desired>,
+    wanted_down_at: Mono,
+    /// An operator's start or restart that no start was made for yet.
+    credit: bool,
+    /// Automatic starts, and whether they are on disk.
+    starts: Vec<(Mono, bool)>,
+    /// Deaths nobody was told of yet.
+    untold: Vec<Mono>,
+}
+
+/// One check's tolerance, on its own terms: the verdicts since the window was last emptied.
+#[derive(Default)]
+struct Model {
+    bad: Vec<(Mono, bool)>,
+    good: Vec<(Mono, bool)>,
+    firing: bool,
+}
+
+/// What a step was given, and how things were before.
+pub(crate) struct Judged {
+    pub(crate) input: Input,
+    pub(crate) accepted: bool,
+    pub(crate) before: Option<(usize, View)>,
+}
+
+impl Oracles {
+    pub(crate) fn new(defs: &[Arc<Service>]) -> Self {
+        let watched = |def: &Arc<Service>| Watched {
+            view: None,
+            old: None,
+            models: def.checks.iter().map(|_| Model::default()).collect(),
+            claim: None,
+            wish: None,
+            wanted_down_at: Mono::ZERO,
+            credit: false,
+            starts: Vec::new(),
+            untold: Vec::new(),
+        };
+        Self {
+            watched: defs.iter().map(watched).collect(),
+            requests: BTreeMap::new(),
+            alerts: BTreeMap::new(),
+            known: BTreeSet::new(),
+            told_to_go: BTreeMap::new(),
+            paces: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn keeper_killed(&mut self) {
+        for request in self.requests.values_mut() {
+            request.excused = true;
+        }
+        for watched in &mut self.watched {
+            watched.view = None;
+            // What was not yet recorded is not known to the next keeper.
+            watched.starts.retain(|(_, kept)| *kept);
+            watched.untold.clear();
+        }
+    }
+
+    pub(crate) fn memory_kept(&mut self, svc: usize, memory: &Memory) {
+        for start in &mut self.watched[svc].starts {
+            start.1 |= memory.boot.starts.contains(&start.0);
+        }
+    }
+
+    pub(crate) fn ordered(&mut self, svc: usize, request: RequestId, order: Order, now: Mono) {
+        let entry = Request {
+            svc,
+            order,
+            answers: 0,
+            excused: false,
+        };
+        self.requests.insert(request, entry);
+        let watched = &mut self.watched[svc];
+        watched.wish = None;
+        match order {
+            Order::Start | Order::Restart | Order::Monitor => watched.credit = true,
+            Order::Stop => watched.wanted_down_at = now,
+            Order::Unmonitor => {}
+        }
+    }
+}
+
+impl World {
+    fn see(&self, svc: usize) -> Option<View> {
+        let status = self
+            .engine
+            .as_ref()?
+            .status(self.clock(), &self.svcs[svc].def.name)?;
+        Some(View {
+            phase: status.phase,
+            main: status.main,
+            desired: status.intent.desired,
+        })
+    }
+
+    /// Which processes an identification would find, kept up to date after everything that happens.
+    pub(crate) fn refresh(&mut self) {
+        for svc in 0..self.svcs.len() {
+            let blind = self.svcs[svc]
+                .unknown_until
+                .max(self.svcs[svc].refused_until)
+                > self.now;
+            let claimed = match self.claimed(svc) {
+                Identification::One(identity) if !blind => Some(identity),
+                Identification::One(_)
+                | Identification::None(_)
+                | Identification::Refused(_)
+                | Identification::Unknown(_) => None,
+            };
+            let old = self.oracles.watched[svc].claim;
+            if old.map(|(identity, _)| identity) != claimed {
+                self.oracles.watched[svc].claim = claimed.map(|identity| (identity, self.now));
+            }
+        }
+    }
+
+    pub(crate) fn before(&self, input: &Input) -> Option<(usize, View)> {
+        let service = match input {
+            Input::Exited { service, .. }
+            | Input::Confirmed { service, .. }
+            | Input::Sampled { service, .. } => service,
+            Input::Tick
+            | Input::Identified { .. }
+            | Input::Surveyed { .. }
+            | Input::Launched { .. }
+            | Input::Finished { .. }
+            | Input::Signalled { .. }
+            | Input::Ordered { .. } => return None,
+        };
+        let svc = self.index(service);
+        Some((svc, self.see(svc)?))
+    }
+
+    pub(crate) fn after_step(&mut self, judged: &Judged, effects: &[Effect]) {
+        self.judge_pace(effects.len());
+        let mut touched: BTreeSet<_> = effects.iter().filter_map(|e| self.svc_of(e)).collect();
+        touched.extend(judged.before.map(|(svc, _)| svc));
+        match (&judged.input, judged.before) {
+            (Input::Sampled { seen, .. }, Some((svc, view))) if judged.accepted => {
+                self.judge_sample(svc, view, seen);
+            }
+            (Input::Exited { identity, .. }, Some((svc, view))) if view.main == Some(*identity) => {
+                self.note_death(svc, view);
+            }
+            (
+                Input::Confirmed {
+                    how: Confirmation::Gone,
+                    ..
+                },
+                Some((svc, view)),
+            ) if judged.accepted => {
+                self.note_death(svc, view);
+            }
+            _ => {}
+        }
+        for svc in touched {
+            self.look_at_view(svc);
+        }
+    }
+
+    fn svc_of(&self, effect: &Effect) -> Option<usize> {
+        match effect {
+            Effect::Persist { service } | Effect::RecordLadder { service, .. } => {
+                Some(self.index(service))
+            }
+            Effect::Identify { .. }
+            | Effect::Hold { .. }
+            | Effect::Unwatch { .. }
+            | Effect::Confirm { .. }
+            | Effect::Survey { .. }
+            | Effect::Sample { .. }
+            | Effect::Run(_)
+            | Effect::Signal { .. }
+            | Effect::RemoveStalePidfile { .. }
+            | Effect::Alert(_)
+            | Effect::Log { .. }
+            | Effect::Answer { .. } => None,
+        }
+    }
+
+    fn look_at_view(&mut self, svc: usize) {
+        let Some(view) = self.see(svc) else { return };
+        let old = self.oracles.watched[svc].view.replace(view);
+        self.oracles.watched[svc].old = old;
+        let settled = |view: View| view.phase == Phase::Watching && view.main.is_some();
+        let fresh = old.is_none_or(|old| !settled(old) || old.main != view.main);
+        let wanted = view.desired == Desired::Up;
+        if settled(view) && fresh || !wanted {
+            for model in &mut self.oracles.watched[svc].models {
+                model.bad.clear();
+                model.good.clear();
+                model.firing &= wanted;
+            }
+        }
+        let wished_down = old.is_some_and(|old| old.desired != Desired::Down);
+        if view.desired == Desired::Down && wished_down {
+            self.oracles.watched[svc].wanted_down_at = self.now;
+        }
+        let wish = self.oracles.watched[svc].wish;
+        let rules = self.svcs[svc].def.checks.iter().any(|check| {
+            check
+                .then
+                .iter()
+                .any(|then| matches!(then, Action::Stop | Action::Unmonitor))
+        });
+        if let Some(wish) = wish
+            && wish != view.desired
+            && (wish != Desired::Up || !rules)
+        {
+            let text = format!("acknowledged {wish:?}, but it is {:?}", view.desired);
+            self.broken(6, Some(svc), &text);
+        }
+    }
+
+    pub(crate) fn oracles_restart(&mut self, svc: usize, effects: &[Effect]) {
+        let _ = effects;
+        let stored = self.svcs[svc].stored.as_ref();
+        let open: Vec<_> = stored
+            .map(|m| m.open.iter().map(|i| i.cause).collect())
+            .unwrap_or_default();
+        let def = self.svcs[svc].def.clone();
+        for (at, check) in def.checks.iter().enumerate() {
+            let model = &mut self.oracles.watched[svc].models[at];
+            *model = Model::default();
+            model.firing = open.contains(&Cause::Check(check.kind, check.index));
+        }
+        self.look_at_view(svc);
+    }
+
+    // ---- 8: no spinning ----------------------------------------------------------------------
+
+    fn judge_pace(&mut self, effects: usize) {
+        let now = self.now;
+        let span = Duration::from_secs(5);
+        self.oracles.paces.push_back((now, effects));
+        while self
+            .oracles
+            .paces
+            .front()
+            .is_some_and(|(at, _)| now.since(*at) > span)
+        {
+            self.oracles.paces.pop_front();
+        }
+        let steps = self.oracles.paces.len();
+        let bound = self.svcs.len() * 5 * 70 + 100;
+        if steps > bound {
+            let text = format!("{steps} steps in {span:?}");
+            self.broken(8, None, &text);
+        }
+        if effects > 60 * self.svcs.len() {
+            self.broken(8, None, &format!("{effects} effects in one step"));
+        }
+    }
+
+    // ---- 4: tolerance ------------------------------------------------------------------------
+
+    fn judge_sample(&mut self, svc: usize, view: View, seen: &Observation) {
+        let def = self.svcs[svc].def.clone();
+        let acting = view.phase == Phase::Watching && view.desired == Desired::Up;
+        let bytes = seen.reading(Metric::Memory).map(|reading| reading.value());
+        if acting && view.main.is_some() && seen.outcome == Outcome::Ok && def.checks.len() == 1 {
+            let bad = bytes > Some(Value::Bytes(MEMORY_LIMIT_BYTES));
+            let check = &def.checks[0];
+            let model = &mut self.oracles.watched[svc].models[0];
+            model.push(self.now, bad, (check.tolerance, check.recover), check.every);
+        }
+        if def.checks.len() != 1 {
+            return;
+        }
+        let check = &def.checks[0];
+        let cause = Cause::Check(check.kind, check.index);
+        let engine = self.engine.as_ref().expect("it was just asked");
+        let fires = engine
+            .incidents(&def.name)
+            .iter()
+            .any(|incident| incident.closed.is_none() && incident.cause == cause);
+        // What is not wanted up is not judged.
+        let wanted = self
+            .see(svc)
+            .is_some_and(|view| view.desired == Desired::Up);
+        let model = self.oracles.watched[svc].models[0].firing && wanted;
+        if fires != model {
+            let text = format!(
+                "{} {}: fires {fires}, should {model}",
+                check.label, check.tolerance
+            );
+            self.broken(4, Some(svc), &text);
+        }
+    }
+
+    // ---- 10: deaths and alerts ---------------------------------------------------------------
+
+    fn note_death(&mut self, svc: usize, view: View) {
+        let ours = matches!(view.phase, Phase::Watching | Phase::StartPeriod);
+        if ours && view.desired == Desired::Up {
+            let now = self.now;
+            self.oracles.watched[svc].untold.push(now);
+        }
+    }
+
+    pub(crate) fn judge_alert(&mut self, alert: &Alert, epoch: u64) {
+        let svc = self.index(&alert.incident.service);
+        if alert.incident.cause == Cause::Down {
+            self.oracles.watched[svc].untold.clear();
+        }
+        let token = alert.incident.token();
+        let told = self.oracles.alerts.entry(token.clone()).or_default();
+        let again = told
+            .iter()
+            .find(|(sequence, _)| *sequence == alert.sequence)
+            .copied();
+        let next = told.len();
+        told.push((alert.sequence, epoch));
+        if let Some((_, by)) = again {
+            if by == epoch {
+                let text = format!("alert {token} {} twice", alert.sequence);
+                self.broken(10, Some(svc), &text);
+            }
+            self.oracles.alerts.entry(token).or_default().pop();
+        } else if usize::try_from(alert.sequence).ok() != Some(next) {
+            let text = format!("alert {token} has number {}, not {next}", alert.sequence);
+            self.broken(10, Some(svc), &text);
+        }
+    }
+
+    // ---- 9, 6: answers -----------------------------------------------------------------------
+
+    pub(crate) fn judge_answer(&mut self, request: RequestId, reply: &Reply) {
+        let Some(asked) = self.oracles.requests.get_mut(&request) else {
+            self.broken(9, None, &format!("nobody asked {request}: {reply:?}"));
+        };
+        asked.answers += 1;
+        let svc = asked.svc;
+        if asked.answers > 1 {
+            self.broken(
+                9,
+                Some(svc),
+                &format!("{request} answered again: {reply:?}"),
+            );
+        }
+    }
+
+    /// The answer has reached the operator: what it says holds from now on.
+    pub(crate) fn answered(&mut self, request: RequestId, reply: &Reply) {
+        self.report.answers += 1;
+        let Some(asked) = self.oracles.requests.get(&request) else {
+            return;
+        };
+        let newest = self
+            .oracles
+            .requests
+            .iter()
+            .rfind(|(_, other)| other.svc == asked.svc)
+            .is_some_and(|(newest, _)| *newest == request);
+        if reply.result == ReplyResult::Done && newest {
+            let wish = match asked.order {
+                Order::Start | Order::Restart | Order::Monitor => Desired::Up,
+                Order::Stop => Desired::Down,
+                Order::Unmonitor => Desired::Unmonitored,
+            };
+            self.oracles.watched[asked.svc].wish = Some(wish);
+        }
+    }
+
+    // ---- 1, 5, 6, 7: starts ------------------------------------------------------------------
+
+    pub(crate) fn judge_run(&mut self, svc: usize, job: &Job) {
+        if let Some(running) = &self.svcs[svc].job {
+            let text = format!("{:?} while {:?} runs", job.kind, running.kind);
+            self.broken(1, Some(svc), &text);
+        }
+        let view = self.see(svc);
+        match job.kind {
+            JobKind::Start | JobKind::Instance => {
+                if self.svcs[svc].launching.is_some() {
+                    self.broken(1, Some(svc), "a program is launched while another is");
+                }
+                self.judge_copies(svc);
+                self.judge_start(svc, view);
+            }
+            JobKind::Restart => self.judge_start(svc, view),
+            JobKind::Stop => {
+                if let Some(main) = job.main {
+                    self.judge_stop(svc, main);
+                    let now = self.now;
+                    self.oracles.told_to_go.entry(main).or_insert(now);
+                }
+            }
+            JobKind::Exec => {}
+        }
+    }
+
+    fn judge_copies(&self, svc: usize) {
+        let watched = &self.oracles.watched[svc];
+        if let Some((identity, since)) = watched.claim
+            && self.now.since(since) > DETECTION
+            && self.alive(identity)
+        {
+            self.broken(
+                7,
+                Some(svc),
+                &format!("a start beside the living {identity:?}"),
+            );
+        }
+        if let Some(held) = watched.view.and_then(|view| view.main)
+            && self.alive(held)
+        {
+            self.broken(7, Some(svc), &format!("a start beside the held {held:?}"));
+        }
+    }
+
+    fn judge_start(&mut self, svc: usize, view: Option<View>) {
+        let desired = view.map(|view| view.desired);
+        if desired != Some(Desired::Up) {
+            self.broken(
+                12,
+                Some(svc),
+                &format!("started while it is wanted {desired:?}"),
+            );
+        }
+        let def = self.svcs[svc].def.clone();
+        let now = self.now;
+        let watched = &mut self.oracles.watched[svc];
+        if matches!(watched.wish, Some(Desired::Down | Desired::Unmonitored)) {
+            self.broken(6, Some(svc), "started after a stop was acknowledged");
+        }
+        if std::mem::take(&mut watched.credit) {
+            return;
+        }
+        let last = watched.starts.last().copied();
+        watched.starts.push((now, false));
+        let window = def.start_limit.window;
+        let recent = watched
+            .starts
+            .iter()
+            .filter(|(at, _)| now.since(*at) < window)
+            .count();
+        if def.mode == Mode::Observe {
+            self.broken(5, Some(svc), "started by itself while it only observes");
+        }
+        let Some((last, _)) = last else { return };
+        let gap = now.since(last);
+        if gap < limits::START_GAP_MIN {
+            self.broken(
+                5,
+                Some(svc),
+                &format!("two automatic starts within {gap:?}"),
+            );
+        }
+        if recent > usize::try_from(def.start_limit.starts).expect("small")
+            && gap < def.backoff.first
+        {
+            let text = format!("{recent} starts in {window:?}, the last {gap:?} after another");
+            self.broken(5, Some(svc), &text);
+        }
+    }
+
+    // ---- 2, 3, 12: signals -------------------------------------------------------------------
+
+    /// A signal reaches a living process.
+    pub(crate) fn judge_signal(&mut self, svc: usize, to: ProcessIdentity, signal: Signal) {
+        let Some(proc) = self.procs.get(&to) else {
+            return;
+        };
+        let proper = match proc.role {
+            Role::Main => true,
+            Role::Child { foreign, .. } => !foreign,
+            Role::Stranger => false,
+        };
+        if proc.svc != svc || !proper {
+            self.broken(
+                3,
+                Some(svc),
+                &format!("{signal:?} to {to:?}, which is {:?}", proc.role),
+            );
+        }
+        let main = proc.role == Role::Main;
+        let held = self.see(svc).and_then(|view| view.main);
+        if main && held != Some(to) {
+            self.broken(
+                3,
+                Some(svc),
+                &format!("{signal:?} to {to:?}, which is not held"),
+            );
+        }
+        if main {
+            self.judge_stop(svc, to);
+        }
+        if !kills(signal) {
+            let now = self.now;
+            self.oracles.told_to_go.entry(to).or_insert(now);
+            return;
+        }
+        let stop_timeout = self.svcs[svc].def.stop_timeout;
+        match self.oracles.told_to_go.get(&to) {
+            None => self.broken(2, Some(svc), &format!("KILL to {to:?}, never told to go")),
+            Some(told) if self.now.since(*told) < stop_timeout => {
+                let waited = self.now.since(*told);
+                self.broken(
+                    2,
+                    Some(svc),
+                    &format!("KILL to {to:?} after only {waited:?}"),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Nobody may be stopped whom nobody wants stopped.
+    fn judge_stop(&self, svc: usize, target: ProcessIdentity) {
+        let (Some(view), Some(proc)) = (self.see(svc), self.procs.get(&target)) else {
+            return;
+        };
+        let told = self.oracles.told_to_go.contains_key(&target);
+        let watched = &self.oracles.watched[svc];
+        match view.desired {
+            Desired::Up => {}
+            Desired::Unmonitored if told => {}
+            Desired::Unmonitored => {
+                self.broken(12, Some(svc), "it is not monitored, and stopped");
+            }
+            Desired::Down => {
+                let found_up = proc.by == Starter::Other && proc.born > watched.wanted_down_at;
+                let was_starting = watched
+                    .old
+                    .is_some_and(|view| view.phase == Phase::Starting);
+                // Whoever asked for a stop and waits for it means a successor too.
+                let asked = self.oracles.requests.values().any(|request| {
+                    request.svc == svc && request.order == Order::Stop && request.answers == 0
+                });
+                if found_up && !told && !was_starting && !asked {
+                    self.broken(
+                        12,
+                        Some(svc),
+                        "it was found up while wanted down, and stopped",
+                    );
+                }
+            }
+        }
+    }
+
+    // ---- 9, 10, 11: the end ------------------------------------------------------------------
+
+    pub(crate) fn judge_the_end(&mut self) {
+        self.note(|| "END".to_owned());
+        if self.engine.is_none() {
+            self.broken(11, None, "there is no keeper at the end");
+        }
+        for (request, asked) in &self.oracles.requests {
+            if asked.answers == 0 && !asked.excused {
+                let text = format!("{:?} ({request}) was never answered", asked.order);
+                self.broken(9, Some(asked.svc), &text);
+            }
+        }
+        for svc in 0..self.svcs.len() {
+            // It went again while the mail that says it is down was still true.
+            let told = self.engine.as_ref().is_some_and(|engine| {
+                engine
+                    .incidents(&self.svcs[svc].def.name)
+                    .iter()
+                    .any(|incident| {
+                        incident.cause == Cause::Down
+                            && incident.closed.is_none()
+                            && incident.told > 0
+                    })
+            });
+            if let Some(at) = self.oracles.watched[svc].untold.first()
+                && !told
+            {
+                let ago = self.now.since(*at);
+                self.broken(
+                    10,
+                    Some(svc),
+                    &format!("a death {ago:?} ago was never told"),
+                );
+            }
+            self.judge_calm(svc);
+        }
+    }
+
+    fn judge_calm(&mut self, svc: usize) {
+        let def = self.svcs[svc].def.clone();
+        let Some(view) = self.see(svc) else { return };
+        if let Some(job) = &self.svcs[svc].job {
+            self.broken(11, Some(svc), &format!("a job is left: {job:?}"));
+        }
+        let mains = self.mains(svc);
+        let able = def.startable() && def.mode == Mode::Active;
+        let fine = match view.desired {
+            Desired::Up => mains.len() == 1 && view.main == mains.first().copied() || !able,
+            Desired::Down | Desired::Unmonitored => view.main == mains.first().copied(),
+        };
+        let resting = matches!(view.phase, Phase::Watching | Phase::StartPeriod);
+        if !fine || !resting {
+            let text = format!("after the calm: {view:?}, and there are {mains:?}");
+            self.broken(11, Some(svc), &text);
+        }
+        let engine = self.engine.as_ref().expect("it was there");
+        let down = !able && mains.is_empty();
+        for incident in engine.incidents(&def.name) {
+            let may_stay = match incident.cause {
+                Cause::SetAside | Cause::UpUnwanted => true,
+                Cause::Down => down,
+                Cause::Unclear | Cause::Unkillable => false,
+                Cause::Check(..) | Cause::CheckUnknown(..) => down,
+            };
+            if incident.closed.is_none() && !may_stay {
+                let text = format!("left open: {:?} {}", incident.cause, incident.title);
+                self.broken(11, Some(svc), &text);
+            }
+        }
+    }
+}
+
+impl Model {
+    fn push(&mut self, now: Mono, bad: bool, (to, back): (Tolerance, Tolerance), every: Duration) {
+        self.bad.push((now, bad));
+        self.good.push((now, !bad));
+        if !self.firing && met(&self.bad, to, every) {
+            (self.firing, self.bad, self.good) = (true, Vec::new(), Vec::new());
+        } else if self.firing && met(&self.good, back, every) {
+            (self.firing, self.bad, self.good) = (false, Vec::new(), Vec::new());
+        } else if self.firing && met(&self.bad, to, every) {
+            self.bad.clear();
+        }
+    }
+}
+
+/// The definition: N of the last M, the last one being one of them; or every one for so long, at least
+/// two, without a gap of over two intervals (and a half: looks are not on time to the nanosecond).
+fn met(verdicts: &[(Mono, bool)], tolerance: Tolerance, every: Duration) -> bool {
+    let Some((now, true)) = verdicts.last().copied() else {
+        return false;
+    };
+    match tolerance {
+        Tolerance::Times { n, m } => {
+            let recent = verdicts.iter().rev().take(usize::from(m));
+            recent.filter(|(_, is)| *is).count() >= usize::from(n)
+        }
+        Tolerance::Lasting(span) => {
+            let mut first = now;
+            let mut count = 0;
+            for (at, is) in verdicts.iter().rev() {
+                if !is || first.since(*at) > every * 2 + every / 2 {
+                    break;
+                }
+                first = *at;
+                count += 1;
+            }
+            count >= 2 && now.since(first) >= span
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Which services a seed has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heeler::model::action::Action;
+use heeler::model::check::{Check, CheckKind};
+use heeler::model::condition::Condition;
+use heeler::model::ids::{CheckIndex, ServiceName};
+use heeler::model::metric::Metric;
+use heeler::model::process::Signal;
+use heeler::model::service::{Backoff, Command, Life, Mode, Service, StartLimit};
+use heeler::model::tolerance::Tolerance;
+
+use crate::prng::Rng;
+
+/// Above this a check of the simulation is bad.
+pub(crate) const MEMORY_LIMIT_BYTES: u64 = 500 << 20;
+
+pub(crate) fn draw(rng: &mut Rng) -> Vec<Arc<Service>> {
+    let count = 1 + rng.below(6);
+    (0..count).map(|n| Arc::new(service(rng, n))).collect()
+}
+
+fn service(rng: &mut Rng, n: u64) -> Service {
+    let name = format!("s{n}{}", rng.pick(&["a", "web", "q9", "shop", "x"]));
+    let life = match rng.below(5) {
+        0 | 1 => Life::Pidfile(format!("/run/{name}.pid").into()),
+        2 => Life::Match(name.as_str().into()),
+        _ => Life::Run(command(rng, "run")),
+    };
+    let run = matches!(life, Life::Run(_));
+    let every = secs(rng, 1, 10);
+    let first = secs(rng, 2, 8);
+    let mut def = Service {
+        name: ServiceName::parse(&name).expect("is a name"),
+        user: Some("deploy".into()),
+        group: None,
+        start: (!run && !rng.chance(60)).then(|| command(rng, "start")),
+        stop: rng.chance(350).then(|| command(rng, "stop")),
+        restart: (!run && rng.chance(350)).then(|| command(rng, "restart")),
+        life,
+        stop_signal: rng.pick(&[Signal::Term, Signal::Quit]),
+        env: Vec::new(),
+        env_file: None,
+        cwd: None,
+        every,
+        alert: Vec::new(),
+        allow: Vec::new(),
+        mode: if rng.chance(80) {
+            Mode::Observe
+        } else {
+            Mode::Active
+        },
+        start_timeout: secs(rng, 1, 15),
+        stop_timeout: secs(rng, 2, 10),
+        start_period: if rng.chance(250) {
+            Duration::ZERO
+        } else {
+            secs(rng, 1, 20)
+        },
+        exit_delay: if rng.chance(200) {
+            Duration::ZERO
+        } else {
+            secs(rng, 1, 6)
+        },
+        start_limit: StartLimit {
+            starts: u32::try_from(1 + rng.below(5)).expect("small"),
+            window: secs(rng, 20, 90),
+        },
+        backoff: Backoff {
+            first,
+            last: first * u32::try_from(1 + rng.below(8)).expect("small"),
+        },
+        remind: secs(rng, 60, 900),
+        checks: (0..rng.pick(&[0, 1, 1, 1, 2]))
+            .map(|at| check(rng, at, every))
+            .collect(),
+    };
+    if !def.startable() {
+        // Refused when it is loaded.
+        def.checks
+            .retain(|check| !check.then.iter().any(Action::repeats));
+    }
+    def
+}
+
+fn check(rng: &mut Rng, at: u16, every: Duration) -> Check {
+    let then = match rng.below(9) {
+        0 => vec![Action::Alert],
+        1..=3 => vec![Action::Restart],
+        4 => vec![Action::Alert, Action::Restart],
+        5 => vec![Action::Stop],
+        6 => vec![Action::Unmonitor],
+        7 => vec![Action::Start],
+        _ => vec![Action::Exec(command(rng, "exec"))],
+    };
+    Check {
+        index: CheckIndex(at),
+        label: format!("memory{at}").into(),
+        kind: CheckKind::Process,
+        condition: Condition::parse("memory > 500MiB", &[Metric::Memory]).expect("is one"),
+        tolerance: tolerance(rng, every),
+        recover: if rng.chance(700) {
+            Tolerance::ONCE
+        } else {
+            tolerance(rng, every)
+        },
+        then,
+        on_recovery: if rng.chance(200) {
+            vec![Action::Alert]
+        } else {
+            Vec::new()
+        },
+        every,
+        repeat: rng.chance(250).then(|| secs(rng, 10, 60)),
+    }
+}
+
+fn tolerance(rng: &mut Rng, every: Duration) -> Tolerance {
+    if rng.chance(250) {
+        return Tolerance::Lasting(every * u32::try_from(1 + rng.below(3)).expect("small"));
+    }
+    let m = 1 + rng.below(5);
+    let n = 1 + rng.below(m);
+    Tolerance::Times {
+        n: u8::try_from(n).expect("small"),
+        m: u8::try_from(m).expect("small"),
+    }
+}
+
+fn command(rng: &mut Rng, word: &str) -> Command {
+    Command {
+        argv: vec![format!("/bin/{word}").into()],
+        timeout: rng.chance(300).then(|| secs(rng, 1, 12)),
+        env: Vec::new(),
+        cwd: None,
+    }
+}
+
+fn secs(rng: &mut Rng, min: u64, max: u64) -> Duration {
+    Duration::from_secs(min + rng.below(max - min + 1))
+}
