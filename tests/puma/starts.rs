@@ -41,7 +41,8 @@ fn broken_configuration(way: Way) {
     assert_eq!(masters(), [up.master]);
 }
 
-/// In the background there is nobody to give a code; what Puma printed is all there is.
+/// `puma &`: the shell ends with code 0 before Puma has even read its configuration. All that can be said
+/// is that nothing came; what Puma prints later is nobody's.
 #[test]
 fn one_in_the_background_that_fails_is_told() {
     world(|| {
@@ -61,7 +62,6 @@ fn one_in_the_background_that_fails_is_told() {
         println!("WHY\n{}", shop.why());
         println!("LOG\n{}", shop.house.log());
         assert!(mails[0].contains("no process within 3s"), "{}", mails[0]);
-        assert!(mails[0].contains(WHAT_IT_SAYS), "{}", mails[0]);
     });
 }
 
@@ -78,6 +78,9 @@ fn one_that_hangs_has_its_deadline_and_delays_nobody() {
             pids().into_iter().find(sleeps)
         };
         let stuck = wait_for("the start command to hang", PATIENCE, hanging);
+        // Between two starts of its own heeler keeps a second, whatever dies.
+        let since = Instant::now();
+        wait_for("a second", PATIENCE, || (since.elapsed() > Duration::from_millis(1100)).then_some(()));
         let killed = Instant::now();
         signal(first, "KILL");
         let second = shop.house.wait_up("other", Some(first));
