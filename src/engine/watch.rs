@@ -452,6 +452,10 @@ impl State {
                 title.clone(),
                 cx.now.mono + limits::TELL_AFTER,
             );
+            if let Some(down) = self.open.get_mut(&Cause::Down) {
+                // It is why nothing is started.
+                down.record.tell(cx.now.wall, title.clone());
+            }
         }
         self.answer(cx, |_| true, ReplyResult::Failed, &title);
         let next = cx.now.mono + self.def.every;

@@ -70,8 +70,9 @@ impl Holding {
 }
 
 /// How the descendants of a process can be known after its death.
-#[derive(Clone, Copy)]
 pub(super) struct Family {
     /// Its session.
     pub(super) session: i32,
+    /// The inodes of its sockets when it was proved.
+    pub(super) sockets: Vec<u64>,
 }

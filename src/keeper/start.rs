@@ -31,13 +31,15 @@ use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
 use crate::model::memory::Memory;
 use crate::model::process::Uid;
-use crate::model::service::Service;
+use crate::model::service::{Life, Service};
 use crate::store::definitions::{self, DefinitionName};
 use crate::store::thread::Delivery;
 use crate::store::{self, Message, StoreHandle};
 use crate::sys::defaults::raise_open_files;
 use crate::sys::fork::keep_the_dead;
+use crate::sys::identity::ClaimStamp;
 use crate::sys::lock::{self, Lock, TryLock};
+use crate::sys::pidfile::Stamp;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 use crate::sys::{clock, records};
@@ -179,8 +181,18 @@ impl Keeper {
             let records = settings.run_dir.join("svc").join(def.name.as_str());
             make_dir(&records, 0o700)?;
             let main = read_record::<MainRecord>(&records, MAIN_FILE);
+            let claim = main.as_ref().and_then(|main| main.claim).map(Stamp::from_numbers);
+            let stamp = match (&def.life, claim) {
+                (Life::Pidfile(path), Some(claim)) => {
+                    Some(ClaimStamp::Pidfile(path.as_path().into(), claim))
+                }
+                (Life::Pidfile(_) | Life::Match(_) | Life::Run(_), _) => None,
+            };
             let families = main
-                .map(|main| (main.identity, Family { session: main.session.0 }))
+                .map(|main| {
+                    let session = main.session.0;
+                    (main.identity, Family { session, sockets: main.sockets })
+                })
                 .into_iter()
                 .collect();
             let served = Served {
@@ -189,7 +201,7 @@ impl Keeper {
                 needs: needs_of(def),
                 claim_at: Place::Elsewhere,
                 in_pool: InPool::default(),
-                stamp: None,
+                stamp,
                 held: BTreeMap::new(),
                 families,
                 last_sample: None,

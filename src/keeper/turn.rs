@@ -20,7 +20,8 @@ use crate::store::Message;
 use crate::sys::identity::{self, ClaimStamp, Found, Owner, Proved};
 use crate::sys::signal::{self, Delivered};
 use crate::sys::survey::{self, DeadMain, Hold, Left};
-use crate::sys::{pidfile, place, records};
+use crate::sys::pidfile::{self, Stamp};
+use crate::sys::{place, records};
 use crate::wire::shim::{
     ChildRecord, LADDER_FILE, LadderRecord, MAIN_FILE, MainRecord, Record, Slot, SlotFile,
 };
@@ -152,7 +153,8 @@ impl Keeper {
     fn owner(&self, service: &ServiceName) -> Option<Owner> {
         let served = self.services.get(service)?;
         let known = served.families.keys().next_back().copied();
-        Some(Owner { known, ..Owner::of(served.owner?) })
+        let known_by = served.stamp.as_ref().and_then(claim_of);
+        Some(Owner { known, known_by, ..Owner::of(served.owner?) })
     }
 
     fn identify(&mut self, service: ServiceName, ask: AskId) {
@@ -244,19 +246,31 @@ impl Keeper {
     pub(super) fn take_main(&mut self, service: &ServiceName, proved: Proved, stamp: Option<ClaimStamp>) {
         let (identity, session) = (proved.identity(), proved.session());
         let Some(served) = self.services.get_mut(service) else { return };
-        served.stamp = stamp;
-        if served.held.contains_key(&identity) {
+        let held = served.held.contains_key(&identity);
+        if held && served.stamp == stamp {
             return;
         }
+        // Whoever leads a session needs no other proof of its descendants.
+        let leads = session == identity.pid.0;
+        let sockets = if leads { Vec::new() } else { survey::sockets(&proved) };
+        let record = MainRecord {
+            identity,
+            session: Pid(session),
+            group: Pid(proved.pgrp()),
+            claim: stamp.as_ref().and_then(claim_of).map(|claim| claim.numbers()),
+            sockets: sockets.clone(),
+        };
+        served.stamp = stamp;
         served.families.clear();
-        served.families.insert(identity, Family { session });
-        let record = MainRecord { identity, session: Pid(session), group: Pid(proved.pgrp()) };
+        served.families.insert(identity, Family { session, sockets });
         let written = records::write_record(&served.records, MAIN_FILE, &record.encode());
         if let Err(error) = written {
             let text = format!("failed to record its main process: {error}");
             self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
-        self.hold(service, Hold::Proved(proved));
+        if !held {
+            self.hold(service, Hold::Proved(proved));
+        }
         self.start_came_up(service);
     }
 
@@ -350,7 +364,8 @@ impl Keeper {
 
     fn dead_main(&self, service: &ServiceName, dead: ProcessIdentity) -> DeadMain {
         let served = self.services.get(service);
-        let session = served.and_then(|served| served.families.get(&dead)).map(|family| family.session);
+        let family = served.and_then(|served| served.families.get(&dead));
+        let session = family.map(|family| family.session);
         // A session that heeler's own start command began holds nobody but its descendants.
         let started = served
             .and_then(|served| read_record::<ChildRecord>(&served.records, Slot::Action.file(SlotFile::Child)))
@@ -360,6 +375,8 @@ impl Keeper {
             identity: dead,
             user: served.and_then(|served| served.owner).unwrap_or(Uid(u32::MAX)),
             sessions: started.into_iter().collect(),
+            session: session.unwrap_or(0),
+            sockets: family.map(|family| family.sockets.clone()).unwrap_or_default(),
         }
     }
 
@@ -430,5 +447,13 @@ impl Keeper {
     /// Watches it no more.
     pub(super) fn unwatch_fd(&self, fd: &impl AsFd) {
         let _unwatched = self.watcher.get_ref().remove(fd.as_fd());
+    }
+}
+
+/// The state of the pidfile in a claim.
+fn claim_of(stamp: &ClaimStamp) -> Option<Stamp> {
+    match stamp {
+        ClaimStamp::Pidfile(_, stamp) => Some(*stamp),
+        ClaimStamp::Standing => None,
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::{self, getpgid, getsid};
 
@@ -28,6 +29,18 @@ pub struct DeadMain {
     /// Leaders of sessions that heeler itself made for this service (its start command's), where the
     /// main process was in one without having made it.
     pub sessions: Vec<ProcessIdentity>,
+    /// The session it was in, whoever made it; 0 when not known.
+    pub session: i32,
+    /// The inodes of its sockets ([`sockets`]).
+    pub sockets: Vec<u64>,
+}
+
+/// The inodes of the sockets of a living main process. They mean nothing without it: a number may be
+/// given again once nobody has the socket.
+#[must_use]
+pub fn sockets(main: &Proved) -> Vec<u64> {
+    let sockets = sockets_of(main.identity().pid, limits::MAIN_FDS_MAX);
+    sockets.into_iter().map(|(_, inode)| inode).collect()
 }
 
 /// One process that outlived a dead main process.
@@ -72,19 +85,20 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
     let wanted = wanted(dead);
     let mut tables = SocketTables::default();
     let mut left = Vec::new();
-    if wanted.is_empty() {
+    if wanted.is_empty() && dead.iter().all(|main| main.sockets.is_empty()) {
         return Ok(left);
     }
     let ours = [procfs::heeler(), procfs::heelers_parent()];
     for pid in procfs::pids()?.into_iter().filter(|pid| !ours.contains(pid)) {
-        let Some(index) = descends(pid, &wanted) else { continue };
+        let descent = || descends(pid, &wanted).or_else(|| heir(pid, dead));
+        let Some(index) = descent() else { continue };
         // Each costs a descriptor: whoever leaves thousands must not take those of other services.
         if left.iter().filter(|other: &&Left| other.dead == index).count() >= limits::SURVIVORS_MAX {
             continue;
         }
         let Gathered::Process(held, facts) = gather(pid) else { continue };
         // Once more, now that it is held.
-        if descends(pid, &wanted) != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
+        if descent() != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
             continue;
         }
         if serves_another(held.identity(), mains) {
@@ -195,7 +209,7 @@ impl SocketTables {
     /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace.
     fn listens(&mut self, held: &Held) -> bool {
         let pid = held.identity().pid;
-        let sockets = sockets_of(pid);
+        let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
         if sockets.is_empty() {
             return false;
         }
@@ -209,11 +223,29 @@ impl SocketTables {
     }
 }
 
+/// Whose socket a younger process of the same user and session has inherited. One that is older gave
+/// the main process that socket; one in a session of its own may be a successor that got it from the
+/// same giver (socket activation).
+fn heir(pid: Pid, dead: &[DeadMain]) -> Option<usize> {
+    let session = getsid(Some(unistd::Pid::from_raw(pid.0))).ok()?.as_raw();
+    let near = |main: &&DeadMain| main.session == session && !main.sockets.is_empty();
+    dead.iter().find(near)?;
+    let owner = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+    let began = procfs::stat(pid).ok()?.started_ticks;
+    let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
+    dead.iter().position(|main| {
+        near(&main)
+            && main.user.0 == owner
+            && began >= main.identity.started_ticks
+            && sockets.iter().any(|(_, inode)| main.sockets.contains(inode))
+    })
+}
+
 /// The sockets of a process: descriptor and inode.
-fn sockets_of(pid: Pid) -> Vec<(i32, u64)> {
+fn sockets_of(pid: Pid, fds_max: usize) -> Vec<(i32, u64)> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     entries
-        .take(limits::SURVIVOR_FDS_MAX)
+        .take(fds_max)
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let target = fs::read_link(&path).ok()?;

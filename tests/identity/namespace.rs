@@ -110,6 +110,8 @@ fn a_session_of_a_number_given_again_is_not_the_dead_ones() {
         identity,
         user: Uid(WWW),
         sessions: vec![],
+        session: 0,
+        sockets: Vec::new(),
     };
     // The new one leads a group of that number, with a member.
     let pid = second.pid();

@@ -60,7 +60,7 @@ fn found(dead: &DeadMain, roles: &BTreeMap<String, Pid>) -> BTreeMap<String, (Ho
         .map(|left| {
             assert_eq!(left.dead, 0);
             assert!(
-                left.survivor.title.raw().starts_with("perl"),
+                left.survivor.title.raw().contains("perl"),
                 "{}",
                 left.survivor.title
             );
@@ -88,6 +88,8 @@ fn exactly_the_session_of_a_dead_leader_is_left_of_it() {
         identity: leader.identity(),
         user: Uid(0),
         sessions: vec![],
+        session: 0,
+        sockets: Vec::new(),
     };
     assert!(
         found(&dead, &roles).is_empty(),
@@ -138,6 +140,8 @@ fn a_zombie_is_not_a_survivor() {
         identity: lab::identity_of(leader),
         user: Uid(0),
         sessions: vec![],
+        session: 0,
+        sockets: Vec::new(),
     };
     let _ = send(&others.0[0], Signal::Kill);
     wait_for("its death", SOON, || {
@@ -168,6 +172,8 @@ fn a_group_leader_and_a_session_heeler_made_are_proofs_too() {
         identity: leader.identity(),
         user: Uid(0),
         sessions: vec![],
+        session: 0,
+        sockets: Vec::new(),
     };
     leader.end();
     let names: Vec<_> = found(&dead, &roles).into_keys().collect();
@@ -196,9 +202,13 @@ fn a_group_leader_and_a_session_heeler_made_are_proofs_too() {
         identity,
         user: Uid(0),
         sessions: vec![],
+        session: 0,
+        sockets: Vec::new(),
     };
     let known = DeadMain {
         sessions: vec![session.identity()],
+        session: 0,
+        sockets: Vec::new(),
         ..alone.clone()
     };
     let left = survey(&[alone, known], &HashSet::new()).expect("surveyed");
@@ -235,6 +245,8 @@ fn two_dead_are_told_apart_in_one_pass() {
             identity,
             user: Uid(WWW),
             sessions: vec![],
+            session: 0,
+            sockets: Vec::new(),
         });
         leader
             .kill()
