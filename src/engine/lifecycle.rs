@@ -132,7 +132,8 @@ impl State {
         self.schedule_first_look(cx.now.mono);
         self.answer_up(cx);
         if let Some((target, by)) = self.leaving {
-            if Some(target) == self.main {
+            // What was set aside meanwhile is left alone.
+            if Some(target) == self.main && self.intent.desired != Desired::Unmonitored {
                 // The stop an earlier keeper was asked for and did not finish.
                 self.begin_stop(cx, by);
                 return;
@@ -280,7 +281,8 @@ impl State {
             exit,
             began: now,
         };
-        // A service that was not there when heeler first looked in this boot is started, and that is all.
+        // A service that was not there when heeler first looked in this boot is started, and that is all;
+        // unless it will not be.
         let missed = self.last_main.is_some() || !self.may_start();
         if exit == ExitKind::NeverThere
             && self.intent.desired == Desired::Up
@@ -643,6 +645,7 @@ impl State {
             return;
         };
         let by = starting.by;
+        let ended = starting.ended.clone();
         let why = self.last_failure.clone().unwrap_or_else(|| {
             format!(
                 "no process within {}",
@@ -652,15 +655,20 @@ impl State {
         self.last_failure = Some(why.clone());
         let title = format!("failed to start: {why}");
         self.gone_at.get_or_insert(cx.now.mono);
-        if self.open.contains_key(&Cause::Down) {
-            self.narrate(cx, title.clone());
-        } else {
+        if !self.open.contains_key(&Cause::Down) {
             self.open_incident(
                 cx,
                 Cause::Down,
                 title.clone(),
                 cx.now.mono + limits::TELL_AFTER,
             );
+            // When the command ended there was nothing open yet that could show what it printed.
+            if let Some(ended) = &ended {
+                self.show_output(cx, &ended.output);
+            }
+        } else if ended.is_none_or(|ended| ended.ended.succeeded()) {
+            // A command that failed has been told of by itself.
+            self.narrate(cx, title.clone());
         }
         let waits = |order| matches!(order, Order::Start | Order::Restart);
         self.answer(cx, waits, ReplyResult::Failed, &title);

@@ -202,6 +202,13 @@ impl State {
     pub(super) fn what_next(&self, now: Mono) -> String {
         let name = &self.def.name;
         match (self.intent.desired, &self.stage) {
+            (Desired::Up | Desired::Down, Stage::Clearing(_) | Stage::Watching)
+                if self.open.contains_key(&Cause::Unclear) =>
+            {
+                "heeler signals and starts nothing until it can prove what is meant: mend what is named \
+                 above; it looks again by itself"
+                    .to_owned()
+            }
             (Desired::Unmonitored, _) => {
                 format!("nothing: it is not monitored; `heeler monitor {name}` ends that")
             }

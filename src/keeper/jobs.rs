@@ -3,10 +3,11 @@
 //! A shim says `executed` on its status pipe and closes it once the outcome is in place. A shim that an
 //! earlier keeper spawned has no pipe to this one: its lock and its records are looked at instead.
 
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 
 use crate::engine::effect::Level;
 use crate::engine::input::Input;
@@ -92,8 +93,8 @@ impl Keeper {
         let Shim { pidfd, status, .. } =
             spawn::spawn_shim(&self.exe, title, &plan, lock).map_err(said("start the shim"))?;
         let token = self.watch(&status, Source::Status(action));
-        self.watch(&pidfd, Source::Shim(action));
-        self.shims.insert(action, pidfd);
+        let shim_token = self.watch(&pidfd, Source::Shim(action));
+        self.shims.insert(action, (shim_token, pidfd));
         self.running.push(Running {
             service,
             slot,
@@ -110,25 +111,27 @@ impl Keeper {
         let Some(at) = self.running.iter().position(|running| running.action == action) else { return };
         let Voice::Pipe { status, .. } = &self.running[at].voice else { return };
         let mut bytes = [0; 16];
-        let Ok(copy) = status.as_fd().try_clone_to_owned() else { return };
-        let got = std::fs::File::from(copy).read(&mut bytes);
-        match got {
+        // Without a copy of the descriptor: when none is left, an unread pipe would be told without end.
+        match nix::unistd::read(status, &mut bytes) {
             Ok(0) => self.job_over(at),
             Ok(n) if bytes[..n].contains(&EXECUTED) => self.executed(at),
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => self.job_over(at),
         }
     }
 
     /// A shim ended: it is reaped, and heard for the last time.
     pub(super) fn shim_ended(&mut self, action: ActionId) {
-        if let Some(pidfd) = self.shims.get(&action)
-            && let Ok(Some(_)) = spawn::reap(pidfd)
-            && let Some(pidfd) = self.shims.remove(&action)
-        {
-            self.unwatch_fd(&pidfd);
+        let Some((token, pidfd)) = self.shims.get(&action) else { return };
+        if let Ok(None) = spawn::reap(pidfd) {
+            return;
         }
+        // Reaped, or nothing there to reap: either way it ended, and a descriptor that stays readable
+        // would be told again without end.
+        self.unwatch_fd(pidfd);
+        self.sources.remove(token);
+        self.shims.remove(&action);
         // Its pipe is closed with it; that is heard by itself.
     }
 

@@ -93,8 +93,8 @@ pub(crate) struct Keeper {
     exe: SelfExe,
     boot_id: Box<str>,
     running: Vec<Running>,
-    /// Shims to be reaped.
-    shims: BTreeMap<ActionId, OwnedFd>,
+    /// Shims to be reaped, each with its token at the watcher.
+    shims: BTreeMap<ActionId, (u64, OwnedFd)>,
     /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
     deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
     operators: Operators,
@@ -226,6 +226,7 @@ impl Keeper {
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
+            Done::Nothing => {}
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Served {
     pub(super) records: PathBuf,
     /// What all its conditions together need of a sample.
     pub(super) needs: Needs,
-    /// Whether its pidfile is on a file system of this machine, so that looking at it cannot hang.
+    /// Whether looking at its pidfile cannot hang, now or at the next look.
     pub(super) claim_at: Place,
     /// What the pool is doing for it.
     pub(super) in_pool: InPool,
@@ -37,7 +37,7 @@ pub(super) struct Served {
 /// Where a file is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// On a file system that cannot hang on a network.
+    /// On a file system that cannot hang on a network, and nobody but root can put a link to one there.
     Local,
     /// Elsewhere, or not known yet: only looked at from the pool.
     Elsewhere,
@@ -70,8 +70,9 @@ impl Holding {
 }
 
 /// How the descendants of a process can be known after its death.
-#[derive(Clone, Copy)]
 pub(super) struct Family {
     /// Its session.
     pub(super) session: i32,
+    /// The inodes of its sockets when it was proved.
+    pub(super) sockets: Vec<u64>,
 }

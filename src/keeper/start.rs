@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::config::error::{Diagnostic, render};
 use crate::config::settings::Settings;
+use crate::config::trust::{Refusal, Rule};
 use crate::config::{self, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
@@ -30,11 +31,15 @@ use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
 use crate::model::memory::Memory;
 use crate::model::process::Uid;
-use crate::model::service::Service;
+use crate::model::service::{Life, Service};
 use crate::store::definitions::{self, DefinitionName};
 use crate::store::thread::Delivery;
 use crate::store::{self, Message, StoreHandle};
+use crate::sys::defaults::raise_open_files;
+use crate::sys::fork::keep_the_dead;
+use crate::sys::identity::ClaimStamp;
 use crate::sys::lock::{self, Lock, TryLock};
+use crate::sys::pidfile::Stamp;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 use crate::sys::{clock, records};
@@ -42,12 +47,20 @@ use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, Slot, SlotFile};
 
 /// Runs until told to end.
 pub(super) async fn keep(options: &Options) -> Result<(), String> {
+    keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
     let exe = SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
     let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
+    if let Err(error) = raise_open_files() {
+        let text = format!("failed to raise the limit of open files: {error}");
+        log.say(now().wall, Level::Warning, "heeler", text);
+    }
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings;
     make_dir(&settings.run_dir, 0o755)?;
+    for dir in [&settings.run_dir, &settings.state_dir] {
+        only_trusted_above(dir, &who)?;
+    }
     let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
     let boot_id = clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
     forget_other_boots(&settings.run_dir, &boot_id)?;
@@ -168,8 +181,18 @@ impl Keeper {
             let records = settings.run_dir.join("svc").join(def.name.as_str());
             make_dir(&records, 0o700)?;
             let main = read_record::<MainRecord>(&records, MAIN_FILE);
+            let claim = main.as_ref().and_then(|main| main.claim).map(Stamp::from_numbers);
+            let stamp = match (&def.life, claim) {
+                (Life::Pidfile(path), Some(claim)) => {
+                    Some(ClaimStamp::Pidfile(path.as_path().into(), claim))
+                }
+                (Life::Pidfile(_) | Life::Match(_) | Life::Run(_), _) => None,
+            };
             let families = main
-                .map(|main| (main.identity, Family { session: main.session.0 }))
+                .map(|main| {
+                    let session = main.session.0;
+                    (main.identity, Family { session, sockets: main.sockets })
+                })
                 .into_iter()
                 .collect();
             let served = Served {
@@ -178,7 +201,7 @@ impl Keeper {
                 needs: needs_of(def),
                 claim_at: Place::Elsewhere,
                 in_pool: InPool::default(),
-                stamp: None,
+                stamp,
                 held: BTreeMap::new(),
                 families,
                 last_sample: None,
@@ -314,6 +337,20 @@ fn forget_other_boots(run_dir: &Path, boot_id: &str) -> Result<(), String> {
 
 fn write_mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
     fs::File::create(path)?.write_all(boot_id.as_bytes())
+}
+
+/// Records say what may be signalled, and the last good definitions what is run: whoever could put
+/// another directory in the place of these would be heeler. What is not there yet is made below what is.
+fn only_trusted_above(dir: &Path, who: &LoadAs) -> Result<(), String> {
+    let there = dir.ancestors().find(|dir| dir.symlink_metadata().is_ok());
+    let there = there.unwrap_or_else(|| Path::new("/"));
+    match Rule::root_and([who.uid]).resolve(there) {
+        Ok(_) => Ok(()),
+        Err(Refusal::Io(error)) => Err(format!("failed to look at {}: {error}", there.display())),
+        Err(Refusal::Unsafe { message, hint }) => {
+            Err(format!("failed to keep anything in {}: {message}; {hint}", dir.display()))
+        }
+    }
 }
 
 /// Makes a directory that only heeler's user can write, or makes sure that one is.

@@ -1,6 +1,6 @@
 //! One turn of the loop: inputs into the engine, effects out of it, until nothing is left to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,7 +20,8 @@ use crate::store::Message;
 use crate::sys::identity::{self, ClaimStamp, Found, Owner, Proved};
 use crate::sys::signal::{self, Delivered};
 use crate::sys::survey::{self, DeadMain, Hold, Left};
-use crate::sys::{pidfile, place, records};
+use crate::sys::pidfile::{self, Stamp};
+use crate::sys::{place, records};
 use crate::wire::shim::{
     ChildRecord, LADDER_FILE, LadderRecord, MAIN_FILE, MainRecord, Record, Slot, SlotFile,
 };
@@ -44,6 +45,8 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
+    /// Something that nobody waits for is done.
+    Nothing,
 }
 
 /// A death whose survey is due at the end of the turn, with all others of it.
@@ -121,7 +124,16 @@ impl Keeper {
                 if let Some(served) = self.services.get(&service)
                     && let Life::Pidfile(path) = &served.def.life
                 {
-                    let _removed = pidfile::remove_if_names(path, dead);
+                    let path = path.clone();
+                    if served.claim_at == Place::Local {
+                        let _removed = pidfile::remove_if_names(&path, dead);
+                    } else {
+                        let remove = move || {
+                            let _removed = pidfile::remove_if_names(&path, dead);
+                            Done::Nothing
+                        };
+                        self.pool.submit(remove);
+                    }
                 }
             }
             Effect::Persist { service } => {
@@ -141,7 +153,8 @@ impl Keeper {
     fn owner(&self, service: &ServiceName) -> Option<Owner> {
         let served = self.services.get(service)?;
         let known = served.families.keys().next_back().copied();
-        Some(Owner { known, ..Owner::of(served.owner?) })
+        let known_by = served.stamp.as_ref().and_then(claim_of);
+        Some(Owner { known, known_by, ..Owner::of(served.owner?) })
     }
 
     fn identify(&mut self, service: ServiceName, ask: AskId) {
@@ -168,8 +181,9 @@ impl Keeper {
                 self.identified(service, ask, Found::Unknown(Untrusted::from(text)), Place::Elsewhere);
             }
             Life::Pidfile(path) => self.look_in_pool(service, ask, move || {
-                let at = if place::is_local(&path) { Place::Local } else { Place::Elsewhere };
-                (identity::identify_pidfile(&path, &owner), at)
+                let found = identity::identify_pidfile(&path, &owner);
+                let at = if place::cannot_hang(&path) { Place::Local } else { Place::Elsewhere };
+                (found, at)
             }),
             Life::Match(pattern) => self.look_in_pool(service, ask, move || {
                 (identity::identify_match(&pattern, &owner), Place::Elsewhere)
@@ -232,19 +246,31 @@ impl Keeper {
     pub(super) fn take_main(&mut self, service: &ServiceName, proved: Proved, stamp: Option<ClaimStamp>) {
         let (identity, session) = (proved.identity(), proved.session());
         let Some(served) = self.services.get_mut(service) else { return };
-        served.stamp = stamp;
-        if served.held.contains_key(&identity) {
+        let held = served.held.contains_key(&identity);
+        if held && served.stamp == stamp {
             return;
         }
+        // Whoever leads a session needs no other proof of its descendants.
+        let leads = session == identity.pid.0;
+        let sockets = if leads { Vec::new() } else { survey::sockets(&proved) };
+        let record = MainRecord {
+            identity,
+            session: Pid(session),
+            group: Pid(proved.pgrp()),
+            claim: stamp.as_ref().and_then(claim_of).map(|claim| claim.numbers()),
+            sockets: sockets.clone(),
+        };
+        served.stamp = stamp;
         served.families.clear();
-        served.families.insert(identity, Family { session });
-        let record = MainRecord { identity, session: Pid(session), group: Pid(proved.pgrp()) };
+        served.families.insert(identity, Family { session, sockets });
         let written = records::write_record(&served.records, MAIN_FILE, &record.encode());
         if let Err(error) = written {
             let text = format!("failed to record its main process: {error}");
             self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
-        self.hold(service, Hold::Proved(proved));
+        if !held {
+            self.hold(service, Hold::Proved(proved));
+        }
         self.start_came_up(service);
     }
 
@@ -300,12 +326,15 @@ impl Keeper {
 
     // ---- what a death leaves -----------------------------------------------------------------
 
-    /// One pass over /proc for all main processes that died in this turn, in the pool: reading the
-    /// titles of what is found may block.
+    /// One pass over /proc for all main processes that died in this turn, in the pool: it takes as long
+    /// as there are processes.
     fn survey(&mut self) {
         let due = std::mem::take(&mut self.surveys);
         let dead: Vec<_> = due.iter().map(|due| self.dead_main(&due.service, due.dead)).collect();
-        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead), due }));
+        let mains: HashSet<_> =
+            self.services.values().flat_map(|served| served.families.keys().copied()).collect();
+        // Nothing in it hangs, so it is nobody's.
+        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
     }
 
     /// Holds whoever is left, and tells the engine.
@@ -335,7 +364,8 @@ impl Keeper {
 
     fn dead_main(&self, service: &ServiceName, dead: ProcessIdentity) -> DeadMain {
         let served = self.services.get(service);
-        let session = served.and_then(|served| served.families.get(&dead)).map(|family| family.session);
+        let family = served.and_then(|served| served.families.get(&dead));
+        let session = family.map(|family| family.session);
         // A session that heeler's own start command began holds nobody but its descendants.
         let started = served
             .and_then(|served| read_record::<ChildRecord>(&served.records, Slot::Action.file(SlotFile::Child)))
@@ -345,6 +375,8 @@ impl Keeper {
             identity: dead,
             user: served.and_then(|served| served.owner).unwrap_or(Uid(u32::MAX)),
             sessions: started.into_iter().collect(),
+            session: session.unwrap_or(0),
+            sockets: family.map(|family| family.sockets.clone()).unwrap_or_default(),
         }
     }
 
@@ -415,5 +447,13 @@ impl Keeper {
     /// Watches it no more.
     pub(super) fn unwatch_fd(&self, fd: &impl AsFd) {
         let _unwatched = self.watcher.get_ref().remove(fd.as_fd());
+    }
+}
+
+/// The state of the pidfile in a claim.
+fn claim_of(stamp: &ClaimStamp) -> Option<Stamp> {
+    match stamp {
+        ClaimStamp::Pidfile(_, stamp) => Some(*stamp),
+        ClaimStamp::Standing => None,
     }
 }

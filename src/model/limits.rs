@@ -84,6 +84,9 @@ pub const TITLE_BYTES_MAX: usize = 64 << 10;
 pub const SOCKET_TABLE_BYTES_MAX: u64 = 64 << 20;
 /// Descriptors of one survivor that are looked at for a listening socket.
 pub const SURVIVOR_FDS_MAX: usize = 64 << 10;
+/// Descriptors of a main process that are looked at for the sockets to remember: who inherited one is
+/// known by it after its death. Those it listens on are among its first.
+pub const MAIN_FDS_MAX: usize = 1024;
 /// Processes of one service that are added up for its tree metrics.
 pub const TREE_PROCESSES_MAX: usize = 4096;
 /// Steps from a process up to its oldest ancestor.
@@ -155,6 +158,10 @@ pub const JOB_GRACE: Duration = Duration::from_secs(5);
 pub const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
 /// Names asked of one resolver.
 pub const RESOLVE_NAMES_MAX: usize = 65_536;
+/// What is held of what one dead main process left; past it the others are not waited for.
+pub const SURVIVORS_MAX: usize = 256;
+/// Threads of the file pool with those that hang: so many services may have one each before others wait.
+pub const FILE_POOL_THREADS_MAX: usize = 64;
 /// Threads of that pool where most are stuck.
 pub const FILE_POOL_STUCK_THREADS: usize = 256;
 

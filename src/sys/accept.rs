@@ -75,6 +75,8 @@ pub enum ClaimFacts {
         writers: super::pidfile::Writers,
         /// When it was written, in milliseconds since 1970.
         modified_wall_ms: u64,
+        /// Whether it is the file that [`Expected::known`] was proved by, untouched since.
+        unchanged: bool,
     },
     /// heeler's own search among the processes of the service's user.
     Match,
@@ -123,6 +125,20 @@ pub fn accept(facts: &Facts, expected: &Expected, claim: &ClaimFacts) -> Accepta
         if *identity != facts.identity {
             return Acceptance::Stale(format!("process {pid} is a new one with the same number"));
         }
+    }
+    if let (
+        ClaimFacts::Pidfile {
+            unchanged: true, ..
+        },
+        Some(known),
+    ) = (claim, expected.known)
+        && known.pid == pid
+        && known != facts.identity
+    {
+        // Whatever the clocks say: this file was there before that process was.
+        return Acceptance::Stale(format!(
+            "process {pid} is a new one with the dead one's number"
+        ));
     }
     let ground = untouchable(facts, expected).map_or_else(|| ground(facts, expected, claim), Err);
     match (ground, age(facts, expected, claim)) {

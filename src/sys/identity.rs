@@ -113,6 +113,8 @@ pub struct Owner {
     /// The process that was proved before to be the service's, in this boot: then the age of its
     /// pidfile is no question, whatever the wall clock did since.
     pub known: Option<ProcessIdentity>,
+    /// The state of the pidfile that `known` was proved by: while it is that, it names no other.
+    pub known_by: Option<Stamp>,
 }
 
 impl Owner {
@@ -123,6 +125,7 @@ impl Owner {
             user,
             cgroup: None,
             known: None,
+            known_by: None,
         }
     }
 
@@ -180,6 +183,7 @@ pub fn identify_pidfile(path: &Path, owner: &Owner) -> Found {
         owner: file_owner,
         writers,
         modified_wall_ms,
+        unchanged: owner.known_by == Some(stamp),
     };
     judge(
         pid,

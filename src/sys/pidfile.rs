@@ -83,6 +83,32 @@ impl Stamp {
         })
     }
 
+    /// As plain numbers, for a record.
+    #[must_use]
+    pub fn numbers(&self) -> [i64; 6] {
+        let (dev, ino) = self.place;
+        let (modified, changed) = (self.modified, self.changed);
+        [
+            dev.cast_signed(),
+            ino.cast_signed(),
+            modified.0,
+            modified.1,
+            changed.0,
+            changed.1,
+        ]
+    }
+
+    /// Back from a record.
+    #[must_use]
+    pub fn from_numbers(numbers: [i64; 6]) -> Self {
+        let [dev, ino, modified, modified_ns, changed, changed_ns] = numbers;
+        Self {
+            place: (dev.cast_unsigned(), ino.cast_unsigned()),
+            modified: (modified, modified_ns),
+            changed: (changed, changed_ns),
+        }
+    }
+
     fn of(stat: &FileStat) -> Self {
         Self {
             place: (stat.st_dev, stat.st_ino),
@@ -99,6 +125,12 @@ pub fn read(path: &Path) -> Reading {
     walk(path)
         .and_then(|walked| claim_of(&walked))
         .unwrap_or_else(|reading| reading)
+}
+
+/// Whether nobody but root can change what a pidfile's path leads to. Hangs as [`read`] does.
+#[must_use]
+pub(super) fn only_root_decides(path: &Path) -> bool {
+    walk(path).is_ok_and(|walked| walked.writers == Writers::OnlyRoot)
 }
 
 /// What came of wanting a dead process's pidfile gone.

@@ -93,7 +93,7 @@ fn a_start_that_fails_is_told_at_once_and_tried_again_after_a_second() {
     story.command_ends(JobKind::Start, 1, "bundler: command not found: puma\n");
     story.status_is("down, next start in 1s");
     story.log_says(
-        "failed to start: the start command failed with code 1 after 200ms: \
+        "the start command failed with code 1 after 200ms: \
          bundler: command not found: puma",
     );
     story.at("1s200ms");
@@ -102,7 +102,7 @@ fn a_start_that_fails_is_told_at_once_and_tried_again_after_a_second() {
     story.command_ends(JobKind::Start, 0, "");
     story.at("1m");
     story.saw("11.2s mail 1.0 fired and resolved: the main process 100 is gone");
-    story.last_mail_says("failed to start: the start command failed with code 1");
+    story.last_mail_says("the start command failed with code 1");
     story.last_mail_says("up again: pid 101, after 1.2s");
     story.ends();
 }
@@ -119,7 +119,7 @@ fn a_start_command_that_hangs_is_ended_at_its_deadline_only() {
          5s mail 1.0 fired: the main process 100 is gone",
     );
     story.command_times_out(JobKind::Start);
-    story.log_says("failed to start: the start command was still running at its deadline");
+    story.log_says("the start command was still running at its deadline");
     story.at("31s");
     story.saw("31s run start: bin/start");
     story.appears(101);

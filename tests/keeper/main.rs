@@ -11,4 +11,5 @@ mod kill;
 mod life;
 mod pidfile;
 mod resources;
+mod strangers;
 mod waits;

@@ -8,6 +8,7 @@
 #          children=N      N children that end with it          orphan        a child that stays, holding
 #                                                              a listening socket and ignoring its parent
 #          mb=N            touch N MiB
+#          swarm=N         N children that stay, at its first start only
 #          stay            a child that stays and ignores TERM        escape   the same, in a session of its own
 #          term=respawn    answer TERM with a new copy                stick=FILE   on USR1 write to FILE
 # Files in DIR: NAME.pid, NAME.lock, NAME.starts (a line per start: pid, time), NAME.doubles (a line per
@@ -62,6 +63,10 @@ for (1 .. ($o{children} // 0)) {
   my $parent = $$;
   my $pid = fork(); if (!$pid) { close $lock; $SIG{TERM} = 'DEFAULT'; $0 = "service $name child"; Time::HiRes::sleep(0.05) while getppid() == $parent; exit 0 }
   push @children, $pid;
+}
+if ($o{swarm} && !-e "$base.swarmed") {
+  note('swarmed', $$);
+  for (1 .. $o{swarm}) { if (!fork()) { close $lock; $SIG{TERM} = 'DEFAULT'; sleep 1000 while 1 } }
 }
 if ($o{stay} || $o{escape}) {
   my $pid = fork();

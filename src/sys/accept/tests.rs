@@ -45,6 +45,7 @@ fn pidfile(owner: Uid, writers: Writers, age_ms: i64) -> ClaimFacts {
         owner,
         writers,
         modified_wall_ms,
+        unchanged: false,
     }
 }
 
@@ -52,6 +53,7 @@ const OWN: ClaimFacts = ClaimFacts::Pidfile {
     owner: DEPLOY,
     writers: Writers::Others,
     modified_wall_ms: BOOT_MS + STARTED_MS + 1000,
+    unchanged: false,
 };
 
 fn refused_with(acceptance: &Acceptance, words: &str) {
@@ -332,5 +334,37 @@ fn a_number_from_a_container_is_not_one_of_ours() {
         found,
         Acceptance::Accepted(Rule::User),
         "/proc gave us this number"
+    );
+}
+
+#[test]
+fn the_dead_ones_untouched_pidfile_names_no_new_process_whatever_the_clocks_say() {
+    let unchanged = ClaimFacts::Pidfile {
+        owner: DEPLOY,
+        writers: Writers::Others,
+        modified_wall_ms: BOOT_MS + STARTED_MS + 1000,
+        unchanged: true,
+    };
+    let before = ProcessIdentity {
+        pid: Pid(77),
+        started_ticks: 49_999,
+    };
+    let judged = |known, claim: &ClaimFacts| {
+        let known = Some(known);
+        accept(
+            &facts(),
+            &Expected {
+                known,
+                ..expected()
+            },
+            claim,
+        )
+    };
+    assert!(matches!(judged(before, &unchanged), Acceptance::Stale(_)));
+    assert_eq!(judged(before, &OWN), Acceptance::Accepted(Rule::User));
+    let same = facts().identity;
+    assert_eq!(
+        judged(same, &unchanged),
+        Acceptance::Accepted(Rule::Recorded)
     );
 }

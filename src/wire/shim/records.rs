@@ -77,8 +77,8 @@ pub struct OutcomeRecord {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LadderRecord(pub Ladder);
 
-/// `main`: by the keeper, whenever the main process changes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// `main`: by the keeper, whenever the main process or its claim changes.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MainRecord {
     /// Who.
     pub identity: ProcessIdentity,
@@ -86,6 +86,10 @@ pub struct MainRecord {
     pub session: Pid,
     /// Its process group.
     pub group: Pid,
+    /// The state of the pidfile that it was proved by (`sys::pidfile::Stamp`).
+    pub claim: Option<[i64; 6]>,
+    /// The inodes of its sockets when it was proved.
+    pub sockets: Vec<u64>,
 }
 
 // What follows is the JSON itself.
@@ -292,6 +296,11 @@ struct WireMain {
     identity: WireIdentity,
     session: i32,
     group: i32,
+    // Absent in the records of heelers that did not know them.
+    #[serde(default)]
+    claim: Option<[i64; 6]>,
+    #[serde(default)]
+    sockets: Vec<u64>,
 }
 
 impl Record for MainRecord {
@@ -300,6 +309,8 @@ impl Record for MainRecord {
             identity: self.identity.into(),
             session: self.session.0,
             group: self.group.0,
+            claim: self.claim,
+            sockets: self.sockets.clone(),
         })
     }
 
@@ -309,6 +320,8 @@ impl Record for MainRecord {
             identity: wire.identity.try_into()?,
             session: Pid(wire.session),
             group: Pid(wire.group),
+            claim: wire.claim,
+            sockets: wire.sockets,
         })
     }
 }

@@ -114,6 +114,8 @@ fn records_come_back_whole_or_with_an_error() {
         identity: identity(6),
         session: Pid(6),
         group: Pid(7),
+        claim: Some([i64::MIN, -1, 0, 1, 2, i64::MAX]),
+        sockets: vec![0, u64::MAX],
     });
     for ended in [
         Ended::Exited(Exit::Code(0)),

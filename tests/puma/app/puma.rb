@@ -1,0 +1,19 @@
+# A Puma cluster as Capistrano lays it out: APP/current -> releases/N, APP/shared/{pids,log}.
+app = File.expand_path('~/apps/shop')
+directory "#{app}/current"
+environment 'production'
+bind 'tcp://127.0.0.1:9292'
+workers 2
+threads 1, 4
+pidfile "#{app}/shared/pids/puma.pid"
+state_path "#{app}/shared/pids/puma.state"
+tag 'shop'
+
+# The master's own leak: workers say how much.
+taken, $leak = IO.pipe
+Thread.new do
+  ballast = []
+  while (mb = taken.gets)
+    ballast << Random.new.bytes(mb.to_i * 1_048_576)
+  end
+end

@@ -1,0 +1,16 @@
+//! A real Puma dies and heeler brings it back, as its user. Each test has a machine of its own
+//! (`world`), and in it one Puma cluster of the user deploy (`shop`), which Puma's port keeps single.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod claims;
+mod deploys;
+mod manager;
+mod memory;
+mod orphans;
+mod recovery;
+mod shop;
+mod starts;
+mod stops;
+mod world;
