@@ -23,8 +23,12 @@ const COMMON: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstart_timeout
 #[test]
 fn keeper_and_shims_are_killed_at_any_moment() {
     let kills: usize = from_env("HEELER_CHAOS_KILLS").unwrap_or(36);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
-    let seed = from_env("HEELER_CHAOS_SEED").unwrap_or(u64::try_from(now & 0xffff_ffff).expect("fits"));
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_nanos();
+    let seed = from_env("HEELER_CHAOS_SEED")
+        .unwrap_or_else(|| u64::try_from(now & 0xffff_ffff).expect("fits"));
     eprintln!("HEELER_CHAOS_SEED={seed} HEELER_CHAOS_KILLS={kills}");
     let mut chaos = Chaos::new(seed);
     for round in 0..kills {
@@ -41,7 +45,15 @@ fn from_env<T: std::str::FromStr>(name: &str) -> Option<T> {
 }
 
 /// The services, by what is special about them.
-const NAMES: [&str; 7] = ["quick", "late", "heavy", "reluctant", "deaf", "program", "sleepy"];
+const NAMES: [&str; 7] = [
+    "quick",
+    "late",
+    "heavy",
+    "reluctant",
+    "deaf",
+    "program",
+    "sleepy",
+];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Victim {
@@ -77,12 +89,26 @@ impl Chaos {
         let slow = format!("sleep 0.6; exec {}", house.command("heavy", ""));
         let pidfile = house.path("srv/heavy.pid");
         let start = format!("start = {{ run = {slow:?}, shell = true }}");
-        house.define("heavy", &format!("pidfile = {pidfile:?}\n{start}\n{COMMON}"));
-        house.daemon("reluctant", "term=0.8", &format!("{COMMON}stop_timeout = \"4s\"\n"));
-        house.daemon("deaf", "term=ignore", &format!("{COMMON}stop_timeout = \"1s\"\n"));
+        house.define(
+            "heavy",
+            &format!("pidfile = {pidfile:?}\n{start}\n{COMMON}"),
+        );
+        house.daemon(
+            "reluctant",
+            "term=0.8",
+            &format!("{COMMON}stop_timeout = \"4s\"\n"),
+        );
+        house.daemon(
+            "deaf",
+            "term=ignore",
+            &format!("{COMMON}stop_timeout = \"1s\"\n"),
+        );
         for (name, options) in [("program", "foreground"), ("sleepy", "foreground term=0.5")] {
             let run = house.command(name, options);
-            house.define(name, &format!("run = {run:?}\n{COMMON}stop_timeout = \"4s\"\n"));
+            house.define(
+                name,
+                &format!("run = {run:?}\n{COMMON}stop_timeout = \"4s\"\n"),
+            );
         }
         house.open();
         for name in NAMES {
@@ -135,7 +161,9 @@ impl Chaos {
     }
 
     fn kill_service(&mut self, name: &'static str, known: &BTreeMap<String, serde_json::Value>) {
-        let Some(pid) = self.house.starts(name).last().copied() else { return };
+        let Some(pid) = self.house.starts(name).last().copied() else {
+            return;
+        };
         if !alive(pid) || !is_service(pid, name) {
             return;
         }
@@ -161,12 +189,21 @@ impl Chaos {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        Some(Asked { name, order, client })
+        Some(Asked {
+            name,
+            order,
+            client,
+        })
     }
 
     /// Waits for all answers. One that said done is a promise; any other leaves both possible.
     fn settle_orders(&mut self, asked: Vec<Asked>) {
-        for Asked { name, order, mut client } in asked {
+        for Asked {
+            name,
+            order,
+            mut client,
+        } in asked
+        {
             let done = client.wait().expect("the client ends").success();
             let wish = if order == "stop" { "down" } else { "up" };
             let wishes = self.wishes.get_mut(name).expect("all are there");
@@ -182,15 +219,24 @@ impl Chaos {
         let all: serde_json::Value =
             serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out:?} {err:?}"));
         let services = all["services"].as_array().cloned().unwrap_or_default();
-        services.into_iter().map(|one| (one["service"].as_str().unwrap_or("").to_owned(), one)).collect()
+        services
+            .into_iter()
+            .map(|one| (one["service"].as_str().unwrap_or("").to_owned(), one))
+            .collect()
     }
 
     /// A keeper that came back wants what was acknowledged.
     fn check_wishes(&mut self) {
         for (name, status) in self.status() {
-            let desired = status["desired"]["want"].as_str().expect("a wish").to_owned();
-            let (_, wishes) =
-                self.wishes.iter_mut().find(|(known, _)| **known == name).expect("a known service");
+            let desired = status["desired"]["want"]
+                .as_str()
+                .expect("a wish")
+                .to_owned();
+            let (_, wishes) = self
+                .wishes
+                .iter_mut()
+                .find(|(known, _)| **known == name)
+                .expect("a known service");
             assert!(
                 wishes.contains(desired.as_str()),
                 "{name} is wanted {desired:?}, and what was asked is {wishes:?}"
@@ -231,12 +277,17 @@ impl Chaos {
         self.check_ends();
         self.check_mails();
         let run = self.house.path("run");
-        wait_for("only the shims of the two programs to be left", PATIENCE, || {
-            (shims(&run).len() <= 2).then_some(())
-        });
+        wait_for(
+            "only the shims of the two programs to be left",
+            PATIENCE,
+            || (shims(&run).len() <= 2).then_some(()),
+        );
         eprintln!(
             "{} starts, {} services killed, {} shims killed, {} mails",
-            NAMES.iter().map(|name| self.house.starts(name).len()).sum::<usize>(),
+            NAMES
+                .iter()
+                .map(|name| self.house.starts(name).len())
+                .sum::<usize>(),
             self.killed.len(),
             self.shims_killed,
             self.house.mails().len()
@@ -251,34 +302,54 @@ impl Chaos {
                 let mut first = BTreeMap::new();
                 for line in lines(&self.house.path(&format!("srv/{name}.{file}"))) {
                     let (pid, at) = line.split_once(' ').expect("pid and time");
-                    first.entry(pid.parse().expect("a pid")).or_insert(at.parse().expect("a time"));
+                    first
+                        .entry(pid.parse().expect("a pid"))
+                        .or_insert_with(|| at.parse().expect("a time"));
                 }
                 first
             };
             let (terms, ends) = (times("terms"), times("stops"));
             let orders = self.stops.get(name).copied().unwrap_or_default();
-            assert!(terms.len() <= orders, "{name} was told to go {} times for {orders} orders", terms.len());
+            assert!(
+                terms.len() <= orders,
+                "{name} was told to go {} times for {orders} orders",
+                terms.len()
+            );
             for pid in self.house.starts(name) {
                 if alive(pid) || self.killed.contains_key(&(name, pid)) || ends.contains_key(&pid) {
                     continue;
                 }
-                let term = terms.get(&pid).unwrap_or_else(|| panic!("{name} {pid} was killed untold"));
+                let term = terms
+                    .get(&pid)
+                    .unwrap_or_else(|| panic!("{name} {pid} was killed untold"));
                 assert_eq!(name, "deaf", "{pid} was killed while it was going");
                 let death = deaths.get(&pid).expect("the coroner saw it");
                 let had = death - term;
-                assert!(had >= DEAF_STOP_TIMEOUT.as_secs_f64() - 0.03, "{pid} had only {had:.3} s");
+                assert!(
+                    had >= DEAF_STOP_TIMEOUT.as_secs_f64() - 0.03,
+                    "{pid} had only {had:.3} s"
+                );
             }
         }
     }
 
     /// Every death of a known process has its mail; no Message-ID names two things.
     fn check_mails(&self) {
-        let told: Vec<_> = self.killed.iter().filter(|(_, told)| **told).map(|(of, _)| *of).collect();
+        let told: Vec<_> = self
+            .killed
+            .iter()
+            .filter(|(_, told)| **told)
+            .map(|(of, _)| *of)
+            .collect();
         wait_for("a mail for each death", PATIENCE, || {
             let mails = self.house.mails();
             let missing: Vec<_> = told
                 .iter()
-                .filter(|(_, pid)| !mails.iter().any(|mail| mail.contains(&format!("{pid} is gone"))))
+                .filter(|(_, pid)| {
+                    !mails
+                        .iter()
+                        .any(|mail| mail.contains(&format!("{pid} is gone")))
+                })
                 .collect();
             if missing.is_empty() {
                 return Some(());
@@ -289,7 +360,11 @@ impl Chaos {
         });
         let mut ids = BTreeSet::new();
         for mail in self.house.mails() {
-            let id = mail.lines().find(|line| line.starts_with("Message-ID:")).expect("has an id").to_owned();
+            let id = mail
+                .lines()
+                .find(|line| line.starts_with("Message-ID:"))
+                .expect("has an id")
+                .to_owned();
             assert!(ids.insert(id), "two mails with one Message-ID: {mail}");
         }
     }
@@ -305,10 +380,16 @@ fn is_service(pid: u32, name: &str) -> bool {
 fn shims(run: &Path) -> Vec<u32> {
     crate::support::house::pids()
         .into_iter()
-        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "heeler-shim\n"))
         .filter(|pid| {
-            let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-            open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path.starts_with(run))
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "heeler-shim\n")
+        })
+        .filter(|pid| {
+            let open = fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            open.filter_map(|fd| fs::read_link(fd.path()).ok())
+                .any(|path| path.starts_with(run))
         })
         .collect()
 }
@@ -322,17 +403,24 @@ struct Coroner {
 
 impl Coroner {
     fn new(srv: PathBuf) -> Self {
-        let (over, deaths) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
+        let (over, deaths) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(Mutex::new(BTreeMap::new())),
+        );
         let (is_over, seen) = (Arc::clone(&over), Arc::clone(&deaths));
         let watch = move || {
             let mut watched = BTreeSet::new();
             while !is_over.load(Ordering::Relaxed) {
                 for name in NAMES {
                     let starts = lines(&srv.join(format!("{name}.starts")));
-                    let pids = starts.iter().filter_map(|line| line.split(' ').next()?.parse::<u32>().ok());
+                    let pids = starts
+                        .iter()
+                        .filter_map(|line| line.split(' ').next()?.parse::<u32>().ok());
                     let mut deaths = seen.lock().expect("not poisoned");
                     watched.extend(pids.filter(|pid| !deaths.contains_key(pid)));
-                    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+                    let now = SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .expect("after 1970");
                     watched.retain(|pid| {
                         let lives = alive(*pid);
                         if !lives {
@@ -344,7 +432,11 @@ impl Coroner {
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
-        Self { over, deaths, thread: Some(std::thread::spawn(watch)) }
+        Self {
+            over,
+            deaths,
+            thread: Some(std::thread::spawn(watch)),
+        }
     }
 
     fn end(&mut self) -> BTreeMap<u32, f64> {
@@ -384,4 +476,3 @@ impl Random {
         Duration::from_millis(self.next() % most_ms)
     }
 }
-

@@ -18,18 +18,34 @@ struct Held {
 }
 
 fn held(keeper: u32) -> Held {
-    let count = |what: &str| fs::read_dir(format!("/proc/{keeper}/{what}")).expect("it lives").count();
+    let count = |what: &str| {
+        fs::read_dir(format!("/proc/{keeper}/{what}"))
+            .expect("it lives")
+            .count()
+    };
     let status = fs::read_to_string(format!("/proc/{keeper}/status")).expect("it lives");
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    let rss_kib = rss.trim().trim_end_matches(" kB").parse().expect("a number");
-    Held { fds: count("fd"), threads: count("task"), rss_kib }
+    let rss = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("VmRSS");
+    let rss_kib = rss
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number");
+    Held {
+        fds: count("fd"),
+        threads: count("task"),
+        rss_kib,
+    }
 }
 
 /// The ended children of a process that it did not reap.
 fn zombies(parent: u32) -> usize {
     let is = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(&format!("Z {parent} ")))
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with(&format!("Z {parent} ")))
         })
     };
     pids().iter().filter(|pid| is(pid)).count()
@@ -37,7 +53,10 @@ fn zombies(parent: u32) -> usize {
 
 #[test]
 fn many_restarts_leave_nothing_behind() {
-    let restarts: usize = std::env::var("HEELER_RESTARTS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let restarts: usize = std::env::var("HEELER_RESTARTS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(200);
     let mut house = House::new("");
     let common = "every = \"1s\"\nstart_period = \"100ms\"\nstart_limit = \"1000000 per 1h\"\n";
     let names: Vec<_> = (0..MANY).map(|n| format!("s{n}")).collect();
@@ -54,7 +73,10 @@ fn many_restarts_leave_nothing_behind() {
         let (_, out, _) = house.heeler(&["status", "--json"]);
         let all: serde_json::Value = serde_json::from_str(&out).expect("JSON");
         let services = all["services"].as_array().cloned().unwrap_or_default();
-        services.iter().map(|one| one["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())).collect()
+        services
+            .iter()
+            .map(|one| one["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()))
+            .collect()
     };
     let round = |house: &House| {
         let before = mains(house);
@@ -83,10 +105,19 @@ fn many_restarts_leave_nothing_behind() {
     let before = settled(&house);
     (0..restarts / MANY).for_each(|_| round(&house));
     let after = settled(&house);
-    eprintln!("{restarts} restarts: before {before:?}, after {after:?}, zombies {}", zombies(keeper));
+    eprintln!(
+        "{restarts} restarts: before {before:?}, after {after:?}, zombies {}",
+        zombies(keeper)
+    );
     assert_eq!(zombies(keeper), 0);
-    assert!(after.fds <= before.fds + 2 && after.threads <= before.threads + 1, "{before:?} {after:?}");
-    assert!(after.rss_kib <= before.rss_kib + before.rss_kib / 10 + 512, "{before:?} {after:?}");
+    assert!(
+        after.fds <= before.fds + 2 && after.threads <= before.threads + 1,
+        "{before:?} {after:?}"
+    );
+    assert!(
+        after.rss_kib <= before.rss_kib + before.rss_kib / 10 + 512,
+        "{before:?} {after:?}"
+    );
     let doubles: usize = names.iter().map(|name| house.doubles(name)).sum();
     assert_eq!(doubles, 0);
 }
