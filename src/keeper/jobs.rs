@@ -37,6 +37,8 @@ pub(super) struct Running {
     voice: Voice,
     /// The foreground program's process, once executed.
     child: Option<ProcessIdentity>,
+    /// What was started was seen, be it gone again.
+    came: bool,
 }
 
 /// How a shim is heard.
@@ -102,6 +104,7 @@ impl Keeper {
             kind,
             voice: Voice::Pipe { status, token },
             child: None,
+            came: false,
         });
         Ok(())
     }
@@ -178,7 +181,7 @@ impl Keeper {
         let service = running.service;
         let waits_on = match running.kind {
             // The command may return before the service is there: until then the start is under way.
-            JobKind::Start | JobKind::Restart => outcome.ended.succeeded(),
+            JobKind::Start | JobKind::Restart => outcome.ended.succeeded() && !running.came,
             JobKind::Stop | JobKind::Exec | JobKind::Instance => false,
         };
         if waits_on {
@@ -220,18 +223,21 @@ impl Keeper {
         }
     }
 
-    /// Consumes a start whose command ended once what it started is there.
-    pub(super) fn start_came_up(&self, service: &ServiceName) {
+    /// A start is over once what it started is there and its command ended, whichever is last.
+    pub(super) fn start_came_up(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
         let Some(record) = read_record::<JobRecord>(&served.records, Slot::Action.file(SlotFile::Job)) else {
             return;
         };
-        let runs = self.running.iter().any(|running| running.action == record.action);
         let came = served.held.iter().any(|(identity, held)| {
             held.proved().is_some() && Some(*identity) != record.before
         });
-        if came && !runs {
-            self.consume(service, record.action);
+        if !came {
+            return;
+        }
+        match self.running.iter_mut().find(|running| running.action == record.action) {
+            Some(running) => running.came = true,
+            None => self.consume(service, record.action),
         }
     }
 
@@ -337,6 +343,7 @@ impl Keeper {
                 kind,
                 voice: Voice::Records { look_at: Instant::now() + ADOPTED_POLL },
                 child: child.filter(|_| kind == JobKind::Instance),
+                came: false,
             });
             // A foreground program that runs is found by its record, like any other main process.
             if kind != JobKind::Instance || child.is_none() {
