@@ -62,22 +62,10 @@ pub(crate) enum Stage {
     Watching,
     Clearing(Clearing),
     Starting(Starting),
-    StartPeriod {
-        until: Mono,
-    },
-    Stopping {
-        target: ProcessIdentity,
-        by: StopBy,
-        kill_at: Mono,
-    },
-    Killing {
-        target: ProcessIdentity,
-        look_at: Mono,
-        told: Told,
-    },
-    Backoff {
-        until: Mono,
-    },
+    StartPeriod { until: Mono },
+    Stopping { target: ProcessIdentity, by: StopBy, kill_at: Mono },
+    Killing { target: ProcessIdentity, look_at: Mono, told: Told },
+    Backoff { until: Mono },
 }
 
 /// Waiting until nothing is left of the old process and nobody else starts a new one.
@@ -269,10 +257,10 @@ impl State {
             self.asked.signal,
         ];
         let asks = asks.into_iter().flatten().map(|(_, until)| until);
-        let incidents = self.open.values().map(|open| {
-            open.settles_at
-                .map_or(open.tell_at, |at| at.min(open.tell_at))
-        });
+        let incidents = self
+            .open
+            .values()
+            .map(|open| open.settles_at.map_or(open.tell_at, |at| at.min(open.tell_at)));
         let repeats = self.checks.iter().filter_map(|check| check.repeat_at);
         let job = self.job.map(|job| job.lost_at);
         asks.chain(incidents)
@@ -296,9 +284,7 @@ impl Clearing {
             return self.poll_at;
         }
         // While a successor is waited for, nothing happens to survivors' deadline.
-        let deadline = self
-            .successor_until
-            .map_or(self.deadline, |until| until.max(self.deadline));
+        let deadline = self.successor_until.map_or(self.deadline, |until| until.max(self.deadline));
         let survivors = if self.survivors.is_empty() {
             Mono::NEVER
         } else {

@@ -61,10 +61,7 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Slots of the schedule: due times are rounded to it, so that checks share wake-ups.
 pub const SCHEDULE_SLOT: Duration = Duration::from_millis(100);
 
-const _: () = assert!(
-    SUCCESSOR_POLL.as_millis() >= 10,
-    "a poll must not become a spin"
-);
+const _: () = assert!(SUCCESSOR_POLL.as_millis() >= 10, "a poll must not become a spin");
 const _: () = assert!(PIDFILE_BYTES_MAX < CONFIG_FILE_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < ALERT_BYTES_MAX);
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX < CONTROL_CLIENTS_MAX);

@@ -93,7 +93,8 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
         let descent = || descends(pid, &wanted).or_else(|| heir(pid, dead));
         let Some(index) = descent() else { continue };
         // Each costs a descriptor: whoever leaves thousands must not take those of other services.
-        if left.iter().filter(|other: &&Left| other.dead == index).count() >= limits::SURVIVORS_MAX {
+        if left.iter().filter(|other: &&Left| other.dead == index).count() >= limits::SURVIVORS_MAX
+        {
             continue;
         }
         let Gathered::Process(held, facts) = gather(pid) else { continue };
@@ -249,7 +250,8 @@ fn sockets_of(pid: Pid, fds_max: usize) -> Vec<(i32, u64)> {
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let target = fs::read_link(&path).ok()?;
-            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+            let inode =
+                target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
             Some((path.file_name()?.to_str()?.parse().ok()?, inode))
         })
         .collect()
@@ -297,7 +299,9 @@ mod tests {
         let unix = "0000000000000000: 00000002 00000000 00010000 0001 01 777 /run/a b";
         assert_eq!(unix_listener(unix), Some(777));
         assert_eq!(unix_listener(&unix.replace("00010000", "00000000")), None);
-        for odd in ["", "sl local", "Num RefCount Protocol Flags Type St Inode Path", "0A", "\u{fffd}"] {
+        for odd in
+            ["", "sl local", "Num RefCount Protocol Flags Type St Inode Path", "0A", "\u{fffd}"]
+        {
             assert_eq!(tcp_listener(odd).or_else(|| unix_listener(odd)), None);
         }
     }
@@ -314,8 +318,12 @@ mod tests {
         let line = format!("heeler\n0000000000000000: 00000002 00000000 00010000 0001 01 {inode}");
         let forged = SocketAddr::from_abstract_name(&line).expect("a name");
         let listener = UnixListener::bind_addr(&forged).expect("bound");
-        assert!(listening_near(us.identity().pid).contains(&inode), "the kernel writes names as they are");
-        let accepts = |socket: &dyn std::os::fd::AsRawFd| pidfd::accepts_connections(&us, socket.as_raw_fd());
+        assert!(
+            listening_near(us.identity().pid).contains(&inode),
+            "the kernel writes names as they are"
+        );
+        let accepts =
+            |socket: &dyn std::os::fd::AsRawFd| pidfd::accepts_connections(&us, socket.as_raw_fd());
         assert_eq!(accepts(&talks), Some(false));
         assert_eq!(accepts(&listener), Some(true));
     }

@@ -24,7 +24,8 @@ const COMMON: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstart_timeout
 fn keeper_and_shims_are_killed_at_any_moment() {
     let kills: usize = from_env("HEELER_CHAOS_KILLS").unwrap_or(36);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
-    let seed = from_env("HEELER_CHAOS_SEED").unwrap_or(u64::try_from(now & 0xffff_ffff).expect("fits"));
+    let seed =
+        from_env("HEELER_CHAOS_SEED").unwrap_or(u64::try_from(now & 0xffff_ffff).expect("fits"));
     eprintln!("HEELER_CHAOS_SEED={seed} HEELER_CHAOS_KILLS={kills}");
     let mut chaos = Chaos::new(seed);
     for round in 0..kills {
@@ -182,7 +183,10 @@ impl Chaos {
         let all: serde_json::Value =
             serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out:?} {err:?}"));
         let services = all["services"].as_array().cloned().unwrap_or_default();
-        services.into_iter().map(|one| (one["service"].as_str().unwrap_or("").to_owned(), one)).collect()
+        services
+            .into_iter()
+            .map(|one| (one["service"].as_str().unwrap_or("").to_owned(), one))
+            .collect()
     }
 
     /// A keeper that came back wants what was acknowledged.
@@ -257,12 +261,17 @@ impl Chaos {
             };
             let (terms, ends) = (times("terms"), times("stops"));
             let orders = self.stops.get(name).copied().unwrap_or_default();
-            assert!(terms.len() <= orders, "{name} was told to go {} times for {orders} orders", terms.len());
+            assert!(
+                terms.len() <= orders,
+                "{name} was told to go {} times for {orders} orders",
+                terms.len()
+            );
             for pid in self.house.starts(name) {
                 if alive(pid) || self.killed.contains_key(&(name, pid)) || ends.contains_key(&pid) {
                     continue;
                 }
-                let term = terms.get(&pid).unwrap_or_else(|| panic!("{name} {pid} was killed untold"));
+                let term =
+                    terms.get(&pid).unwrap_or_else(|| panic!("{name} {pid} was killed untold"));
                 assert_eq!(name, "deaf", "{pid} was killed while it was going");
                 let death = deaths.get(&pid).expect("the coroner saw it");
                 let had = death - term;
@@ -273,12 +282,15 @@ impl Chaos {
 
     /// Every death of a known process has its mail; no Message-ID names two things.
     fn check_mails(&self) {
-        let told: Vec<_> = self.killed.iter().filter(|(_, told)| **told).map(|(of, _)| *of).collect();
+        let told: Vec<_> =
+            self.killed.iter().filter(|(_, told)| **told).map(|(of, _)| *of).collect();
         wait_for("a mail for each death", PATIENCE, || {
             let mails = self.house.mails();
             let missing: Vec<_> = told
                 .iter()
-                .filter(|(_, pid)| !mails.iter().any(|mail| mail.contains(&format!("{pid} is gone"))))
+                .filter(|(_, pid)| {
+                    !mails.iter().any(|mail| mail.contains(&format!("{pid} is gone")))
+                })
                 .collect();
             if missing.is_empty() {
                 return Some(());
@@ -289,7 +301,11 @@ impl Chaos {
         });
         let mut ids = BTreeSet::new();
         for mail in self.house.mails() {
-            let id = mail.lines().find(|line| line.starts_with("Message-ID:")).expect("has an id").to_owned();
+            let id = mail
+                .lines()
+                .find(|line| line.starts_with("Message-ID:"))
+                .expect("has an id")
+                .to_owned();
             assert!(ids.insert(id), "two mails with one Message-ID: {mail}");
         }
     }
@@ -305,7 +321,9 @@ fn is_service(pid: u32, name: &str) -> bool {
 fn shims(run: &Path) -> Vec<u32> {
     crate::support::house::pids()
         .into_iter()
-        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "heeler-shim\n"))
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "heeler-shim\n")
+        })
         .filter(|pid| {
             let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
             open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path.starts_with(run))
@@ -322,14 +340,17 @@ struct Coroner {
 
 impl Coroner {
     fn new(srv: PathBuf) -> Self {
-        let (over, deaths) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
+        let (over, deaths) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
         let (is_over, seen) = (Arc::clone(&over), Arc::clone(&deaths));
         let watch = move || {
             let mut watched = BTreeSet::new();
             while !is_over.load(Ordering::Relaxed) {
                 for name in NAMES {
                     let starts = lines(&srv.join(format!("{name}.starts")));
-                    let pids = starts.iter().filter_map(|line| line.split(' ').next()?.parse::<u32>().ok());
+                    let pids = starts
+                        .iter()
+                        .filter_map(|line| line.split(' ').next()?.parse::<u32>().ok());
                     let mut deaths = seen.lock().expect("not poisoned");
                     watched.extend(pids.filter(|pid| !deaths.contains_key(pid)));
                     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
@@ -384,4 +405,3 @@ impl Random {
         Duration::from_millis(self.next() % most_ms)
     }
 }
-

@@ -16,18 +16,33 @@ fn bad_files_are_all_told_and_the_others_are_watched() {
     house.daemon("good", "", QUICK);
     house.define("syntax", "pidfile = \n");
     house.define("unknown", "pidfle = \"/run/x.pid\"\nevery = \"-1s\"\n");
-    house.define("types", "pidfile = 7\nstop_timeout = \"1e18\"\n[[check]]\nif = \"memory > lots\"\n");
+    house.define(
+        "types",
+        "pidfile = 7\nstop_timeout = \"1e18\"\n[[check]]\nif = \"memory > lots\"\n",
+    );
     house.define("bad name", "pidfile = \"/run/x.pid\"\n");
     fs::write(house.path("conf.d/bytes.toml"), b"\xff\xfe\x00pidfile = 1").expect("write");
     let open = house.path("conf.d/open.toml");
     house.define("open", "pidfile = \"/run/x.pid\"\n");
     fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).expect("chmod");
-    nix::unistd::mkfifo(&house.path("conf.d/fifo.toml"), nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    nix::unistd::mkfifo(&house.path("conf.d/fifo.toml"), nix::sys::stat::Mode::S_IRWXU)
+        .expect("mkfifo");
     house.write("conf.d/.swap.toml.swp", "rubbish");
     house.open();
     let first = house.wait_up("good", None);
     let log = house.log();
-    for words in ["syntax.toml", "pidfle", "-1s", "types.toml", "1e18", "lots", "bad name", "bytes.toml", "open.toml", "fifo.toml"] {
+    for words in [
+        "syntax.toml",
+        "pidfle",
+        "-1s",
+        "types.toml",
+        "1e18",
+        "lots",
+        "bad name",
+        "bytes.toml",
+        "open.toml",
+        "fifo.toml",
+    ] {
         assert!(log.contains(words), "{words:?} is not in\n{log}");
     }
     assert!(!log.contains("swap"), "{log}");

@@ -51,18 +51,28 @@ fn killed_during_a_long_start_the_next_keeper_takes_it_over_with_its_deadline() 
     let mut house = House::new("");
     let slow = format!("sleep 2; exec {}", house.command("slow", ""));
     let pidfile = house.path("srv/slow.pid");
-    house.define("slow", &format!("pidfile = {pidfile:?}\nstart = {{ run = {slow:?}, shell = true }}\n{QUICK}"));
+    house.define(
+        "slow",
+        &format!("pidfile = {pidfile:?}\nstart = {{ run = {slow:?}, shell = true }}\n{QUICK}"),
+    );
     let mark = house.path("srv/hang.runs");
     let hang = format!("echo run >> {}; exec sleep 1000", mark.display());
     let pidfile = house.path("srv/hang.pid");
     let start = format!("start = {{ run = {hang:?}, shell = true, timeout = \"4s\" }}");
-    house.define("hang", &format!("pidfile = {pidfile:?}\n{start}\nstart_timeout = \"4s\"\n{QUICK}"));
+    house.define(
+        "hang",
+        &format!("pidfile = {pidfile:?}\n{start}\nstart_timeout = \"4s\"\n{QUICK}"),
+    );
     let began = Instant::now();
     house.open();
     wait_for("the hanging command to run", PATIENCE, || mark.exists().then_some(()));
     house.kill_keeper();
     house.open();
-    assert!(house.log().contains("an earlier heeler's start is still under way"), "{}", house.log());
+    assert!(
+        house.log().contains("an earlier heeler's start is still under way"),
+        "{}",
+        house.log()
+    );
     let pid = house.wait_up("slow", None);
     assert_eq!((house.starts("slow"), house.doubles("slow")), (vec![pid], 0));
     wait_for("the deadline to end the command", PATIENCE, || {
@@ -70,7 +80,11 @@ fn killed_during_a_long_start_the_next_keeper_takes_it_over_with_its_deadline() 
     });
     let took = began.elapsed();
     assert!((Duration::from_secs(4)..Duration::from_secs(12)).contains(&took), "{took:?}");
-    assert_eq!(fs::read_to_string(&mark).expect("is there"), "run\n", "it ran twice before its deadline");
+    assert_eq!(
+        fs::read_to_string(&mark).expect("is there"),
+        "run\n",
+        "it ran twice before its deadline"
+    );
 }
 
 #[test]
@@ -110,8 +124,12 @@ fn records_that_name_a_stranger_lead_nobody_to_it() {
     signal(deaf, "KILL");
     signal(program, "KILL");
     let mut stranger = Command::new("sleep").arg("1000").spawn().expect("sleep");
-    let records =
-        [("deaf/ladder", deaf), ("deaf/main", deaf), ("program/main", program), ("program/instance.child", program)];
+    let records = [
+        ("deaf/ladder", deaf),
+        ("deaf/main", deaf),
+        ("program/main", program),
+        ("program/instance.child", program),
+    ];
     for (record, pid) in records {
         let path = house.path("run/svc").join(record);
         let text = fs::read_to_string(&path).expect("a record");
@@ -134,10 +152,18 @@ fn records_that_are_garbage_are_none() {
     house.daemon("shop", "", QUICK);
     house.open();
     let pid = house.wait_up("shop", None);
-    for garbage in ["", "{}", "\u{0}\u{0}", "{\"v\":1,\"identity\":{\"pid\":-1,\"started_ticks\":1}}", "[[[[[["] {
+    for garbage in [
+        "",
+        "{}",
+        "\u{0}\u{0}",
+        "{\"v\":1,\"identity\":{\"pid\":-1,\"started_ticks\":1}}",
+        "[[[[[[",
+    ] {
         house.kill_keeper();
         let _ = fs::remove_file(house.path("state/starts"));
-        for file in ["ladder", "main", "action.job", "action.child", "action.outcome", "instance.child"] {
+        for file in
+            ["ladder", "main", "action.job", "action.child", "action.outcome", "instance.child"]
+        {
             house.write(&format!("run/svc/shop/{file}"), garbage);
         }
         house.open();
@@ -172,9 +198,16 @@ fn told_to_end_during_eight_actions_it_ends_at_once_and_they_go_on() {
     let mut house = House::new("");
     let names: Vec<_> = (0..8).map(|n| format!("s{n}")).collect();
     for name in &names {
-        let slow = format!("touch {}; sleep 2; exec {}", house.path(&format!("srv/{name}.began")).display(), house.command(name, ""));
+        let slow = format!(
+            "touch {}; sleep 2; exec {}",
+            house.path(&format!("srv/{name}.began")).display(),
+            house.command(name, "")
+        );
         let pidfile = house.path(&format!("srv/{name}.pid"));
-        house.define(name, &format!("pidfile = {pidfile:?}\nstart = {{ run = {slow:?}, shell = true }}\n{QUICK}"));
+        house.define(
+            name,
+            &format!("pidfile = {pidfile:?}\nstart = {{ run = {slow:?}, shell = true }}\n{QUICK}"),
+        );
     }
     house.open();
     wait_for("all starts to run", PATIENCE, || {
@@ -242,7 +275,8 @@ impl Mount {
     fn tmpfs(at: PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).expect("mkdir");
         let data = format!("size={size},mode=0755");
-        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(data.as_str())).expect("mount");
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(data.as_str()))
+            .expect("mount");
         Self(at)
     }
 }
@@ -268,7 +302,9 @@ fn a_full_run_dir_is_said_and_healed() {
     }
     let _ = fs::write(house.path("run/ballast"), vec![1; 1 << 20]);
     signal(first, "KILL");
-    wait_for("heeler to say it", PATIENCE, || house.log().contains("No space left on device").then_some(()));
+    wait_for("heeler to say it", PATIENCE, || {
+        house.log().contains("No space left on device").then_some(())
+    });
     let (code, out, err) = house.heeler(&["start", "shop"]);
     eprintln!("start on a full run_dir: {code} {out}{err}");
     fs::remove_file(house.path("run/ballast")).expect("remove");

@@ -56,7 +56,11 @@ fn a_service_that_dies_while_it_is_stopped_is_no_trouble() {
 #[test]
 fn what_a_stopped_service_leaves_is_named_and_then_no_longer_waited_for() {
     let mut house = House::new("");
-    house.daemon("shop", "stay", &format!("{QUICK}stop_timeout = \"1s\"\nstart_timeout = \"3s\"\n"));
+    house.daemon(
+        "shop",
+        "stay",
+        &format!("{QUICK}stop_timeout = \"1s\"\nstart_timeout = \"3s\"\n"),
+    );
     house.open();
     let first = house.wait_up("shop", None);
     let rest = wait_for("its child", PATIENCE, || noted(&house, "shop.rests").first().copied());
@@ -65,7 +69,10 @@ fn what_a_stopped_service_leaves_is_named_and_then_no_longer_waited_for() {
     assert!(began.elapsed() >= Duration::from_secs(3), "it was not waited for");
     house.wait_up("shop", Some(first));
     let log = house.log();
-    for words in [format!("waiting for what it left: pid {rest}"), format!("no longer waiting for what is left of it: {rest}")] {
+    for words in [
+        format!("waiting for what it left: pid {rest}"),
+        format!("no longer waiting for what is left of it: {rest}"),
+    ] {
         assert!(log.contains(&words), "{words:?} is not in\n{log}");
     }
     assert!(alive(rest), "a survivor without a socket is not killed");
@@ -83,7 +90,10 @@ fn what_escaped_the_session_is_left_alone_and_holds_nothing_up() {
     assert_eq!(house.heeler(&["restart", "shop"]).0, 0);
     assert!(alive(rest));
     assert_eq!(house.doubles("shop"), 0);
-    eprintln!("escaped {rest}: {:?}", house.log().lines().filter(|l| l.contains(&rest.to_string())).collect::<Vec<_>>());
+    eprintln!(
+        "escaped {rest}: {:?}",
+        house.log().lines().filter(|l| l.contains(&rest.to_string())).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -92,7 +102,8 @@ fn an_orphan_that_holds_a_listening_socket_goes_before_the_start() {
     house.daemon("shop", "orphan", &format!("{QUICK}stop_timeout = \"1s\"\n"));
     house.open();
     let first = house.wait_up("shop", None);
-    let orphan = wait_for("its orphan", PATIENCE, || noted(&house, "shop.orphans").first().copied());
+    let orphan =
+        wait_for("its orphan", PATIENCE, || noted(&house, "shop.orphans").first().copied());
     signal(first, "KILL");
     house.wait_up("shop", Some(first));
     assert!(!alive(orphan), "the orphan still holds the socket");
@@ -192,12 +203,17 @@ impl Frozen {
     fn make(dir: PathBuf) -> Option<Self> {
         let script = "mkdir -p $0/m && dd if=/dev/zero of=$0/img bs=1M count=16 status=none && \
                       mkfs.ext4 -qF $0/img && mount -o loop $0/img $0/m";
-        let made = Command::new("sh").args(["-c", script]).arg(&dir).status().is_ok_and(|end| end.success());
+        let made = Command::new("sh")
+            .args(["-c", script])
+            .arg(&dir)
+            .status()
+            .is_ok_and(|end| end.success());
         made.then_some(Self(dir))
     }
 
     fn freeze(&self, how: &str) {
-        let end = Command::new("fsfreeze").arg(how).arg(self.0.join("m")).status().expect("fsfreeze");
+        let end =
+            Command::new("fsfreeze").arg(how).arg(self.0.join("m")).status().expect("fsfreeze");
         assert!(end.success());
     }
 }
@@ -211,8 +227,11 @@ impl Drop for Frozen {
 
 #[test]
 fn what_even_kill_does_not_end_is_said_and_gets_no_second_copy() {
-    let needs =
-        [Need::Root, Need::Program("/usr/sbin/fsfreeze", "util-linux"), Need::Program("/usr/sbin/mkfs.ext4", "e2fsprogs")];
+    let needs = [
+        Need::Root,
+        Need::Program("/usr/sbin/fsfreeze", "util-linux"),
+        Need::Program("/usr/sbin/mkfs.ext4", "e2fsprogs"),
+    ];
     if !can_run(&needs) {
         return;
     }
@@ -222,7 +241,11 @@ fn what_even_kill_does_not_end_is_said_and_gets_no_second_copy() {
         return;
     };
     let stick = frozen.0.join("m/f");
-    house.daemon("shop", &format!("stick={}", stick.display()), &format!("{QUICK}stop_timeout = \"1s\"\n"));
+    house.daemon(
+        "shop",
+        &format!("stick={}", stick.display()),
+        &format!("{QUICK}stop_timeout = \"1s\"\n"),
+    );
     house.daemon("other", "", QUICK);
     house.open();
     let pid = house.wait_up("shop", None);
@@ -232,7 +255,9 @@ fn what_even_kill_does_not_end_is_said_and_gets_no_second_copy() {
     wait_for("it to be stuck in the kernel", PATIENCE, || (state(pid) == Some('D')).then_some(()));
     let (code, out, err) = house.heeler(&["restart", "shop"]);
     assert_eq!(code, 1, "{out}{err}");
-    let mail = wait_for("the mail", PATIENCE, || house.mails().into_iter().find(|mail| mail.contains("does not die")));
+    let mail = wait_for("the mail", PATIENCE, || {
+        house.mails().into_iter().find(|mail| mail.contains("does not die"))
+    });
     assert!(mail.contains("starts no second copy"), "{mail}");
     eprintln!("{out}{err}\n{mail}");
     assert_eq!(house.starts("shop"), [pid]);

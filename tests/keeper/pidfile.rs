@@ -31,7 +31,10 @@ fn a_pidfile_that_lies_hurts_nobody_and_tells_nothing() {
     let names = ["init", "itself", "other", "fifo", "link", "zero", "dir", "huge", "text"];
     for name in names {
         let pidfile = dir.join(name);
-        house.define(name, &format!("user = \"nobody\"\npidfile = {pidfile:?}\nstart = \"/bin/true\"\n{quick}"));
+        house.define(
+            name,
+            &format!("user = \"nobody\"\npidfile = {pidfile:?}\nstart = \"/bin/true\"\n{quick}"),
+        );
     }
     let put = |name: &str, text: &str| {
         fs::write(dir.join(name), text).expect("write");
@@ -76,7 +79,10 @@ fn a_pidfile_that_lies_hurts_nobody_and_tells_nothing() {
     for (place, text) in
         [("log", log), ("mails", house.mails().concat()), ("why", why), ("status", status)]
     {
-        assert!(!text.contains("averysecrethash") || place == "nowhere", "the {place} shows it: {text}");
+        assert!(
+            !text.contains("averysecrethash") || place == "nowhere",
+            "the {place} shows it: {text}"
+        );
         assert!(!text.contains('\u{1b}'), "the {place} has an escape sequence");
     }
     stranger.kill().expect("kill");

@@ -18,7 +18,8 @@ struct Held {
 }
 
 fn held(keeper: u32) -> Held {
-    let count = |what: &str| fs::read_dir(format!("/proc/{keeper}/{what}")).expect("it lives").count();
+    let count =
+        |what: &str| fs::read_dir(format!("/proc/{keeper}/{what}")).expect("it lives").count();
     let status = fs::read_to_string(format!("/proc/{keeper}/status")).expect("it lives");
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     let rss_kib = rss.trim().trim_end_matches(" kB").parse().expect("a number");
@@ -29,7 +30,8 @@ fn held(keeper: u32) -> Held {
 fn zombies(parent: u32) -> usize {
     let is = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(&format!("Z {parent} ")))
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with(&format!("Z {parent} ")))
         })
     };
     pids().iter().filter(|pid| is(pid)).count()
@@ -37,7 +39,8 @@ fn zombies(parent: u32) -> usize {
 
 #[test]
 fn many_restarts_leave_nothing_behind() {
-    let restarts: usize = std::env::var("HEELER_RESTARTS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let restarts: usize =
+        std::env::var("HEELER_RESTARTS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     let mut house = House::new("");
     let common = "every = \"1s\"\nstart_period = \"100ms\"\nstart_limit = \"1000000 per 1h\"\n";
     let names: Vec<_> = (0..MANY).map(|n| format!("s{n}")).collect();
@@ -56,7 +59,10 @@ fn many_restarts_leave_nothing_behind() {
             signal(*starts.last().expect("was started"), "KILL");
         }
         wait_for("all to be back", PATIENCE, || {
-            let back = names.iter().zip(&before).all(|(name, before)| house.starts(name).len() > before.len());
+            let back = names
+                .iter()
+                .zip(&before)
+                .all(|(name, before)| house.starts(name).len() > before.len());
             back.then_some(())
         });
     };
@@ -77,9 +83,15 @@ fn many_restarts_leave_nothing_behind() {
     let before = settled(&house);
     (0..restarts / MANY).for_each(|_| round(&house));
     let after = settled(&house);
-    eprintln!("{restarts} restarts: before {before:?}, after {after:?}, zombies {}", zombies(keeper));
+    eprintln!(
+        "{restarts} restarts: before {before:?}, after {after:?}, zombies {}",
+        zombies(keeper)
+    );
     assert_eq!(zombies(keeper), 0);
-    assert!(after.fds <= before.fds + 2 && after.threads <= before.threads + 1, "{before:?} {after:?}");
+    assert!(
+        after.fds <= before.fds + 2 && after.threads <= before.threads + 1,
+        "{before:?} {after:?}"
+    );
     assert!(after.rss_kib <= before.rss_kib + before.rss_kib / 10 + 512, "{before:?} {after:?}");
     let doubles: usize = names.iter().map(|name| house.doubles(name)).sum();
     assert_eq!(doubles, 0);

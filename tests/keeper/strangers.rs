@@ -20,12 +20,22 @@ fn nobody(house: &House, args: &[&str]) -> Output {
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("chmod");
     }
     let socket = house.path("run/control.sock");
-    Command::new(copy).env("HEELER_SOCKET", socket).args(args).uid(NOBODY).gid(NOBODY).output().expect("runs")
+    Command::new(copy)
+        .env("HEELER_SOCKET", socket)
+        .args(args)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .expect("runs")
 }
 
 fn perl(house: &House, uid: u32, program: &str) -> Command {
     let mut command = Command::new("perl");
-    command.args(["-MIO::Socket::UNIX", "-e", program]).arg(house.path("run/control.sock")).uid(uid).gid(uid);
+    command
+        .args(["-MIO::Socket::UNIX", "-e", program])
+        .arg(house.path("run/control.sock"))
+        .uid(uid)
+        .gid(uid);
     command
 }
 
@@ -38,7 +48,13 @@ fn a_stranger_gets_nothing_not_even_an_answer() {
     house.daemon("shop", "", QUICK);
     house.open();
     let pid = house.wait_up("shop", None);
-    for args in [&["status"][..], &["status", "--json"], &["restart", "shop"], &["why", "shop"], &["stop", "shop"]] {
+    for args in [
+        &["status"][..],
+        &["status", "--json"],
+        &["restart", "shop"],
+        &["why", "shop"],
+        &["stop", "shop"],
+    ] {
         let said = nobody(&house, args);
         assert!(!said.status.success() && said.stdout.is_empty(), "{args:?}: {said:?}");
         let err = String::from_utf8_lossy(&said.stderr);
@@ -116,7 +132,9 @@ fn a_flood_holds_up_neither_the_watch_nor_the_operator() {
     }
     let sent: Vec<_> = flood
         .into_iter()
-        .map(|flood| String::from_utf8_lossy(&flood.wait_with_output().expect("ends").stdout).into_owned())
+        .map(|flood| {
+            String::from_utf8_lossy(&flood.wait_with_output().expect("ends").stdout).into_owned()
+        })
         .collect();
     eprintln!("back within {worst:?} beside floods of {sent:?} connections");
     assert!(worst < Duration::from_secs(1), "{worst:?}");

@@ -72,7 +72,10 @@ fn hanging_commands_hold_up_nobody_else() {
     house.daemon("healthy", "", QUICK);
     for n in 0..MANY {
         let pidfile = house.path(&format!("srv/start{n}.pid"));
-        house.define(&format!("start{n}"), &format!("pidfile = {pidfile:?}\nstart = \"/bin/sleep 1000\"\n{QUICK}"));
+        house.define(
+            &format!("start{n}"),
+            &format!("pidfile = {pidfile:?}\nstart = \"/bin/sleep 1000\"\n{QUICK}"),
+        );
         house.daemon(&format!("stop{n}"), "", &format!("{QUICK}stop = \"/bin/sleep 1000\"\n"));
     }
     house.open();
@@ -110,7 +113,10 @@ fn pidfiles_on_a_file_system_that_hangs_hold_up_nobody_else() {
     };
     for n in 0..MANY {
         let pidfile = hanging.at.join(format!("{n}.pid"));
-        house.define(&format!("hangs{n}"), &format!("pidfile = {pidfile:?}\nstart = \"/bin/true\"\n{QUICK}"));
+        house.define(
+            &format!("hangs{n}"),
+            &format!("pidfile = {pidfile:?}\nstart = \"/bin/true\"\n{QUICK}"),
+        );
     }
     // By its name it is looked at last.
     house.daemon("zealous", "", QUICK);

@@ -38,13 +38,8 @@ fn a_thread() {
         wrong_claim("is a thread id", |_| {
             let master = masters()[0];
             let tasks = fs::read_dir(format!("/proc/{master}/task")).expect("tasks");
-            let ids = tasks
-                .flatten()
-                .filter_map(|task| task.file_name().to_str()?.parse().ok());
-            let thread = ids
-                .filter(|id: &u32| *id != master)
-                .max()
-                .expect("puma has threads");
+            let ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+            let thread = ids.filter(|id: &u32| *id != master).max().expect("puma has threads");
             (name(thread), None)
         });
     });
@@ -72,22 +67,14 @@ fn wrong_claim<T>(words: &str, wrong: impl FnOnce(&Shop) -> (T, Option<u32>)) {
     let mails = shop.wait_mails(1);
     println!("MAIL\n{}", mails.join("\n=====\n"));
     println!("WHY\n{why}");
-    assert!(
-        mails
-            .iter()
-            .any(|mail| mail.replace("\n  ", " ").contains(words)),
-        "{mails:?}"
-    );
+    assert!(mails.iter().any(|mail| mail.replace("\n  ", " ").contains(words)), "{mails:?}");
     assert!(victim.is_none_or(alive), "the victim was killed");
     assert_eq!(masters(), [first.master]);
     // An order changes nothing about that: the master is held, and proved.
     fs::remove_file(pidfile()).expect("remove");
     crate::shop::write(&pidfile(), &right);
     wait_for("it to heal", PATIENCE, || {
-        shop.house.status("shop")["incidents"]
-            .as_array()
-            .is_none_or(Vec::is_empty)
-            .then_some(())
+        shop.house.status("shop")["incidents"].as_array().is_none_or(Vec::is_empty).then_some(())
     });
     assert_eq!(shop.house.pid("shop"), Some(first.master));
     assert_eq!(up().map(|up| up.master), Some(first.master));
@@ -109,7 +96,10 @@ fn another_users_process_while_puma_is_dead() {
         shop.wait_why("runs as uid 1501");
         let mails = shop.wait_mails(2);
         assert!(mails.iter().all(|mail| mail.contains("runs as uid 1501")), "{mails:#?}");
-        assert!(mails.iter().all(|mail| mail.contains("until it can prove what is meant")), "{mails:#?}");
+        assert!(
+            mails.iter().all(|mail| mail.contains("until it can prove what is meant")),
+            "{mails:#?}"
+        );
         println!("MAIL\n{}", shop.house.mails().join("\n=====\n"));
         assert_eq!(shop.starts(), 1, "{}", shop.house.log());
         assert!(masters().is_empty() && alive(victim.id()));
@@ -137,10 +127,7 @@ fn reused_number(restart_heeler: bool) {
     let first = shop.open();
     // So old that clock ticks and coarse file times explain nothing any more.
     wait_for("the pidfile to age", PATIENCE, || {
-        let written = fs::metadata(pidfile())
-            .expect("stat")
-            .modified()
-            .expect("a time");
+        let written = fs::metadata(pidfile()).expect("stat").modified().expect("a time");
         (SystemTime::now().duration_since(written).ok()? > Duration::from_millis(2500))
             .then_some(())
     });
@@ -156,23 +143,16 @@ fn reused_number(restart_heeler: bool) {
     });
     let mut victim = sleeper(DEPLOY, Some(first.master));
     assert_eq!(victim.id(), first.master);
-    let second = shop.timed(
-        "the number of the dead master reused",
-        Some(first.master),
-        |shop| {
-            if restart_heeler {
-                shop.house.open();
-            } else {
-                signal(shop.house.keeper(), "CONT");
-            }
-        },
-    );
+    let second = shop.timed("the number of the dead master reused", Some(first.master), |shop| {
+        if restart_heeler {
+            shop.house.open();
+        } else {
+            signal(shop.house.keeper(), "CONT");
+        }
+    });
     println!("LOG\n{}", shop.house.log());
     println!("WHY\n{}", shop.why());
-    assert!(
-        victim.try_wait().expect("wait").is_none(),
-        "the victim was killed"
-    );
+    assert!(victim.try_wait().expect("wait").is_none(), "the victim was killed");
     assert_eq!(masters(), [second.master]);
 }
 

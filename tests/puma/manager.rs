@@ -38,11 +38,8 @@ fn without_a_manager_the_way_out_is_told() {
         let mails = shop.wait_mails(1);
         println!("MAIL\n{}", mails[0]);
         let mail = mails[0].replace("=\n", "");
-        for part in [
-            "/run/user/1500",
-            "loginctl enable-linger deploy",
-            "Failed to connect to bus",
-        ] {
+        for part in ["/run/user/1500", "loginctl enable-linger deploy", "Failed to connect to bus"]
+        {
             assert!(why.contains(part), "{part:?} is not in\n{why}");
             assert!(mail.contains(part), "{part:?} is not in\n{mail}");
         }
@@ -64,11 +61,7 @@ fn a_manager_that_went_is_told() {
         shop.house.open_by(dirty());
         let mails = shop.wait_mails(1);
         println!("MAIL\n{}", mails[0]);
-        assert!(
-            mails[0].contains("Failed to connect to bus"),
-            "{}",
-            mails[0]
-        );
+        assert!(mails[0].contains("Failed to connect to bus"), "{}", mails[0]);
     });
 }
 

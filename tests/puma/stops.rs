@@ -28,22 +28,11 @@ fn stopped_master_obeys(way: Way) {
     freeze(first.master);
     let began = Instant::now();
     let (code, out, err) = shop.house.heeler(&["stop", "shop"]);
-    println!(
-        "MEASURED stop of a stopped master ({way:?}): {:.2} s",
-        began.elapsed().as_secs_f64()
-    );
+    println!("MEASURED stop of a stopped master ({way:?}): {:.2} s", began.elapsed().as_secs_f64());
     assert_eq!(code, 0, "{out}{err}");
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(!alive(first.master) && masters().is_empty());
-    assert!(
-        !shop.house.log().contains("SIGKILL"),
-        "{}",
-        shop.house.log()
-    );
+    assert!(!shop.house.log().contains("SIGKILL"), "{}", shop.house.log());
     assert_eq!(shop.house.status("shop")["desired"]["want"], "down");
 
     assert_eq!(shop.house.heeler(&["start", "shop"]).0, 0);
@@ -54,11 +43,7 @@ fn stopped_master_obeys(way: Way) {
         assert_eq!(code, 0, "{out}{err}");
     });
     assert_eq!(masters(), [third.master]);
-    assert!(
-        !shop.house.log().contains("SIGKILL"),
-        "{}",
-        shop.house.log()
-    );
+    assert!(!shop.house.log().contains("SIGKILL"), "{}", shop.house.log());
     assert!(shop.house.mails().is_empty(), "{:?}", shop.house.mails());
 }
 
