@@ -186,14 +186,7 @@ impl State {
                 }
                 self.clear_on(cx);
             }
-            Stage::Starting(starting) => {
-                let failed = starting.ended.as_ref().is_some_and(|ended| !ended.ended.succeeded());
-                if failed && self.main.is_some() {
-                    self.restart_came_to_nothing(cx);
-                } else if failed {
-                    self.happen(cx, Class::StartFailed, None);
-                }
-            }
+            Stage::Starting(_) => self.start_missing(cx, absence),
             Stage::Watching
             | Stage::StartPeriod { .. }
             | Stage::Stopping { .. }

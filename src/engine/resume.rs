@@ -120,6 +120,8 @@ impl State {
                             deadline,
                             poll_at: now + limits::SUCCESSOR_POLL,
                             by: By::Heeler,
+                            stale: before.map(|before| before.pid),
+                            dead_on_arrival: None,
                         };
                         self.stage = Stage::Starting(starting);
                         if kind == JobKind::Restart {

@@ -9,6 +9,7 @@ use crate::model::incident::Cause;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
 use crate::model::order::{Order, ReplyResult};
+use crate::model::process::Absence;
 use crate::model::service::{Life, Mode};
 use crate::model::time::Mono;
 use crate::model::units::show_duration;
@@ -16,8 +17,12 @@ use crate::model::units::show_duration;
 impl State {
     /// Starts, if that is possible and allowed now.
     pub(super) fn start(&mut self, cx: &mut Cx<'_>) {
-        let Stage::Clearing(Clearing { by, .. }) = self.stage else {
+        let Stage::Clearing(Clearing { by, absence, .. }) = self.stage else {
             return;
+        };
+        let stale = match absence {
+            Some((Absence::Stale(pid), _)) => Some(pid),
+            Some((Absence::NoPidfile | Absence::NoProcess, _)) | None => None,
         };
         let now = cx.now.mono;
         if !self.can_start() {
@@ -76,6 +81,8 @@ impl State {
                 deadline,
                 poll_at: now + limits::SUCCESSOR_POLL,
                 by,
+                stale,
+                dead_on_arrival: None,
             }),
         );
     }
@@ -129,6 +136,33 @@ impl State {
         if now >= starting.poll_at {
             starting.poll_at = now + limits::SUCCESSOR_POLL;
             self.identify(cx);
+        }
+    }
+
+    /// There is no process yet. A command that failed will bring none; nor will one whose process is in
+    /// the claim already, and dead: unless the claim changes while one can look twice.
+    pub(super) fn start_missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
+        let now = cx.now.mono;
+        let Stage::Starting(starting) = &mut self.stage else { return };
+        let Some(ended) = &starting.ended else { return };
+        let failed = !ended.ended.succeeded();
+        starting.dead_on_arrival = match (absence, starting.dead_on_arrival) {
+            (Absence::Stale(pid), _) if starting.stale == Some(pid) => None,
+            (Absence::Stale(pid), Some((same, since))) if pid == same => Some((same, since)),
+            (Absence::Stale(pid), _) => Some((pid, now)),
+            (Absence::NoPidfile | Absence::NoProcess, _) => None,
+        };
+        let dead = starting
+            .dead_on_arrival
+            .filter(|(_, since)| now.since(*since) >= limits::DEAD_ON_ARRIVAL)
+            .map(|(pid, _)| pid);
+        if failed && self.main.is_some() {
+            self.restart_came_to_nothing(cx);
+        } else if failed {
+            self.happen(cx, Class::StartFailed, None);
+        } else if let Some(pid) = dead.filter(|_| self.main.is_none()) {
+            self.last_failure = Some(format!("it came up as pid {pid} and was gone again"));
+            self.happen(cx, Class::StartFailed, None);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::model::incident::{Cause, Incident};
 use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::order::Order;
-use crate::model::process::{Absence, ProcessIdentity, Survivor};
+use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
 use crate::model::service::Service;
 use crate::model::status::Phase;
 use crate::model::time::{Mono, Now, Wall};
@@ -133,6 +133,10 @@ pub(crate) struct Starting {
     pub(crate) deadline: Mono,
     pub(crate) poll_at: Mono,
     pub(crate) by: By,
+    /// What the claim named when the start began, if that was dead.
+    pub(crate) stale: Option<Pid>,
+    /// Another dead process that the claim names since then, and since when.
+    pub(crate) dead_on_arrival: Option<(Pid, Mono)>,
 }
 
 /// On whose account a start is.

@@ -74,6 +74,8 @@ impl State {
                 deadline: now + timeout,
                 poll_at: now + limits::SUCCESSOR_POLL,
                 by,
+                stale: None,
+                dead_on_arrival: None,
             }),
         );
     }

@@ -335,8 +335,10 @@ impl World {
     // ---- 10: deaths and alerts ---------------------------------------------------------------
 
     fn note_death(&mut self, svc: usize, view: View) {
-        let ours = matches!(view.phase, Phase::Watching | Phase::StartPeriod);
-        if ours && view.desired == Desired::Up {
+        let watched = matches!(view.phase, Phase::Watching | Phase::StartPeriod);
+        // One that heeler (this keeper or an earlier one) told to go did what it was told.
+        let asked = view.main.is_some_and(|main| self.oracles.told_to_go.contains_key(&main));
+        if watched && !asked && view.desired == Desired::Up {
             let now = self.now;
             self.oracles.watched[svc].untold.push(now);
         }
