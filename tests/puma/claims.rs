@@ -108,8 +108,16 @@ fn another_users_process_while_puma_is_dead() {
         signal(shop.house.keeper(), "CONT");
         shop.wait_why("runs as uid 1501");
         let mails = shop.wait_mails(2);
-        assert!(mails.iter().all(|mail| mail.contains("runs as uid 1501")), "{mails:#?}");
-        assert!(mails.iter().all(|mail| mail.contains("until it can prove what is meant")), "{mails:#?}");
+        assert!(
+            mails.iter().all(|mail| mail.contains("runs as uid 1501")),
+            "{mails:#?}"
+        );
+        assert!(
+            mails
+                .iter()
+                .all(|mail| mail.contains("until it can prove what is meant")),
+            "{mails:#?}"
+        );
         println!("MAIL\n{}", shop.house.mails().join("\n=====\n"));
         assert_eq!(shop.starts(), 1, "{}", shop.house.log());
         assert!(masters().is_empty() && alive(victim.id()));

@@ -80,7 +80,9 @@ fn one_that_hangs_has_its_deadline_and_delays_nobody() {
         let stuck = wait_for("the start command to hang", PATIENCE, hanging);
         // Between two starts of its own heeler keeps a second, whatever dies.
         let since = Instant::now();
-        wait_for("a second", PATIENCE, || (since.elapsed() > Duration::from_millis(1100)).then_some(()));
+        wait_for("a second", PATIENCE, || {
+            (since.elapsed() > Duration::from_millis(1100)).then_some(())
+        });
         let killed = Instant::now();
         signal(first, "KILL");
         let second = shop.house.wait_up("other", Some(first));
