@@ -8,10 +8,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use heeler::cli::{self, Local, Outside, Rc};
-use heeler::config::LoadAs;
 use heeler::keeper::{self, Options};
-use heeler::model::process::Uid;
-use heeler::tools::validate::{Form, validate};
+use heeler::tools::validate::Form;
 use heeler::{shim, sys, tools};
 
 /// Where the configuration is, unless told otherwise.
@@ -41,28 +39,13 @@ fn local(what: Local) -> ExitCode {
         }
         Local::Validate { dir, json } => {
             let form = if json { Form::Json } else { Form::Text };
-            let (report, code) =
-                validate(&dir.unwrap_or_else(|| DEFAULT_DIR.into()), &load_as(), form);
-            let rc = if code == 0 { Rc::Ok } else { Rc::Failed };
-            cli::print(&report, rc).into()
+            let dir = dir.unwrap_or_else(|| DEFAULT_DIR.into());
+            let (report, code) = tools::validate::as_this_user(&dir, form);
+            cli::print(&report, if code == 0 { Rc::Ok } else { Rc::Failed }).into()
         }
-        Local::RunAs { user, argv } => {
-            let argv: Result<Vec<String>, OsString> =
-                argv.into_iter().map(OsString::into_string).collect();
-            match argv {
-                Ok(argv) => tools::run_as::run_as(&user, argv),
-                Err(word) => {
-                    eprintln!("heeler: failed to run the command: {word:?} is not UTF-8 text");
-                    ExitCode::from(2)
-                }
-            }
+        Local::RunAs { user, argv } => tools::run_as::run_as(&user, argv),
+        Local::Env { who, dir } => {
+            tools::env::env(&who, &dir.unwrap_or_else(|| DEFAULT_DIR.into()))
         }
-        Local::Env { who, json: _ } => tools::env::env(&who),
     }
-}
-
-/// Who is asking, for the rules about whose files may be read.
-fn load_as() -> LoadAs {
-    let uid = Uid(nix::unistd::geteuid().as_raw());
-    LoadAs::new(uid, None, |name| std::env::var_os(name))
 }

@@ -17,7 +17,7 @@ const WALLS: [(&str, &[&str]); 15] = [
     ("store", &["model", "wire", "mail"]),
     ("shim", &["model", "sys", "wire::shim"]),
     ("cli", &["model", "wire::control"]),
-    ("tools", &["model", "sys", "checks", "config", "engine", "wire::shim", "shim"]),
+    ("tools", &["model", "sys", "checks", "config", "engine", "wire::shim", "wire::resolve", "shim"]),
     (
         "keeper",
         &["model", "engine", "sys", "checks", "config", "wire", "mail", "store"],

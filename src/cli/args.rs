@@ -53,8 +53,8 @@ pub enum Local {
     Env {
         /// A service or a user.
         who: String,
-        /// As JSON.
-        json: bool,
+        /// The configuration directory to find the service in.
+        dir: Option<PathBuf>,
     },
 }
 
@@ -146,6 +146,9 @@ enum Word {
         /// A service or a user
         #[arg(value_name = "NAME|USER")]
         who: String,
+        /// The configuration directory to find the service in
+        #[arg(long)]
+        dir: Option<PathBuf>,
     },
     #[command(hide = true)]
     Reload {
@@ -194,7 +197,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
         Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
         Word::RunAs { user, argv } => Ok(Invocation::Local(Local::RunAs { user, argv })),
-        Word::Env { who } => Ok(Invocation::Local(Local::Env { who, json })),
+        Word::Env { who: _, dir: _ } if json => {
+            complain("`heeler env` prints lines only; a service's child sees exactly these");
+            Err(Rc::Usage)
+        }
+        Word::Env { who, dir } => Ok(Invocation::Local(Local::Env { who, dir })),
         Word::Status { name } => client(ClientCommand::Status(name)),
         Word::Why { name } => client(ClientCommand::Why(name)),
         Word::Start(whom) => client(order(Order::Start, whom)),
@@ -272,9 +279,9 @@ mod tests {
         assert_eq!(parsed("heeler run-as anna -- ls --json"), local(run_as));
         let env = Local::Env {
             who: "anna".into(),
-            json: true,
+            dir: Some("d".into()),
         };
-        assert_eq!(parsed("heeler env anna --json"), local(env));
+        assert_eq!(parsed("heeler env anna --dir d"), local(env));
         let validate = Local::Validate {
             dir: Some("d".into()),
             json: false,

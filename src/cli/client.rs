@@ -54,9 +54,12 @@ pub(super) fn socket_path(given: Option<PathBuf>) -> PathBuf {
             .filter(|path| !path.is_empty())
             .map(PathBuf::from)
     };
+    let var = |name: &str| env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    // Where the caller's own keeper has it by default (`config::settings`).
+    let state = || var("XDG_STATE_HOME").or_else(|| var("HOME").map(|home| home.join(".local/state")));
     let own = || {
-        let dir = env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
-        let path = PathBuf::from(dir).join("heeler/control.sock");
+        let dir = var("XDG_RUNTIME_DIR").map(|dir| dir.join("heeler"));
+        let path = dir.or_else(|| Some(state()?.join("heeler/run")))?.join("control.sock");
         (!nix::unistd::geteuid().is_root() && path.exists()).then_some(path)
     };
     given

@@ -50,6 +50,13 @@ pub struct LoadAs {
 }
 
 impl LoadAs {
+    /// For this process as it runs.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let uid = Uid(nix::unistd::geteuid().as_raw());
+        Self::new(uid, None, |name| std::env::var_os(name))
+    }
+
     /// Takes what counts out of an environment.
     #[must_use]
     pub fn new(uid: Uid, user: Option<Box<str>>, env: impl Fn(&str) -> Option<OsString>) -> Self {

@@ -47,7 +47,10 @@ impl State {
                         ExitKind::Ours,
                         self.leaving.map_or(By::Heeler, |(_, by)| by),
                     ),
-                    Where::Present | Where::StartPeriod => (ExitKind::Unasked, By::Heeler),
+                    Where::Present | Where::StartPeriod => match self.asked_to_go() {
+                        Some(by) => (ExitKind::Ours, by),
+                        None => (ExitKind::Unasked, By::Heeler),
+                    },
                     Where::Absent | Where::Clearing | Where::Starting | Where::Backoff => {
                         (ExitKind::NeverThere, By::Heeler)
                     }
@@ -129,7 +132,8 @@ impl State {
         self.schedule_first_look(cx.now.mono);
         self.answer_up(cx);
         if let Some((target, by)) = self.leaving {
-            if Some(target) == self.main {
+            // What was set aside meanwhile is left alone.
+            if Some(target) == self.main && self.intent.desired != Desired::Unmonitored {
                 // The stop an earlier keeper was asked for and did not finish.
                 self.begin_stop(cx, by);
                 return;
@@ -208,6 +212,10 @@ impl State {
                 });
             }
             Where::Starting => self.narrate(cx, format!("the old process {identity} {words}")),
+            // An earlier keeper told it to go, and did not live to see it gone.
+            Where::Present | Where::StartPeriod if self.asked_to_go().is_some() => {
+                self.narrate(cx, format!("pid {identity} {words}"));
+            }
             Where::Present | Where::StartPeriod => match self.intent.desired {
                 Desired::Up => {
                     self.gone_at.get_or_insert(cx.now.mono);
@@ -227,6 +235,11 @@ impl State {
         }
         self.main = None;
         cx.dirty = true;
+    }
+
+    /// By whom the held main process was told to go.
+    fn asked_to_go(&self) -> Option<By> {
+        self.leaving.filter(|(target, _)| Some(*target) == self.main).map(|(_, by)| by)
     }
 
     fn begin_clearing(&mut self, cx: &mut Cx<'_>, exit: ExitKind, by: By) {
@@ -268,7 +281,8 @@ impl State {
             exit,
             began: now,
         };
-        // A service that was not there when heeler first looked in this boot is started, and that is all.
+        // A service that was not there when heeler first looked in this boot is started, and that is all;
+        // unless it will not be.
         let missed = self.last_main.is_some() || !self.may_start();
         if exit == ExitKind::NeverThere
             && self.intent.desired == Desired::Up
@@ -395,8 +409,19 @@ impl State {
     pub(super) fn survivor_gone(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity) {
         if let Stage::Clearing(clearing) = &mut self.stage {
             clearing.survivors.retain(|left| left.identity != identity);
-            self.clear_on(cx);
+            self.clear_anew(cx);
         }
+    }
+
+    /// Goes on with clearing after something that may have brought a successor up before it ended: the
+    /// last look says nothing about that.
+    pub(super) fn clear_anew(&mut self, cx: &mut Cx<'_>) {
+        if let Stage::Clearing(clearing) = &mut self.stage
+            && clearing.absence.take_if(|(_, seen_at)| *seen_at < cx.now.mono).is_some()
+        {
+            self.identify(cx);
+        }
+        self.clear_on(cx);
     }
 
     /// Survivors that hold a listening socket keep every new copy from serving: once their time to go by
@@ -790,7 +815,7 @@ impl State {
     }
 
     fn kill(&mut self, cx: &mut Cx<'_>) {
-        let Stage::Stopping { target, by, .. } = self.stage else {
+        let Stage::Stopping { target, by, kill_at } = self.stage else {
             return;
         };
         if matches!(by, StopBy::Command | StopBy::Signalling) {
@@ -803,7 +828,8 @@ impl State {
             self.ladder(cx, target);
             return;
         }
-        let waited = show_duration(cx.now.mono.since(self.since.mono));
+        // Since it was told to go, be it by an earlier keeper.
+        let waited = show_duration(self.def.stop_timeout + cx.now.mono.since(kill_at));
         self.narrate(
             cx,
             format!("pid {target} is still there after {waited}: sent SIGKILL"),

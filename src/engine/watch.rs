@@ -153,7 +153,11 @@ impl State {
                 }
                 match (kind, before) {
                     (JobKind::Start | JobKind::Restart | JobKind::Instance, _) => {
-                        let deadline = now + self.def.start_timeout;
+                        // Counted from when it began: keepers that come and go must not stretch it.
+                        let whole = self.def.start_timeout;
+                        let command = self.def.start.as_ref().and_then(|start| start.timeout);
+                        let left = deadline + whole.saturating_sub(command.unwrap_or(whole));
+                        let deadline = (now + whole).min(left.max(now));
                         let starting = Starting {
                             action: Some(action),
                             ended: None,
@@ -184,7 +188,7 @@ impl State {
                 self.main = Some(ladder.identity);
                 self.leaving = self
                     .leaving
-                    .or(Some((ladder.identity, resumed_by(&self.def))));
+                    .or_else(|| Some((ladder.identity, resumed_by(&self.def))));
                 let kill_at = ladder.kill_at;
                 let target = ladder.identity;
                 self.stage = Stage::Stopping {
@@ -232,23 +236,7 @@ impl State {
             Input::Identified { ask, found, .. } => {
                 if answers(&mut self.asked.identify, ask, cx) {
                     let held = self.asked.held.take().filter(|(held, _)| *held == ask);
-                    match (held, &found) {
-                        // Held on trust of a record, and not there any more: it died meanwhile.
-                        (Some((_, gone)), Identification::None(_)) if self.main == Some(gone) => {
-                            self.died(cx, gone, None);
-                        }
-                        // Still there: whoever waited for that is heard now.
-                        (Some((_, back)), Identification::One(found))
-                            if self.main == Some(back)
-                                && *found == back
-                                && self.place() == Where::Present =>
-                        {
-                            self.resolve(cx, Cause::Unclear, "it can be told again");
-                            self.recalled = Some(back);
-                            self.happen(cx, Class::Appeared, Some(back));
-                        }
-                        _ => self.identified(cx, found),
-                    }
+                    self.looked(cx, held.map(|(_, identity)| identity), found);
                 }
             }
             Input::Exited { identity, exit, .. } => self.exited(cx, identity, exit),
@@ -302,6 +290,30 @@ impl State {
     }
 
     // ---- answers -----------------------------------------------------------------------------
+
+    /// The answer to a look, or to whether a process known from a record lives (`held`).
+    fn looked(&mut self, cx: &mut Cx<'_>, held: Option<ProcessIdentity>, found: Identification) {
+        let trusted = held.is_some() && held == self.main;
+        let nobody = matches!(found, Identification::None(_));
+        if trusted && nobody {
+            // Taken as the main one on trust of a record: it died meanwhile.
+            self.died_meanwhile(cx);
+        } else if held.is_some() && nobody {
+            // That one is gone. What the claim says now is another question.
+            self.identify(cx);
+        } else if let (Some(back), Identification::One(found)) = (held, &found)
+            && trusted
+            && back == *found
+            && self.place() == Where::Present
+        {
+            // Still there: whoever waited for that is heard now.
+            self.resolve(cx, Cause::Unclear, "it can be told again");
+            self.recalled = Some(back);
+            self.happen(cx, Class::Appeared, Some(back));
+        } else {
+            self.identified(cx, found);
+        }
+    }
 
     fn identified(&mut self, cx: &mut Cx<'_>, found: Identification) {
         match found {
@@ -525,12 +537,12 @@ impl State {
             }
             JobKind::Stop => {
                 self.stop_ended(cx, &outcome);
-                self.clear_on(cx);
+                self.clear_anew(cx);
             }
             JobKind::Exec => {
                 let text = crate::engine::lifecycle::describe(kind, &outcome);
                 self.narrate(cx, text);
-                self.clear_on(cx);
+                self.clear_anew(cx);
                 self.act_on_pending(cx);
             }
         }

@@ -3,10 +3,11 @@
 //! A shim says `executed` on its status pipe and closes it once the outcome is in place. A shim that an
 //! earlier keeper spawned has no pipe to this one: its lock and its records are looked at instead.
 
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 
 use crate::engine::effect::Level;
 use crate::engine::input::Input;
@@ -92,8 +93,8 @@ impl Keeper {
         let Shim { pidfd, status, .. } =
             spawn::spawn_shim(&self.exe, title, &plan, lock).map_err(said("start the shim"))?;
         let token = self.watch(&status, Source::Status(action));
-        self.watch(&pidfd, Source::Shim(action));
-        self.shims.insert(action, pidfd);
+        let shim_token = self.watch(&pidfd, Source::Shim(action));
+        self.shims.insert(action, (shim_token, pidfd));
         self.running.push(Running {
             service,
             slot,
@@ -110,25 +111,27 @@ impl Keeper {
         let Some(at) = self.running.iter().position(|running| running.action == action) else { return };
         let Voice::Pipe { status, .. } = &self.running[at].voice else { return };
         let mut bytes = [0; 16];
-        let Ok(copy) = status.as_fd().try_clone_to_owned() else { return };
-        let got = std::fs::File::from(copy).read(&mut bytes);
-        match got {
+        // Without a copy of the descriptor: when none is left, an unread pipe would be told without end.
+        match nix::unistd::read(status, &mut bytes) {
             Ok(0) => self.job_over(at),
             Ok(n) if bytes[..n].contains(&EXECUTED) => self.executed(at),
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => self.job_over(at),
         }
     }
 
     /// A shim ended: it is reaped, and heard for the last time.
     pub(super) fn shim_ended(&mut self, action: ActionId) {
-        if let Some(pidfd) = self.shims.get(&action)
-            && let Ok(Some(_)) = spawn::reap(pidfd)
-            && let Some(pidfd) = self.shims.remove(&action)
-        {
-            self.unwatch_fd(&pidfd);
+        let Some((token, pidfd)) = self.shims.get(&action) else { return };
+        if let Ok(None) = spawn::reap(pidfd) {
+            return;
         }
+        // Reaped, or nothing there to reap: either way it ended, and a descriptor that stays readable
+        // would be told again without end.
+        self.unwatch_fd(pidfd);
+        self.sources.remove(token);
+        self.shims.remove(&action);
         // Its pipe is closed with it; that is heard by itself.
     }
 
@@ -154,22 +157,35 @@ impl Keeper {
 
     /// A shim has nothing more to say: the outcome is in place, or the shim is lost.
     fn job_over(&mut self, at: usize) {
-        let running = self.running.swap_remove(at);
-        if let Voice::Pipe { status, token } = &running.voice {
-            self.unwatch_fd(status);
+        let running = &mut self.running[at];
+        let heard = std::mem::replace(&mut running.voice, Voice::Records { look_at: Instant::now() + ADOPTED_POLL });
+        if let Voice::Pipe { status, token } = &heard {
+            let _unwatched = self.watcher.get_ref().remove(status.as_fd());
             self.sources.remove(token);
         }
         let Some(served) = self.services.get(&running.service) else { return };
-        let outcome = read_outcome(&served.records, running.slot, running.action).unwrap_or(Outcome {
+        let outcome = read_outcome(&served.records, running.slot, running.action);
+        if outcome.is_none() && lives(&served.records, running.slot, running.action) {
+            self.shim_lost(at);
+            return;
+        }
+        let running = self.running.swap_remove(at);
+        let outcome = outcome.unwrap_or(Outcome {
             ended: Ended::Lost,
             output: Output::default(),
             took: Duration::ZERO,
         });
-        if running.slot == Slot::Action {
-            // Consumed: a later keeper has nothing to take over.
-            let _gone = records::remove_record(&served.records, running.slot.file(SlotFile::Job));
-        }
         let service = running.service;
+        let waits_on = match running.kind {
+            // The command may return before the service is there: until then the start is under way.
+            JobKind::Start | JobKind::Restart => outcome.ended.succeeded(),
+            JobKind::Stop | JobKind::Exec | JobKind::Instance => false,
+        };
+        if waits_on {
+            self.start_came_up(&service);
+        } else if running.slot == Slot::Action {
+            self.consume(&service, running.action);
+        }
         let exit = match outcome.ended {
             Ended::Exited(exit) => Some(exit),
             Ended::TimedOut | Ended::NotExecuted { .. } | Ended::Lost => None,
@@ -178,6 +194,45 @@ impl Keeper {
             self.instance_ended(&service, child, exit);
         }
         self.inbox.push_back(Input::Finished { service, action: running.action, outcome });
+    }
+
+    /// Somebody killed the shim, and what it kept lives on. A foreground program goes on as any process
+    /// that an earlier keeper started; a command is still the action, until it ends or its time is over.
+    fn shim_lost(&mut self, at: usize) {
+        let running = &self.running[at];
+        let (service, kind) = (running.service.clone(), running.kind);
+        if kind == JobKind::Instance {
+            if running.child.is_none() {
+                self.executed(at);
+            }
+            self.running.swap_remove(at);
+        }
+        let text = format!("the shim of its {} is gone; what it ran goes on", kind.name());
+        self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
+    }
+
+    /// The action is over: a later keeper has nothing to take over.
+    fn consume(&self, service: &ServiceName, action: ActionId) {
+        let Some(served) = self.services.get(service) else { return };
+        let name = Slot::Action.file(SlotFile::Job);
+        if read_record::<JobRecord>(&served.records, name).is_some_and(|record| record.action == action) {
+            let _gone = records::remove_record(&served.records, name);
+        }
+    }
+
+    /// Consumes a start whose command ended once what it started is there.
+    pub(super) fn start_came_up(&self, service: &ServiceName) {
+        let Some(served) = self.services.get(service) else { return };
+        let Some(record) = read_record::<JobRecord>(&served.records, Slot::Action.file(SlotFile::Job)) else {
+            return;
+        };
+        let runs = self.running.iter().any(|running| running.action == record.action);
+        let came = served.held.iter().any(|(identity, held)| {
+            held.proved().is_some() && Some(*identity) != record.before
+        });
+        if came && !runs {
+            self.consume(service, record.action);
+        }
     }
 
     /// The main process of a `run` service is gone. How is known a moment later, from its shim.
@@ -244,7 +299,7 @@ impl Keeper {
             let lock = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
             matches!(lock, Ok(TryLock::Taken(_)))
         };
-        if ended || free() {
+        if ended || (free() && !lives(&records, slot, action)) {
             self.job_over(at);
         }
     }
@@ -256,12 +311,18 @@ impl Keeper {
         let mut left = InFlight::Nothing;
         for slot in [Slot::Instance, Slot::Action] {
             let busy = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
-            if !matches!(busy, Ok(TryLock::Busy)) {
-                continue;
-            }
+            let busy = matches!(busy, Ok(TryLock::Busy));
             let record: Option<JobRecord> = read_record(&records, slot.file(SlotFile::Job));
             let Some(record) = record.filter(|record| record.boot == self.boot_id) else { continue };
             let (action, kind, deadline) = (record.action, record.kind, record.deadline);
+            // Without its shim: the command still runs, or it ended and nobody took its outcome yet.
+            let late = self.now().mono >= deadline + served.def.start_timeout;
+            let open = slot == Slot::Action
+                && !late
+                && (lives(&records, slot, action) || read_outcome(&records, slot, action).is_some());
+            if !busy && !open {
+                continue;
+            }
             let child = read_child(&records, slot, action);
             self.log.say(
                 self.now().wall,
@@ -302,6 +363,12 @@ pub(super) fn read_record<R: Record>(records: &Path, name: &str) -> Option<R> {
 fn read_child(records: &Path, slot: Slot, action: ActionId) -> Option<ProcessIdentity> {
     let record: ChildRecord = read_record(records, slot.file(SlotFile::Child))?;
     (record.action == action).then_some(record.child)
+}
+
+/// Whether the command that a shim executed is still there.
+fn lives(records: &Path, slot: Slot, action: ActionId) -> bool {
+    read_child(records, slot, action)
+        .is_some_and(|child| matches!(identity::identify_recorded(child), Found::One(..)))
 }
 
 fn read_outcome(records: &Path, slot: Slot, action: ActionId) -> Option<Outcome> {

@@ -93,8 +93,8 @@ pub(crate) struct Keeper {
     exe: SelfExe,
     boot_id: Box<str>,
     running: Vec<Running>,
-    /// Shims to be reaped.
-    shims: BTreeMap<ActionId, OwnedFd>,
+    /// Shims to be reaped, each with its token at the watcher.
+    shims: BTreeMap<ActionId, (u64, OwnedFd)>,
     /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
     deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
     operators: Operators,
@@ -110,18 +110,30 @@ struct Ears {
     acks: UnboundedReceiver<Ack>,
     control: Receiver<ControlEvent>,
     people: UnboundedReceiver<people::Answer>,
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
+    signals: Signals,
 }
 
-impl Ears {
-    fn signals() -> std::io::Result<(Signal, Signal, Signal)> {
-        Ok((
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::hangup())?,
-        ))
+/// The signals that heeler hears. All that would end a program that does not know them are among
+/// them: a stray one must not take the watch away.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
     }
 }
 
@@ -145,9 +157,12 @@ impl Keeper {
                 Some(event) = ears.control.recv() => self.hear_operator(event),
                 Some(ack) = ears.acks.recv() => self.hear_store(ack),
                 Some(answer) = ears.people.recv() => self.hear_people(answer),
-                _ = ears.terminate.recv() => break "terminated",
-                _ = ears.interrupt.recv() => break "interrupted",
-                _ = ears.hangup.recv() => {
+                _ = ears.signals.terminate.recv() => break "terminated",
+                _ = ears.signals.interrupt.recv() => break "interrupted",
+                _ = ears.signals.quit.recv() => break "told to quit",
+                _ = ears.signals.user1.recv() => self.say(Level::Info, "SIGUSR1 means nothing to heeler"),
+                _ = ears.signals.user2.recv() => self.say(Level::Info, "SIGUSR2 means nothing to heeler"),
+                _ = ears.signals.hangup.recv() => {
                     self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
                 }
                 () = tokio::time::sleep_until(wakeup.into()) => self.time_passed(),
@@ -203,9 +218,15 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found, at } => self.identified(service, ask, found, at),
-            Done::Sampled(sampled) => self.sampled(sampled),
+            Done::Identified { service, ask, found, at } => {
+                if let Some(served) = self.services.get_mut(&service) {
+                    served.in_pool.look = false;
+                }
+                self.identified(service, ask, found, at);
+            }
+            Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
+            Done::Nothing => {}
         }
     }
 
@@ -213,6 +234,7 @@ impl Keeper {
         let instant = Instant::now();
         self.jobs_due(instant);
         self.operators_due(instant);
+        self.pool.relieve(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
             self.plan_look_up();
@@ -229,7 +251,7 @@ impl Keeper {
             Mono::NEVER => instant + LONGEST_SLEEP,
             at => instant + at.since(now().mono).min(LONGEST_SLEEP),
         };
-        let own = [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at];
+        let own = [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at, self.pool.wakeup()];
         own.into_iter().flatten().fold(engine, Instant::min)
     }
 }

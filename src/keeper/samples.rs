@@ -1,5 +1,7 @@
 //! One sample per service for all its checks; what may block is read in the pool.
 
+use std::panic::catch_unwind;
+
 use crate::checks::{self, CheckType};
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
@@ -34,7 +36,7 @@ pub(super) fn needs_of(service: &Service) -> Needs {
 impl Keeper {
     /// Takes the one sample of a service.
     pub(super) fn sample(&mut self, service: ServiceName, ask: AskId, identity: ProcessIdentity) {
-        let Some(served) = self.services.get(&service) else { return };
+        let Some(served) = self.services.get_mut(&service) else { return };
         let needs = served.needs;
         let Some(held) = served.held.get(&identity) else {
             let sample = Err(Untrusted::from("it ended meanwhile"));
@@ -47,14 +49,30 @@ impl Keeper {
             self.sampled(Sampled { service, ask, sample });
             return;
         }
+        if served.in_pool.sample {
+            let sample = Err(Untrusted::from("the last look at the process has not come back yet"));
+            self.sampled(Sampled { service, ask, sample });
+            return;
+        }
+        served.in_pool.sample = true;
         self.pool.submit(move || {
-            let sample = sample_in_pool(identity, needs, tree);
+            let sample = catch_unwind(|| sample_in_pool(identity, needs, tree)).unwrap_or_else(|_| {
+                Err(Untrusted::from("the look at the process crashed: this is a bug of heeler"))
+            });
             Done::Sampled(Sampled { service, ask, sample })
         });
     }
 
+    /// Takes in what the pool brought.
+    pub(super) fn sampled_in_pool(&mut self, sampled: Sampled) {
+        if let Some(served) = self.services.get_mut(&sampled.service) {
+            served.in_pool.sample = false;
+        }
+        self.sampled(sampled);
+    }
+
     /// Turns a sample into the observation that all process checks of the service judge.
-    pub(super) fn sampled(&mut self, sampled: Sampled) {
+    fn sampled(&mut self, sampled: Sampled) {
         let Sampled { service, ask, sample } = sampled;
         let Some(served) = self.services.get_mut(&service) else { return };
         let seen = match sample {

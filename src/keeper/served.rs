@@ -20,8 +20,10 @@ pub(super) struct Served {
     pub(super) records: PathBuf,
     /// What all its conditions together need of a sample.
     pub(super) needs: Needs,
-    /// Whether its pidfile is on a file system of this machine, so that looking at it cannot hang.
+    /// Whether looking at its pidfile cannot hang, now or at the next look.
     pub(super) claim_at: Place,
+    /// What the pool is doing for it.
+    pub(super) in_pool: InPool,
     /// The state of the claim when it was last found good.
     pub(super) stamp: Option<ClaimStamp>,
     /// The processes held: the main one, and in clearing what a dead one left.
@@ -35,10 +37,19 @@ pub(super) struct Served {
 /// Where a file is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// On a file system that cannot hang on a network.
+    /// On a file system that cannot hang on a network, and nobody but root can put a link to one there.
     Local,
     /// Elsewhere, or not known yet: only looked at from the pool.
     Elsewhere,
+}
+
+/// The tasks of one service in the pool: one of a kind, so that one that hangs never becomes two.
+#[derive(Clone, Copy, Default)]
+pub(super) struct InPool {
+    /// Its claim is looked at.
+    pub(super) look: bool,
+    /// Its main process is sampled.
+    pub(super) sample: bool,
 }
 
 /// A held process.

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::config::error::{Diagnostic, render};
 use crate::config::settings::Settings;
+use crate::config::trust::{Refusal, Rule};
 use crate::config::{self, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
@@ -24,8 +25,8 @@ use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::samples::needs_of;
-use crate::keeper::served::{Family, Place, Served};
-use crate::keeper::{Ears, Keeper, Options, now};
+use crate::keeper::served::{Family, InPool, Place, Served};
+use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
 use crate::model::memory::Memory;
@@ -34,6 +35,8 @@ use crate::model::service::{Life, Service};
 use crate::store::definitions::{self, DefinitionName};
 use crate::store::thread::Delivery;
 use crate::store::{self, Message, StoreHandle};
+use crate::sys::defaults::raise_open_files;
+use crate::sys::fork::keep_the_dead;
 use crate::sys::identity::ClaimStamp;
 use crate::sys::lock::{self, Lock, TryLock};
 use crate::sys::pidfile::Stamp;
@@ -44,12 +47,20 @@ use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, Slot, SlotFile};
 
 /// Runs until told to end.
 pub(super) async fn keep(options: &Options) -> Result<(), String> {
+    keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
     let exe = SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
     let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
+    if let Err(error) = raise_open_files() {
+        let text = format!("failed to raise the limit of open files: {error}");
+        log.say(now().wall, Level::Warning, "heeler", text);
+    }
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings;
     make_dir(&settings.run_dir, 0o755)?;
+    for dir in [&settings.run_dir, &settings.state_dir] {
+        only_trusted_above(dir, &who)?;
+    }
     let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
     let boot_id = clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
     forget_other_boots(&settings.run_dir, &boot_id)?;
@@ -95,10 +106,9 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         keeper.say(Level::Warning, note);
     }
     let services = keeper.choose(&loaded);
-    let (terminate, interrupt, hangup) =
-        Ears::signals().map_err(|error| format!("failed to catch signals: {error}"))?;
+    let signals = Signals::catch().map_err(|error| format!("failed to catch signals: {error}"))?;
     let (control_to, control) = mpsc::channel(CONTROL_QUEUE);
-    let mut ears = Ears { done, acks, control, people: people_heard, terminate, interrupt, hangup };
+    let mut ears = Ears { done, acks, control, people: people_heard, signals };
     keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
@@ -190,6 +200,7 @@ impl Keeper {
                 records,
                 needs: needs_of(def),
                 claim_at: Place::Elsewhere,
+                in_pool: InPool::default(),
                 stamp,
                 held: BTreeMap::new(),
                 families,
@@ -250,10 +261,8 @@ fn default_socket(who: &LoadAs) -> std::path::PathBuf {
 }
 
 fn load_as(options: &Options) -> LoadAs {
-    let uid = Uid(nix::unistd::geteuid().as_raw());
-    let env = |name: &str| std::env::var_os(name);
-    let mut who = LoadAs::new(uid, None, env);
-    if options.demo && uid == Uid(0) {
+    let mut who = LoadAs::of_process();
+    if options.demo && who.uid == Uid(0) {
         let sudo = |value: OsString| value.to_str().and_then(|text| text.parse().ok()).map(Uid);
         who.demo_owner = std::env::var_os("SUDO_UID").and_then(sudo);
     }
@@ -328,6 +337,20 @@ fn forget_other_boots(run_dir: &Path, boot_id: &str) -> Result<(), String> {
 
 fn write_mark(path: &Path, boot_id: &str) -> std::io::Result<()> {
     fs::File::create(path)?.write_all(boot_id.as_bytes())
+}
+
+/// Records say what may be signalled, and the last good definitions what is run: whoever could put
+/// another directory in the place of these would be heeler. What is not there yet is made below what is.
+fn only_trusted_above(dir: &Path, who: &LoadAs) -> Result<(), String> {
+    let there = dir.ancestors().find(|dir| dir.symlink_metadata().is_ok());
+    let there = there.unwrap_or_else(|| Path::new("/"));
+    match Rule::root_and([who.uid]).resolve(there) {
+        Ok(_) => Ok(()),
+        Err(Refusal::Io(error)) => Err(format!("failed to look at {}: {error}", there.display())),
+        Err(Refusal::Unsafe { message, hint }) => {
+            Err(format!("failed to keep anything in {}: {message}; {hint}", dir.display()))
+        }
+    }
 }
 
 /// Makes a directory that only heeler's user can write, or makes sure that one is.

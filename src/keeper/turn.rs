@@ -1,7 +1,8 @@
 //! One turn of the loop: inputs into the engine, effects out of it, until nothing is left to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Delivery, Input};
@@ -44,6 +45,8 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
+    /// Something that nobody waits for is done.
+    Nothing,
 }
 
 /// A death whose survey is due at the end of the turn, with all others of it.
@@ -121,7 +124,16 @@ impl Keeper {
                 if let Some(served) = self.services.get(&service)
                     && let Life::Pidfile(path) = &served.def.life
                 {
-                    let _removed = pidfile::remove_if_names(path, dead);
+                    let path = path.clone();
+                    if served.claim_at == Place::Local {
+                        let _removed = pidfile::remove_if_names(&path, dead);
+                    } else {
+                        let remove = move || {
+                            let _removed = pidfile::remove_if_names(&path, dead);
+                            Done::Nothing
+                        };
+                        self.pool.submit(remove);
+                    }
                 }
             }
             Effect::Persist { service } => {
@@ -163,16 +175,37 @@ impl Keeper {
                 let found = identity::identify_pidfile(&path, &owner);
                 self.identified(service, ask, found, Place::Local);
             }
-            Life::Pidfile(path) => self.pool.submit(move || {
-                let at = if place::is_local(&path) { Place::Local } else { Place::Elsewhere };
+            Life::Pidfile(_) | Life::Match(_) if served.in_pool.look => {
+                // The last look has not come back, and its time is over: a second one would hang, too.
+                let text = "the last look at it has not come back yet: does its file system hang? try `df`";
+                self.identified(service, ask, Found::Unknown(Untrusted::from(text)), Place::Elsewhere);
+            }
+            Life::Pidfile(path) => self.look_in_pool(service, ask, move || {
                 let found = identity::identify_pidfile(&path, &owner);
-                Done::Identified { service, ask, found, at }
+                let at = if place::cannot_hang(&path) { Place::Local } else { Place::Elsewhere };
+                (found, at)
             }),
-            Life::Match(pattern) => self.pool.submit(move || {
-                let found = identity::identify_match(&pattern, &owner);
-                Done::Identified { service, ask, found, at: Place::Elsewhere }
+            Life::Match(pattern) => self.look_in_pool(service, ask, move || {
+                (identity::identify_match(&pattern, &owner), Place::Elsewhere)
             }),
         }
+    }
+
+    fn look_in_pool(
+        &mut self,
+        service: ServiceName,
+        ask: AskId,
+        look: impl FnOnce() -> (Found, Place) + Send + 'static,
+    ) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.in_pool.look = true;
+        self.pool.submit(move || {
+            let (found, at) = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
+                let text = "the look at it crashed: this is a bug of heeler";
+                (Found::Unknown(Untrusted::from(text)), Place::Elsewhere)
+            });
+            Done::Identified { service, ask, found, at }
+        });
     }
 
     /// The process of a foreground program is the one its shim recorded.
@@ -217,7 +250,9 @@ impl Keeper {
         if held && served.stamp == stamp {
             return;
         }
-        let sockets = survey::sockets(&proved);
+        // Whoever leads a session needs no other proof of its descendants.
+        let leads = session == identity.pid.0;
+        let sockets = if leads { Vec::new() } else { survey::sockets(&proved) };
         let record = MainRecord {
             identity,
             session: Pid(session),
@@ -236,6 +271,7 @@ impl Keeper {
         if !held {
             self.hold(service, Hold::Proved(proved));
         }
+        self.start_came_up(service);
     }
 
     fn hold(&mut self, service: &ServiceName, hold: Hold) {
@@ -290,12 +326,15 @@ impl Keeper {
 
     // ---- what a death leaves -----------------------------------------------------------------
 
-    /// One pass over /proc for all main processes that died in this turn, in the pool: reading the
-    /// titles of what is found may block.
+    /// One pass over /proc for all main processes that died in this turn, in the pool: it takes as long
+    /// as there are processes.
     fn survey(&mut self) {
         let due = std::mem::take(&mut self.surveys);
         let dead: Vec<_> = due.iter().map(|due| self.dead_main(&due.service, due.dead)).collect();
-        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead), due }));
+        let mains: HashSet<_> =
+            self.services.values().flat_map(|served| served.families.keys().copied()).collect();
+        // Nothing in it hangs, so it is nobody's.
+        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
     }
 
     /// Holds whoever is left, and tells the engine.

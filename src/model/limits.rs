@@ -40,7 +40,7 @@ pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Descriptors kept free for actions.
 pub const FDS_RESERVED: u64 = 32;
-/// Threads that read /proc files which may block.
+/// Threads that read files which may block, while none does.
 pub const FILE_POOL_THREADS: usize = 4;
 /// How long such a read may take before it is Unknown.
 pub const FILE_POOL_DEADLINE: Duration = Duration::from_secs(5);
@@ -158,3 +158,11 @@ pub const JOB_GRACE: Duration = Duration::from_secs(5);
 pub const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
 /// Names asked of one resolver.
 pub const RESOLVE_NAMES_MAX: usize = 65_536;
+/// What is held of what one dead main process left; past it the others are not waited for.
+pub const SURVIVORS_MAX: usize = 256;
+/// Threads of the file pool with those that hang: so many services may have one each before others wait.
+pub const FILE_POOL_THREADS_MAX: usize = 64;
+/// Threads of that pool where most are stuck.
+pub const FILE_POOL_STUCK_THREADS: usize = 256;
+
+const _: () = assert!(FILE_POOL_THREADS < FILE_POOL_STUCK_THREADS);

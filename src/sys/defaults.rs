@@ -94,6 +94,16 @@ fn reset_open_files() -> io::Result<()> {
     )?)
 }
 
+/// As many open files as this process may have: each process under watch is one, and a login shell
+/// grants 1024. A command gets its own limit by [`reset_limits`].
+///
+/// # Errors
+/// When the kernel refuses; then the limit stays as it was.
+pub fn raise_open_files() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
 /// Whether descriptors from `first` on are closed at once or by the next exec.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Closing {

@@ -185,7 +185,10 @@ pub fn leave_behind(body: impl FnOnce()) -> io::Result<()> {
 
 /// With SIGCHLD ignored, which an exec inherits, the kernel reaps children by itself (waitpid(2)):
 /// their ends would be lost, and a number could be somebody else's when it is signalled.
-fn keep_the_dead() -> io::Result<()> {
+///
+/// # Errors
+/// When the kernel refuses; it never does.
+pub fn keep_the_dead() -> io::Result<()> {
     // SAFETY: SIG_DFL runs nothing of ours.
     unsafe { signal::signal(Signal::SIGCHLD, signal::SigHandler::SigDfl) }?;
     Ok(())

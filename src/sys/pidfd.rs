@@ -51,3 +51,15 @@ pub(super) fn has_ended(fd: impl AsFd) -> bool {
             .revents()
             .is_some_and(|got| got.contains(PollFlags::POLLIN))
 }
+
+/// Whether a descriptor of the held process is a socket that listens; `None` when it cannot be told: a
+/// kernel before 5.6, no right to look, or the descriptor was closed (pidfd_getfd(2), socket(7)).
+pub(super) fn accepts_connections(process: impl AsFd, fd: RawFd) -> Option<bool> {
+    let process = process.as_fd().as_raw_fd();
+    // SAFETY: pidfd_getfd takes three integers and returns a new descriptor (close-on-exec) or -1.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, fd, 0) };
+    let copy = RawFd::try_from(copy).ok().filter(|copy| *copy >= 0)?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+    nix::sys::socket::getsockopt(&copy, nix::sys::socket::sockopt::AcceptConn).ok()
+}

@@ -127,6 +127,12 @@ pub fn read(path: &Path) -> Reading {
         .unwrap_or_else(|reading| reading)
 }
 
+/// Whether nobody but root can change what a pidfile's path leads to. Hangs as [`read`] does.
+#[must_use]
+pub(super) fn only_root_decides(path: &Path) -> bool {
+    walk(path).is_ok_and(|walked| walked.writers == Writers::OnlyRoot)
+}
+
 /// What came of wanting a dead process's pidfile gone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Removal {
@@ -382,7 +388,7 @@ fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
         .saturating_mul(1000);
     let Some(pid) = parse(&bytes) else {
         let blank = bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace());
-        let being_written = crate::sys::clock::now().wall.0.abs_diff(seconds_ms) < WRITING_MS;
+        let being_written = clock::now().wall.0.abs_diff(seconds_ms) < WRITING_MS;
         return Ok(if blank && !being_written { Reading::Absent } else { Reading::NotPid });
     };
     Ok(Reading::Claim(Claim {

@@ -116,17 +116,13 @@ pub fn status(pid: Pid) -> io::Result<Status> {
     parse_status(&read(pid, "status", limits::PROC_FILE_BYTES_MAX)?).ok_or_else(|| odd("status"))
 }
 
-/// What a process calls itself, or its name in brackets where it has no command line. May block.
+/// The name of a process in brackets, as ps(1) shows it (`comm`: 15 bytes; never waits for the process,
+/// as its command line may).
 #[must_use]
-pub fn title(pid: Pid) -> Untrusted {
-    match read(pid, "cmdline", limits::UNTRUSTED_BYTES_MAX) {
-        Ok(bytes) if !bytes.is_empty() => parse_title(&bytes),
-        Ok(_) | Err(_) => {
-            let name = read(pid, "comm", limits::UNTRUSTED_BYTES_MAX).unwrap_or_default();
-            let name = name.strip_suffix(b"\n").unwrap_or(&name);
-            Untrusted::new(&[b"[", name, b"]"].concat())
-        }
-    }
+pub fn name(pid: Pid) -> Untrusted {
+    let name = read(pid, "comm", limits::UNTRUSTED_BYTES_MAX).unwrap_or_default();
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    Untrusted::new(&[b"[", name, b"]"].concat())
 }
 
 /// Every process number in /proc, in the kernel's order. Those that end meanwhile are in it or not.

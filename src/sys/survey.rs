@@ -5,10 +5,6 @@
 //! number to no new process while a session or group is named by it. So whoever is in the session
 //! (or group) with the dead leader's number came from it - unless a *new* process has that number.
 //! A descendant that called setsid itself is not found: only a control group would hold it.
-//!
-//! A main process that somebody else started (`puma &` at the end of a deploy) has a session that it
-//! shares with strangers. Who is in there too, has the very listening socket it had, is of its user and
-//! younger, descends from it. Nobody else matters: only a socket is in the way of a new copy.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -21,7 +17,7 @@ use crate::model::limits;
 use crate::model::process::{Holding, Ours, Pid, ProcessIdentity, Survivor, Uid};
 use crate::sys::accept::{Kind, Rule};
 use crate::sys::identity::{Gathered, Held, Proved, gather};
-use crate::sys::procfs;
+use crate::sys::{pidfd, procfs};
 
 /// A dead main process whose descendants are looked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +39,8 @@ pub struct DeadMain {
 /// given again once nobody has the socket.
 #[must_use]
 pub fn sockets(main: &Proved) -> Vec<u64> {
-    sockets_of(main.identity().pid, limits::MAIN_FDS_MAX)
+    let sockets = sockets_of(main.identity().pid, limits::MAIN_FDS_MAX);
+    sockets.into_iter().map(|(_, inode)| inode).collect()
 }
 
 /// One process that outlived a dead main process.
@@ -78,11 +75,13 @@ impl Hold {
 }
 
 /// Looks through all processes once. Two system calls for each; /proc is read only for those found.
-/// Not on the loop: their titles wait for their memory locks.
+/// `mains` are the main processes of all services: one script may have started several of them in one
+/// session, and what lives under another service's main is that service's, not left behind.
+/// Not on the loop: it takes as long as there are processes.
 ///
 /// # Errors
 /// When /proc cannot be listed: then it is not known whether anybody is left.
-pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
+pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result<Vec<Left>> {
     let wanted = wanted(dead);
     let mut tables = SocketTables::default();
     let mut left = Vec::new();
@@ -90,19 +89,19 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
         return Ok(left);
     }
     let ours = [procfs::heeler(), procfs::heelers_parent()];
-    for pid in procfs::pids()?
-        .into_iter()
-        .filter(|pid| !ours.contains(pid))
-    {
-        let Some(index) = descends(pid, &wanted).or_else(|| tables.heir(pid, dead)) else {
+    for pid in procfs::pids()?.into_iter().filter(|pid| !ours.contains(pid)) {
+        let descent = || descends(pid, &wanted).or_else(|| heir(pid, dead));
+        let Some(index) = descent() else { continue };
+        // Each costs a descriptor: whoever leaves thousands must not take those of other services.
+        if left.iter().filter(|other: &&Left| other.dead == index).count() >= limits::SURVIVORS_MAX {
             continue;
-        };
-        let Gathered::Process(held, facts) = gather(pid) else {
-            continue;
-        };
+        }
+        let Gathered::Process(held, facts) = gather(pid) else { continue };
         // Once more, now that it is held.
-        let still = descends(pid, &wanted).or_else(|| tables.heir(pid, dead));
-        if still != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
+        if descent() != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
+            continue;
+        }
+        if serves_another(held.identity(), mains) {
             continue;
         }
         let user = dead[index].user;
@@ -111,27 +110,15 @@ pub fn survey(dead: &[DeadMain]) -> io::Result<Vec<Left>> {
         } else {
             Ours::Foreign
         };
-        let holds = if tables.listens(pid) {
-            Holding::ListeningSocket
-        } else {
-            Holding::Nothing
-        };
-        let title = procfs::title(pid);
-        let survivor = Survivor {
-            identity: held.identity(),
-            title,
-            holds,
-            ours,
-        };
+        let holds = if tables.listens(&held) { Holding::ListeningSocket } else { Holding::Nothing };
+        // Not its command line: a process can have root wait for ever for that one (FUSE, userfaultfd).
+        let title = procfs::name(pid);
+        let survivor = Survivor { identity: held.identity(), title, holds, ours };
         let hold = match ours {
             Ours::Proved => Hold::Proved(Proved::new(held, Rule::Descendant)),
             Ours::Foreign => Hold::Foreign(held),
         };
-        left.push(Left {
-            dead: index,
-            survivor,
-            hold,
-        });
+        left.push(Left { dead: index, survivor, hold });
     }
     Ok(left)
 }
@@ -149,10 +136,7 @@ impl Wanted {
 }
 
 fn wanted(dead: &[DeadMain]) -> Wanted {
-    let mut wanted = Wanted {
-        sessions: HashMap::new(),
-        groups: HashMap::new(),
-    };
+    let mut wanted = Wanted { sessions: HashMap::new(), groups: HashMap::new() };
     for (index, main) in dead.iter().enumerate() {
         let pid = main.identity.pid;
         // Process 1's session is not a service's; numbers below mean "my own" to the kernel.
@@ -197,10 +181,24 @@ fn descends(pid: Pid, wanted: &Wanted) -> Option<usize> {
     if let Some(index) = wanted.sessions.get(&session.as_raw()) {
         return Some(*index);
     }
-    wanted
-        .groups
-        .get(&getpgid(Some(number)).ok()?.as_raw())
-        .copied()
+    wanted.groups.get(&getpgid(Some(number)).ok()?.as_raw()).copied()
+}
+
+/// Whether a process is a main process, or lives under one.
+fn serves_another(process: ProcessIdentity, mains: &HashSet<ProcessIdentity>) -> bool {
+    let mut above = process;
+    for _ in 0..limits::ANCESTORS_MAX {
+        if mains.contains(&above) {
+            return true;
+        }
+        let Ok(parent) = procfs::stat(above.pid).map(|stat| stat.parent) else { return false };
+        if parent.0 <= 1 {
+            return false;
+        }
+        let Ok(stat) = procfs::stat(parent) else { return false };
+        above = ProcessIdentity { pid: parent, started_ticks: stat.started_ticks };
+    }
+    false
 }
 
 /// The inodes of listening sockets by network namespace, each read once per survey.
@@ -209,60 +207,50 @@ struct SocketTables(HashMap<std::path::PathBuf, HashSet<u64>>);
 
 impl SocketTables {
     /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace.
-    fn listens(&mut self, pid: Pid) -> bool {
-        !self.listening_of(pid).is_empty()
-    }
-
-    /// The inodes of those sockets.
-    fn listening_of(&mut self, pid: Pid) -> Vec<u64> {
-        let mut sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
+    fn listens(&mut self, held: &Held) -> bool {
+        let pid = held.identity().pid;
+        let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
         if sockets.is_empty() {
-            return sockets;
+            return false;
         }
-        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else {
-            return Vec::new();
-        };
-        let listening = self
-            .0
-            .entry(namespace)
-            .or_insert_with(|| listening_near(pid));
-        sockets.retain(|inode| listening.contains(inode));
-        sockets
-    }
-
-    /// Whose listening socket a younger process of the same user and session has inherited. One that is
-    /// older gave the main process that socket; one in a session of its own may be a successor that got
-    /// it from the same giver (socket activation).
-    fn heir(&mut self, pid: Pid, dead: &[DeadMain]) -> Option<usize> {
-        let session = getsid(Some(unistd::Pid::from_raw(pid.0))).ok()?.as_raw();
-        let near = |main: &&DeadMain| main.session == session && !main.sockets.is_empty();
-        dead.iter().find(near)?;
-        let owner = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
-        let began = procfs::stat(pid).ok()?.started_ticks;
-        let sockets = self.listening_of(pid);
-        dead.iter().position(|main| {
-            near(&main)
-                && main.user.0 == owner
-                && began >= main.identity.started_ticks
-                && main.sockets.iter().any(|inode| sockets.contains(inode))
+        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else { return false };
+        let listening = self.0.entry(namespace).or_insert_with(|| listening_near(pid));
+        sockets.iter().any(|(fd, inode)| {
+            // Not on the table's word alone: a Unix socket's name may hold a line break, so anybody
+            // can write a line into net/unix that says that another one's socket listens.
+            listening.contains(inode) && pidfd::accepts_connections(held, *fd).unwrap_or(true)
         })
     }
 }
 
-fn sockets_of(pid: Pid, fds_max: usize) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return Vec::new();
-    };
+/// Whose socket a younger process of the same user and session has inherited. One that is older gave
+/// the main process that socket; one in a session of its own may be a successor that got it from the
+/// same giver (socket activation).
+fn heir(pid: Pid, dead: &[DeadMain]) -> Option<usize> {
+    let session = getsid(Some(unistd::Pid::from_raw(pid.0))).ok()?.as_raw();
+    let near = |main: &&DeadMain| main.session == session && !main.sockets.is_empty();
+    dead.iter().find(near)?;
+    let owner = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+    let began = procfs::stat(pid).ok()?.started_ticks;
+    let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
+    dead.iter().position(|main| {
+        near(&main)
+            && main.user.0 == owner
+            && began >= main.identity.started_ticks
+            && sockets.iter().any(|(_, inode)| main.sockets.contains(inode))
+    })
+}
+
+/// The sockets of a process: descriptor and inode.
+fn sockets_of(pid: Pid, fds_max: usize) -> Vec<(i32, u64)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     entries
         .take(fds_max)
         .filter_map(|entry| {
-            let target = fs::read_link(entry.ok()?.path()).ok()?;
-            target
-                .to_str()?
-                .strip_prefix("socket:[")?
-                .strip_suffix(']')?
-                .parse()
-                .ok()
+            let path = entry.ok()?.path();
+            let target = fs::read_link(&path).ok()?;
+            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+            Some((path.file_name()?.to_str()?.parse().ok()?, inode))
         })
         .collect()
 }
@@ -275,9 +263,7 @@ fn listening_near(pid: Pid) -> HashSet<u64> {
         ("tcp6", tcp_listener),
         ("unix", unix_listener),
     ] {
-        let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else {
-            continue;
-        };
+        let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else { continue };
         let lines = BufReader::new(file.take(limits::SOCKET_TABLE_BYTES_MAX)).split(b'\n');
         let lines = lines.map_while(Result::ok);
         inodes.extend(lines.filter_map(|line| parse(&String::from_utf8_lossy(&line))));
@@ -311,14 +297,26 @@ mod tests {
         let unix = "0000000000000000: 00000002 00000000 00010000 0001 01 777 /run/a b";
         assert_eq!(unix_listener(unix), Some(777));
         assert_eq!(unix_listener(&unix.replace("00010000", "00000000")), None);
-        for odd in [
-            "",
-            "sl local",
-            "Num RefCount Protocol Flags Type St Inode Path",
-            "0A",
-            "\u{fffd}",
-        ] {
+        for odd in ["", "sl local", "Num RefCount Protocol Flags Type St Inode Path", "0A", "\u{fffd}"] {
             assert_eq!(tcp_listener(odd).or_else(|| unix_listener(odd)), None);
         }
+    }
+
+    #[test]
+    fn nobody_makes_anothers_socket_listen_by_a_line_break_in_a_name() {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+        let Gathered::Process(us, _) = gather(Pid(std::process::id().cast_signed())) else {
+            panic!("we are there");
+        };
+        let (talks, _other) = UnixStream::pair().expect("a pair");
+        let inode = nix::sys::stat::fstat(&talks).expect("fstat").st_ino;
+        let line = format!("heeler\n0000000000000000: 00000002 00000000 00010000 0001 01 {inode}");
+        let forged = SocketAddr::from_abstract_name(&line).expect("a name");
+        let listener = UnixListener::bind_addr(&forged).expect("bound");
+        assert!(listening_near(us.identity().pid).contains(&inode), "the kernel writes names as they are");
+        let accepts = |socket: &dyn std::os::fd::AsRawFd| pidfd::accepts_connections(&us, socket.as_raw_fd());
+        assert_eq!(accepts(&talks), Some(false));
+        assert_eq!(accepts(&listener), Some(true));
     }
 }

@@ -3,6 +3,7 @@
 //! The very code of the shim, in this process: same steps, same environment, stdin /dev/null; only
 //! the output goes on to the terminal as it comes.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -25,8 +26,14 @@ const NOT_ALLOWED: u8 = 5;
 /// killed by signal n; 125 when it was not executed, with the reason on stderr; 5 when the caller
 /// is not root and named somebody else.
 #[must_use]
-pub fn run_as(name: &str, argv: Vec<String>) -> ExitCode {
-    run(&job(name, argv), Last::Execute)
+pub fn run_as(name: &str, argv: Vec<OsString>) -> ExitCode {
+    match argv.into_iter().map(OsString::into_string).collect() {
+        Ok(argv) => run(&job(name, argv), Last::Execute),
+        Err(word) => {
+            eprintln!("heeler: failed to run the command: {word:?} is not UTF-8 text");
+            ExitCode::from(NOT_EXECUTED)
+        }
+    }
 }
 
 /// Runs any job here, output to stdout; [`run_as`]'s exit codes.

@@ -18,6 +18,12 @@ pub enum Form {
     Json,
 }
 
+/// [`validate`] for whoever runs this process.
+#[must_use]
+pub fn as_this_user(dir: &Path, form: Form) -> (String, u8) {
+    validate(dir, &LoadAs::of_process(), form)
+}
+
 /// Reads a directory as `heeler run` would, and tells what it found, with the exit code: 0 when
 /// every file is good (warnings or not), 1 otherwise.
 #[must_use]

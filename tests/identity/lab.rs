@@ -186,3 +186,9 @@ pub(crate) fn unknown(found: Found, words: &str) {
         other => panic!("{other:?}, not unknown with {words:?}"),
     }
 }
+
+/// What a process calls itself, as `match` reads it.
+pub(crate) fn title(pid: Pid) -> Untrusted {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    procfs::parse_title(&bytes)
+}

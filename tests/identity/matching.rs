@@ -21,7 +21,7 @@ fn titled(title: &str, uid: u32) -> Process {
             .gid(uid),
     );
     wait_for("its title", SOON, || {
-        procfs::title(process.pid())
+        lab::title(process.pid())
             .raw()
             .starts_with(title)
             .then_some(())

@@ -1,6 +1,7 @@
 //! A process number that is given again. The kernel is made to do it in a private pid namespace, in
 //! which this very test runs once more as the only program.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -122,14 +123,14 @@ fn a_session_of_a_number_given_again_is_not_the_dead_ones() {
     let mut command = Command::new("sleep");
     let mut member = Process::start(command.arg("1000").uid(WWW).process_group(pid.0));
     assert!(
-        survey(&[dead(proved.identity())])
+        survey(&[dead(proved.identity())], &HashSet::new())
             .expect("surveyed")
             .is_empty()
     );
     // Once the leader itself is the dead one, the member is left of it.
     let identity = leader.identity();
     drop(leader);
-    let left = survey(&[dead(identity)]).expect("surveyed");
+    let left = survey(&[dead(identity)], &HashSet::new()).expect("surveyed");
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].survivor.identity, member.identity());
     member.end();

@@ -3,4 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chaos;
+mod conf;
+mod crash;
+mod hostile;
+mod kill;
 mod life;
+mod pidfile;
+mod resources;
+mod strangers;
+mod waits;

@@ -93,7 +93,7 @@ impl World {
         let sees_instance = self.rng.chance(500);
         let instance = self.svcs[svc]
             .launching
-            .or(launched.filter(|_| sees_instance));
+            .or_else(|| launched.filter(|_| sees_instance));
         instance.map_or(InFlight::Nothing, |action| InFlight::Job {
             action,
             kind: JobKind::Instance,
@@ -213,6 +213,14 @@ impl World {
                 ..
             } => {
                 let svc = self.index(&service);
+                if self
+                    .procs
+                    .get(&identity)
+                    .is_some_and(|proc| proc.role == Role::Main)
+                {
+                    self.judge_stop(svc, identity);
+                    self.oracles.aim(identity);
+                }
                 let result = self.signal(svc, identity, signal);
                 self.look_later(svc, Question::Signalled(ask, result));
             }

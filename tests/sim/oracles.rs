@@ -39,6 +39,8 @@ pub(crate) struct Oracles {
     pub(crate) known: BTreeSet<ProcessIdentity>,
     /// When each process first had a stop signal or stop command from heeler.
     told_to_go: BTreeMap<ProcessIdentity, Mono>,
+    /// Whom heeler meant to stop, whether or not that reached it.
+    aimed: BTreeSet<ProcessIdentity>,
     paces: VecDeque<(Mono, usize)>,
 }
 
@@ -109,6 +111,7 @@ impl Oracles {
             alerts: BTreeMap::new(),
             known: BTreeSet::new(),
             told_to_go: BTreeMap::new(),
+            aimed: BTreeSet::new(),
             paces: VecDeque::new(),
         }
     }
@@ -129,6 +132,10 @@ impl Oracles {
         for start in &mut self.watched[svc].starts {
             start.1 |= memory.boot.starts.contains(&start.0);
         }
+    }
+
+    pub(crate) fn aim(&mut self, target: ProcessIdentity) {
+        self.aimed.insert(target);
     }
 
     pub(crate) fn ordered(&mut self, svc: usize, request: RequestId, order: Order, now: Mono) {
@@ -451,6 +458,7 @@ impl World {
             JobKind::Stop => {
                 if let Some(main) = job.main {
                     self.judge_stop(svc, main);
+                    self.oracles.aimed.insert(main);
                     let now = self.now;
                     self.oracles.told_to_go.entry(main).or_insert(now);
                 }
@@ -552,9 +560,6 @@ impl World {
                 &format!("{signal:?} to {to:?}, which is not held"),
             );
         }
-        if main {
-            self.judge_stop(svc, to);
-        }
         if !kills(signal) {
             let now = self.now;
             self.oracles.told_to_go.entry(to).or_insert(now);
@@ -576,14 +581,15 @@ impl World {
     }
 
     /// Nobody may be stopped whom nobody wants stopped.
-    fn judge_stop(&self, svc: usize, target: ProcessIdentity) {
+    pub(crate) fn judge_stop(&mut self, svc: usize, target: ProcessIdentity) {
         let (Some(view), Some(proc)) = (self.see(svc), self.procs.get(&target)) else {
             return;
         };
-        let told = self.oracles.told_to_go.contains_key(&target);
+        let told = self.oracles.aimed.contains(&target);
         let watched = &self.oracles.watched[svc];
         match view.desired {
             Desired::Up => {}
+            Desired::Down if told => {}
             Desired::Unmonitored if told => {}
             Desired::Unmonitored => {
                 self.broken(12, Some(svc), "it is not monitored, and stopped");
@@ -597,7 +603,7 @@ impl World {
                 let asked = self.oracles.requests.values().any(|request| {
                     request.svc == svc && request.order == Order::Stop && request.answers == 0
                 });
-                if found_up && !told && !was_starting && !asked {
+                if found_up && !was_starting && !asked {
                     self.broken(
                         12,
                         Some(svc),

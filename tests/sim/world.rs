@@ -361,7 +361,10 @@ impl World {
     pub(crate) fn new_identity(&mut self, wanted: Option<Pid>) -> ProcessIdentity {
         let ticks = self.now.as_nanos() / 10_000_000;
         let taken = |pid: i32| {
+            let stale = |svc: &Svc| svc.pidfile.is_some_and(|file| file.pid.0 == pid);
             self.procs.keys().any(|id| id.pid.0 == pid)
+                // A stranger under a stale number is refused for as long as it lives.
+                || self.faults.calm && self.svcs.iter().any(stale)
                 || self.oracles.known.contains(&ProcessIdentity {
                     pid: Pid(pid),
                     started_ticks: ticks,

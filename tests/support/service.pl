@@ -8,10 +8,15 @@
 #          children=N      N children that end with it          orphan        a child that stays, holding
 #                                                              a listening socket and ignoring its parent
 #          mb=N            touch N MiB
+#          swarm=N         N children that stay, at its first start only
+#          stay            a child that stays and ignores TERM        escape   the same, in a session of its own
+#          term=respawn    answer TERM with a new copy                stick=FILE   on USR1 write to FILE
 # Files in DIR: NAME.pid, NAME.lock, NAME.starts (a line per start: pid, time), NAME.doubles (a line per
-# copy that found another one), NAME.env (its environment), NAME.fail (if there: exit 1 at once).
+# copy that found another one), NAME.env (its environment), NAME.fail (if there: exit 1 at once),
+# NAME.terms (a line per TERM: pid, time), NAME.stops (a line per orderly end: pid, time).
 use strict; use warnings;
 use Fcntl qw(:flock); use POSIX (); use Time::HiRes (); use IO::Socket::INET;
+my ($script, $old) = ($0, 0);
 my ($dir, $name, @options) = @ARGV;
 my %o = map { my ($k, $v) = split /=/, $_, 2; $k => $v // 1 } @options;
 my $base = "$dir/$name";
@@ -35,18 +40,47 @@ unless ($o{foreground}) {
 $0 = "service $name";
 open my $lock, '>>', "$base.lock" or die "$base.lock: $!";
 unless (flock $lock, LOCK_EX | LOCK_NB) { note('doubles', "$$ " . Time::HiRes::time()); exit 1 }
+my $stop = sub {
+  note('terms', "$$ " . Time::HiRes::time());
+  return if ($o{term} // '') eq 'ignore';
+  if (($o{term} // '') eq 'respawn' && !fork()) {
+    # The lock goes with the one that leaves: the new copy waits for that.
+    close $lock; Time::HiRes::sleep(0.01) while getppid() == $old;
+    exec $^X, $script, @ARGV or POSIX::_exit(1);
+  }
+  Time::HiRes::sleep($o{term}) if ($o{term} // '') =~ /^[\d.]+$/;
+  unless ($o{'keep-pidfile'}) { open my $f, '<', "$base.pid"; my $is = $f ? <$f> : ''; unlink "$base.pid" if ($is // '') =~ /^$$\b/ }
+  unlink "$base.up.$$"; note('stops', "$$ " . Time::HiRes::time()); POSIX::_exit(0);
+};
+$old = $$;
+# From before it is known by a line in `starts`, so that every end of a known copy has its reason.
+$SIG{TERM} = $stop;
 note('starts', "$$ " . Time::HiRes::time());
 { open my $f, '>', "$base.env"; print $f "$_=$ENV{$_}\n" for sort keys %ENV }
 my $ballast = 'x' x (($o{mb} // 0) * 1048576);
 my @children;
 for (1 .. ($o{children} // 0)) {
   my $parent = $$;
-  my $pid = fork(); if (!$pid) { close $lock; $0 = "service $name child"; Time::HiRes::sleep(0.05) while getppid() == $parent; exit 0 }
+  my $pid = fork(); if (!$pid) { close $lock; $SIG{TERM} = 'DEFAULT'; $0 = "service $name child"; Time::HiRes::sleep(0.05) while getppid() == $parent; exit 0 }
   push @children, $pid;
 }
+if ($o{swarm} && !-e "$base.swarmed") {
+  note('swarmed', $$);
+  for (1 .. $o{swarm}) { if (!fork()) { close $lock; $SIG{TERM} = 'DEFAULT'; sleep 1000 while 1 } }
+}
+if ($o{stay} || $o{escape}) {
+  my $pid = fork();
+  if (!$pid) {
+    close $lock; POSIX::setsid() if $o{escape};
+    $SIG{TERM} = 'IGNORE'; $0 = "service $name rest"; note('rests', $$);
+    sleep 1000 while 1;
+  }
+}
+$SIG{USR1} = sub { open my $f, '>', $o{stick} or die; syswrite $f, 'x' } if $o{stick};
 if ($o{orphan}) {
   my $pid = fork();
   if (!$pid) {
+    $SIG{TERM} = 'DEFAULT';
     my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1', LocalPort => 0) or die $!;
     $0 = "service $name orphan"; note('orphans', $$);
     sleep 1000 while 1;
@@ -56,11 +90,5 @@ Time::HiRes::sleep($o{delay}) if $o{delay};
 { open my $f, '>', "$base.pid.new" or die; print $f "$$\n"; close $f; rename "$base.pid.new", "$base.pid" or die }
 { open my $f, '>', "$base.up.$$"; close $f }
 END { unlink "$base.up.$$" if $base }
-my $stop = sub {
-  Time::HiRes::sleep($o{term}) if ($o{term} // '') =~ /^[\d.]+$/;
-  unless ($o{'keep-pidfile'}) { open my $f, '<', "$base.pid"; my $is = $f ? <$f> : ''; unlink "$base.pid" if ($is // '') =~ /^$$\b/ }
-  unlink "$base.up.$$"; POSIX::_exit(0);
-};
-$SIG{TERM} = ($o{term} // '') eq 'ignore' ? 'IGNORE' : $stop;
 $SIG{CHLD} = 'IGNORE';
 sleep 1000 while 1;

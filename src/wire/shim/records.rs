@@ -73,7 +73,7 @@ pub struct OutcomeRecord {
     pub outcome: Outcome,
 }
 
-/// `ladder`: by the keeper, before the first signal of a stop.
+/// `ladder`: by the keeper, after the first signal of a stop: who it names was told to go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LadderRecord(pub Ladder);
 
