@@ -190,5 +190,5 @@ pub(crate) fn unknown(found: Found, words: &str) {
 /// What a process calls itself, as `match` reads it.
 pub(crate) fn title(pid: Pid) -> Untrusted {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    procfs::parse_title(&bytes)
+    procfs::parse_title(&bytes[..bytes.len().min(1024)])
 }
