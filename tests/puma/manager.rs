@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::recovery::is_of_deploy;
-use crate::shop::{Shop, Way, as_deploy, masters, start_manager, title, write};
+use crate::shop::{Shop, Way, as_deploy, freeze, masters, start_manager, title, write};
 use crate::support::HEELER;
 use crate::support::house::signal;
 use crate::world::world;
@@ -84,21 +84,31 @@ fn a_manager_that_keeps_the_socket_is_left_alone() {
     world(|| {
         let mut shop = Shop::new(Way::Unit, "");
         let socket = "[Socket]\nListenStream=127.0.0.1:9292\n";
-        write(Path::new("/home/deploy/.config/systemd/user/puma.socket"), socket);
+        write(
+            Path::new("/home/deploy/.config/systemd/user/puma.socket"),
+            socket,
+        );
         start_manager();
         let output = as_deploy("systemctl --user start puma.socket");
         assert!(output.status.success(), "{output:?}");
         shop.house.open();
         let first = shop.wait_serving(None);
         let manager = parent(first.master);
-        assert!(title(manager).contains("systemd --user"), "{}", title(manager));
-        signal(first.worker, "STOP");
+        assert!(
+            title(manager).contains("systemd --user"),
+            "{}",
+            title(manager)
+        );
+        freeze(first.worker);
         let what = "kill -9 of a socket-activated master, a worker stopped";
         let second = shop.timed(what, Some(first.master), |_| signal(first.master, "KILL"));
         assert_eq!(parent(second.master), manager);
         assert_eq!(masters(), [second.master]);
         let log = shop.house.log();
-        assert!(!log.contains(&format!("pid {manager} ")) && !log.contains("SIGKILL"), "{log}");
+        assert!(
+            !log.contains(&format!("pid {manager} ")) && !log.contains("SIGKILL"),
+            "{log}"
+        );
     });
 }
 
@@ -106,7 +116,12 @@ fn a_manager_that_keeps_the_socket_is_left_alone() {
 fn parent(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
     let after = stat.rsplit(") ").next().expect("a stat");
-    after.split(' ').nth(1).expect("a parent").parse().expect("a number")
+    after
+        .split(' ')
+        .nth(1)
+        .expect("a parent")
+        .parse()
+        .expect("a number")
 }
 
 #[test]
