@@ -61,6 +61,8 @@ pub struct Facts {
     pub runtime_dir: Option<PathBuf>,
     /// The user bus's socket, if it is there and theirs.
     pub bus: Option<PathBuf>,
+    /// Whether the socket of the user's manager itself is there.
+    pub manager: bool,
 }
 
 impl Facts {
@@ -77,7 +79,9 @@ impl Facts {
         let bus_real = real
             && fs::symlink_metadata(&bus)
                 .is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == uid.0);
+        let manager = real && fs::symlink_metadata(runtime_dir.join("systemd/private")).is_ok();
         Self {
+            manager,
             locale: system_locale(),
             runtime_dir: real.then_some(runtime_dir),
             bus: bus_real.then_some(bus),
@@ -288,6 +292,13 @@ pub fn needs_user_manager(argv: &[Box<str>]) -> bool {
 /// What is missing when a command that needs the user's manager failed; `None` when nothing is.
 #[must_use]
 pub fn explain_missing_manager(uid: Uid, user: &str, facts: &Facts) -> Option<String> {
+    if facts.runtime_dir.is_some() && !facts.manager && facts.bus.is_none() {
+        return Some(format!(
+            "heeler: {user} has no running user manager: /run/user/{uid} is there but neither \
+             systemd/private nor bus in it; `systemctl restart user@{uid}` starts it, and \
+             `loginctl enable-linger {user}` keeps it"
+        ));
+    }
     facts.runtime_dir.is_none().then(|| {
         format!(
             "heeler: {user} has no running user manager: /run/user/{uid} is missing (or is not \
@@ -355,6 +366,7 @@ mod tests {
             ),
             runtime_dir: Some("/run/user/1500".into()),
             bus: Some("/run/user/1500/bus".into()),
+            manager: true,
         };
         let env = build(&account("/bin/bash"), &facts, &job(&[], &[]), &[]).expect("build");
         assert_eq!(
@@ -438,7 +450,10 @@ mod tests {
         let text =
             explain_missing_manager(Uid(1500), "deploy", &Facts::default()).expect("missing");
         assert!(text.contains("/run/user/1500") && text.contains("loginctl enable-linger deploy"));
-        let there = Facts { runtime_dir: Some("/run/user/1500".into()), ..Facts::default() };
+        let mut there = Facts { runtime_dir: Some("/run/user/1500".into()), ..Facts::default() };
+        let text = explain_missing_manager(Uid(1500), "deploy", &there).expect("nobody listens");
+        assert!(text.contains("systemctl restart user@1500"));
+        there.manager = true;
         assert_eq!(explain_missing_manager(Uid(1500), "deploy", &there), None);
     }
 }

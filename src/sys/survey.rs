@@ -111,7 +111,14 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
         } else {
             Ours::Foreign
         };
-        let holds = if tables.listens(&held) { Holding::ListeningSocket } else { Holding::Nothing };
+        let by_number = descends(pid, &wanted).is_some();
+        let inherited = |inode| by_number || dead[index].sockets.contains(&inode);
+        let holds = match tables.listens(&held, inherited) {
+            true => Holding::ListeningSocket,
+            // What it shares with the dead one is no more than, say, the output of a deploy over ssh.
+            false if !by_number => continue,
+            false => Holding::Nothing,
+        };
         // Not its command line: a process can have root wait for ever for that one (FUSE, userfaultfd).
         let title = procfs::name(pid);
         let survivor = Survivor { identity: held.identity(), title, holds, ours };
@@ -207,10 +214,12 @@ fn serves_another(process: ProcessIdentity, mains: &HashSet<ProcessIdentity>) ->
 struct SocketTables(HashMap<std::path::PathBuf, HashSet<u64>>);
 
 impl SocketTables {
-    /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace.
-    fn listens(&mut self, held: &Held) -> bool {
+    /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace, among
+    /// these.
+    fn listens(&mut self, held: &Held, among: impl Fn(u64) -> bool) -> bool {
         let pid = held.identity().pid;
-        let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
+        let mut sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
+        sockets.retain(|(_, inode)| among(*inode));
         if sockets.is_empty() {
             return false;
         }
@@ -224,9 +233,9 @@ impl SocketTables {
     }
 }
 
-/// Whose socket a younger process of the same user and session has inherited. One that is older gave
-/// the main process that socket; one in a session of its own may be a successor that got it from the
-/// same giver (socket activation).
+/// Whose socket a younger process of the same user and session has inherited. One that is older (or as
+/// old, in clock ticks) may have given the main process that socket; one in a session of its own may be a
+/// successor that got it from the same giver (socket activation).
 fn heir(pid: Pid, dead: &[DeadMain]) -> Option<usize> {
     let session = getsid(Some(unistd::Pid::from_raw(pid.0))).ok()?.as_raw();
     let near = |main: &&DeadMain| main.session == session && !main.sockets.is_empty();
@@ -237,7 +246,7 @@ fn heir(pid: Pid, dead: &[DeadMain]) -> Option<usize> {
     dead.iter().position(|main| {
         near(&main)
             && main.user.0 == owner
-            && began >= main.identity.started_ticks
+            && began > main.identity.started_ticks
             && sockets.iter().any(|(_, inode)| main.sockets.contains(inode))
     })
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use heeler::model::process::{Holding, Ours, Pid, Signal, Uid};
 use heeler::sys::procfs;
 use heeler::sys::signal::send;
-use heeler::sys::survey::{DeadMain, Hold, survey};
+use heeler::sys::survey::{self, DeadMain, Hold, survey};
 
 use crate::lab::{self, Others, Process, SOON, WWW};
 use crate::support::{Need, can_run, wait_for};
@@ -212,4 +212,51 @@ fn two_dead_are_told_apart_in_one_pass() {
         .collect();
     found.sort();
     assert_eq!(found, [(0, families[0].1.identity()), (1, families[1].1.identity())]);
+}
+
+/// A main process in a stranger's session: only its listening socket tells who came from it.
+#[test]
+fn a_listening_socket_tells_heirs_from_strangers_of_the_same_session() {
+    if !can_run(&[Need::Root]) {
+        return;
+    }
+    // The stranger gives a listening socket and a pair of sockets to everybody; the main process has
+    // one of its own too. Between two forks more than a clock tick passes.
+    let program = r#"use POSIX; use Socket; POSIX::setsid();
+        sub later { select undef, undef, undef, 0.03 }
+        sub listener { socket my $s, PF_INET, SOCK_STREAM, 0 or die;
+            bind $s, sockaddr_in(0, INADDR_LOOPBACK) or die; listen $s, 5 or die; $s }
+        socketpair my $one, my $two, AF_UNIX, SOCK_STREAM, 0 or die;
+        my $given = listener(); later();
+        unless (fork) { my $own = listener(); print "main $$\n"; later();
+            unless (fork) { print "heir $$\n"; sleep 1000; exit }
+            unless (fork) { POSIX::setsid(); print "successor $$\n"; sleep 1000; exit }
+            unless (fork) { close $own; close $given; print "unsocketed $$\n"; sleep 1000; exit }
+            sleep 1000; exit }
+        later();
+        unless (fork) { close $given; print "bystander $$\n"; sleep 1000; exit }
+        sleep 1000"#;
+    let (stranger, mut lines) = Process::perl(program, 0);
+    let mut roles = BTreeMap::new();
+    while roles.len() < 5 {
+        let line = lines.next().expect("a line").expect("readable");
+        let (role, pid) = line.split_once(' ').expect("a role and a number");
+        roles.insert(role.to_owned(), Pid(pid.trim().parse().expect("a number")));
+    }
+    let others = Others(roles.values().map(|pid| lab::hold(*pid)).collect());
+    let main = others.0.iter().find(|held| held.identity().pid == roles["main"]).expect("is held");
+    let dead = DeadMain {
+        identity: main.identity(),
+        user: Uid(0),
+        sessions: vec![],
+        session: stranger.pid().0,
+        sockets: survey::sockets(main),
+    };
+    assert_eq!(dead.sockets.len(), 4);
+    let _ = send(main, Signal::Kill);
+    wait_for("its death", SOON, || (!main.is_alive()).then_some(()));
+    let left = survey::survey(&[dead], &HashSet::new()).expect("surveyed");
+    let pids: Vec<_> = left.iter().map(|left| left.survivor.identity.pid).collect();
+    assert_eq!(pids, [roles["heir"]], "{roles:?}");
+    assert_eq!(left[0].survivor.holds, Holding::ListeningSocket);
 }

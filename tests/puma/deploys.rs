@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use crate::shop::{Shop, Up, Way, app, as_deploy, masters, puma_log, up, workers};
+use crate::shop::{Shop, Up, Way, app, as_deploy, freeze, masters, puma_log, up, workers};
 use crate::support::house::{PATIENCE, alive, signal};
 use crate::support::wait_for;
 use crate::world::world;
@@ -88,7 +88,7 @@ fn deploys_own_dies(orphan: bool) {
     let second = shop.wait_serving(Some(first.master));
     wait_for("both workers", PATIENCE, || (workers(second.master).len() == 2).then_some(()));
     if orphan {
-        signal(second.worker, "STOP");
+        freeze(second.worker);
     }
     let what = format!("kill -9 of a deploy's own master, a worker stopped: {orphan}");
     let third = shop.timed(&what, Some(second.master), |_| signal(second.master, "KILL"));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::support::house::{House, PATIENCE, alive, pids};
+use crate::support::house::{House, PATIENCE, alive, pids, signal};
 use crate::support::wait_for;
 use crate::world::DEPLOY;
 
@@ -276,4 +276,13 @@ pub(crate) fn as_deploy(script: &str) -> Output {
         .current_dir(app("current"))
         .output()
         .expect("setpriv runs")
+}
+
+/// Stops a process, and waits until it is: another thread of it may run on for a moment.
+pub(crate) fn freeze(pid: u32) {
+    signal(pid, "STOP");
+    wait_for("it to stop", PATIENCE, || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(") ").next()?.starts_with('T').then_some(())
+    });
 }

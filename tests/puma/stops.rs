@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::shop::{Shop, Way, masters};
-use crate::support::house::{PATIENCE, alive, signal};
-use crate::support::wait_for;
+use crate::shop::{Shop, Way, freeze, masters};
+use crate::support::house::alive;
 use crate::world::world;
 
 #[test]
@@ -45,12 +44,4 @@ fn stopped_master_obeys(way: Way) {
     assert_eq!(masters(), [third.master]);
     assert!(!shop.house.log().contains("SIGKILL"), "{}", shop.house.log());
     assert!(shop.house.mails().is_empty(), "{:?}", shop.house.mails());
-}
-
-fn freeze(pid: u32) {
-    signal(pid, "STOP");
-    wait_for("it to stop", PATIENCE, || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit(") ").next()?.starts_with('T').then_some(())
-    });
 }
