@@ -12,6 +12,7 @@ use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::{InFlight, JobKind};
 use crate::model::limits;
 use crate::model::memory::{BootMemory, Memory};
+use crate::model::process::ProcessIdentity;
 use crate::model::service::{Mode, Service};
 use crate::model::time::{Mono, Now};
 
@@ -124,6 +125,9 @@ impl State {
                             dead_on_arrival: None,
                         };
                         self.stage = Stage::Starting(starting);
+                        if kind != JobKind::Restart {
+                            self.recall_death(cx, before);
+                        }
                         if kind == JobKind::Restart {
                             // Until the command takes it away, the old process is the main one.
                             self.main = before;
@@ -150,6 +154,21 @@ impl State {
             Some(target) => self.hold(cx, target),
             None => self.identify(cx),
         }
+    }
+
+    /// An earlier keeper started it because this process was gone, and was itself gone before that was
+    /// on disk: it is told now.
+    fn recall_death(&mut self, cx: &mut Cx<'_>, before: Option<ProcessIdentity>) {
+        let Some(dead) = before.filter(|_| before == self.recalled) else {
+            return;
+        };
+        let asked = self.leaving.is_some_and(|(target, _)| target == dead);
+        if asked || self.intent.desired != Desired::Up || self.open.contains_key(&Cause::Down) {
+            return;
+        }
+        self.gone_at.get_or_insert(cx.now.mono);
+        let title = format!("the main process {dead} is gone");
+        self.open_incident(cx, Cause::Down, title, cx.now.mono + limits::TELL_AFTER);
     }
 
     /// What must survive the keeper.

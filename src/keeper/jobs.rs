@@ -181,7 +181,7 @@ impl Keeper {
             return;
         }
         let running = self.running.swap_remove(at);
-        let outcome = outcome.unwrap_or(Outcome {
+        let outcome = outcome.unwrap_or_else(|| Outcome {
             ended: Ended::Lost,
             output: Output::default(),
             took: Duration::ZERO,

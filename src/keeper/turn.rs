@@ -10,11 +10,13 @@ use crate::keeper::Keeper;
 use crate::keeper::jobs::read_record;
 use crate::keeper::served::{Family, Holding, Place};
 use crate::model::ids::{ActionId, AskId, ServiceName};
+use crate::model::incident::{Alert, AlertKind, Cause};
 use crate::model::job::Ladder;
 use crate::model::process::{Absence, Identification, Pid, ProcessIdentity, Signal, Survivor, Uid};
 use crate::model::service::Life;
 use crate::model::text::Untrusted;
 use crate::store::Message;
+use crate::sys::evidence;
 use crate::sys::identity::{self, ClaimStamp, Found, Owner, Proved};
 use crate::sys::pidfile::{self, Stamp};
 use crate::sys::signal::{self, Delivered};
@@ -137,11 +139,29 @@ impl Keeper {
             Effect::Persist { service } => {
                 self.dirty.insert(service);
             }
-            Effect::Alert(alert) => self.outgoing.push(Message::Queue(alert)),
+            Effect::Alert(mut alert) => {
+                if alert.incident.cause == Cause::Unkillable && alert.kind == AlertKind::Fired {
+                    self.add_evidence(&mut alert);
+                }
+                self.outgoing.push(Message::Queue(alert));
+            }
             Effect::Log { service, level, text } => {
                 self.log.say(self.now().wall, level, service.as_str(), text);
             }
             Effect::Answer { request, reply } => self.answer_after_store(request, reply),
+        }
+    }
+
+    /// What holds a process that does not die.
+    fn add_evidence(&self, alert: &mut Alert) {
+        let service = alert.incident.service.clone();
+        let Some(served) = self.services.get(&service) else { return };
+        for proved in served.held.values().filter_map(Holding::proved) {
+            let evidence = evidence::glance(proved.held());
+            let text = format!("pid {}: {evidence}", evidence.identity);
+            let wall = self.now().wall;
+            self.log.say(wall, Level::Info, service.as_str(), text.clone());
+            alert.incident.tell(wall, text);
         }
     }
 

@@ -45,6 +45,18 @@ pub fn collect(held: &Held) -> Evidence {
     }
 }
 
+/// What can be said at once: its state and where in the kernel it waits. Neither read waits for anything
+/// (fs/proc: both look at the task alone), so the loop may ask.
+#[must_use]
+pub fn glance(held: &Held) -> Evidence {
+    let identity = held.identity();
+    let wchan = procfs::read(identity.pid, "wchan", limits::UNTRUSTED_BYTES_MAX).ok();
+    let known = |text: &Untrusted| !matches!(text.raw(), "" | "0");
+    let state = procfs::stat(identity.pid).ok().map(|stat| stat.state).filter(|_| held.is_alive());
+    let wchan = wchan.map(|bytes| Untrusted::new(bytes.trim_ascii())).filter(known);
+    Evidence { identity, state, wchan: wchan.filter(|_| state.is_some()), stack: None, fds: None }
+}
+
 impl fmt::Display for Evidence {
     /// `state D, wchan do_fsync, 12 descriptors`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

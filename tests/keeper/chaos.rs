@@ -24,8 +24,8 @@ const COMMON: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstart_timeout
 fn keeper_and_shims_are_killed_at_any_moment() {
     let kills: usize = from_env("HEELER_CHAOS_KILLS").unwrap_or(36);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
-    let seed =
-        from_env("HEELER_CHAOS_SEED").unwrap_or(u64::try_from(now & 0xffff_ffff).expect("fits"));
+    let seed = from_env("HEELER_CHAOS_SEED")
+        .unwrap_or_else(|| u64::try_from(now & 0xffff_ffff).expect("fits"));
     eprintln!("HEELER_CHAOS_SEED={seed} HEELER_CHAOS_KILLS={kills}");
     let mut chaos = Chaos::new(seed);
     for round in 0..kills {
@@ -136,7 +136,9 @@ impl Chaos {
     }
 
     fn kill_service(&mut self, name: &'static str, known: &BTreeMap<String, serde_json::Value>) {
-        let Some(pid) = self.house.starts(name).last().copied() else { return };
+        let Some(pid) = self.house.starts(name).last().copied() else {
+            return;
+        };
         if !alive(pid) || !is_service(pid, name) {
             return;
         }
@@ -255,7 +257,9 @@ impl Chaos {
                 let mut first = BTreeMap::new();
                 for line in lines(&self.house.path(&format!("srv/{name}.{file}"))) {
                     let (pid, at) = line.split_once(' ').expect("pid and time");
-                    first.entry(pid.parse().expect("a pid")).or_insert(at.parse().expect("a time"));
+                    first
+                        .entry(pid.parse().expect("a pid"))
+                        .or_insert_with(|| at.parse().expect("a time"));
                 }
                 first
             };

@@ -259,6 +259,7 @@ fn what_even_kill_does_not_end_is_said_and_gets_no_second_copy() {
         house.mails().into_iter().find(|mail| mail.contains("does not die"))
     });
     assert!(mail.contains("starts no second copy"), "{mail}");
+    assert!(mail.contains(&format!("pid {pid}: state D, wchan ")), "{mail}");
     eprintln!("{out}{err}\n{mail}");
     assert_eq!(house.starts("shop"), [pid]);
     // Nor does another heeler start one, and nobody else is held up.

@@ -53,17 +53,23 @@ fn many_restarts_leave_nothing_behind() {
         }
     }
     house.open();
+    let mains = |house: &House| -> Vec<Option<u32>> {
+        let (_, out, _) = house.heeler(&["status", "--json"]);
+        let all: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let services = all["services"].as_array().cloned().unwrap_or_default();
+        services
+            .iter()
+            .map(|one| one["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()))
+            .collect()
+    };
     let round = |house: &House| {
-        let before: Vec<_> = names.iter().map(|name| house.starts(name)).collect();
-        for starts in &before {
-            signal(*starts.last().expect("was started"), "KILL");
+        let before = mains(house);
+        for pid in before.iter().flatten() {
+            signal(*pid, "KILL");
         }
         wait_for("all to be back", PATIENCE, || {
-            let back = names
-                .iter()
-                .zip(&before)
-                .all(|(name, before)| house.starts(name).len() > before.len());
-            back.then_some(())
+            let back = |(now, before): (&Option<u32>, &Option<u32>)| now.is_some() && now != before;
+            mains(house).iter().zip(&before).all(back).then_some(())
         });
     };
     for name in &names {

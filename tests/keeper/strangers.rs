@@ -80,7 +80,7 @@ fn the_user_of_a_service_sees_and_restarts_that_one_alone() {
     let said = nobody(&house, &["status"]);
     let out = String::from_utf8_lossy(&said.stdout);
     assert!(out.contains("theirs") && !out.contains("shop"), "{out}");
-    assert_eq!(nobody(&house, &["restart", "shop"]).status.success(), false);
+    assert!(!nobody(&house, &["restart", "shop"]).status.success());
     let said = nobody(&house, &["restart", "theirs"]);
     assert!(said.status.success(), "{said:?}");
     assert_eq!(house.pid("shop"), Some(shop));

@@ -335,10 +335,10 @@ impl World {
     // ---- 10: deaths and alerts ---------------------------------------------------------------
 
     fn note_death(&mut self, svc: usize, view: View) {
-        let watched = matches!(view.phase, Phase::Watching | Phase::StartPeriod);
-        // One that heeler (this keeper or an earlier one) told to go did what it was told.
-        let asked = view.main.is_some_and(|main| self.oracles.told_to_go.contains_key(&main));
-        if watched && !asked && view.desired == Desired::Up {
+        let ours = matches!(view.phase, Phase::Watching | Phase::StartPeriod);
+        // One that an earlier keeper told to go is no death to tell: whatever made it go tells.
+        let told = view.main.is_some_and(|main| self.oracles.told_to_go.contains_key(&main));
+        if ours && !told && view.desired == Desired::Up {
             let now = self.now;
             self.oracles.watched[svc].untold.push(now);
         }
