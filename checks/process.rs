@@ -12,11 +12,7 @@ use crate::model::sample::{Needs, ProcessSample};
 use crate::model::text::Untrusted;
 
 /// This type.
-pub const TYPE: CheckType = CheckType::Sample {
-    metrics: &METRICS,
-    needs,
-    observe,
-};
+pub const TYPE: CheckType = CheckType::Sample { metrics: &METRICS, needs, observe };
 
 /// What its conditions may use.
 pub const METRICS: [Metric; 13] = [
@@ -106,10 +102,7 @@ pub fn observe(
         (Metric::MemoryTotal, bytes(sample.tree_pss_bytes)),
         (Metric::Cpu, cpu(|sample| sample.cpu_ms)),
         (Metric::CpuTotal, cpu(|sample| sample.tree_cpu_ms)),
-        (
-            Metric::Age,
-            Some(Value::Duration(Duration::from_millis(sample.age_ms))),
-        ),
+        (Metric::Age, Some(Value::Duration(Duration::from_millis(sample.age_ms)))),
         (Metric::Threads, count(sample.threads)),
         (Metric::Children, count(sample.children)),
         (Metric::Fds, count(sample.fds)),
@@ -117,19 +110,11 @@ pub fn observe(
         (Metric::WriteRate, per_second(|sample| sample.written_bytes)),
         (Metric::State, sample.state.map(Value::Letter)),
     ];
-    let exact = exact
-        .into_iter()
-        .filter_map(|(metric, value)| Some((metric, Reading::Exact(value?))));
-    let metrics = memory
-        .map(|reading| (Metric::Memory, reading))
-        .into_iter()
-        .chain(exact)
-        .collect();
-    Observation {
-        outcome,
-        metrics,
-        took: Duration::ZERO,
-    }
+    let exact =
+        exact.into_iter().filter_map(|(metric, value)| Some((metric, Reading::Exact(value?))));
+    let metrics =
+        memory.map(|reading| (Metric::Memory, reading)).into_iter().chain(exact).collect();
+    Observation { outcome, metrics, took: Duration::ZERO }
 }
 
 /// The facts that were needed and are not there.
@@ -144,27 +129,15 @@ fn missing(sample: &ProcessSample, needs: Needs) -> Vec<&'static str> {
     let facts = [
         (memory, "memory (PSS)"),
         (needs.rss && sample.rss_bytes.is_none(), "resident size"),
-        (
-            needs.private && sample.private_bytes.is_none(),
-            "private memory",
-        ),
-        (
-            needs.tree_pss && sample.tree_pss_bytes.is_none(),
-            "descendants' memory",
-        ),
+        (needs.private && sample.private_bytes.is_none(), "private memory"),
+        (needs.tree_pss && sample.tree_pss_bytes.is_none(), "descendants' memory"),
         (needs.stat && stat, "CPU time, state and threads"),
-        (
-            needs.tree_cpu && sample.tree_cpu_ms.is_none(),
-            "descendants' CPU time",
-        ),
+        (needs.tree_cpu && sample.tree_cpu_ms.is_none(), "descendants' CPU time"),
         (needs.children && sample.children.is_none(), "children"),
         (needs.fds && sample.fds.is_none(), "open files"),
         (needs.io && io, "storage traffic"),
     ];
-    facts
-        .into_iter()
-        .filter_map(|(is_missing, name)| is_missing.then_some(name))
-        .collect()
+    facts.into_iter().filter_map(|(is_missing, name)| is_missing.then_some(name)).collect()
 }
 
 #[cfg(test)]
@@ -178,10 +151,7 @@ mod tests {
 
     fn sample(at_ms: u64) -> ProcessSample {
         ProcessSample {
-            identity: ProcessIdentity {
-                pid: Pid(7),
-                started_ticks: 100,
-            },
+            identity: ProcessIdentity { pid: Pid(7), started_ticks: 100 },
             at: Mono::from_nanos(at_ms * 1_000_000),
             age_ms: 5000 + at_ms,
             cpu_ms: None,
@@ -235,80 +205,47 @@ mod tests {
             ..sample(at_ms)
         };
         let seen = observe(&full(1000, 500), Some(&full(0, 0)), Needs::default());
-        assert!(
-            METRICS.iter().all(|metric| seen.reading(*metric).is_some()),
-            "{seen:?}"
-        );
+        assert!(METRICS.iter().all(|metric| seen.reading(*metric).is_some()), "{seen:?}");
     }
 
     #[test]
     fn memory_is_read_exactly_only_when_it_could_matter() {
         let above = |text| needs(&condition(text)).pss_above_bytes;
         assert_eq!(above("memory > 100MiB"), Some(100 * MIB - 1));
-        assert_eq!(
-            above("memory > 100MiB or memory >= 50MiB"),
-            Some(50 * MIB - 1)
-        );
+        assert_eq!(above("memory > 100MiB or memory >= 50MiB"), Some(50 * MIB - 1));
         assert_eq!(above("memory < 100MiB"), Some(0));
         assert_eq!(above("memory > 0B"), Some(0));
         assert_eq!(above("rss > 100MiB"), None);
 
-        let small = ProcessSample {
-            rss_bytes: Some(60 * MIB),
-            ..sample(0)
-        };
+        let small = ProcessSample { rss_bytes: Some(60 * MIB), ..sample(0) };
         assert_eq!(judge("memory > 100MiB", &small, None), Verdict::Pass);
         let seen = observe(&small, None, needs(&condition("memory > 100MiB")));
-        assert_eq!(
-            seen.reading(Metric::Memory),
-            Some(Reading::AtMost(Value::Bytes(60 * MIB)))
-        );
-        let big = ProcessSample {
-            rss_bytes: Some(150 * MIB),
-            pss_bytes: Some(90 * MIB),
-            ..sample(0)
-        };
+        assert_eq!(seen.reading(Metric::Memory), Some(Reading::AtMost(Value::Bytes(60 * MIB))));
+        let big =
+            ProcessSample { rss_bytes: Some(150 * MIB), pss_bytes: Some(90 * MIB), ..sample(0) };
         assert_eq!(judge("memory > 100MiB", &big, None), Verdict::Pass);
         assert_eq!(judge("memory > 80MiB", &big, None), Verdict::Fail);
-        let edge = ProcessSample {
-            rss_bytes: Some(100 * MIB),
-            pss_bytes: Some(100 * MIB),
-            ..sample(0)
-        };
+        let edge =
+            ProcessSample { rss_bytes: Some(100 * MIB), pss_bytes: Some(100 * MIB), ..sample(0) };
         assert_eq!(judge("memory >= 100MiB", &edge, None), Verdict::Fail);
         assert_eq!(judge("memory > 100MiB", &edge, None), Verdict::Pass);
     }
 
     #[test]
     fn memory_that_could_not_be_read_is_unknown_and_named() {
-        let unread = ProcessSample {
-            rss_bytes: Some(150 * MIB),
-            ..sample(0)
-        };
+        let unread = ProcessSample { rss_bytes: Some(150 * MIB), ..sample(0) };
         let condition = condition("memory > 100MiB");
         let seen = observe(&unread, None, needs(&condition));
-        assert_eq!(
-            seen.outcome,
-            Outcome::Unknown("failed to read its memory (PSS)".into())
-        );
+        assert_eq!(seen.outcome, Outcome::Unknown("failed to read its memory (PSS)".into()));
         assert_eq!(condition.judge(&seen), Verdict::Unknown);
         assert_eq!(judge("fds > 5", &sample(0), None), Verdict::Unknown);
-        let seen = observe(
-            &sample(0),
-            None,
-            needs(&self::condition("fds > 5 or cpu > 5%")),
-        );
+        let seen = observe(&sample(0), None, needs(&self::condition("fds > 5 or cpu > 5%")));
         let named = "failed to read its CPU time, state and threads, open files";
         assert_eq!(seen.outcome, Outcome::Unknown(named.into()));
     }
 
     fn busy(at_ms: u64, cpu_ms: u64) -> ProcessSample {
-        ProcessSample {
-            cpu_ms: Some(cpu_ms),
-            state: Some('R'),
-            threads: Some(1),
-            ..sample(at_ms)
-        }
+        ProcessSample { cpu_ms: Some(cpu_ms), state: Some('R'), threads: Some(1), ..sample(at_ms) }
     }
 
     #[test]
@@ -317,10 +254,7 @@ mod tests {
             observe(sample, previous, Needs::default()).reading(Metric::Cpu)
         };
         let (before, after) = (busy(1000, 500), busy(3000, 2000));
-        assert_eq!(
-            cpu(&after, Some(&before)),
-            Some(Reading::Exact(Value::Percent(75_000)))
-        );
+        assert_eq!(cpu(&after, Some(&before)), Some(Reading::Exact(Value::Percent(75_000))));
         assert_eq!(
             cpu(&busy(3000, 6500), Some(&before)),
             Some(Reading::Exact(Value::Percent(300_000)))
@@ -329,28 +263,11 @@ mod tests {
         assert_eq!(judge("cpu > 50%", &after, None), Verdict::Unknown);
         assert_eq!(judge("cpu > 50%", &after, Some(&before)), Verdict::Fail);
         assert_eq!(cpu(&before, Some(&after)), None, "samples out of order");
-        assert_eq!(
-            cpu(&busy(3000, 100), Some(&before)),
-            None,
-            "a counter that shrank"
-        );
-        assert_eq!(
-            cpu(&busy(1000, 700), Some(&before)),
-            None,
-            "no time between"
-        );
-        let other = ProcessSample {
-            identity: ProcessIdentity {
-                pid: Pid(7),
-                started_ticks: 9,
-            },
-            ..before
-        };
-        assert_eq!(
-            cpu(&after, Some(&other)),
-            None,
-            "another process with the same number"
-        );
+        assert_eq!(cpu(&busy(3000, 100), Some(&before)), None, "a counter that shrank");
+        assert_eq!(cpu(&busy(1000, 700), Some(&before)), None, "no time between");
+        let other =
+            ProcessSample { identity: ProcessIdentity { pid: Pid(7), started_ticks: 9 }, ..before };
+        assert_eq!(cpu(&after, Some(&other)), None, "another process with the same number");
     }
 
     #[test]
@@ -360,27 +277,10 @@ mod tests {
             written_bytes: Some(0),
             ..sample(at_ms)
         };
-        let seen = observe(
-            &traffic(2500, 20_000_000),
-            Some(&traffic(500, 0)),
-            Needs::default(),
-        );
-        assert_eq!(
-            seen.reading(Metric::ReadRate),
-            Some(Reading::Exact(Value::Rate(10_000_000)))
-        );
-        assert_eq!(
-            seen.reading(Metric::WriteRate),
-            Some(Reading::Exact(Value::Rate(0)))
-        );
-        let huge = observe(
-            &traffic(1, u64::MAX),
-            Some(&traffic(0, 0)),
-            Needs::default(),
-        );
-        assert_eq!(
-            huge.reading(Metric::ReadRate),
-            Some(Reading::Exact(Value::Rate(u64::MAX)))
-        );
+        let seen = observe(&traffic(2500, 20_000_000), Some(&traffic(500, 0)), Needs::default());
+        assert_eq!(seen.reading(Metric::ReadRate), Some(Reading::Exact(Value::Rate(10_000_000))));
+        assert_eq!(seen.reading(Metric::WriteRate), Some(Reading::Exact(Value::Rate(0))));
+        let huge = observe(&traffic(1, u64::MAX), Some(&traffic(0, 0)), Needs::default());
+        assert_eq!(huge.reading(Metric::ReadRate), Some(Reading::Exact(Value::Rate(u64::MAX))));
     }
 }

@@ -93,7 +93,8 @@
 //!
 //! - *Descendants of a dead main process* are proved by its session and process group: both are
 //!   inherited only by fork, and the kernel keeps a number that names either, so nothing else can carry
-//!   it. /proc's `children` file is not everywhere (it needs `CONFIG_PROC_CHILDREN`), and recording
+//!   it. Where the session is a stranger's (`puma &` in a deploy), by the main process's own listening
+//!   socket within it: that is what keeps a new copy from coming up. /proc's `children` file is not everywhere (it needs `CONFIG_PROC_CHILDREN`), and recording
 //!   children beforehand would read all of /proc for services that only ask to be alive. One pass per
 //!   turn of the loop serves all services that died in it.
 //! - *In clearing* a survivor that holds a listening socket is told to go after two seconds and gets its

@@ -20,13 +20,7 @@ fn main() -> ExitCode {
     match args.get(1).and_then(|role| role.to_str()) {
         Some("shim") => shim::run(),
         Some("resolve") => tools::resolve::run(),
-        Some(_) | None => cli::main(
-            args,
-            Outside {
-                local,
-                columns: sys::terminal::columns,
-            },
-        ),
+        Some(_) | None => cli::main(args, Outside { local, columns: sys::terminal::columns }),
     }
 }
 

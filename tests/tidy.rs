@@ -17,11 +17,11 @@ const WALLS: [(&str, &[&str]); 15] = [
     ("store", &["model", "wire", "mail"]),
     ("shim", &["model", "sys", "wire::shim"]),
     ("cli", &["model", "wire::control"]),
-    ("tools", &["model", "sys", "checks", "config", "engine", "wire::shim", "wire::resolve", "shim"]),
     (
-        "keeper",
-        &["model", "engine", "sys", "checks", "config", "wire", "mail", "store"],
+        "tools",
+        &["model", "sys", "checks", "config", "engine", "wire::shim", "wire::resolve", "shim"],
     ),
+    ("keeper", &["model", "engine", "sys", "checks", "config", "wire", "mail", "store"]),
     ("lib", &[]),
     // The roles are told apart here, so it names them all.
     ("main", &["cli", "keeper", "shim", "tools", "sys", "model"]),
@@ -30,8 +30,20 @@ const WALLS: [(&str, &[&str]); 15] = [
 
 /// What the pure rooms may not even mention: clocks, I/O, randomness, async, hash maps.
 const IMPURE: [&str; 14] = [
-    "std::fs", "std::io", "std::net", "std::env", "std::process", "std::thread", "std::os", "Instant",
-    "SystemTime", "HashMap", "HashSet", "tokio", "nix::", "libc",
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::os",
+    "Instant",
+    "SystemTime",
+    "HashMap",
+    "HashSet",
+    "tokio",
+    "nix::",
+    "libc",
 ];
 const PURE: [&str; 3] = ["model", "engine", "mail"];
 
@@ -57,7 +69,11 @@ fn every_rule_bites() {
     let planted = [
         ("src/engine/x.rs", "use crate::sys::signal;\n", "may not import crate::sys"),
         ("src/cli/x.rs", "fn f() { crate::keeper::main() }\n", "may not import crate::keeper"),
-        ("src/shim/x.rs", "use crate::wire::control::Request;\n", "may not import crate::wire::control"),
+        (
+            "src/shim/x.rs",
+            "use crate::wire::control::Request;\n",
+            "may not import crate::wire::control",
+        ),
         ("src/config/x.rs", "use crate::{model, store};\n", "may not import crate::store"),
         ("checks/x.rs", "use crate::sys::procfs;\n", "may not import crate::sys"),
         ("src/engine/x.rs", "use std::time::Instant;\n", "mentions Instant"),
@@ -72,7 +88,8 @@ fn every_rule_bites() {
         ("tests/x.rs", "#[ignore]\nfn f() {}\n", "ignored without a reason"),
     ];
     for (path, text, expected) in planted {
-        let source = Source { path: path.into(), room: room_of(Path::new(path)), text: text.to_owned() };
+        let source =
+            Source { path: path.into(), room: room_of(Path::new(path)), text: text.to_owned() };
         let complaints = inspect(&[source]);
         assert!(
             complaints.iter().any(|complaint| complaint.contains(expected)),
@@ -141,7 +158,8 @@ fn imports_in(line: &str) -> Vec<String> {
             } else {
                 let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
                 let path = &rest[..end.unwrap_or(rest.len())];
-                let two: Vec<_> = path.split("::").filter(|word| !word.is_empty()).take(2).collect();
+                let two: Vec<_> =
+                    path.split("::").filter(|word| !word.is_empty()).take(2).collect();
                 found.push(two.join("::"));
             }
         }
@@ -211,9 +229,9 @@ fn manners(source: &Source, complain: &mut impl FnMut(usize, &str)) {
 /// The lines that are code, numbered from 1; comments cannot import anything.
 fn code_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
     let lines = source.text.lines().enumerate().map(|(at, line)| (at + 1, line));
-    lines.filter(|(_, line)| !line.trim_start().starts_with("//")).map(|(number, line)| {
-        (number, if line.contains("unsafe_code") { "" } else { line })
-    })
+    lines
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(number, line)| (number, if line.contains("unsafe_code") { "" } else { line }))
 }
 
 fn sources() -> Vec<Source> {

@@ -172,27 +172,14 @@ struct Whom {
 /// # Errors
 /// What to exit with; help, version or mistake has been printed.
 pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
-    let Args {
-        socket,
-        json,
-        command,
-    } = Args::try_parse_from(args).map_err(|told| {
+    let Args { socket, json, command } = Args::try_parse_from(args).map_err(|told| {
         // A closed stdout or stderr has nobody to tell.
         drop(told.print());
         if told.use_stderr() { Rc::Usage } else { Rc::Ok }
     })?;
-    let client = |command| {
-        Ok(Invocation::Client {
-            socket,
-            json,
-            command,
-        })
-    };
-    let order = |order, Whom { name, no_wait }| ClientCommand::Order {
-        order,
-        names: name,
-        wait: !no_wait,
-    };
+    let client = |command| Ok(Invocation::Client { socket, json, command });
+    let order =
+        |order, Whom { name, no_wait }| ClientCommand::Order { order, names: name, wait: !no_wait };
     match command {
         Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
         Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
@@ -230,17 +217,10 @@ mod tests {
     #[test]
     fn the_command_line_says_what_it_means() {
         let client = |socket: Option<&str>, json, command| {
-            Ok(Invocation::Client {
-                socket: socket.map(PathBuf::from),
-                json,
-                command,
-            })
+            Ok(Invocation::Client { socket: socket.map(PathBuf::from), json, command })
         };
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(
-            parsed("heeler status"),
-            client(None, false, ClientCommand::Status(names(&[])))
-        );
+        assert_eq!(parsed("heeler status"), client(None, false, ClientCommand::Status(names(&[]))));
         let status = ClientCommand::Status(names(&["a", "b"]));
         assert_eq!(
             parsed("heeler status a b --json --socket /s"),
@@ -248,44 +228,19 @@ mod tests {
         );
         for order in Order::ALL {
             let line = format!("heeler --socket /s {} a b --no-wait", order.name());
-            let command = ClientCommand::Order {
-                order,
-                names: names(&["a", "b"]),
-                wait: false,
-            };
+            let command = ClientCommand::Order { order, names: names(&["a", "b"]), wait: false };
             assert_eq!(parsed(&line), client(Some("/s"), false, command));
         }
-        assert_eq!(
-            parsed("heeler why a"),
-            client(None, false, ClientCommand::Why("a".to_owned()))
-        );
+        assert_eq!(parsed("heeler why a"), client(None, false, ClientCommand::Why("a".to_owned())));
         let local = |local| Ok(Invocation::Local(local));
-        assert_eq!(
-            parsed("heeler run"),
-            local(Local::Run {
-                dir: None,
-                demo: false
-            })
-        );
-        let run = Local::Run {
-            dir: Some("conf.d".into()),
-            demo: true,
-        };
+        assert_eq!(parsed("heeler run"), local(Local::Run { dir: None, demo: false }));
+        let run = Local::Run { dir: Some("conf.d".into()), demo: true };
         assert_eq!(parsed("heeler run conf.d --demo"), local(run));
-        let run_as = Local::RunAs {
-            user: "anna".into(),
-            argv: vec!["ls".into(), "--json".into()],
-        };
+        let run_as = Local::RunAs { user: "anna".into(), argv: vec!["ls".into(), "--json".into()] };
         assert_eq!(parsed("heeler run-as anna -- ls --json"), local(run_as));
-        let env = Local::Env {
-            who: "anna".into(),
-            dir: Some("d".into()),
-        };
+        let env = Local::Env { who: "anna".into(), dir: Some("d".into()) };
         assert_eq!(parsed("heeler env anna --dir d"), local(env));
-        let validate = Local::Validate {
-            dir: Some("d".into()),
-            json: false,
-        };
+        let validate = Local::Validate { dir: Some("d".into()), json: false };
         assert_eq!(parsed("heeler validate d"), local(validate));
     }
 

@@ -49,23 +49,18 @@ const SYSTEM_SOCKET: &str = "/run/heeler/control.sock";
 /// Which socket: `--socket`, else `$HEELER_SOCKET`, else the caller's own keeper where there is one,
 /// else the system's.
 pub(super) fn socket_path(given: Option<PathBuf>) -> PathBuf {
-    let from_env = || {
-        env::var_os("HEELER_SOCKET")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    };
+    let from_env =
+        || env::var_os("HEELER_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
     let var = |name: &str| env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     // Where the caller's own keeper has it by default (`config::settings`).
-    let state = || var("XDG_STATE_HOME").or_else(|| var("HOME").map(|home| home.join(".local/state")));
+    let state =
+        || var("XDG_STATE_HOME").or_else(|| var("HOME").map(|home| home.join(".local/state")));
     let own = || {
         let dir = var("XDG_RUNTIME_DIR").map(|dir| dir.join("heeler"));
         let path = dir.or_else(|| Some(state()?.join("heeler/run")))?.join("control.sock");
         (!nix::unistd::geteuid().is_root() && path.exists()).then_some(path)
     };
-    given
-        .or_else(from_env)
-        .or_else(own)
-        .unwrap_or_else(|| SYSTEM_SOCKET.into())
+    given.or_else(from_env).or_else(own).unwrap_or_else(|| SYSTEM_SOCKET.into())
 }
 
 /// Asks.
@@ -129,11 +124,7 @@ fn connect(socket: &Path) -> Result<UnixStream, Failure> {
                  `systemctl start heeler` or `heeler run /etc/heeler/conf.d`"
             )
         };
-        Failure {
-            rc,
-            text,
-            body: None,
-        }
+        Failure { rc, text, body: None }
     })
 }
 
@@ -177,16 +168,9 @@ fn lost(socket: &Path, error: &io::Error) -> Failure {
         );
         (Rc::NoDaemon, text)
     } else {
-        (
-            Rc::Failed,
-            format!("failed to talk to heeler at {shown}: {error}"),
-        )
+        (Rc::Failed, format!("failed to talk to heeler at {shown}: {error}"))
     };
-    Failure {
-        rc,
-        text,
-        body: None,
-    }
+    Failure { rc, text, body: None }
 }
 
 /// Reads an HTTP answer; `None` when it is not one, or cut short.
@@ -194,9 +178,7 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
     let raw = std::str::from_utf8(raw).ok()?;
     let (head, body) = raw.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.1 ")?.get(..3)?;
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("Content-Length: "))?;
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "))?;
     if length.parse() != Ok(body.len()) {
         return None;
     }
@@ -205,11 +187,7 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
         let value = serde_json::from_str(body).ok()?;
         return Some(Ok(Answer { value, json }));
     }
-    let ErrorAnswer {
-        error,
-        text,
-        version: _,
-    } = serde_json::from_str(body).ok()?;
+    let ErrorAnswer { error, text, version: _ } = serde_json::from_str(body).ok()?;
     let rc = match error {
         ErrorKind::NoSuchService => Rc::NoService,
         ErrorKind::NotAllowed => Rc::NotAllowed,
@@ -221,11 +199,7 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
         | ErrorKind::Stopping
         | ErrorKind::Other => Rc::Failed,
     };
-    Some(Err(Failure {
-        rc,
-        text: escape(&text),
-        body: Some(json),
-    }))
+    Some(Err(Failure { rc, text: escape(&text), body: Some(json) }))
 }
 
 #[cfg(test)]
@@ -236,10 +210,7 @@ mod tests {
     #[test]
     fn a_cut_or_foreign_answer_is_not_taken_for_one() {
         let body = r#"{"version":1,"services":[]}"#;
-        let whole = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let whole = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let read = |raw: &str| read_answer::<StatusAnswer>(raw.as_bytes());
         assert!(matches!(read(&whole), Some(Ok(_))));
         for end in 0..whole.len() {

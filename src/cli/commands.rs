@@ -47,9 +47,7 @@ fn status(
     names: &[String],
     columns: fn() -> Option<u16>,
 ) -> Result<Rc, Failure> {
-    let request = Request::Status {
-        services: parse_names(names)?,
-    };
+    let request = Request::Status { services: parse_names(names)? };
     let answer: Answer<StatusAnswer> = ask(socket, &request, Patience::Short)?;
     let services = &answer.value.services;
     // Asked about by name, a service that was stopped on purpose is as little running as a dead one.
@@ -59,10 +57,7 @@ fn status(
     });
     let mut rc = if down { Rc::NotRunning } else { Rc::Ok };
     // One that went away while we asked.
-    for name in names
-        .iter()
-        .filter(|name| !services.iter().any(|s| s.service == **name))
-    {
+    for name in names.iter().filter(|name| !services.iter().any(|s| s.service == **name)) {
         complain(&escape(&ErrorAnswer::no_such_service(name).text));
         rc = Rc::NoService;
     }
@@ -78,15 +73,9 @@ fn status(
 }
 
 fn why(socket: &Path, json: bool, name: &str, columns: fn() -> Option<u16>) -> Result<Rc, Failure> {
-    let request = Request::Why {
-        service: parse_name(name)?,
-    };
+    let request = Request::Why { service: parse_name(name)? };
     let answer: Answer<WhyAnswer> = ask(socket, &request, Patience::Short)?;
-    let text = if json {
-        answer.json
-    } else {
-        render::why(&answer.value, &style(columns))
-    };
+    let text = if json { answer.json } else { render::why(&answer.value, &style(columns)) };
     Ok(print(&text, Rc::Ok))
 }
 
@@ -98,16 +87,8 @@ fn give(
     wait: bool,
 ) -> Result<Rc, Failure> {
     let services = parse_names(names)?;
-    let patience = if wait {
-        Patience::Endless
-    } else {
-        Patience::Short
-    };
-    let request = Request::Order {
-        order,
-        services,
-        wait,
-    };
+    let patience = if wait { Patience::Endless } else { Patience::Short };
+    let request = Request::Order { order, services, wait };
     let answer: Answer<OrderAnswer> = ask(socket, &request, patience)?;
     let (mut good, mut rc) = (String::new(), Rc::Ok);
     for result in &answer.value.results {
@@ -139,15 +120,10 @@ fn parse_name(name: &str) -> Result<ServiceName, Failure> {
 /// How to show: as the terminal is, and plain and unlimited when there is none.
 fn style(columns: fn() -> Option<u16>) -> Style {
     let terminal = io::stdout().is_terminal();
-    let told = env::var("COLUMNS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .filter(|n| *n > 0);
+    let told = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0);
     let is = |name, value| env::var_os(name).is_some_and(|found| found == value);
     let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Style {
         width: told.or_else(|| terminal.then(|| columns().map_or(80, usize::from))),
         colour: terminal && !no_colour && !is("TERM", "dumb"),

@@ -55,11 +55,9 @@ pub struct Outside {
 #[must_use]
 pub fn main(args: Vec<OsString>, outside: Outside) -> ExitCode {
     match parse(args) {
-        Ok(Invocation::Client {
-            socket,
-            json,
-            command,
-        }) => commands::run(socket, json, &command, outside.columns).into(),
+        Ok(Invocation::Client { socket, json, command }) => {
+            commands::run(socket, json, &command, outside.columns).into()
+        }
         Ok(Invocation::Local(local)) => (outside.local)(local),
         Err(rc) => rc.into(),
     }

@@ -25,9 +25,7 @@ pub(crate) struct Checks {
     pub(crate) starts: Option<Range<usize>>,
 }
 
-const KEYS: [&str; 9] = [
-    "type", "name", "if", "for", "recover", "then", "else", "every", "repeat",
-];
+const KEYS: [&str; 9] = ["type", "name", "if", "for", "recover", "then", "else", "every", "repeat"];
 const LATER_TYPES: [&str; 17] = [
     "http",
     "port",
@@ -49,52 +47,28 @@ const LATER_TYPES: [&str; 17] = [
 ];
 const ACTIONS: [&str; 5] = ["alert", "start", "stop", "restart", "unmonitor"];
 const LATER_ACTIONS: [(&str, &str); 3] = [
-    (
-        "reload",
-        "use \"restart\", or { exec = \"...\" } with the service's own reload command",
-    ),
-    (
-        "recycle worker",
-        "worker checks come with a later version; \"alert\" tells of them",
-    ),
-    (
-        "kill worker",
-        "worker checks come with a later version; \"alert\" tells of them",
-    ),
+    ("reload", "use \"restart\", or { exec = \"...\" } with the service's own reload command"),
+    ("recycle worker", "worker checks come with a later version; \"alert\" tells of them"),
+    ("kill worker", "worker checks come with a later version; \"alert\" tells of them"),
 ];
 const LABEL_BYTES_MAX: usize = 64;
 
 /// Reads the value of `check`. `every` is the service's.
 pub(crate) fn checks(doc: &mut Document<'_>, at: Field<'_>, every: Duration) -> Checks {
-    let mut out = Checks {
-        checks: Vec::new(),
-        starts: None,
-    };
+    let mut out = Checks { checks: Vec::new(), starts: None };
     let hint = "each check is a table of its own, headed [[check]]";
     for (index, item) in (0..).zip(doc.list(at, hint).unwrap_or_default()) {
         if usize::from(index) >= limits::CHECKS_PER_SERVICE_MAX {
-            let message = format!(
-                "more than {} checks in one service",
-                limits::CHECKS_PER_SERVICE_MAX
-            );
-            doc.error(
-                item.value.span(),
-                message,
-                Some("split it into two services"),
-            );
+            let message =
+                format!("more than {} checks in one service", limits::CHECKS_PER_SERVICE_MAX);
+            doc.error(item.value.span(), message, Some("split it into two services"));
             break;
         }
         let Some(table) = doc.table(item, hint) else {
             continue;
         };
-        let Some(check) = check(
-            doc,
-            item.value,
-            table,
-            CheckIndex(index),
-            every,
-            &mut out.starts,
-        ) else {
+        let Some(check) = check(doc, item.value, table, CheckIndex(index), every, &mut out.starts)
+        else {
             continue;
         };
         let named = field(table, "name")
@@ -131,17 +105,11 @@ fn check(
         .unwrap_or_else(|| vec![Action::Alert]);
     let on_recovery =
         get(doc, table, "else", |doc, at| actions(doc, at, starts)).unwrap_or_default();
-    let every = get(doc, table, "every", |doc, at| {
-        doc.duration(at, limits::EVERY_MIN)
-    })
-    .unwrap_or(every);
-    let repeat = get(doc, table, "repeat", |doc, at| {
-        doc.duration(at, limits::SPAN_MIN)
-    });
+    let every =
+        get(doc, table, "every", |doc, at| doc.duration(at, limits::EVERY_MIN)).unwrap_or(every);
+    let repeat = get(doc, table, "repeat", |doc, at| doc.duration(at, limits::SPAN_MIN));
     if let Some(at) = field(table, "repeat")
-        && !then
-            .iter()
-            .any(|action| matches!(action, Action::Alert | Action::Exec(_)))
+        && !then.iter().any(|action| matches!(action, Action::Alert | Action::Exec(_)))
     {
         let hint =
             "`repeat` is for alert and exec; start and restart repeat by themselves while it fires";
@@ -195,20 +163,15 @@ fn condition(
     match Condition::parse(text, declared) {
         Ok(condition) if condition.metrics().is_empty() => {
             let message = "this condition looks at nothing of the process";
-            doc.error(
-                at.value.span(),
-                message,
-                Some(&format!("for example: if = {EXAMPLE:?}")),
-            );
+            doc.error(at.value.span(), message, Some(&format!("for example: if = {EXAMPLE:?}")));
             None
         }
         Ok(condition) => Some(condition),
         Err(error) => {
             let word = text.get(error.span.clone()).unwrap_or_default();
             let near = nearest(word, declared.iter().map(|metric| metric.name()));
-            let hint = near
-                .filter(|near| *near != word)
-                .map(|near| format!("did you mean `{near}`?"));
+            let hint =
+                near.filter(|near| *near != word).map(|near| format!("did you mean `{near}`?"));
             let place = doc.within(at.value, &error.span);
             // What a value should be is in the hint.
             let message = error.message.split("; write").next().unwrap_or_default();
@@ -262,11 +225,7 @@ fn actions(
         }
     };
     if items.is_empty() {
-        doc.error(
-            at.value.span(),
-            format!("`{}` names no action", at.key),
-            Some("leave it out"),
-        );
+        doc.error(at.value.span(), format!("`{}` names no action", at.key), Some("leave it out"));
     }
     let mut out = Vec::new();
     for item in items {
@@ -293,15 +252,8 @@ fn action(doc: &mut Document<'_>, at: Field<'_>) -> Option<Action> {
         return None;
     }
     if text == "exec" || text.starts_with("exec ") {
-        let hint = format!(
-            "for example: {} = {{ exec = \"/usr/bin/program\" }}",
-            at.key
-        );
-        doc.error(
-            at.value.span(),
-            "`exec` needs its command in a table",
-            Some(&hint),
-        );
+        let hint = format!("for example: {} = {{ exec = \"/usr/bin/program\" }}", at.key);
+        doc.error(at.value.span(), "`exec` needs its command in a table", Some(&hint));
         return None;
     }
     match doc.word(at, "an action", &ACTIONS)?.as_str() {

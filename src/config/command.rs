@@ -43,11 +43,8 @@ pub(crate) fn command(doc: &mut Document<'_>, at: Field<'_>) -> Option<Command> 
 
 /// A `stop`: a command, or `{ signal = "TERM" }`.
 pub(crate) fn stop(doc: &mut Document<'_>, at: Field<'_>) -> Option<Stop> {
-    let signal = at
-        .value
-        .get_ref()
-        .as_table()
-        .and_then(|table| field(table, "signal").map(|s| (table, s)));
+    let signal =
+        at.value.get_ref().as_table().and_then(|table| field(table, "signal").map(|s| (table, s)));
     match signal {
         Some((table, at)) => {
             doc.known_keys(table, &["signal"], &[], &[]);
@@ -60,11 +57,7 @@ pub(crate) fn stop(doc: &mut Document<'_>, at: Field<'_>) -> Option<Stop> {
 /// A signal by its name.
 pub(crate) fn signal(doc: &mut Document<'_>, at: Field<'_>) -> Option<Signal> {
     let stops = |signal: &Signal| *signal != Signal::Cont;
-    let names: Vec<_> = Signal::NAMED
-        .into_iter()
-        .filter(stops)
-        .map(Signal::name)
-        .collect();
+    let names: Vec<_> = Signal::NAMED.into_iter().filter(stops).map(Signal::name).collect();
     let text = at.value.get_ref().as_str().unwrap_or_default();
     match Signal::parse(text).filter(stops) {
         Some(signal) => Some(signal),
@@ -86,11 +79,7 @@ pub(crate) fn env(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(Box<str>
             || name.is_empty()
         {
             let message = format!("`{}` is not a name of the environment", shorten(name));
-            doc.error(
-                key.span(),
-                message,
-                Some("names are letters, digits and _, no digit first"),
-            );
+            doc.error(key.span(), message, Some("names are letters, digits and _, no digit first"));
             continue;
         }
         // Unlike other texts this one may be empty.
@@ -109,12 +98,7 @@ pub(crate) fn env(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(Box<str>
 }
 
 fn plain(argv: Vec<Box<str>>) -> Command {
-    Command {
-        argv,
-        timeout: None,
-        env: Vec::new(),
-        cwd: None,
-    }
+    Command { argv, timeout: None, env: Vec::new(), cwd: None }
 }
 
 /// What is done about characters that only a shell would understand.
@@ -133,23 +117,15 @@ fn words(doc: &mut Document<'_>, at: Field<'_>, shell: Shell) -> Option<Vec<Box<
         Shell::Hint => {}
     }
     let Some(words) = shlex::split(text) else {
-        let message = format!(
-            "a quote in `{}` is never closed, or it ends in a backslash",
-            at.key
-        );
+        let message = format!("a quote in `{}` is never closed, or it ends in a backslash", at.key);
         doc.error(at.value.span(), message, None);
         return None;
     };
     if let Some((range, what)) = meant_for_shell(text) {
         let place = doc.within(at.value, &range);
-        let message = format!(
-            "{what} means nothing here: `{}` is run without a shell",
-            at.key
-        );
-        let hint = format!(
-            "for a shell: {} = {{ run = \"...\", shell = true }}; else quote it",
-            at.key
-        );
+        let message = format!("{what} means nothing here: `{}` is run without a shell", at.key);
+        let hint =
+            format!("for a shell: {} = {{ run = \"...\", shell = true }}; else quote it", at.key);
         doc.warn(place, message, Some(&hint));
     }
     Some(words.into_iter().map(Into::into).collect())
@@ -197,11 +173,7 @@ fn list(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Box<str>>> {
     for item in items {
         match item.value.get_ref().as_str() {
             Some(text) if text.contains('\0') => {
-                doc.error(
-                    item.value.span(),
-                    format!("`{}` has a NUL byte in it", at.key),
-                    None,
-                );
+                doc.error(item.value.span(), format!("`{}` has a NUL byte in it", at.key), None);
             }
             Some(text) => argv.push(text.into()),
             None => doc.expected("a list of texts", item, Some("put each argument in quotes")),
@@ -223,11 +195,7 @@ fn long(doc: &mut Document<'_>, at: Field<'_>, table: &DeTable<'_>) -> Option<Co
     doc.known_keys(table, &LONG_KEYS, &[], &[]);
     let shell = get(doc, table, "shell", Document::boolean).unwrap_or(false);
     let login = get(doc, table, "login", Document::boolean).unwrap_or(false);
-    let asked = if shell || login {
-        Shell::Asked
-    } else {
-        Shell::Hint
-    };
+    let asked = if shell || login { Shell::Asked } else { Shell::Hint };
     let Some(run) = field(table, "run") else {
         let message = format!("`{}` does not say what to run", at.key);
         doc.missing(
@@ -258,17 +226,10 @@ fn long(doc: &mut Document<'_>, at: Field<'_>, table: &DeTable<'_>) -> Option<Co
             sh.into_iter().chain(script).chain(argv).collect()
         }
     });
-    let timeout = get(doc, table, "timeout", |doc, at| {
-        doc.duration(at, limits::SPAN_MIN)
-    });
+    let timeout = get(doc, table, "timeout", |doc, at| doc.duration(at, limits::SPAN_MIN));
     let env = get(doc, table, "env", env).unwrap_or_default();
     let cwd = get(doc, table, "cwd", Document::path);
-    Some(Command {
-        argv: argv?,
-        timeout,
-        env,
-        cwd,
-    })
+    Some(Command { argv: argv?, timeout, env, cwd })
 }
 
 /// Whether the program can be found: by its whole path, or on PATH by its bare name.
@@ -285,10 +246,8 @@ fn program(doc: &mut Document<'_>, at: Range<usize>, command: &Command) -> bool 
     if name.starts_with('/') {
         doc.programs.push((PathBuf::from(name), at));
     } else if name.contains('/') {
-        let message = format!(
-            "`{}` is neither a whole path nor a name to be found on PATH",
-            shorten(name)
-        );
+        let message =
+            format!("`{}` is neither a whole path nor a name to be found on PATH", shorten(name));
         doc.error(at, message, Some("begin it with /"));
         return false;
     }
@@ -313,10 +272,7 @@ mod tests {
             ("~/bin/a", Some("`~`")),
             ("a x~ y#z", None),
             ("a # b", Some("`#`")),
-            (
-                "RAILS_ENV=production bundle exec puma",
-                Some("`RAILS_ENV=`"),
-            ),
+            ("RAILS_ENV=production bundle exec puma", Some("`RAILS_ENV=`")),
             ("a --x=y", None),
             ("a é`", Some("`` ` ``")),
         ];

@@ -51,14 +51,8 @@ impl Default for Defaults {
             stop_timeout: Duration::from_secs(30),
             start_period: Duration::from_secs(60),
             exit_delay: Duration::from_secs(5),
-            start_limit: StartLimit {
-                starts: 5,
-                window: Duration::from_secs(10 * 60),
-            },
-            backoff: Backoff {
-                first: Duration::from_secs(30),
-                last: Duration::from_secs(30 * 60),
-            },
+            start_limit: StartLimit { starts: 5, window: Duration::from_secs(10 * 60) },
+            backoff: Backoff { first: Duration::from_secs(30), last: Duration::from_secs(30 * 60) },
             remind: Duration::from_secs(4 * 3600),
         }
     }
@@ -86,21 +80,14 @@ impl Defaults {
     /// Reads the common keys of a table over those of `base`.
     pub(crate) fn read(doc: &mut Document<'_>, table: &DeTable<'_>, base: &Self) -> Self {
         let mut out = base.clone();
-        set(
-            &mut out.stop_signal,
-            get(doc, table, "stop_signal", command::signal),
-        );
-        out.env
-            .extend(get(doc, table, "env", env).unwrap_or_default());
+        set(&mut out.stop_signal, get(doc, table, "stop_signal", command::signal));
+        out.env.extend(get(doc, table, "env", env).unwrap_or_default());
         out.env_file = get(doc, table, "env_file", Document::path).or(out.env_file);
         out.cwd = get(doc, table, "cwd", Document::path).or(out.cwd);
         set(&mut out.alert, get(doc, table, "alert", addresses));
         set(&mut out.allow, get(doc, table, "allow", allow));
         set(&mut out.mode, get(doc, table, "mode", mode));
-        set(
-            &mut out.start_limit,
-            get(doc, table, "start_limit", start_limit),
-        );
+        set(&mut out.start_limit, get(doc, table, "start_limit", start_limit));
         set(&mut out.backoff, get(doc, table, "backoff", backoff));
         let spans = [
             (&mut out.every, "every", limits::EVERY_MIN),
@@ -111,10 +98,7 @@ impl Defaults {
             (&mut out.remind, "remind", limits::SPAN_MIN),
         ];
         for (slot, key, floor) in spans {
-            set(
-                slot,
-                get(doc, table, key, |doc, at| doc.duration(at, floor)),
-            );
+            set(slot, get(doc, table, key, |doc, at| doc.duration(at, floor)));
         }
         out
     }
@@ -129,12 +113,7 @@ fn set<T>(slot: &mut T, value: Option<T>) {
 fn addresses(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Box<str>>> {
     let hint = "for example: alert = [\"ops@example.com\"]";
     let items = doc.list(at, hint)?;
-    Some(
-        items
-            .into_iter()
-            .filter_map(|item| address(doc, item))
-            .collect(),
-    )
+    Some(items.into_iter().filter_map(|item| address(doc, item)).collect())
 }
 
 /// A mail address: one `@`, and nothing that could begin another header or address.
@@ -159,51 +138,30 @@ fn allow(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Grant>> {
     let mut grants = Vec::new();
     for (key, value) in doc.table(at, hint)? {
         let who = key.get_ref().as_ref();
-        let (name, group) = who
-            .strip_prefix('%')
-            .map_or((who, false), |name| (name, true));
+        let (name, group) = who.strip_prefix('%').map_or((who, false), |name| (name, true));
         if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
             doc.error(key.span(), "this is not a user or %group", Some(hint));
             continue;
         }
-        let to = if group {
-            Grantee::Group(name.into())
-        } else {
-            Grantee::User(name.into())
-        };
-        let items = doc
-            .list(Field { key: who, value }, hint)
-            .unwrap_or_default();
-        let rights = items
-            .into_iter()
-            .flat_map(|item| rights(doc, item))
-            .collect();
+        let to = if group { Grantee::Group(name.into()) } else { Grantee::User(name.into()) };
+        let items = doc.list(Field { key: who, value }, hint).unwrap_or_default();
+        let rights = items.into_iter().flat_map(|item| rights(doc, item)).collect();
         grants.push(Grant { to, rights });
     }
     Some(grants)
 }
 
 fn rights(doc: &mut Document<'_>, at: Field<'_>) -> Vec<Right> {
-    let names: Vec<_> = Right::ALL
-        .into_iter()
-        .map(Right::name)
-        .chain(["all"])
-        .collect();
+    let names: Vec<_> = Right::ALL.into_iter().map(Right::name).chain(["all"]).collect();
     let word = doc.word(at, "a right", &names);
-    let meant = |right: &Right| {
-        word.as_deref()
-            .is_some_and(|word| word == "all" || word == right.name())
-    };
+    let meant =
+        |right: &Right| word.as_deref().is_some_and(|word| word == "all" || word == right.name());
     Right::ALL.into_iter().filter(meant).collect()
 }
 
 fn mode(doc: &mut Document<'_>, at: Field<'_>) -> Option<Mode> {
     let word = doc.word(at, "a mode", &["active", "observe"])?;
-    Some(if word == "observe" {
-        Mode::Observe
-    } else {
-        Mode::Active
-    })
+    Some(if word == "observe" { Mode::Observe } else { Mode::Active })
 }
 
 /// `5 per 10m`.
@@ -211,14 +169,10 @@ fn start_limit(doc: &mut Document<'_>, at: Field<'_>) -> Option<StartLimit> {
     const STARTS_MAX: u32 = 1_000_000;
     let text = doc.string(at, "5 per 10m")?;
     let parts = text.split_once(" per ").and_then(|(starts, window)| {
-        let starts = starts
-            .trim()
-            .parse()
-            .ok()
-            .filter(|starts| (1..=STARTS_MAX).contains(starts))?;
-        let window = units::parse_duration(window)
-            .ok()
-            .filter(|window| *window >= limits::SPAN_MIN)?;
+        let starts =
+            starts.trim().parse().ok().filter(|starts| (1..=STARTS_MAX).contains(starts))?;
+        let window =
+            units::parse_duration(window).ok().filter(|window| *window >= limits::SPAN_MIN)?;
         Some(StartLimit { starts, window })
     });
     if parts.is_none() {
@@ -236,12 +190,8 @@ fn start_limit(doc: &mut Document<'_>, at: Field<'_>) -> Option<StartLimit> {
 fn backoff(doc: &mut Document<'_>, at: Field<'_>) -> Option<Backoff> {
     let text = doc.string(at, "30s to 30m")?;
     let parts = text.split_once(" to ").and_then(|(first, last)| {
-        let first = units::parse_duration(first)
-            .ok()
-            .filter(|first| *first >= limits::SPAN_MIN)?;
-        let last = units::parse_duration(last)
-            .ok()
-            .filter(|last| *last >= first)?;
+        let first = units::parse_duration(first).ok().filter(|first| *first >= limits::SPAN_MIN)?;
+        let last = units::parse_duration(last).ok().filter(|last| *last >= first)?;
         Some(Backoff { first, last })
     });
     if parts.is_none() {

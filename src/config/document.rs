@@ -40,13 +40,7 @@ impl<'a> Document<'a> {
     pub(crate) fn parse(file: &'a str, text: &'a str) -> (Self, Spanned<DeTable<'a>>) {
         let (table, errors) = DeTable::parse_recoverable(text);
         let (found, broken, programs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut document = Self {
-            file,
-            text,
-            found,
-            broken,
-            programs,
-        };
+        let mut document = Self { file, text, found, broken, programs };
         let mut line_end = 0;
         for error in errors {
             let span = error.span().unwrap_or(0..0);
@@ -121,36 +115,19 @@ impl<'a> Document<'a> {
             return;
         }
         let (file, hint) = (escape(self.file).into(), hint.map(str::to_owned));
-        self.found.push((
-            at.start,
-            Diagnostic {
-                severity,
-                file,
-                place: Some(place),
-                message,
-                hint,
-            },
-        ));
+        self.found
+            .push((at.start, Diagnostic { severity, file, place: Some(place), message, hint }));
     }
 
     /// What was found, in the order of the file.
     pub(crate) fn findings(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(|(at, _)| *at);
         let more = self.found.len() > limits::CONFIG_FINDINGS_MAX;
-        let mut found: Vec<_> = self
-            .found
-            .into_iter()
-            .map(|(_, diagnostic)| diagnostic)
-            .collect();
+        let mut found: Vec<_> = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
         if more {
             found.truncate(limits::CONFIG_FINDINGS_MAX);
             let message = "there is more; mend these first".to_owned();
-            found.push(Diagnostic::of_file(
-                Severity::Error,
-                self.file,
-                message,
-                None,
-            ));
+            found.push(Diagnostic::of_file(Severity::Error, self.file, message, None));
         }
         found
     }
@@ -172,11 +149,7 @@ impl<'a> Document<'a> {
                 break;
             }
             if let Some((_, hint)) = later.iter().find(|(word, _)| *word == name) {
-                self.error(
-                    at,
-                    format!("`{name}` is not in this version yet"),
-                    Some(hint),
-                );
+                self.error(at, format!("`{name}` is not in this version yet"), Some(hint));
                 continue;
             }
             let near = nearest(name, known.iter().copied());
@@ -206,11 +179,7 @@ impl<'a> Document<'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known are: {}", known.join(", ")),
         };
-        self.error(
-            field.value.span(),
-            format!("`{}` is not {kind}", shorten(text)),
-            Some(&hint),
-        );
+        self.error(field.value.span(), format!("`{}` is not {kind}", shorten(text)), Some(&hint));
         None
     }
 
@@ -222,19 +191,11 @@ impl<'a> Document<'a> {
             return None;
         };
         if text.trim().is_empty() {
-            self.error(
-                field.value.span(),
-                format!("`{}` is empty", field.key),
-                None,
-            );
+            self.error(field.value.span(), format!("`{}` is empty", field.key), None);
             return None;
         }
         if text.contains('\0') {
-            self.error(
-                field.value.span(),
-                format!("`{}` has a NUL byte in it", field.key),
-                None,
-            );
+            self.error(field.value.span(), format!("`{}` has a NUL byte in it", field.key), None);
             return None;
         }
         Some(text)
@@ -276,11 +237,7 @@ impl<'a> Document<'a> {
             Err(error) => {
                 let (message, hint) = error.0.split_once("; ").unwrap_or((&error.0, ""));
                 let message = format!("`{}`: {}", field.key, escape(message));
-                self.error(
-                    field.value.span(),
-                    message,
-                    Some(hint).filter(|hint| !hint.is_empty()),
-                );
+                self.error(field.value.span(), message, Some(hint).filter(|hint| !hint.is_empty()));
                 None
             }
         }
@@ -310,15 +267,7 @@ impl<'a> Document<'a> {
             self.expected("a list", field, Some(hint));
             return None;
         };
-        Some(
-            array
-                .iter()
-                .map(|value| Field {
-                    key: field.key,
-                    value,
-                })
-                .collect(),
-        )
+        Some(array.iter().map(|value| Field { key: field.key, value }).collect())
     }
 
     /// The value is of another type than it has to be.

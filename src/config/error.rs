@@ -64,13 +64,7 @@ impl Diagnostic {
     /// A finding about a file as a whole.
     #[must_use]
     pub fn of_file(severity: Severity, file: &str, message: String, hint: Option<String>) -> Self {
-        Self {
-            severity,
-            file: escape(file).into(),
-            place: None,
-            message,
-            hint,
-        }
+        Self { severity, file: escape(file).into(), place: None, message, hint }
     }
 }
 
@@ -83,10 +77,7 @@ impl fmt::Display for Diagnostic {
 /// Shows findings as plain text, a blank line after each.
 #[must_use]
 pub fn render(diagnostics: &[Diagnostic]) -> String {
-    let config = term::Config {
-        chars: term::Chars::ascii(),
-        ..term::Config::default()
-    };
+    let config = term::Config { chars: term::Chars::ascii(), ..term::Config::default() };
     let mut out = String::new();
     for found in diagnostics {
         let severity = match found.severity {
@@ -94,12 +85,8 @@ pub fn render(diagnostics: &[Diagnostic]) -> String {
             Severity::Warning => cs::Severity::Warning,
         };
         let Some(place) = &found.place else {
-            let header = format!(
-                "{}: {}\n --> {}\n",
-                found.severity.name(),
-                found.message,
-                found.file
-            );
+            let header =
+                format!("{}: {}\n --> {}\n", found.severity.name(), found.message, found.file);
             out.push_str(&header);
             out.extend(found.hint.iter().map(|hint| format!("  = help: {hint}\n")));
             out.push('\n');
@@ -109,10 +96,7 @@ pub fn render(diagnostics: &[Diagnostic]) -> String {
             .with_message(&found.message)
             .with_label(cs::Label::primary((), place.mark.clone()))
             .with_notes_iter(found.hint.iter().map(|hint| format!("help: {hint}")));
-        let excerpt = Excerpt {
-            file: &found.file,
-            place,
-        };
+        let excerpt = Excerpt { file: &found.file, place };
         let from = out.len();
         if term::emit_to_string(&mut out, &config, &excerpt, &shown).is_err() {
             // Only a caret beyond its own excerpt could do this; the message must be seen even so.
@@ -131,10 +115,7 @@ impl Place {
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
         let end = floor(text, span.end.clamp(start, line_end));
-        let from = floor(
-            text,
-            line_start.max(start.saturating_sub(EXCERPT_BEFORE_BYTES)),
-        );
+        let from = floor(text, line_start.max(start.saturating_sub(EXCERPT_BEFORE_BYTES)));
         let to = floor(text, line_end.min(from + EXCERPT_BYTES_MAX)).max(start);
         Self {
             line: text[..start].matches('\n').count() + 1,
@@ -272,18 +253,8 @@ mod tests {
 
     #[test]
     fn a_file_cannot_reach_the_terminal_nor_flood_it() {
-        let text = format!(
-            "a = \"\u{1b}[2J\u{9b}2J\u{202e}é\r{}\"",
-            "x".repeat(1 << 20)
-        );
-        for span in [
-            0..1,
-            4..8,
-            30..text.len(),
-            text.len()..text.len(),
-            6..7,
-            10..11,
-        ] {
+        let text = format!("a = \"\u{1b}[2J\u{9b}2J\u{202e}é\r{}\"", "x".repeat(1 << 20));
+        for span in [0..1, 4..8, 30..text.len(), text.len()..text.len(), 6..7, 10..11] {
             let shown = at(&text, span).to_string();
             let hostile = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
             assert!(!shown.contains(hostile), "{shown:?}");
@@ -294,12 +265,9 @@ mod tests {
     #[test]
     fn the_nearest_spelling() {
         let keys = ["pidfile", "match", "every", "alert"];
-        for (wrong, right) in [
-            ("pidfle", "pidfile"),
-            ("evrey", "every"),
-            ("Match", "match"),
-            ("alertt", "alert"),
-        ] {
+        for (wrong, right) in
+            [("pidfle", "pidfile"), ("evrey", "every"), ("Match", "match"), ("alertt", "alert")]
+        {
             assert_eq!(nearest(wrong, keys), Some(right));
         }
         assert_eq!(nearest("quux", keys), None);

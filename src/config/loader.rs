@@ -36,20 +36,8 @@ impl<'a> Loader<'a> {
     pub(crate) fn new(dir: &'a Path, who: &'a LoadAs) -> Self {
         let settings = Settings::of(who);
         let (services, bad, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        let loaded = Loaded {
-            settings,
-            settings_text: None,
-            services,
-            bad,
-            warnings,
-        };
-        Self {
-            dir,
-            who,
-            loaded,
-            claims: BTreeMap::new(),
-            programs: BTreeMap::new(),
-        }
+        let loaded = Loaded { settings, settings_text: None, services, bad, warnings };
+        Self { dir, who, loaded, claims: BTreeMap::new(), programs: BTreeMap::new() }
     }
 
     pub(crate) fn finish(self) -> Loaded {
@@ -88,18 +76,10 @@ impl<'a> Loader<'a> {
         match read.and_then(|text| Ok((self.service(&role, &shown, &text)?, text))) {
             Ok(((service, warnings), text)) => {
                 self.loaded.warnings.extend(warnings);
-                self.loaded.services.push(LoadedService {
-                    service,
-                    text: text.into(),
-                    path,
-                });
+                self.loaded.services.push(LoadedService { service, text: text.into(), path });
             }
             Err(diagnostics) => {
-                self.loaded.bad.push(BadFile {
-                    role: Role::Service(role),
-                    path,
-                    diagnostics,
-                });
+                self.loaded.bad.push(BadFile { role: Role::Service(role), path, diagnostics });
             }
         }
     }
@@ -117,11 +97,7 @@ impl<'a> Loader<'a> {
                 Some((settings, text))
             }
             Err(diagnostics) => {
-                self.loaded.bad.push(BadFile {
-                    role: Role::Settings,
-                    path,
-                    diagnostics,
-                });
+                self.loaded.bad.push(BadFile { role: Role::Settings, path, diagnostics });
                 let parse = |text| parse_settings(SETTINGS_FILE, text, self.who).ok();
                 last.and_then(|text| Some((parse(text)?.0, text.to_owned())))
             }
@@ -134,13 +110,7 @@ impl<'a> Loader<'a> {
 
     fn service(&mut self, name: &ServiceName, shown: &str, text: &str) -> Parsed<Service> {
         let (mut doc, table) = Document::parse(shown, text);
-        let service = service(
-            &mut doc,
-            name,
-            table.get_ref(),
-            &self.loaded.settings,
-            self.who,
-        );
+        let service = service(&mut doc, name, table.get_ref(), &self.loaded.settings, self.who);
         if let Some(service) = &service {
             if self.who.uid == Uid(0)
                 && matches!(service.user.as_deref(), None | Some("root" | "0"))
@@ -179,18 +149,12 @@ impl<'a> Loader<'a> {
         let start = service.start.as_ref().map(|start| {
             (
                 "start",
-                format!(
-                    "{} {:?} {start}",
-                    service.user.as_deref().unwrap_or_default(),
-                    start.cwd
-                ),
+                format!("{} {:?} {start}", service.user.as_deref().unwrap_or_default(), start.cwd),
             )
         });
         for (key, value) in pidfile.into_iter().chain(start) {
-            let other = self
-                .claims
-                .entry(format!("{key} {value}"))
-                .or_insert_with(|| service.name.clone());
+            let other =
+                self.claims.entry(format!("{key} {value}")).or_insert_with(|| service.name.clone());
             if *other != service.name {
                 let message = format!("service `{other}` has the same `{key}`");
                 let hint = "both would act on one process; keep one of them";
@@ -204,10 +168,7 @@ fn refused(shown: &str, refusal: Refusal) -> Vec<Diagnostic> {
     let (message, hint) = match refusal {
         Refusal::Unsafe { message, hint } => (format!("refused to read it: {message}"), Some(hint)),
         Refusal::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => (
-            format!(
-                "refused to read it: it has more than {} bytes",
-                limits::CONFIG_FILE_BYTES_MAX
-            ),
+            format!("refused to read it: it has more than {} bytes", limits::CONFIG_FILE_BYTES_MAX),
             None,
         ),
         Refusal::Io(error) => (format!("failed to read it: {error}"), None),

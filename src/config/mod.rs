@@ -61,11 +61,7 @@ impl LoadAs {
     #[must_use]
     pub fn new(uid: Uid, user: Option<Box<str>>, env: impl Fn(&str) -> Option<OsString>) -> Self {
         // As the XDG specification says: a relative path is to be ignored.
-        let dir = |name: &str| {
-            env(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
+        let dir = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
         Self {
             uid,
             user,
@@ -139,12 +135,7 @@ pub fn load(
     let root = who.uid == Uid(0);
     let rule = Rule::root_and(if root { who.demo_owner } else { Some(who.uid) });
     let (mut resolved, names) = open(dir, &rule).map_err(|(message, hint)| {
-        Box::new(Diagnostic::of_file(
-            Severity::Error,
-            &shown,
-            message,
-            Some(hint),
-        ))
+        Box::new(Diagnostic::of_file(Severity::Error, &shown, message, Some(hint)))
     })?;
     let mut loader = Loader::new(dir, who);
     for name in settings_first(names) {
@@ -180,10 +171,9 @@ fn open(dir: &Path, rule: &Rule) -> Result<(Resolved, Vec<OsString>), (String, S
     let absolute = std::path::absolute(dir).map_err(|error| failed("find", error))?;
     let resolved = rule.resolve(&absolute).map_err(|refusal| match refusal {
         Refusal::Io(error) => failed("open", error),
-        Refusal::Unsafe { message, hint } => (
-            format!("refused to use the configuration directory: {message}"),
-            hint,
-        ),
+        Refusal::Unsafe { message, hint } => {
+            (format!("refused to use the configuration directory: {message}"), hint)
+        }
     })?;
     let names = names(&resolved.path).map_err(|error| failed("read", error))?;
     if names.len() > limits::CONFIG_FILES_MAX {

@@ -19,9 +19,8 @@ use crate::model::process::{Signal, Uid};
 use crate::model::service::{Command, Life, Service};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 9] = [
-    "user", "group", "pidfile", "match", "run", "start", "stop", "restart", "check",
-];
+pub(crate) const OWN_KEYS: [&str; 9] =
+    ["user", "group", "pidfile", "match", "run", "start", "stop", "restart", "check"];
 /// Keys of later versions, and what to do until then.
 pub(crate) const LATER_KEYS: [(&str, &str); 9] = [
     (
@@ -33,26 +32,11 @@ pub(crate) const LATER_KEYS: [(&str, &str); 9] = [
         "say start = \"systemctl start NAME\", the same for stop and restart, and a pidfile",
     ),
     ("reload", "leave it out; `restart` is there"),
-    (
-        "depends_on",
-        "leave it out; each service is watched by itself",
-    ),
-    (
-        "groups",
-        "leave it out; name the services one by one, or with a pattern",
-    ),
-    (
-        "start_delay",
-        "leave it out; `start_period` holds actions back after a start",
-    ),
-    (
-        "on_boot",
-        "leave it out; a service is wanted up unless an operator stopped it",
-    ),
-    (
-        "workers",
-        "leave it out; a [[check]] can look at the main process",
-    ),
+    ("depends_on", "leave it out; each service is watched by itself"),
+    ("groups", "leave it out; name the services one by one, or with a pattern"),
+    ("start_delay", "leave it out; `start_period` holds actions back after a start"),
+    ("on_boot", "leave it out; a service is wanted up unless an operator stopped it"),
+    ("workers", "leave it out; a [[check]] can look at the main process"),
     ("puma", "leave it out; name Puma's pidfile with `pidfile`"),
 ];
 
@@ -64,20 +48,13 @@ pub(crate) fn service(
     settings: &Settings,
     who: &LoadAs,
 ) -> Option<Service> {
-    doc.known_keys(
-        table,
-        &[&OWN_KEYS[..], &COMMON_KEYS].concat(),
-        &[],
-        &LATER_KEYS,
-    );
+    doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
     let life = life(doc, table, settings);
     let [start, restart] = ["start", "restart"].map(|key| get(doc, table, key, command));
     let common = Defaults::read(doc, table, &settings.defaults);
-    let checks = get(doc, table, "check", |doc, at| {
-        Some(checks(doc, at, common.every))
-    });
+    let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
     let startable = ["start", "run"].iter().any(|key| table.contains_key(*key));
     if let Some(at) = checks.as_ref().and_then(|checks| checks.starts.clone())
         && !startable
@@ -164,10 +141,7 @@ const LIVES: [&str; 3] = ["pidfile", "match", "run"];
 /// Which process it is: exactly one of `pidfile`, `match` and `run`.
 fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Option<Life> {
     let misspelt = |name: &str| !OWN_KEYS.contains(&name) && nearest(name, LIVES).is_some();
-    let mut names = table
-        .keys()
-        .take(limits::CONFIG_FINDINGS_MAX)
-        .map(|key| key.get_ref());
+    let mut names = table.keys().take(limits::CONFIG_FINDINGS_MAX).map(|key| key.get_ref());
     let said = LIVES.iter().any(|key| table.contains_key(*key));
     if !said && !names.any(|name| misspelt(name)) {
         let hint = "say `pidfile`, `match` or `run`; \
@@ -181,19 +155,10 @@ fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Opt
             &["pidfile", "match", "start", "restart"],
             "with `run` heeler itself starts the program and knows its process",
         ),
-        (false, true) => (
-            "pidfile",
-            &["match"],
-            "keep the pidfile: it names one process",
-        ),
+        (false, true) => ("pidfile", &["match"], "keep the pidfile: it names one process"),
         (false, false) => ("match", &[], ""),
     };
-    doc.misplaced(
-        table,
-        excluded,
-        &format!("cannot be together with `{by}`"),
-        hint,
-    );
+    doc.misplaced(table, excluded, &format!("cannot be together with `{by}`"), hint);
     let run = get(doc, table, "run", command);
     if let (Some(command), Some(at)) = (&run, field(table, "run"))
         && is_heeler(command)
@@ -202,9 +167,7 @@ fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Opt
     }
     let pidfile = get(doc, table, "pidfile", |doc, at| pidfile(doc, at, settings));
     let pattern = get(doc, table, "match", pattern);
-    run.map(Life::Run)
-        .or_else(|| pidfile.map(Life::Pidfile))
-        .or_else(|| pattern.map(Life::Match))
+    run.map(Life::Run).or_else(|| pidfile.map(Life::Pidfile)).or_else(|| pattern.map(Life::Match))
 }
 
 const MANAGES_ITSELF: &str = "this would make heeler manage itself";
@@ -212,9 +175,7 @@ const UNDER_SYSTEMD: &str = "let systemd keep heeler: a unit with Restart=always
 
 fn is_heeler(command: &Command) -> bool {
     let program = command.argv.first().map(|word| Path::new(&**word));
-    let named = program
-        .and_then(Path::file_name)
-        .is_some_and(|name| name == "heeler");
+    let named = program.and_then(Path::file_name).is_some_and(|name| name == "heeler");
     named && command.argv.get(1).is_some_and(|word| &**word == "run")
 }
 
@@ -239,10 +200,7 @@ fn pattern(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
         return None;
     }
     // Compiled only to know that it can be: what is held is the text.
-    match RegexBuilder::new(text)
-        .size_limit(limits::REGEX_BYTES_MAX)
-        .build()
-    {
+    match RegexBuilder::new(text).size_limit(limits::REGEX_BYTES_MAX).build() {
         Ok(regex) if OWN_TITLES.iter().any(|title| regex.is_match(title)) => {
             let message = "this pattern matches heeler itself";
             let hint = "say more of the title, for example with ^ where it begins";
@@ -257,12 +215,8 @@ fn pattern(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
         }
         Err(error) => {
             let all = error.to_string();
-            let why = all
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_owned();
+            let why =
+                all.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             doc.error(
                 at.value.span(),
                 format!("this is not a regular expression: {}", shorten(&why)),

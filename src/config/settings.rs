@@ -67,15 +67,8 @@ pub enum Tls {
     None,
 }
 
-const KEYS: [&str; 7] = [
-    "state_dir",
-    "run_dir",
-    "socket",
-    "scout_user",
-    "hostname",
-    "mail",
-    "defaults",
-];
+const KEYS: [&str; 7] =
+    ["state_dir", "run_dir", "socket", "scout_user", "hostname", "mail", "defaults"];
 const LATER: [(&str, &str); 1] = [("web", "leave it out; `heeler status` shows the same")];
 const SERVER_KEYS: [&str; 6] = ["host", "port", "tls", "user", "password_file", "ca_file"];
 
@@ -85,36 +78,17 @@ impl Settings {
     #[must_use]
     pub fn of(who: &LoadAs) -> Self {
         let system = who.uid == Uid(0);
-        let own = |xdg: &Option<PathBuf>| {
-            xdg.as_ref()
-                .filter(|_| !system)
-                .map(|dir| dir.join("heeler"))
-        };
-        let home = who
-            .home
-            .as_ref()
-            .filter(|_| !system)
-            .map(|home| home.join(".local/state/heeler"));
-        let state_dir = own(&who.xdg_state_home)
-            .or(home)
-            .unwrap_or_else(|| "/var/lib/heeler".into());
-        let run_dir = if system {
-            "/run/heeler".into()
-        } else {
-            state_dir.join("run")
-        };
+        let own =
+            |xdg: &Option<PathBuf>| xdg.as_ref().filter(|_| !system).map(|dir| dir.join("heeler"));
+        let home =
+            who.home.as_ref().filter(|_| !system).map(|home| home.join(".local/state/heeler"));
+        let state_dir =
+            own(&who.xdg_state_home).or(home).unwrap_or_else(|| "/var/lib/heeler".into());
+        let run_dir = if system { "/run/heeler".into() } else { state_dir.join("run") };
         let run_dir = own(&who.xdg_runtime_dir).unwrap_or(run_dir);
         let socket = run_dir.join(SOCKET);
         let defaults = Defaults::default();
-        Self {
-            state_dir,
-            run_dir,
-            socket,
-            scout_user: None,
-            hostname: None,
-            mail: None,
-            defaults,
-        }
+        Self { state_dir, run_dir, socket, scout_user: None, hostname: None, mail: None, defaults }
     }
 
     /// Reads `heeler.toml`.
@@ -150,9 +124,9 @@ impl Settings {
         out.scout_user = get(doc, table, "scout_user", account);
         out.hostname = get(doc, table, "hostname", hostname);
         out.mail = get(doc, table, "mail", mail);
-        if let Some(defaults) = get(doc, table, "defaults", |doc, at| {
-            doc.table(at, "write it as [defaults]")
-        }) {
+        if let Some(defaults) =
+            get(doc, table, "defaults", |doc, at| doc.table(at, "write it as [defaults]"))
+        {
             doc.misplaced(
                 defaults,
                 &OWN_KEYS,
@@ -179,11 +153,7 @@ fn hostname(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
     let text = doc.string(at, "web1.example.com")?;
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if text.len() > BYTES_MAX || !text.chars().all(fits) {
-        doc.error(
-            at.value.span(),
-            format!("`{}` is not a host name", shorten(text)),
-            None,
-        );
+        doc.error(at.value.span(), format!("`{}` is not a host name", shorten(text)), None);
         return None;
     }
     Some(text.into())
@@ -195,11 +165,7 @@ fn mail(doc: &mut Document<'_>, at: Field<'_>) -> Option<MailSettings> {
     let from = get(doc, table, "from", address);
     if field(table, "from").is_none() {
         let hint = "for example: from = \"heeler@web1.example.com\"";
-        doc.missing(
-            Some(at.value.span()),
-            "[mail] does not say who mails come `from`",
-            hint,
-        );
+        doc.missing(Some(at.value.span()), "[mail] does not say who mails come `from`", hint);
     }
     let hint = "for example: servers = [{ host = \"127.0.0.1\", port = 25, tls = \"none\" }]";
     let items = get(doc, table, "servers", |doc, at| {
@@ -211,26 +177,15 @@ fn mail(doc: &mut Document<'_>, at: Field<'_>) -> Option<MailSettings> {
         );
         doc.list(at, hint)
     });
-    let servers = items
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|item| server(doc, item, hint))
-        .collect();
-    Some(MailSettings {
-        from: from?,
-        servers,
-    })
+    let servers =
+        items.unwrap_or_default().into_iter().filter_map(|item| server(doc, item, hint)).collect();
+    Some(MailSettings { from: from?, servers })
 }
 
 fn server(doc: &mut Document<'_>, at: Field<'_>, hint: &str) -> Option<MailServer> {
     let table = doc.table(at, hint)?;
     let hidden = "put it in a file that only root can read: password_file = \"...\"";
-    doc.misplaced(
-        table,
-        &["password"],
-        "does not belong into this file",
-        hidden,
-    );
+    doc.misplaced(table, &["password"], "does not belong into this file", hidden);
     doc.known_keys(table, &SERVER_KEYS, &["password"], &[]);
     let host = get(doc, table, "host", hostname_or_ip);
     if field(table, "host").is_none() {
@@ -251,16 +206,10 @@ fn server(doc: &mut Document<'_>, at: Field<'_>, hint: &str) -> Option<MailServe
             Tls::None => 25,
         }),
     };
-    let user = get(doc, table, "user", |doc, at| {
-        doc.string(at, "alert").map(Into::into)
-    });
+    let user = get(doc, table, "user", |doc, at| doc.string(at, "alert").map(Into::into));
     if let (Some(at), Tls::None) = (field(table, "user"), tls) {
         let message = "a login would send the password in clear";
-        doc.error(
-            at.value.span(),
-            message,
-            Some("tls = \"starttls\", or no `user`"),
-        );
+        doc.error(at.value.span(), message, Some("tls = \"starttls\", or no `user`"));
     }
     let password_file = get(doc, table, "password_file", Document::path);
     if let (Some(at), None) = (field(table, "user"), field(table, "password_file")) {
@@ -271,14 +220,7 @@ fn server(doc: &mut Document<'_>, at: Field<'_>, hint: &str) -> Option<MailServe
         );
     }
     let ca_file = get(doc, table, "ca_file", Document::path);
-    Some(MailServer {
-        host: host?,
-        port: port?,
-        tls,
-        user,
-        password_file,
-        ca_file,
-    })
+    Some(MailServer { host: host?, port: port?, tls, user, password_file, ca_file })
 }
 
 /// A name, or an address of either family.
@@ -295,11 +237,7 @@ fn port(doc: &mut Document<'_>, at: Field<'_>) -> Option<u16> {
         .and_then(|number| u16::from_str_radix(number.as_str(), number.radix()).ok())
         .filter(|port| *port != 0);
     if port.is_none() {
-        doc.expected(
-            "a port from 1 to 65535",
-            at,
-            Some("for example: port = 587"),
-        );
+        doc.expected("a port from 1 to 65535", at, Some("for example: port = 587"));
     }
     port
 }

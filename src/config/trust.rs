@@ -53,9 +53,7 @@ impl Rule {
     /// Trusts root and these.
     #[must_use]
     pub fn root_and(others: impl IntoIterator<Item = Uid>) -> Self {
-        Self {
-            owners: [Uid(0)].into_iter().chain(others).collect(),
-        }
+        Self { owners: [Uid(0)].into_iter().chain(others).collect() }
     }
 
     /// Follows an absolute path, links included, and judges every step of it.
@@ -64,15 +62,9 @@ impl Rule {
     /// At the first step that is missing or that somebody else could change.
     pub fn resolve(&self, path: &Path) -> Result<Resolved, Refusal> {
         let mut todo = parts(path);
-        let mut resolved = Resolved {
-            path: PathBuf::from("/"),
-            owners: BTreeSet::new(),
-        };
+        let mut resolved = Resolved { path: PathBuf::from("/"), owners: BTreeSet::new() };
         let mut links = 0;
-        self.judge(
-            &resolved.path,
-            &std::fs::symlink_metadata("/").map_err(Refusal::Io)?,
-        )?;
+        self.judge(&resolved.path, &std::fs::symlink_metadata("/").map_err(Refusal::Io)?)?;
         while let Some(part) = todo.pop() {
             if part == ".." {
                 resolved.path.pop();
@@ -119,24 +111,15 @@ impl Rule {
         };
         let meta = file.metadata().map_err(Refusal::Io)?;
         if !meta.is_file() {
-            let kind = if meta.is_dir() {
-                "a directory"
-            } else {
-                "a device or a pipe"
-            };
+            let kind = if meta.is_dir() { "a directory" } else { "a device or a pipe" };
             return Err(not_a_file(&path, kind));
         }
         self.judge(&path, &meta)?;
-        let mut contents = Contents {
-            bytes: Vec::new(),
-            owners,
-        };
+        let mut contents = Contents { bytes: Vec::new(), owners };
         contents.owners.insert(Uid(meta.uid()));
         let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
         let mut bounded = file.take(limit.saturating_add(1));
-        bounded
-            .read_to_end(&mut contents.bytes)
-            .map_err(Refusal::Io)?;
+        bounded.read_to_end(&mut contents.bytes).map_err(Refusal::Io)?;
         if contents.bytes.len() > bytes_max {
             return Err(Refusal::Io(io::Error::from(io::ErrorKind::FileTooLarge)));
         }
@@ -170,11 +153,7 @@ impl Rule {
         let others = mode & WRITABLE_BY_OTHERS != 0;
         let group = mode & WRITABLE_BY_GROUP != 0 && !private_group(meta);
         if others || group {
-            let by = if others {
-                "everybody".to_owned()
-            } else {
-                format!("group {}", meta.gid())
-            };
+            let by = if others { "everybody".to_owned() } else { format!("group {}", meta.gid()) };
             let owner = name(owner);
             return Err(Refusal::Unsafe {
                 message: format!("{shown} is writable by {by} (owner {owner}, mode {mode:04o})"),
@@ -207,10 +186,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn not_a_file(path: &Path, kind: &str) -> Refusal {
     Refusal::Unsafe {
-        message: format!(
-            "{} is {kind}, not a regular file",
-            escape(&path.to_string_lossy())
-        ),
+        message: format!("{} is {kind}, not a regular file", escape(&path.to_string_lossy())),
         hint: "move it away, or give it a name that does not end in .toml".to_owned(),
     }
 }
@@ -228,9 +204,5 @@ fn parts(path: &Path) -> Vec<OsString> {
 }
 
 fn name(uid: Uid) -> String {
-    if uid == Uid(0) {
-        "root".to_owned()
-    } else {
-        format!("uid {uid}")
-    }
+    if uid == Uid(0) { "root".to_owned() } else { format!("uid {uid}") }
 }

@@ -75,15 +75,8 @@ impl State {
 
     fn fired(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) {
         let cause = Cause::Check(check.kind, check.index);
-        let acts = check
-            .then
-            .iter()
-            .any(|action| !matches!(action, Action::Alert));
-        let tell_at = if acts {
-            cx.now.mono + limits::TELL_AFTER
-        } else {
-            cx.now.mono
-        };
+        let acts = check.then.iter().any(|action| !matches!(action, Action::Alert));
+        let tell_at = if acts { cx.now.mono + limits::TELL_AFTER } else { cx.now.mono };
         let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
         self.open_incident(cx, cause, title, tell_at);
         if let Some(state) = self.checks.get_mut(at) {
@@ -112,11 +105,7 @@ impl State {
         if let Some(state) = self.checks.get_mut(at) {
             state.repeat_at = None;
         }
-        self.resolve(
-            cx,
-            Cause::Check(check.kind, check.index),
-            &check.condition.explain(seen),
-        );
+        self.resolve(cx, Cause::Check(check.kind, check.index), &check.condition.explain(seen));
         for action in &check.on_recovery {
             self.act(cx, check, action);
         }
@@ -143,11 +132,7 @@ impl State {
             {
                 open.tell_at = now;
             }
-            for action in check
-                .then
-                .iter()
-                .filter(|action| matches!(action, Action::Exec(_)))
-            {
+            for action in check.then.iter().filter(|action| matches!(action, Action::Exec(_))) {
                 self.act(cx, check, action);
             }
         }
@@ -170,10 +155,7 @@ impl State {
         if self.def.mode == Mode::Observe {
             self.narrate(
                 cx,
-                format!(
-                    "would {action} now ({}), but mode is \"observe\"",
-                    check.label
-                ),
+                format!("would {action} now ({}), but mode is \"observe\"", check.label),
             );
             return;
         }
@@ -239,11 +221,7 @@ impl State {
 
     fn set_aside(&mut self, cx: &mut Cx<'_>, check: &Check, desired: Desired, class: Class) {
         let by = Who::Rule(check.label.clone());
-        self.intent = Intent {
-            desired,
-            by,
-            at: cx.now.wall,
-        };
+        self.intent = Intent { desired, by, at: cx.now.wall };
         let title = match desired {
             Desired::Down => format!("stopped by rule {}", check.label),
             Desired::Up | Desired::Unmonitored => {
@@ -258,12 +236,7 @@ impl State {
 
     /// Nobody judges what is not wanted up: its checks neither fire nor remind.
     pub(super) fn forget_checks(&mut self, cx: &mut Cx<'_>) {
-        let causes: Vec<_> = self
-            .open
-            .keys()
-            .copied()
-            .filter(Cause::is_of_check)
-            .collect();
+        let causes: Vec<_> = self.open.keys().copied().filter(Cause::is_of_check).collect();
         for cause in causes {
             self.resolve(cx, cause, "no longer judged: it is not wanted up any more");
         }
@@ -279,10 +252,7 @@ impl State {
             cx.log(&self.def.name, Level::Warning, text);
             return;
         }
-        self.narrate(
-            cx,
-            format!("executing because of {}: {command}", check.label),
-        );
+        self.narrate(cx, format!("executing because of {}: {command}", check.label));
         let deadline = cx.now.mono + command.timeout.unwrap_or(EXEC_TIMEOUT);
         self.run(cx, JobKind::Exec, command.clone(), deadline, &check.label);
     }
@@ -321,11 +291,7 @@ impl State {
         }
         let ask = cx.ask();
         self.asked.sample = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
-        cx.push(Effect::Sample {
-            service: self.def.name.clone(),
-            ask,
-            identity,
-        });
+        cx.push(Effect::Sample { service: self.def.name.clone(), ask, identity });
     }
 }
 

@@ -9,18 +9,24 @@
 //! awaited any more is counted and dropped: late answers never surprise it.
 #![forbid(unsafe_code)]
 
+mod answers;
+mod clearing;
 pub mod effect;
 pub mod input;
+mod job;
 mod judge;
 mod lifecycle;
+mod look;
 mod notify;
 mod orders;
+mod resume;
 mod start_limit;
+mod starting;
 mod state;
 mod status;
+mod stopping;
 pub mod table;
 mod tolerance;
-mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -85,9 +91,7 @@ impl Engine {
     ) {
         let name = def.name.clone();
         let mut state = State::begin(now, def, memory);
-        self.within(now, effects, &mut state, |state, cx| {
-            state.take_up(cx, in_flight)
-        });
+        self.within(now, effects, &mut state, |state, cx| state.take_up(cx, in_flight));
         self.file(name, state);
     }
 
@@ -101,9 +105,7 @@ impl Engine {
             self.counters.strangers += 1;
             return;
         };
-        self.within(now, effects, &mut state, |state, cx| {
-            state.take_input(cx, input)
-        });
+        self.within(now, effects, &mut state, |state, cx| state.take_input(cx, input));
         self.file(name, state);
     }
 
@@ -131,16 +133,8 @@ impl Engine {
         let Some(state) = self.services.get(name) else {
             return Vec::new();
         };
-        let open: Vec<_> = state
-            .open
-            .values()
-            .map(|open| open.record.clone())
-            .collect();
-        if open.is_empty() {
-            state.last_incident.iter().cloned().collect()
-        } else {
-            open
-        }
+        let open: Vec<_> = state.open.values().map(|open| open.record.clone()).collect();
+        if open.is_empty() { state.last_incident.iter().cloned().collect() } else { open }
     }
 
     /// The names of all services, in order.
@@ -180,13 +174,7 @@ impl Engine {
     ) {
         let name = state.def.name.clone();
         let counters = &mut self.counters;
-        let mut cx = Cx {
-            now,
-            effects,
-            next_id: &mut self.next_id,
-            dirty: false,
-            counters,
-        };
+        let mut cx = Cx { now, effects, next_id: &mut self.next_id, dirty: false, counters };
         what(state, &mut cx);
         if cx.dirty {
             cx.push(Effect::Persist { service: name });
@@ -233,11 +221,7 @@ impl Cx<'_> {
     }
 
     fn log(&mut self, service: &ServiceName, level: Level, text: String) {
-        self.push(Effect::Log {
-            service: service.clone(),
-            level,
-            text,
-        });
+        self.push(Effect::Log { service: service.clone(), level, text });
     }
 
     fn visited(&mut self, desired: Desired, place: Where, class: Class) {

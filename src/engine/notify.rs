@@ -60,15 +60,7 @@ impl State {
             told_at: Wall::default(),
         };
         record.tell(cx.now.wall, title);
-        self.open.insert(
-            cause,
-            OpenIncident {
-                record,
-                tell_at,
-                settles_at: None,
-                mended: None,
-            },
-        );
+        self.open.insert(cause, OpenIncident { record, tell_at, settles_at: None, mended: None });
     }
 
     /// Says what was decided or done: in the log, and in the story of what is open.
@@ -91,10 +83,8 @@ impl State {
 
     /// The same, unless it was the last thing said.
     pub(super) fn narrate_new(&mut self, cx: &mut Cx<'_>, text: String) {
-        let said = self
-            .open
-            .values()
-            .any(|open| open.record.story.iter().any(|line| line.text == text));
+        let said =
+            self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text));
         if !said {
             self.narrate(cx, text);
         }
@@ -103,10 +93,7 @@ impl State {
     /// Adds what a command printed to the story.
     pub(super) fn show_output(&mut self, cx: &mut Cx<'_>, output: &Output) {
         for open in self.open.values_mut() {
-            if matches!(
-                open.record.cause,
-                Cause::Down | Cause::Check(..) | Cause::Unkillable
-            ) {
+            if matches!(open.record.cause, Cause::Down | Cause::Check(..) | Cause::Unkillable) {
                 open.record.output = output.clone();
                 cx.dirty = true;
             }
@@ -115,11 +102,7 @@ impl State {
 
     /// It is up again: the incident is over once it has stayed so for a while.
     pub(super) fn settle_down_incident(&mut self, cx: &mut Cx<'_>) {
-        let wait = if self.limit.troubled() {
-            self.def.start_limit.window
-        } else {
-            SETTLE
-        };
+        let wait = if self.limit.troubled() { self.def.start_limit.window } else { SETTLE };
         let now = cx.now.mono;
         if let Some(open) = self.open.get_mut(&Cause::Down) {
             open.settles_at = Some(now + wait);
@@ -147,17 +130,10 @@ impl State {
         };
         open.record.tell(cx.now.wall, format!("over: {how}"));
         open.record.closed = Some(open.mended.unwrap_or(cx.now.wall));
-        cx.log(
-            &self.def.name,
-            Level::Info,
-            format!("over: {} ({how})", open.record.title),
-        );
+        cx.log(&self.def.name, Level::Info, format!("over: {} ({how})", open.record.title));
         cx.dirty = true;
-        let kind = if open.record.told == 0 {
-            AlertKind::FiredAndResolved
-        } else {
-            AlertKind::Resolved
-        };
+        let kind =
+            if open.record.told == 0 { AlertKind::FiredAndResolved } else { AlertKind::Resolved };
         let doubt = matches!(cause, Cause::SetAside | Cause::Unclear | Cause::CheckUnknown(..));
         if doubt && open.record.told == 0 {
             // It passed before anybody heard of it: nothing to tell, and no incident to look back on.
@@ -178,20 +154,13 @@ impl State {
             .map(|(cause, _)| *cause)
             .collect();
         for cause in settled {
-            let up = self
-                .main
-                .map(|main| format!("up since as pid {main}"))
-                .unwrap_or_default();
+            let up = self.main.map(|main| format!("up since as pid {main}")).unwrap_or_default();
             self.resolve(cx, cause, &up);
         }
         let next = self.what_next(now);
         let remind = self.def.remind;
         for open in self.open.values_mut().filter(|open| now >= open.tell_at) {
-            let kind = if open.record.told == 0 {
-                AlertKind::Fired
-            } else {
-                AlertKind::Reminder
-            };
+            let kind = if open.record.told == 0 { AlertKind::Fired } else { AlertKind::Reminder };
             open.tell_at = now + remind;
             send(cx, &self.def.alert, &mut open.record, kind, next.clone());
             cx.dirty = true;
@@ -249,11 +218,5 @@ fn send(cx: &mut Cx<'_>, to: &[Box<str>], record: &mut Incident, kind: AlertKind
     record.told_at = cx.now.wall;
     let incident = record.clone();
     let to = to.to_vec();
-    cx.push(Effect::Alert(Box::new(Alert {
-        incident,
-        sequence,
-        kind,
-        to,
-        next,
-    })));
+    cx.push(Effect::Alert(Box::new(Alert { incident, sequence, kind, to, next })));
 }

@@ -20,19 +20,10 @@ impl State {
         let desired = desired_by(order);
         self.supersede(cx, order, &who);
         if self.intent.desired != desired {
-            self.intent = Intent {
-                desired,
-                by: who,
-                at: cx.now.wall,
-            };
+            self.intent = Intent { desired, by: who, at: cx.now.wall };
             self.wish_changed(cx, order);
         }
-        self.waiters.push(Waiter {
-            request,
-            order,
-            before: self.main,
-            at: cx.now.mono,
-        });
+        self.waiters.push(Waiter { request, order, before: self.main, at: cx.now.mono });
         let place = self.place();
         match order {
             Order::Start => self.order_start(cx, place),
@@ -41,22 +32,12 @@ impl State {
             Order::Stop => self.order_stop(cx, place),
             Order::Monitor => {
                 self.look_at = cx.now.mono;
-                self.answer(
-                    cx,
-                    |order| order == Order::Monitor,
-                    ReplyResult::Done,
-                    "monitored",
-                );
+                self.answer(cx, |order| order == Order::Monitor, ReplyResult::Done, "monitored");
             }
             Order::Unmonitor => {
                 self.happen(cx, Class::WishLeave, None);
                 let text = "not monitored: left alone until `heeler monitor`";
-                self.answer(
-                    cx,
-                    |order| order == Order::Unmonitor,
-                    ReplyResult::Done,
-                    text,
-                );
+                self.answer(cx, |order| order == Order::Unmonitor, ReplyResult::Done, text);
             }
         }
         cx.dirty = true;
@@ -130,16 +111,8 @@ impl State {
 
     /// A newer wish ends the waiting for an older, different one.
     fn supersede(&mut self, cx: &mut Cx<'_>, order: Order, who: &Who) {
-        let text = format!(
-            "not finished: {} was asked by {who} meanwhile",
-            order.name()
-        );
-        self.answer(
-            cx,
-            |old| desired_by(old) != desired_by(order),
-            ReplyResult::Failed,
-            &text,
-        );
+        let text = format!("not finished: {} was asked by {who} meanwhile", order.name());
+        self.answer(cx, |old| desired_by(old) != desired_by(order), ReplyResult::Failed, &text);
     }
 
     /// It is up: answers whoever waited for that.
@@ -159,14 +132,8 @@ impl State {
                     let took = crate::model::units::show_duration(now.since(waiter.at));
                     format!("up after {took}, pid {main}")
                 };
-                let reply = Reply {
-                    result: ReplyResult::Done,
-                    text,
-                };
-                cx.push(Effect::Answer {
-                    request: waiter.request,
-                    reply,
-                });
+                let reply = Reply { result: ReplyResult::Done, text };
+                cx.push(Effect::Answer { request: waiter.request, reply });
             }
             !done
         });
@@ -183,14 +150,8 @@ impl State {
         self.waiters.retain(|waiter| {
             let theirs = which(waiter.order);
             if theirs {
-                let reply = Reply {
-                    result,
-                    text: text.to_owned(),
-                };
-                cx.push(Effect::Answer {
-                    request: waiter.request,
-                    reply,
-                });
+                let reply = Reply { result, text: text.to_owned() };
+                cx.push(Effect::Answer { request: waiter.request, reply });
             }
             !theirs
         });

@@ -46,9 +46,7 @@ impl StartRecord {
         let used_up = self.starts.len() >= usize::try_from(limit.starts).unwrap_or(usize::MAX);
         // Waits longer than the window would empty it: only health ends the trouble.
         if used_up || self.troubled() {
-            let doubled = backoff
-                .first
-                .saturating_mul(2u32.saturating_pow(self.backoffs.min(16)));
+            let doubled = backoff.first.saturating_mul(2u32.saturating_pow(self.backoffs.min(16)));
             let until = now + doubled.min(backoff.last).max(limits::START_GAP_MIN);
             self.backoffs += 1;
             self.until = Some(until);
@@ -63,9 +61,7 @@ impl StartRecord {
     /// An automatic start was made. Answers which one in the window it is.
     pub(crate) fn started(&mut self, now: Mono, limit: StartLimit) -> usize {
         self.starts.retain(|start| now.since(*start) < limit.window);
-        let bound = usize::try_from(limit.starts)
-            .unwrap_or(usize::MAX)
-            .min(STARTS_KEPT_MAX);
+        let bound = usize::try_from(limit.starts).unwrap_or(usize::MAX).min(STARTS_KEPT_MAX);
         if self.starts.len() >= bound {
             self.starts.remove(0);
         }
@@ -87,15 +83,10 @@ impl StartRecord {
 
     /// Forgets, after one full window of health. Answers whether there was anything to forget.
     pub(crate) fn forgive(&mut self, now: Mono, window: Duration) -> bool {
-        let healthy = self
-            .healthy_since
-            .is_some_and(|since| now.since(since) >= window);
+        let healthy = self.healthy_since.is_some_and(|since| now.since(since) >= window);
         let forgives = healthy && (self.troubled() || !self.starts.is_empty());
         if forgives {
-            *self = Self {
-                healthy_since: self.healthy_since,
-                ..Self::default()
-            };
+            *self = Self { healthy_since: self.healthy_since, ..Self::default() };
         }
         forgives
     }
@@ -141,14 +132,9 @@ const STARTS_KEPT_MAX: usize = 4096;
 mod tests {
     use super::*;
 
-    const LIMIT: StartLimit = StartLimit {
-        starts: 3,
-        window: Duration::from_secs(600),
-    };
-    const BACKOFF: Backoff = Backoff {
-        first: Duration::from_secs(30),
-        last: Duration::from_secs(100),
-    };
+    const LIMIT: StartLimit = StartLimit { starts: 3, window: Duration::from_secs(600) };
+    const BACKOFF: Backoff =
+        Backoff { first: Duration::from_secs(30), last: Duration::from_secs(100) };
 
     fn at(secs: u64) -> Mono {
         Mono::ZERO + Duration::from_secs(secs)
@@ -163,10 +149,7 @@ mod tests {
         }
         let mut now = 6;
         for wait in [30, 60, 100, 100] {
-            assert_eq!(
-                record.ask(at(now), LIMIT, BACKOFF),
-                Permission::BackOff(at(now + wait))
-            );
+            assert_eq!(record.ask(at(now), LIMIT, BACKOFF), Permission::BackOff(at(now + wait)));
             assert_eq!(
                 record.ask(at(now + 1), LIMIT, BACKOFF),
                 Permission::BackOff(at(now + wait))
@@ -184,15 +167,9 @@ mod tests {
         for secs in [0, 2, 4] {
             record.started(at(secs), LIMIT);
         }
-        assert_eq!(
-            record.ask(at(6), LIMIT, BACKOFF),
-            Permission::BackOff(at(36))
-        );
+        assert_eq!(record.ask(at(6), LIMIT, BACKOFF), Permission::BackOff(at(36)));
         record.started(at(1000), LIMIT);
-        assert_eq!(
-            record.ask(at(2000), LIMIT, BACKOFF),
-            Permission::BackOff(at(2060))
-        );
+        assert_eq!(record.ask(at(2000), LIMIT, BACKOFF), Permission::BackOff(at(2060)));
     }
 
     #[test]
@@ -202,10 +179,7 @@ mod tests {
         assert_eq!(record.ask(at(10), LIMIT, BACKOFF), Permission::Gap(at(11)));
         record.started(at(12), LIMIT);
         record.started(at(14), LIMIT);
-        assert_eq!(
-            record.ask(at(16), LIMIT, BACKOFF),
-            Permission::BackOff(at(46))
-        );
+        assert_eq!(record.ask(at(16), LIMIT, BACKOFF), Permission::BackOff(at(46)));
         record.started(at(46), LIMIT);
         record.up(at(47));
         assert!(!record.forgive(at(640), LIMIT.window));

@@ -12,7 +12,7 @@ use crate::model::incident::{Cause, Incident};
 use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::order::Order;
-use crate::model::process::{Absence, ProcessIdentity, Survivor};
+use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
 use crate::model::service::Service;
 use crate::model::status::Phase;
 use crate::model::time::{Mono, Now, Wall};
@@ -62,22 +62,10 @@ pub(crate) enum Stage {
     Watching,
     Clearing(Clearing),
     Starting(Starting),
-    StartPeriod {
-        until: Mono,
-    },
-    Stopping {
-        target: ProcessIdentity,
-        by: StopBy,
-        kill_at: Mono,
-    },
-    Killing {
-        target: ProcessIdentity,
-        look_at: Mono,
-        told: Told,
-    },
-    Backoff {
-        until: Mono,
-    },
+    StartPeriod { until: Mono },
+    Stopping { target: ProcessIdentity, by: StopBy, kill_at: Mono },
+    Killing { target: ProcessIdentity, look_at: Mono, told: Told },
+    Backoff { until: Mono },
 }
 
 /// Waiting until nothing is left of the old process and nobody else starts a new one.
@@ -145,6 +133,10 @@ pub(crate) struct Starting {
     pub(crate) deadline: Mono,
     pub(crate) poll_at: Mono,
     pub(crate) by: By,
+    /// What the claim named when the start began, if that was dead.
+    pub(crate) stale: Option<Pid>,
+    /// Another dead process that the claim names since then, and since when.
+    pub(crate) dead_on_arrival: Option<(Pid, Mono)>,
 }
 
 /// On whose account a start is.
@@ -269,10 +261,10 @@ impl State {
             self.asked.signal,
         ];
         let asks = asks.into_iter().flatten().map(|(_, until)| until);
-        let incidents = self.open.values().map(|open| {
-            open.settles_at
-                .map_or(open.tell_at, |at| at.min(open.tell_at))
-        });
+        let incidents = self
+            .open
+            .values()
+            .map(|open| open.settles_at.map_or(open.tell_at, |at| at.min(open.tell_at)));
         let repeats = self.checks.iter().filter_map(|check| check.repeat_at);
         let job = self.job.map(|job| job.lost_at);
         asks.chain(incidents)
@@ -296,9 +288,7 @@ impl Clearing {
             return self.poll_at;
         }
         // While a successor is waited for, nothing happens to survivors' deadline.
-        let deadline = self
-            .successor_until
-            .map_or(self.deadline, |until| until.max(self.deadline));
+        let deadline = self.successor_until.map_or(self.deadline, |until| until.max(self.deadline));
         let survivors = if self.survivors.is_empty() {
             Mono::NEVER
         } else {

@@ -15,11 +15,7 @@ impl State {
             .values()
             .filter(|open| open.settles_at.is_none() && open.record.cause != Cause::SetAside)
             .map(|open| {
-                format!(
-                    "{} (since {})",
-                    open.record.title,
-                    ago(now.wall, open.record.opened)
-                )
+                format!("{} (since {})", open.record.title, ago(now.wall, open.record.opened))
             })
             .collect();
         Status {
@@ -57,19 +53,13 @@ impl State {
                 "down, waiting for a successor".to_owned()
             }
             (Stage::Clearing(clearing), _, _) if !clearing.survivors.is_empty() => {
-                let pids: Vec<_> = clearing
-                    .survivors
-                    .iter()
-                    .map(|left| left.identity.to_string())
-                    .collect();
+                let pids: Vec<_> =
+                    clearing.survivors.iter().map(|left| left.identity.to_string()).collect();
                 format!("clearing up: waiting for {}", pids.join(", "))
             }
             (Stage::Clearing(_), _, _) => "clearing up".to_owned(),
             (Stage::Starting(starting), _, _) => {
-                format!(
-                    "starting, {} left",
-                    show_duration(starting.deadline.since(mono))
-                )
+                format!("starting, {} left", show_duration(starting.deadline.since(mono)))
             }
             (Stage::StartPeriod { until }, _, _) => {
                 format!("up, start period {}", show_duration(until.since(mono)))
@@ -100,10 +90,7 @@ impl State {
         let pairs = self.def.checks.iter().zip(&self.checks);
         pairs
             .map(|(check, state)| {
-                let mut text = state
-                    .last
-                    .clone()
-                    .unwrap_or_else(|| check.condition.to_string());
+                let mut text = state.last.clone().unwrap_or_else(|| check.condition.to_string());
                 let rule = state.window.state();
                 if rule == RuleState::Pending {
                     text.push_str(&match check.tolerance {
@@ -114,11 +101,7 @@ impl State {
                         Tolerance::Lasting(_) => format!(", not yet {}", check.tolerance),
                     });
                 }
-                CheckStatus {
-                    label: check.label.clone(),
-                    state: rule,
-                    text,
-                }
+                CheckStatus { label: check.label.clone(), state: rule, text }
             })
             .collect()
     }

@@ -243,18 +243,10 @@ mod tests {
 
     #[test]
     fn no_second_copy_is_started_beside_a_living_one() {
-        let living = [
-            Where::Present,
-            Where::StartPeriod,
-            Where::Stopping,
-            Where::Killing,
-        ];
+        let living = [Where::Present, Where::StartPeriod, Where::Stopping, Where::Killing];
         for (_, at, class, what) in cells() {
             if living.contains(&at) {
-                assert!(
-                    !matches!(what, Move::Start | Move::StartNow),
-                    "{at:?} {class:?}"
-                );
+                assert!(!matches!(what, Move::Start | Move::StartNow), "{at:?} {class:?}");
             }
         }
     }

@@ -99,10 +99,7 @@ impl Window {
 
     /// `2 of the last 3`: for people, while pending or firing.
     pub(crate) fn progress(&self) -> (usize, usize) {
-        (
-            self.bad.recent.iter().filter(|bad| **bad).count(),
-            self.bad.recent.len(),
-        )
+        (self.bad.recent.iter().filter(|bad| **bad).count(), self.bad.recent.len())
     }
 }
 
@@ -117,9 +114,7 @@ impl Run {
             self.recent.pop_front();
         }
         // A gap over two intervals proves nothing about the time between.
-        let gap = self
-            .last
-            .is_some_and(|last| now.since(last) > every * 2 + every / 2);
+        let gap = self.last.is_some_and(|last| now.since(last) > every * 2 + every / 2);
         self.last = Some(now);
         if !of_it {
             (self.unbroken, self.since) = (0, None);
@@ -161,14 +156,12 @@ mod tests {
                 continue;
             }
             let pair = (parse(tolerance), parse(recover));
-            seen.push(
-                match window.push(now, verdict == 'b', pair, Duration::from_secs(1)) {
-                    Change::None => '-',
-                    Change::Fired => 'F',
-                    Change::StillFiring => 'S',
-                    Change::Resolved => 'R',
-                },
-            );
+            seen.push(match window.push(now, verdict == 'b', pair, Duration::from_secs(1)) {
+                Change::None => '-',
+                Change::Fired => 'F',
+                Change::StillFiring => 'S',
+                Change::Resolved => 'R',
+            });
         }
         assert_eq!(seen, expected, "{tolerance}, recover {recover}: {verdicts}");
     }

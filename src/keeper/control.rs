@@ -73,13 +73,10 @@ impl ControlSocket {
     pub fn bind(path: &Path) -> Result<Self, String> {
         let fail = |what: &str, error: io::Error| format!("failed to {what}: {error}");
         let shown = path.display();
-        let (Some(dir), Some(name)) = (
-            path.parent().filter(|dir| dir.is_absolute()),
-            path.file_name(),
-        ) else {
-            return Err(format!(
-                "the control socket {shown} must be an absolute path"
-            ));
+        let (Some(dir), Some(name)) =
+            (path.parent().filter(|dir| dir.is_absolute()), path.file_name())
+        else {
+            return Err(format!("the control socket {shown} must be an absolute path"));
         };
         // From here on without symbolic links, so that what was looked at is what is used.
         let path = &make_safe_dir(dir)?.join(name);
@@ -106,10 +103,7 @@ impl ControlSocket {
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o666))
             .and_then(|()| fs::rename(&fresh, path))
             .map_err(|error| fail(&format!("put the control socket at {shown}"), error))?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-        })
+        Ok(Self { listener, path: path.to_owned() })
     }
 
     /// Serves until the loop drops its end of `events`, then lets the clients there are hear that heeler
@@ -143,10 +137,7 @@ impl ControlSocket {
                 refuse_busy(stream);
                 continue;
             }
-            clients.add(
-                peer.uid,
-                client(stream, peer, rights.clone(), events.clone()),
-            );
+            clients.add(peer.uid, client(stream, peer, rights.clone(), events.clone()));
         }
         while clients.tasks.join_next().await.is_some() {}
     }
@@ -243,11 +234,7 @@ impl Clients {
             self.forget(ended);
         }
         let of_uid = self.uids.values().filter(|other| **other == uid).count();
-        let kept = if everything {
-            0
-        } else {
-            limits::CONTROL_CLIENTS_KEPT
-        };
+        let kept = if everything { 0 } else { limits::CONTROL_CLIENTS_KEPT };
         of_uid < limits::CONTROL_CLIENTS_PER_UID_MAX
             && self.uids.len() < limits::CONTROL_CLIENTS_MAX - kept
     }
@@ -283,11 +270,7 @@ async fn client(
     rights: watch::Receiver<Arc<Rights>>,
     events: mpsc::Sender<ControlEvent>,
 ) {
-    let read = timeout(
-        limits::CONTROL_REQUEST_TIMEOUT,
-        http::read_request(&mut stream),
-    )
-    .await;
+    let read = timeout(limits::CONTROL_REQUEST_TIMEOUT, http::read_request(&mut stream)).await;
     let answer = match read {
         Ok(Ok(request)) => {
             let authorized = rights.borrow().authorize(&peer, request.clone());
@@ -297,11 +280,7 @@ async fn client(
                     None => return,
                 },
                 Err(answer) => {
-                    let refused = ControlEvent::Refused {
-                        peer,
-                        request,
-                        answer: answer.clone(),
-                    };
+                    let refused = ControlEvent::Refused { peer, request, answer: answer.clone() };
                     // A loop that is gone cannot log it; the client is refused all the same.
                     drop(events.send(refused).await);
                     Response::Error(answer)
@@ -338,13 +317,7 @@ async fn ask_loop(
         Response::Error(ErrorAnswer::new(ErrorKind::Stopping, text))
     };
     let (reply, answer) = oneshot::channel();
-    let handed = events
-        .send(ControlEvent::Request(ControlRequest {
-            peer,
-            request,
-            reply,
-        }))
-        .await;
+    let handed = events.send(ControlEvent::Request(ControlRequest { peer, request, reply })).await;
     if handed.is_err() {
         return Some(stopping());
     }

@@ -54,9 +54,15 @@ impl Keeper {
     pub(super) fn run(&mut self, job: Job) {
         let (service, action) = (job.service.clone(), job.action);
         if let Err((stage, error)) = self.spawn(job) {
-            let ended = Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error.as_str()) };
+            let ended =
+                Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error.as_str()) };
             let outcome = Outcome { ended, output: Output::default(), took: Duration::ZERO };
-            self.log.say(self.now().wall, Level::Error, service.as_str(), outcome.ended.to_string());
+            self.log.say(
+                self.now().wall,
+                Level::Error,
+                service.as_str(),
+                outcome.ended.to_string(),
+            );
             self.inbox.push_back(Input::Finished { service, action, outcome });
         }
     }
@@ -111,7 +117,9 @@ impl Keeper {
 
     /// The status pipe of a shim became readable.
     pub(super) fn shim_speaks(&mut self, action: ActionId) {
-        let Some(at) = self.running.iter().position(|running| running.action == action) else { return };
+        let Some(at) = self.running.iter().position(|running| running.action == action) else {
+            return;
+        };
         let Voice::Pipe { status, .. } = &self.running[at].voice else { return };
         let mut bytes = [0; 16];
         // Without a copy of the descriptor: when none is left, an unread pipe would be told without end.
@@ -161,7 +169,10 @@ impl Keeper {
     /// A shim has nothing more to say: the outcome is in place, or the shim is lost.
     fn job_over(&mut self, at: usize) {
         let running = &mut self.running[at];
-        let heard = std::mem::replace(&mut running.voice, Voice::Records { look_at: Instant::now() + ADOPTED_POLL });
+        let heard = std::mem::replace(
+            &mut running.voice,
+            Voice::Records { look_at: Instant::now() + ADOPTED_POLL },
+        );
         if let Voice::Pipe { status, token } = &heard {
             let _unwatched = self.watcher.get_ref().remove(status.as_fd());
             self.sources.remove(token);
@@ -218,7 +229,9 @@ impl Keeper {
     fn consume(&self, service: &ServiceName, action: ActionId) {
         let Some(served) = self.services.get(service) else { return };
         let name = Slot::Action.file(SlotFile::Job);
-        if read_record::<JobRecord>(&served.records, name).is_some_and(|record| record.action == action) {
+        if read_record::<JobRecord>(&served.records, name)
+            .is_some_and(|record| record.action == action)
+        {
             let _gone = records::remove_record(&served.records, name);
         }
     }
@@ -226,7 +239,9 @@ impl Keeper {
     /// A start is over once what it started is there and its command ended, whichever is last.
     pub(super) fn start_came_up(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
-        let Some(record) = read_record::<JobRecord>(&served.records, Slot::Action.file(SlotFile::Job)) else {
+        let Some(record) =
+            read_record::<JobRecord>(&served.records, Slot::Action.file(SlotFile::Job))
+        else {
             return;
         };
         let came = served.held.iter().any(|(identity, held)| {
@@ -244,7 +259,9 @@ impl Keeper {
     /// The main process of a `run` service is gone. How is known a moment later, from its shim.
     pub(super) fn defer_exit(&mut self, service: &ServiceName, identity: ProcessIdentity) -> bool {
         let heard = self.running.iter().any(|running| {
-            running.slot == Slot::Instance && running.service == *service && running.child == Some(identity)
+            running.slot == Slot::Instance
+                && running.service == *service
+                && running.child == Some(identity)
         });
         if heard {
             let at = Instant::now() + EXIT_STATUS_WAIT;
@@ -253,7 +270,12 @@ impl Keeper {
         heard
     }
 
-    fn instance_ended(&mut self, service: &ServiceName, child: ProcessIdentity, exit: Option<Exit>) {
+    fn instance_ended(
+        &mut self,
+        service: &ServiceName,
+        child: ProcessIdentity,
+        exit: Option<Exit>,
+    ) {
         self.deferred_exits.retain(|(_, name, identity)| (name, identity) != (service, &child));
         if self.let_go(service, child) {
             self.inbox.push_back(Input::Exited { service: service.clone(), identity: child, exit });
@@ -262,7 +284,8 @@ impl Keeper {
 
     /// What is due by time: exits whose status never came, records of adopted shims.
     pub(super) fn jobs_due(&mut self, now: Instant) {
-        let due: Vec<_> = self.deferred_exits.iter().filter(|(at, ..)| now >= *at).cloned().collect();
+        let due: Vec<_> =
+            self.deferred_exits.iter().filter(|(at, ..)| now >= *at).cloned().collect();
         for (_, service, identity) in due {
             self.instance_ended(&service, identity, None);
         }
@@ -292,7 +315,9 @@ impl Keeper {
     }
 
     fn look_at_adopted(&mut self, action: ActionId) {
-        let Some(at) = self.running.iter().position(|running| running.action == action) else { return };
+        let Some(at) = self.running.iter().position(|running| running.action == action) else {
+            return;
+        };
         let running = &self.running[at];
         let (service, slot) = (running.service.clone(), running.slot);
         let Some(served) = self.services.get(&service) else { return };
@@ -319,13 +344,16 @@ impl Keeper {
             let busy = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
             let busy = matches!(busy, Ok(TryLock::Busy));
             let record: Option<JobRecord> = read_record(&records, slot.file(SlotFile::Job));
-            let Some(record) = record.filter(|record| record.boot == self.boot_id) else { continue };
+            let Some(record) = record.filter(|record| record.boot == self.boot_id) else {
+                continue;
+            };
             let (action, kind, deadline) = (record.action, record.kind, record.deadline);
             // Without its shim: the command still runs, or it ended and nobody took its outcome yet.
             let late = self.now().mono >= deadline + served.def.start_timeout;
             let open = slot == Slot::Action
                 && !late
-                && (lives(&records, slot, action) || read_outcome(&records, slot, action).is_some());
+                && (lives(&records, slot, action)
+                    || read_outcome(&records, slot, action).is_some());
             if !busy && !open {
                 continue;
             }

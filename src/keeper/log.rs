@@ -38,7 +38,12 @@ impl Log {
                 }
                 let lost = counter.swap(0, Ordering::Relaxed);
                 if lost > 0 {
-                    write(Wall::default(), Level::Warning, "heeler", &format!("{lost} log lines were lost"));
+                    write(
+                        Wall::default(),
+                        Level::Warning,
+                        "heeler",
+                        &format!("{lost} log lines were lost"),
+                    );
                 }
             }
         })?;

@@ -251,7 +251,8 @@ impl Keeper {
             Mono::NEVER => instant + LONGEST_SLEEP,
             at => instant + at.since(now().mono).min(LONGEST_SLEEP),
         };
-        let own = [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at, self.pool.wakeup()];
+        let own =
+            [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at, self.pool.wakeup()];
         own.into_iter().flatten().fold(engine, Instant::min)
     }
 }

@@ -17,8 +17,8 @@ use crate::model::sample::{Needs, ProcessSample};
 use crate::store::{Ack, Message};
 use crate::sys::sampler;
 use crate::wire::control::{
-    ErrorAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus, StatusAnswer, Usage,
-    WhyAnswer,
+    ErrorAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
+    StatusAnswer, Usage, WhyAnswer,
 };
 
 /// CPU is a rate: a status that has nothing to compare with waits this long for a second sample.
@@ -60,7 +60,10 @@ impl Keeper {
         let ControlRequest { peer, request, reply } = match event {
             ControlEvent::Request(request) => request,
             ControlEvent::Refused { peer, request, answer } => {
-                self.say(Level::Warning, &format!("{} was refused {request:?}: {}", peer.who(), answer.text));
+                self.say(
+                    Level::Warning,
+                    &format!("{} was refused {request:?}: {}", peer.who(), answer.text),
+                );
                 return;
             }
         };
@@ -72,13 +75,18 @@ impl Keeper {
                 self.operators.statuses.push(DueStatus { at, services, reply });
             }
             Request::Why { service } => {
-                let answer = match (self.engine.status(self.now(), &service), self.engine.memory(&service)) {
+                let answer = match (
+                    self.engine.status(self.now(), &service),
+                    self.engine.memory(&service),
+                ) {
                     (Some(status), Some(memory)) => Response::Why(WhyAnswer::new(&status, &memory)),
                     _ => Response::Error(ErrorAnswer::no_such_service(service.as_str())),
                 };
                 let _delivered = reply.send(answer);
             }
-            Request::Order { order, services, wait } => self.order(&peer, order, services, wait, reply),
+            Request::Order { order, services, wait } => {
+                self.order(&peer, order, services, wait, reply)
+            }
         }
     }
 
@@ -147,7 +155,10 @@ impl Keeper {
                 self.release(barrier, " (not on disk: the state folder cannot be written)");
             }
             Ack::NotPersistent(why) => {
-                self.say(Level::Error, &format!("the state cannot be written, it is kept in memory: {why}"));
+                self.say(
+                    Level::Error,
+                    &format!("the state cannot be written, it is kept in memory: {why}"),
+                );
             }
             Ack::Persistent => self.say(Level::Info, "the state is on disk again"),
         }
@@ -178,8 +189,9 @@ impl Keeper {
 
     /// What is due by time.
     pub(super) fn operators_due(&mut self, now: Instant) {
-        let (due, later) =
-            std::mem::take(&mut self.operators.statuses).into_iter().partition(|status| now >= status.at);
+        let (due, later) = std::mem::take(&mut self.operators.statuses)
+            .into_iter()
+            .partition(|status| now >= status.at);
         self.operators.statuses = later;
         let due: Vec<DueStatus> = due;
         for status in due {
@@ -200,9 +212,11 @@ impl Keeper {
             let Some(status) = self.engine.status(now, name) else { continue };
             let before = self.operators.shown.get(name).cloned();
             let usage = match status.main.and_then(|_| self.measure(name, now).or(before.clone())) {
-                Some(_) => self.operators.shown.get(name).map(|sample| {
-                    Usage::of(sample, before.as_ref(), now.mono)
-                }),
+                Some(_) => self
+                    .operators
+                    .shown
+                    .get(name)
+                    .map(|sample| Usage::of(sample, before.as_ref(), now.mono)),
                 None => None,
             };
             answers.push(ServiceStatus::new(&status, usage.unwrap_or_default()));
@@ -212,7 +226,11 @@ impl Keeper {
 
     /// Samples a service for people: only what never blocks. Answers the sample before, if there is one
     /// far enough back to compare with.
-    fn measure(&mut self, name: &ServiceName, now: crate::model::time::Now) -> Option<ProcessSample> {
+    fn measure(
+        &mut self,
+        name: &ServiceName,
+        now: crate::model::time::Now,
+    ) -> Option<ProcessSample> {
         const NEEDS: Needs = Needs {
             pss_above_bytes: None,
             rss: true,

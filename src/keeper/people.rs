@@ -64,15 +64,18 @@ impl People {
         let child = match spawn::spawn_resolver(exe) {
             Ok(child) => child,
             Err(error) => {
-                let _sent = answers.send(Err(format!("failed to start the look-up of users: {error}")));
+                let _sent =
+                    answers.send(Err(format!("failed to start the look-up of users: {error}")));
                 return;
             }
         };
-        let thread = std::thread::Builder::new().name("heeler-people".to_owned()).spawn(move || {
-            let _sent = answers.send(ask(child, &questions));
-        });
+        let thread =
+            std::thread::Builder::new().name("heeler-people".to_owned()).spawn(move || {
+                let _sent = answers.send(ask(child, &questions));
+            });
         if let Err(error) = thread {
-            let _sent = self.answers.send(Err(format!("failed to start the look-up of users: {error}")));
+            let _sent =
+                self.answers.send(Err(format!("failed to start the look-up of users: {error}")));
         }
     }
 
@@ -139,7 +142,10 @@ impl Keeper {
                     self.people.groups.insert(name.into(), gid);
                 }
                 resolve::Answer::Missing { name } => {
-                    self.say(Level::Error, &format!("there is no user or group {name:?} on this machine"));
+                    self.say(
+                        Level::Error,
+                        &format!("there is no user or group {name:?} on this machine"),
+                    );
                 }
                 resolve::Answer::Failed { name, error } => {
                     self.say(Level::Error, &format!("failed to look up {name:?}: {error}"));
@@ -164,13 +170,15 @@ impl Keeper {
 
     /// Sends the child out again.
     pub(super) fn look_up_people(&self) {
-        self.people.look_up(&self.exe, self.services.values().map(|served| Arc::clone(&served.def)));
+        self.people
+            .look_up(&self.exe, self.services.values().map(|served| Arc::clone(&served.def)));
     }
 }
 
 /// Asks the child, and ends it when it takes too long.
 fn ask(child: spawn::Resolver, questions: &str) -> Answer {
-    let fail = |error: &dyn std::fmt::Display| format!("failed to look up users and groups: {error}");
+    let fail =
+        |error: &dyn std::fmt::Display| format!("failed to look up users and groups: {error}");
     let mut stdin = File::from(child.stdin);
     // A pipe takes 64 KiB at once; a child that reads nothing is met by the deadline below.
     let sent = write_all(&mut stdin, questions.as_bytes());
@@ -207,7 +215,9 @@ fn write_all(file: &mut File, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {
             Ok(n) => bytes = &bytes[n..],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready(file, PollFlags::POLLOUT)?,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                ready(file, PollFlags::POLLOUT)?
+            }
             Err(error) => return Err(error),
         }
     }
@@ -220,7 +230,9 @@ fn read_all(file: &mut File, text: &mut Vec<u8>) -> std::io::Result<()> {
         match file.read(&mut chunk) {
             Ok(0) => return Ok(()),
             Ok(n) => text.extend_from_slice(&chunk[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready(file, PollFlags::POLLIN)?,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                ready(file, PollFlags::POLLIN)?
+            }
             Err(error) => return Err(error),
         }
     }

@@ -28,10 +28,7 @@ impl Peer {
     /// The same as the model's word for who asked.
     #[must_use]
     pub fn who(&self) -> Who {
-        Who::Operator {
-            uid: self.uid,
-            pid: self.pid,
-        }
+        Who::Operator { uid: self.uid, pid: self.pid }
     }
 }
 
@@ -56,11 +53,7 @@ impl Rights {
     /// No services yet; `own` is the user heeler runs as.
     #[must_use]
     pub fn new(own: Uid) -> Self {
-        Self {
-            own,
-            services: BTreeMap::new(),
-            known: BTreeSet::new(),
-        }
+        Self { own, services: BTreeMap::new(), known: BTreeSet::new() }
     }
 
     /// Adds a service with its user and its `allow`. A grantee that cannot be resolved is left out.
@@ -87,10 +80,7 @@ impl Rights {
     pub fn any(&self, peer: &Peer) -> bool {
         self.everything(peer)
             || self.known.contains(&Principal::User(peer.uid))
-            || peer
-                .gids
-                .iter()
-                .any(|gid| self.known.contains(&Principal::Group(*gid)))
+            || peer.gids.iter().any(|gid| self.known.contains(&Principal::Group(*gid)))
     }
 
     /// Whether the peer may do this with the service.
@@ -101,9 +91,7 @@ impl Rights {
 
     /// The services the peer has any right on, by name.
     pub fn visible(&self, peer: &Peer) -> impl Iterator<Item = &ServiceName> {
-        self.services
-            .keys()
-            .filter(|service| !self.of(peer, service).is_empty())
+        self.services.keys().filter(|service| !self.of(peer, service).is_empty())
     }
 
     /// Decides a request: all of it or nothing. What comes back names every service it is about.
@@ -121,9 +109,7 @@ impl Rights {
             Request::Why { service } => {
                 self.check(peer, std::slice::from_ref(service), Right::Status)?;
             }
-            Request::Order {
-                order, services, ..
-            } => self.check(peer, services, order.right())?,
+            Request::Order { order, services, .. } => self.check(peer, services, order.right())?,
         }
         Ok(request)
     }
@@ -138,11 +124,7 @@ impl Rights {
         for service in asked {
             let held = self.of(peer, service);
             if !held.contains(&right) {
-                let may = held
-                    .iter()
-                    .map(|right| right.name())
-                    .collect::<Vec<_>>()
-                    .join(", ");
+                let may = held.iter().map(|right| right.name()).collect::<Vec<_>>().join(", ");
                 let text = format!(
                     "uid {} may not {} {service}, only: {may}; \
                      more is granted by `allow` in {service}.toml",
@@ -188,11 +170,7 @@ mod tests {
     }
 
     fn peer(uid: u32, gids: &[u32]) -> Peer {
-        Peer {
-            uid: Uid(uid),
-            gids: gids.iter().copied().map(Gid).collect(),
-            pid: Pid(1),
-        }
+        Peer { uid: Uid(uid), gids: gids.iter().copied().map(Gid).collect(), pid: Pid(1) }
     }
 
     /// `shop` is deploy's; anna may start it; the group ops may do all. `db` is uid 900's alone.
@@ -215,27 +193,12 @@ mod tests {
         let table: [(&str, Peer, Vec<Right>, &[&str]); 8] = [
             ("root", peer(0, &[0]), all.clone(), &["db", "shop"]),
             ("heeler's own", peer(OWN, &[]), all.clone(), &["db", "shop"]),
-            (
-                "its user",
-                peer(DEPLOY, &[]),
-                vec![Status, Restart, Reload],
-                &["shop"],
-            ),
+            ("its user", peer(DEPLOY, &[]), vec![Status, Restart, Reload], &["shop"]),
             ("granted", peer(ANNA, &[]), vec![Start], &["shop"]),
-            (
-                "by group",
-                peer(4000, &[5, OPS_GROUP]),
-                all.clone(),
-                &["shop"],
-            ),
+            ("by group", peer(4000, &[5, OPS_GROUP]), all.clone(), &["shop"]),
             ("both", peer(DEPLOY, &[OPS_GROUP]), all, &["shop"]),
             ("an empty grant", peer(1234, &[]), vec![], &[]),
-            (
-                "a stranger whose gid is a uid",
-                peer(4001, &[DEPLOY, 0, OWN]),
-                vec![],
-                &[],
-            ),
+            ("a stranger whose gid is a uid", peer(4001, &[DEPLOY, 0, OWN]), vec![], &[]),
         ];
         let rights = rights();
         for (who, peer, may, sees) in table {
@@ -258,11 +221,8 @@ mod tests {
             services: services.iter().copied().map(name).collect(),
             wait: true,
         };
-        let refused = |uid, request| {
-            rights
-                .authorize(&peer(uid, &[]), request)
-                .expect_err("refused")
-        };
+        let refused =
+            |uid, request| rights.authorize(&peer(uid, &[]), request).expect_err("refused");
         let unseen = refused(DEPLOY, stop(&["db"]));
         let unknown = refused(DEPLOY, stop(&["dx"]));
         assert_eq!(unseen.text.replace("db", "dx"), unknown.text);
@@ -281,14 +241,8 @@ mod tests {
         );
         // Who may only start it may not look at it.
         let status = |services| Request::Status { services };
-        assert_eq!(
-            refused(ANNA, status(vec![name("shop")])).error,
-            ErrorKind::NotAllowed
-        );
-        assert_eq!(
-            rights.authorize(&peer(ANNA, &[]), status(vec![])),
-            Ok(status(vec![]))
-        );
+        assert_eq!(refused(ANNA, status(vec![name("shop")])).error, ErrorKind::NotAllowed);
+        assert_eq!(rights.authorize(&peer(ANNA, &[]), status(vec![])), Ok(status(vec![])));
         let both = status(vec![name("db"), name("shop")]);
         assert_eq!(rights.authorize(&peer(0, &[]), status(vec![])), Ok(both));
         assert_eq!(refused(0, stop(&["shop", "dx"])), unknown);

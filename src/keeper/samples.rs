@@ -56,9 +56,10 @@ impl Keeper {
         }
         served.in_pool.sample = true;
         self.pool.submit(move || {
-            let sample = catch_unwind(|| sample_in_pool(identity, needs, tree)).unwrap_or_else(|_| {
-                Err(Untrusted::from("the look at the process crashed: this is a bug of heeler"))
-            });
+            let sample =
+                catch_unwind(|| sample_in_pool(identity, needs, tree)).unwrap_or_else(|_| {
+                    Err(Untrusted::from("the look at the process crashed: this is a bug of heeler"))
+                });
             Done::Sampled(Sampled { service, ask, sample })
         });
     }
@@ -77,7 +78,8 @@ impl Keeper {
         let Some(served) = self.services.get_mut(&service) else { return };
         let seen = match sample {
             Ok(sample) => {
-                let seen = checks::process::observe(&sample, served.last_sample.as_ref(), served.needs);
+                let seen =
+                    checks::process::observe(&sample, served.last_sample.as_ref(), served.needs);
                 served.last_sample = Some(sample);
                 seen
             }
@@ -92,7 +94,11 @@ impl Keeper {
 }
 
 /// In the pool the process is held anew: the loop may let go of it meanwhile.
-fn sample_in_pool(identity: ProcessIdentity, needs: Needs, tree: bool) -> Result<ProcessSample, Untrusted> {
+fn sample_in_pool(
+    identity: ProcessIdentity,
+    needs: Needs,
+    tree: bool,
+) -> Result<ProcessSample, Untrusted> {
     let Found::One(proved, _) = identity::identify_recorded(identity) else {
         return Err(Untrusted::from("it ended meanwhile"));
     };

@@ -48,7 +48,8 @@ use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, Slot, SlotFile};
 /// Runs until told to end.
 pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
-    let exe = SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
+    let exe =
+        SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
     let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
     if let Err(error) = raise_open_files() {
         let text = format!("failed to raise the limit of open files: {error}");
@@ -62,7 +63,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         only_trusted_above(dir, &who)?;
     }
     let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
-    let boot_id = clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
+    let boot_id =
+        clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
     forget_other_boots(&settings.run_dir, &boot_id)?;
     let (ack, acks) = mpsc::unbounded_channel();
     let about = store_settings(settings, &who, &boot_id);
@@ -73,10 +75,10 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     let (done_to, done) = mpsc::unbounded_channel();
     let (people_to, people_heard) = mpsc::unbounded_channel();
     let (people, rights) = People::new(who.uid, who.user.as_deref(), people_to);
-    let watch = Watch::new().map_err(|error| format!("failed to make an epoll instance: {error}"))?;
-    let watcher = watch
-        .into_async()
-        .map_err(|error| format!("failed to wait for processes: {error}"))?;
+    let watch =
+        Watch::new().map_err(|error| format!("failed to make an epoll instance: {error}"))?;
+    let watcher =
+        watch.into_async().map_err(|error| format!("failed to wait for processes: {error}"))?;
     let first_id = now().wall.0 << 20;
     let mut keeper = Keeper {
         engine: Engine::new(first_id),
@@ -157,7 +159,9 @@ impl Keeper {
         });
         let said = match &parsed {
             Some(_) => format!("{name}.toml is bad: its last good definition stays in force"),
-            None => format!("{name}.toml is bad and there is no good definition of it: it is not watched"),
+            None => format!(
+                "{name}.toml is bad and there is no good definition of it: it is not watched"
+            ),
         };
         self.say(Level::Error, &said);
         parsed.map(|(service, _)| Arc::new(service))
@@ -212,7 +216,8 @@ impl Keeper {
         if self.somebody_unknown() {
             self.look_up_people();
             // Local users are known in milliseconds; a name service that hangs must not hold up the start.
-            if let Ok(Some(answer)) = tokio::time::timeout(FIRST_LOOK_UP, ears.people.recv()).await {
+            if let Ok(Some(answer)) = tokio::time::timeout(FIRST_LOOK_UP, ears.people.recv()).await
+            {
                 self.hear_people(answer);
             }
         }
@@ -229,7 +234,10 @@ impl Keeper {
             self.effects = effects;
         }
         for (name, _) in memories {
-            self.say(Level::Info, &format!("{name} is no longer in conf.d: forgotten, and left as it is"));
+            self.say(
+                Level::Info,
+                &format!("{name} is no longer in conf.d: forgotten, and left as it is"),
+            );
             self.store.send([Message::Forget(name)]);
         }
         Ok(())
@@ -238,7 +246,10 @@ impl Keeper {
     fn say_hello(&self, options: &Options, settings: &Settings) {
         let dir = options.dir.display();
         let count = self.services.len();
-        self.say(Level::Info, &format!("watching {count} services of {dir}; ask with `heeler status`"));
+        self.say(
+            Level::Info,
+            &format!("watching {count} services of {dir}; ask with `heeler status`"),
+        );
         if self.load_as.uid != Uid(0) {
             let text = "not root: watching services of this user only, and there is no boundary between \
                         heeler and what it reads from the network";
@@ -246,11 +257,15 @@ impl Keeper {
         }
         if settings.mail.is_none() {
             let outbox = settings.state_dir.join("outbox");
-            let text = format!("no [mail] in heeler.toml: mails become files in {}", outbox.display());
+            let text =
+                format!("no [mail] in heeler.toml: mails become files in {}", outbox.display());
             self.say(Level::Info, &text);
         }
         if settings.socket != default_socket(&self.load_as) {
-            let text = format!("the control socket is {}; export HEELER_SOCKET", settings.socket.display());
+            let text = format!(
+                "the control socket is {}; export HEELER_SOCKET",
+                settings.socket.display()
+            );
             self.say(Level::Info, &text);
         }
     }
@@ -274,7 +289,11 @@ fn load(options: &Options, who: &LoadAs, log: &Log) -> Result<Loaded, String> {
     let defaults = Settings::of(who);
     let last = definitions::load(&defaults.state_dir, &DefinitionName::Daemon).ok().flatten();
     let loaded = config::load(&options.dir, who, last.as_deref()).map_err(|unusable| {
-        format!("failed to use {}\n{}", options.dir.display(), render(std::slice::from_ref(&unusable)))
+        format!(
+            "failed to use {}\n{}",
+            options.dir.display(),
+            render(std::slice::from_ref(&unusable))
+        )
     })?;
     log.say(now().wall, Level::Info, "heeler", format!("reading {}", options.dir.display()));
     Ok(loaded)
@@ -320,7 +339,9 @@ fn forget_other_boots(run_dir: &Path, boot_id: &str) -> Result<(), String> {
     }
     let services = match fs::read_dir(run_dir.join("svc")) {
         Ok(services) => services,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return write_mark(&mark, boot_id).map_err(fail),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return write_mark(&mark, boot_id).map_err(fail);
+        }
         Err(error) => return Err(fail(error)),
     };
     for service in services {
@@ -356,7 +377,9 @@ fn only_trusted_above(dir: &Path, who: &LoadAs) -> Result<(), String> {
 /// Makes a directory that only heeler's user can write, or makes sure that one is.
 fn make_dir(path: &Path, mode: u32) -> Result<(), String> {
     let shown = path.display();
-    let fail = |error: std::io::Error| format!("failed to make {shown}: {error}; may this user write there?");
+    let fail = |error: std::io::Error| {
+        format!("failed to make {shown}: {error}; may this user write there?")
+    };
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(fail)?;
     let facts = fs::symlink_metadata(path).map_err(fail)?;
     let own = nix::unistd::geteuid().as_raw();

@@ -12,17 +12,15 @@ use crate::keeper::served::{Family, Holding, Place};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
 use crate::model::job::Ladder;
-use crate::model::process::{
-    Absence, Identification, Pid, ProcessIdentity, Signal, Survivor, Uid,
-};
+use crate::model::process::{Absence, Identification, Pid, ProcessIdentity, Signal, Survivor, Uid};
 use crate::model::service::Life;
 use crate::model::text::Untrusted;
 use crate::store::Message;
 use crate::sys::evidence;
 use crate::sys::identity::{self, ClaimStamp, Found, Owner, Proved};
+use crate::sys::pidfile::{self, Stamp};
 use crate::sys::signal::{self, Delivered};
 use crate::sys::survey::{self, DeadMain, Hold, Left};
-use crate::sys::pidfile::{self, Stamp};
 use crate::sys::{place, records};
 use crate::wire::shim::{
     ChildRecord, LADDER_FILE, LadderRecord, MAIN_FILE, MainRecord, Record, Slot, SlotFile,
@@ -181,7 +179,8 @@ impl Keeper {
         let Some(served) = self.services.get(&service) else { return };
         let Some(owner) = self.owner(&service) else {
             let user = served.def.user.as_deref().unwrap_or("of heeler");
-            let why = format!("the user {user} could not be looked up yet; does it exist? `id {user}`");
+            let why =
+                format!("the user {user} could not be looked up yet; does it exist? `id {user}`");
             let found = Found::Unknown(Untrusted::from(why.as_str()));
             self.identified(service, ask, found, Place::Elsewhere);
             return;
@@ -198,7 +197,12 @@ impl Keeper {
             Life::Pidfile(_) | Life::Match(_) if served.in_pool.look => {
                 // The last look has not come back, and its time is over: a second one would hang, too.
                 let text = "the last look at it has not come back yet: does its file system hang? try `df`";
-                self.identified(service, ask, Found::Unknown(Untrusted::from(text)), Place::Elsewhere);
+                self.identified(
+                    service,
+                    ask,
+                    Found::Unknown(Untrusted::from(text)),
+                    Place::Elsewhere,
+                );
             }
             Life::Pidfile(path) => self.look_in_pool(service, ask, move || {
                 let found = identity::identify_pidfile(&path, &owner);
@@ -263,7 +267,12 @@ impl Keeper {
     }
 
     /// Holds and watches a proved process, and records what its survey will need.
-    pub(super) fn take_main(&mut self, service: &ServiceName, proved: Proved, stamp: Option<ClaimStamp>) {
+    pub(super) fn take_main(
+        &mut self,
+        service: &ServiceName,
+        proved: Proved,
+        stamp: Option<ClaimStamp>,
+    ) {
         let (identity, session) = (proved.identity(), proved.session());
         let Some(served) = self.services.get_mut(service) else { return };
         let held = served.held.contains_key(&identity);
@@ -315,7 +324,9 @@ impl Keeper {
     pub(super) fn process_ended(&mut self, service: ServiceName, identity: ProcessIdentity) {
         if self.defer_exit(&service, identity) {
             // Its exit status is on its way; until then it is only watched no more.
-            if let Some(held) = self.services.get(&service).and_then(|served| served.held.get(&identity)) {
+            if let Some(held) =
+                self.services.get(&service).and_then(|served| served.held.get(&identity))
+            {
                 let _unwatched = self.watcher.get_ref().remove(held.hold.held());
             }
             return;
@@ -354,7 +365,8 @@ impl Keeper {
         let mains: HashSet<_> =
             self.services.values().flat_map(|served| served.families.keys().copied()).collect();
         // Nothing in it hangs, so it is nobody's.
-        self.pool.submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
+        self.pool
+            .submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
     }
 
     /// Holds whoever is left, and tells the engine.
@@ -374,7 +386,9 @@ impl Keeper {
                     survivors.entry(dead).or_default().push(survivor);
                 }
             }
-            Err(error) => self.say(Level::Error, &format!("failed to look for what was left behind: {error}")),
+            Err(error) => {
+                self.say(Level::Error, &format!("failed to look for what was left behind: {error}"))
+            }
         }
         for (at, due) in due.into_iter().enumerate() {
             let survivors = survivors.remove(&at).unwrap_or_default();
@@ -388,7 +402,9 @@ impl Keeper {
         let session = family.map(|family| family.session);
         // A session that heeler's own start command began holds nobody but its descendants.
         let started = served
-            .and_then(|served| read_record::<ChildRecord>(&served.records, Slot::Action.file(SlotFile::Child)))
+            .and_then(|served| {
+                read_record::<ChildRecord>(&served.records, Slot::Action.file(SlotFile::Child))
+            })
             .map(|record| record.child)
             .filter(|leader| session == Some(leader.pid.0));
         DeadMain {

@@ -39,11 +39,7 @@ pub(super) fn text(alert: &Alert, host: &HostFacts) -> String {
 
 fn head(out: &mut String, alert: &Alert, host: &HostFacts) {
     let hostname: String = escape(&host.hostname).chars().take(255).collect();
-    let line = format!(
-        "{} on {hostname}: {}",
-        alert.incident.service,
-        words::sentence(alert)
-    );
+    let line = format!("{} on {hostname}: {}", alert.incident.service, words::sentence(alert));
     out.push_str(&bounded(&wrapped(&line, "", "  "), HEAD_BYTES));
 }
 
@@ -53,15 +49,8 @@ fn story(out: &mut String, alert: &Alert, zone: &TimeZone) {
     if incident.story.is_empty() {
         return;
     }
-    out.push_str(&format!(
-        "\nWhat happened ({})\n",
-        zone_words(incident.opened, zone)
-    ));
-    let blocks: Vec<_> = incident
-        .story
-        .iter()
-        .map(|line| block(line, zone))
-        .collect();
+    out.push_str(&format!("\nWhat happened ({})\n", zone_words(incident.opened, zone)));
+    let blocks: Vec<_> = incident.story.iter().map(|line| block(line, zone)).collect();
     let (mut first, mut last) = (blocks.len(), blocks.len());
     let total: usize = blocks.iter().map(Block::len).sum();
     if total > STORY_BYTES || incident.dropped_lines > 0 {
@@ -93,9 +82,7 @@ fn left_out(out: &mut String, here: usize, before: u32) {
 /// How many of these lengths fit.
 fn fitting(lengths: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     let mut left = bytes_max;
-    lengths
-        .take_while(|length| left.checked_sub(*length).map(|rest| left = rest).is_some())
-        .count()
+    lengths.take_while(|length| left.checked_sub(*length).map(|rest| left = rest).is_some()).count()
 }
 
 /// One line of the story, shown.
@@ -116,22 +103,13 @@ fn block(line: &StoryLine, zone: &TimeZone) -> Block {
     let (day, time) = match local(line.at) {
         Some(at) => {
             let at = at.to_zoned(zone.clone());
-            (
-                at.strftime("%A, %Y-%m-%d").to_string(),
-                at.strftime("%H:%M:%S%.3f").to_string(),
-            )
+            (at.strftime("%A, %Y-%m-%d").to_string(), at.strftime("%H:%M:%S%.3f").to_string())
         }
-        None => (
-            String::from("at an unknown time"),
-            String::from("--:--:--.---"),
-        ),
+        None => (String::from("at an unknown time"), String::from("--:--:--.---")),
     };
     let text = escape(line.text.trim());
     let shown = wrapped(&text, &format!("  {time}  "), &" ".repeat(16));
-    Block {
-        day,
-        text: bounded(&shown, LINE_BYTES),
-    }
+    Block { day, text: bounded(&shown, LINE_BYTES) }
 }
 
 fn zone_words(at: Wall, zone: &TimeZone) -> String {
@@ -159,14 +137,9 @@ fn output(out: &mut String, alert: &Alert) {
     if lines.is_empty() {
         return;
     }
-    let shown: Vec<_> = lines
-        .iter()
-        .map(|line| format!("  | {}\n", words::cut(line, WORD_CHARS)))
-        .collect();
-    let fit = fitting(
-        shown.iter().rev().take(OUTPUT_LINES).map(String::len),
-        OUTPUT_BYTES,
-    );
+    let shown: Vec<_> =
+        lines.iter().map(|line| format!("  | {}\n", words::cut(line, WORD_CHARS))).collect();
+    let fit = fitting(shown.iter().rev().take(OUTPUT_LINES).map(String::len), OUTPUT_BYTES);
     out.push_str("\nThe last that the command printed\n");
     if fit < shown.len() {
         out.push_str(&format!("  [... {} lines before ...]\n", shown.len() - fit));
@@ -186,10 +159,9 @@ fn commands(out: &mut String, alert: &Alert) {
         Cause::Down => ("To start it by hand", "start"),
         Cause::SetAside => ("To have it up and watched again", "start"),
         Cause::UpUnwanted => ("To have it stopped, or to want it up", "stop"),
-        Cause::Unkillable | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => (
-            "To have heeler leave it alone while you work on it",
-            "unmonitor",
-        ),
+        Cause::Unkillable | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => {
+            ("To have heeler leave it alone while you work on it", "unmonitor")
+        }
     };
     out.push_str(&format!("\n{title}\n  heeler {command} {name}\n"));
     if alert.incident.cause == Cause::UpUnwanted {
@@ -226,10 +198,7 @@ fn bounded(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }
-    let end = (0..=bytes_max - 4)
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0);
+    let end = (0..=bytes_max - 4).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}...\n", &text[..end])
 }
 
@@ -240,11 +209,7 @@ mod tests {
     #[test]
     fn lines_are_wrapped_at_80_and_long_words_stay_whole() {
         let text = wrapped(&"word ".repeat(40), "  ", "    ");
-        assert!(
-            text.lines()
-                .all(|line| line.len() <= COLUMNS && line.starts_with("  ")),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.len() <= COLUMNS && line.starts_with("  ")), "{text}");
         let path = format!("/{}", "x".repeat(200));
         assert_eq!(
             wrapped(&format!("see {path} there"), "", " "),
@@ -256,10 +221,7 @@ mod tests {
     fn a_cut_never_splits_a_character() {
         for bytes in 8..40 {
             let text = bounded(&format!("{}\n", "\u{1f415}".repeat(20)), bytes);
-            assert!(
-                text.len() <= bytes && text.ends_with('\n'),
-                "{bytes}: {text}"
-            );
+            assert!(text.len() <= bytes && text.ends_with('\n'), "{bytes}: {text}");
         }
     }
 }

@@ -41,13 +41,8 @@ pub fn render(alert: &Alert, host: &HostFacts) -> Vec<u8> {
     let domain = ascii_host(&host.hostname);
     let (incident, root) = (&alert.incident, message_id(alert, 0, &domain));
     let mut builder = Message::builder()
-        .header(Date::new(
-            UNIX_EPOCH + Duration::from_millis(time(alert).0.min(LAST_DATE_MS)),
-        ))
-        .from(Mailbox::new(
-            Some("heeler".to_owned()),
-            sender(host, &domain),
-        ))
+        .header(Date::new(UNIX_EPOCH + Duration::from_millis(time(alert).0.min(LAST_DATE_MS))))
+        .from(Mailbox::new(Some("heeler".to_owned()), sender(host, &domain)))
         .subject(header_text(&words::subject(alert, &host.hostname)))
         .message_id(Some(message_id(alert, alert.sequence, &domain)));
     for address in recipients(alert, host, &domain) {
@@ -62,9 +57,7 @@ pub fn render(alert: &Alert, host: &HostFacts) -> Vec<u8> {
     builder = extra(builder, "X-Heeler-Kind", alert.kind.name());
     builder
         .singlepart(
-            SinglePart::builder()
-                .header(ContentType::TEXT_PLAIN)
-                .body(encoded(alert, host)),
+            SinglePart::builder().header(ContentType::TEXT_PLAIN).body(encoded(alert, host)),
         )
         .expect("a message with one sender and at least one recipient is complete")
         .formatted()
@@ -89,15 +82,8 @@ const LINE_BYTES_MAX: usize = 998;
 #[must_use]
 pub fn time(alert: &Alert) -> Wall {
     let incident = &alert.incident;
-    let story = incident
-        .story
-        .last()
-        .map_or(incident.opened, |line| line.at);
-    incident
-        .opened
-        .max(incident.told_at)
-        .max(story)
-        .max(incident.closed.unwrap_or_default())
+    let story = incident.story.last().map_or(incident.opened, |line| line.at);
+    incident.opened.max(incident.told_at).max(story).max(incident.closed.unwrap_or_default())
 }
 
 /// The last second of the year 9999: past it a date header has no form.
@@ -119,10 +105,7 @@ fn message_id(alert: &Alert, sequence: u32, domain: &str) -> String {
 }
 
 fn sender(host: &HostFacts, domain: &str) -> Address {
-    let named = host
-        .from
-        .as_deref()
-        .and_then(|from| parse_address(from, domain));
+    let named = host.from.as_deref().and_then(|from| parse_address(from, domain));
     named.unwrap_or_else(|| local("heeler", domain))
 }
 
@@ -139,11 +122,7 @@ fn recipients(alert: &Alert, host: &HostFacts, domain: &str) -> Vec<Address> {
 fn parse_address(text: &str, domain: &str) -> Option<Address> {
     let text = text.trim();
     let (user, at) = text.rsplit_once('@').unwrap_or((text, domain));
-    if user
-        .chars()
-        .chain(at.chars())
-        .any(|c| c.is_control() || c.is_whitespace())
-    {
+    if user.chars().chain(at.chars()).any(|c| c.is_control() || c.is_whitespace()) {
         return None;
     }
     Address::new(user, at).ok()
@@ -180,11 +159,7 @@ fn ascii_host(hostname: &str) -> String {
         }
     }
     let trimmed = host.trim_matches(['.', '-']);
-    if trimmed.is_empty() {
-        "localhost".to_owned()
-    } else {
-        trimmed.to_owned()
-    }
+    if trimmed.is_empty() { "localhost".to_owned() } else { trimmed.to_owned() }
 }
 
 #[cfg(test)]
@@ -208,24 +183,13 @@ mod tests {
             told: 0,
             told_at: Wall(0),
         };
-        Alert {
-            incident,
-            sequence: 2,
-            kind: AlertKind::Fired,
-            to: vec![],
-            next: String::new(),
-        }
+        Alert { incident, sequence: 2, kind: AlertKind::Fired, to: vec![], next: String::new() }
     }
 
     #[test]
     fn a_message_id_is_a_dot_atom_and_no_two_names_share_one() {
-        let names = [
-            "shop", "a..b", "a.b", "web@1", "a.", "a...b", "a.b.", "x@.@",
-        ];
-        let ids: Vec<_> = names
-            .iter()
-            .map(|name| message_id(&alert(name), 2, "h"))
-            .collect();
+        let names = ["shop", "a..b", "a.b", "web@1", "a.", "a...b", "a.b.", "x@.@"];
+        let ids: Vec<_> = names.iter().map(|name| message_id(&alert(name), 2, "h")).collect();
         assert_eq!(ids[0], "<heeler.shop.10.3.2@h>");
         assert_eq!(ids[1], "<heeler.a./b.10.3.2@h>");
         assert_eq!(ids[3], "<heeler.web=1.10.3.2@h>");
@@ -255,19 +219,13 @@ mod tests {
             zone: TimeZone::UTC,
         };
         let to = |list: &[&str]| {
-            let alert = Alert {
-                to: list.iter().map(|to| (*to).into()).collect(),
-                ..alert("shop")
-            };
+            let alert = Alert { to: list.iter().map(|to| (*to).into()).collect(), ..alert("shop") };
             let all = recipients(&alert, &host, "web1");
             all.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(to(&[]), ["root@web1"]);
         assert_eq!(to(&["a@b.example\r\nBcc: x@evil", ""]), ["root@web1"]);
-        assert_eq!(
-            to(&["ops@example.com", "deploy"]),
-            ["ops@example.com", "deploy@web1"]
-        );
+        assert_eq!(to(&["ops@example.com", "deploy"]), ["ops@example.com", "deploy@web1"]);
         assert_eq!(sender(&host, "web1").to_string(), "heeler@web1");
         assert_eq!(local("root", "not a domain").to_string(), "root@localhost");
     }

@@ -39,8 +39,5 @@ pub(super) fn cut(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
         return text.to_owned();
     }
-    text.chars()
-        .take(chars_max.saturating_sub(3))
-        .chain("...".chars())
-        .collect()
+    text.chars().take(chars_max.saturating_sub(3)).chain("...".chars()).collect()
 }

@@ -72,13 +72,7 @@ impl Condition {
                 hint: Some("make several checks of it".to_owned()),
             });
         }
-        let mut parser = Parser {
-            text,
-            tokens: tokenize(text)?,
-            next: 0,
-            declared,
-            depth: 0,
-        };
+        let mut parser = Parser { text, tokens: tokenize(text)?, next: 0, declared, depth: 0 };
         let expr = parser.or()?;
         match parser.peek() {
             None => Ok(Self { expr }),
@@ -306,10 +300,7 @@ fn tokenize(text: &str) -> Result<Vec<Token<'_>>, ConditionError> {
             }
             len
         };
-        tokens.push(Token {
-            text: &rest[..len],
-            span: at..at + len,
-        });
+        tokens.push(Token { text: &rest[..len], span: at..at + len });
         at += len;
     }
     Ok(tokens)
@@ -396,11 +387,7 @@ impl<'a> Parser<'a> {
     }
 
     fn comparison(&mut self, word: &str, span: Range<usize>) -> Result<Expr, ConditionError> {
-        let metric = self
-            .declared
-            .iter()
-            .copied()
-            .find(|metric| metric.name() == word);
+        let metric = self.declared.iter().copied().find(|metric| metric.name() == word);
         let Some(metric) = metric else {
             let names: Vec<_> = self.declared.iter().map(|metric| metric.name()).collect();
             return Err(ConditionError {
@@ -420,9 +407,8 @@ impl<'a> Parser<'a> {
         let (text, mut at) = self.take("a value")?;
         let mut text = text.to_owned();
         // `1.5 GB` is two words and one value.
-        if let Some(unit) = self
-            .peek()
-            .filter(|token| token.text.starts_with(|c: char| c.is_ascii_uppercase()))
+        if let Some(unit) =
+            self.peek().filter(|token| token.text.starts_with(|c: char| c.is_ascii_uppercase()))
             && text.ends_with(|c: char| c.is_ascii_digit())
         {
             text.push_str(unit.text);
@@ -448,16 +434,11 @@ fn parse_value(text: &str, unit: Unit) -> Result<Value, String> {
     match unit {
         Unit::Bytes => units::parse_size(text).map(Value::Bytes).map_err(spell),
         Unit::Rate => units::parse_size(text).map(Value::Rate).map_err(spell),
-        Unit::Percent => units::parse_percent(text)
-            .map(Value::Percent)
-            .map_err(spell),
-        Unit::Duration => units::parse_duration(text)
-            .map(Value::Duration)
-            .map_err(spell),
-        Unit::Count => text
-            .parse()
-            .map(Value::Count)
-            .map_err(|_| "a whole number is expected".to_owned()),
+        Unit::Percent => units::parse_percent(text).map(Value::Percent).map_err(spell),
+        Unit::Duration => units::parse_duration(text).map(Value::Duration).map_err(spell),
+        Unit::Count => {
+            text.parse().map(Value::Count).map_err(|_| "a whole number is expected".to_owned())
+        }
         Unit::Letter => {
             let mut chars = text.chars();
             match (chars.next(), chars.next()) {
@@ -477,11 +458,7 @@ mod tests {
     const DECLARED: [Metric; 4] = [Metric::Memory, Metric::Age, Metric::Threads, Metric::State];
 
     fn seen(outcome: Outcome, metrics: &[(Metric, Reading)]) -> Observation {
-        Observation {
-            outcome,
-            metrics: metrics.to_vec(),
-            took: Duration::ZERO,
-        }
+        Observation { outcome, metrics: metrics.to_vec(), took: Duration::ZERO }
     }
 
     fn check(text: &str, metrics: &[(Metric, Reading)], verdict: Verdict, explained: &str) {
@@ -500,12 +477,7 @@ mod tests {
     #[test]
     fn it_judges_and_comes_back_with_values() {
         let big = [(Metric::Memory, Reading::Exact(mib(2710)))];
-        check(
-            "memory > 2600MiB",
-            &big,
-            Verdict::Fail,
-            "memory (2710 MiB) > 2600 MiB",
-        );
+        check("memory > 2600MiB", &big, Verdict::Fail, "memory (2710 MiB) > 2600 MiB");
         check(
             "memory > 2600MiB and age > 6h",
             &big,
@@ -535,29 +507,11 @@ mod tests {
     #[test]
     fn an_upper_bound_proves_only_what_it_proves() {
         let bound = [(Metric::Memory, Reading::AtMost(mib(100)))];
-        check(
-            "memory > 200MiB",
-            &bound,
-            Verdict::Pass,
-            "memory (at most 100 MiB) > 200 MiB",
-        );
-        check(
-            "memory > 50MiB",
-            &bound,
-            Verdict::Unknown,
-            "memory (at most 100 MiB) > 50 MiB",
-        );
-        check(
-            "memory < 50MiB",
-            &bound,
-            Verdict::Unknown,
-            "memory (at most 100 MiB) < 50 MiB",
-        );
-        let above = |text| {
-            Condition::parse(text, &DECLARED)
-                .expect("parses")
-                .exact_above(Metric::Memory)
-        };
+        check("memory > 200MiB", &bound, Verdict::Pass, "memory (at most 100 MiB) > 200 MiB");
+        check("memory > 50MiB", &bound, Verdict::Unknown, "memory (at most 100 MiB) > 50 MiB");
+        check("memory < 50MiB", &bound, Verdict::Unknown, "memory (at most 100 MiB) < 50 MiB");
+        let above =
+            |text| Condition::parse(text, &DECLARED).expect("parses").exact_above(Metric::Memory);
         assert_eq!(above("memory > 9MiB or memory > 5MiB"), Some(mib(5)));
         assert_eq!(above("memory > 9MiB or memory < 5MiB"), None);
         assert_eq!(above("age > 1h"), None);
@@ -570,10 +524,7 @@ mod tests {
             condition.judge(&seen(Outcome::Unknown("no permission".into()), &[])),
             Verdict::Unknown
         );
-        assert_eq!(
-            condition.judge(&seen(Outcome::Failed("refused".into()), &[])),
-            Verdict::Fail
-        );
+        assert_eq!(condition.judge(&seen(Outcome::Failed("refused".into()), &[])), Verdict::Fail);
     }
 
     #[test]
@@ -587,9 +538,7 @@ mod tests {
         assert!(error("(memory > 5MiB").message.contains("never closed"));
         assert!(error(&"(".repeat(1000)).message.contains("too deeply"));
         assert!(
-            error(&format!("age > 1h{}", " and age > 1h".repeat(1000)))
-                .message
-                .contains("longer")
+            error(&format!("age > 1h{}", " and age > 1h".repeat(1000))).message.contains("longer")
         );
         assert!(error("memory ; 5").message.contains("no meaning"));
     }

@@ -60,16 +60,11 @@ pub enum NameError {
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Length => write!(
-                f,
-                "a service name has 1 to {} characters",
-                limits::NAME_BYTES_MAX
-            ),
+            Self::Length => {
+                write!(f, "a service name has 1 to {} characters", limits::NAME_BYTES_MAX)
+            }
             Self::Character(c) => {
-                write!(
-                    f,
-                    "a service name has only letters, digits and _ . @ - (found {c:?})"
-                )
+                write!(f, "a service name has only letters, digits and _ . @ - (found {c:?})")
             }
             Self::Reserved => write!(f, "this name is reserved, or begins with a dot or a dash"),
         }
@@ -129,19 +124,9 @@ mod tests {
         for good in ["shop", "web@1", "a.b-c_d", &"x".repeat(64)] {
             assert!(ServiceName::parse(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "a/b",
-            "..",
-            "a\nb",
-            "a\"b",
-            "all",
-            "heeler",
-            "-x",
-            ".x",
-            "ѕhop",
-            &"x".repeat(65),
-        ] {
+        for bad in
+            ["", "a/b", "..", "a\nb", "a\"b", "all", "heeler", "-x", ".x", "ѕhop", &"x".repeat(65)]
+        {
             assert!(ServiceName::parse(bad).is_err(), "{bad:?}");
         }
     }

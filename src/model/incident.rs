@@ -122,12 +122,8 @@ pub enum AlertKind {
 
 impl AlertKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
-        Self::Fired,
-        Self::FiredAndResolved,
-        Self::Resolved,
-        Self::Reminder,
-    ];
+    pub const ALL: [Self; 4] =
+        [Self::Fired, Self::FiredAndResolved, Self::Resolved, Self::Reminder];
 
     /// The word in records.
     #[must_use]

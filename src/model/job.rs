@@ -58,13 +58,7 @@ pub enum JobKind {
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
-        Self::Start,
-        Self::Stop,
-        Self::Restart,
-        Self::Instance,
-        Self::Exec,
-    ];
+    pub const ALL: [Self; 5] = [Self::Start, Self::Stop, Self::Restart, Self::Instance, Self::Exec];
 
     /// The word in records and in `HEELER_ACTION`.
     #[must_use]
@@ -164,10 +158,7 @@ impl Output {
     /// The last line that says something.
     #[must_use]
     pub fn last_line(&self) -> Option<String> {
-        self.lines()
-            .into_iter()
-            .rev()
-            .find(|line| !line.trim().is_empty())
+        self.lines().into_iter().rev().find(|line| !line.trim().is_empty())
     }
 }
 

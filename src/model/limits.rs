@@ -51,6 +51,9 @@ pub const START_GAP_MIN: Duration = Duration::from_secs(1);
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a pidfile is looked at while a successor or a start is waited for.
 pub const SUCCESSOR_POLL: Duration = Duration::from_millis(50);
+/// How long a pidfile may name a dead process after a start before the start counts as failed: some
+/// daemons write the number of a process on the way first.
+pub const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
 /// How long the dead process's descendants may take to go by themselves before one that holds a
 /// listening socket is told to (Puma's workers take up to half a second: `reference/puma.md`).
 pub const CLEARING_PATIENCE: Duration = Duration::from_secs(2);
@@ -61,10 +64,7 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Slots of the schedule: due times are rounded to it, so that checks share wake-ups.
 pub const SCHEDULE_SLOT: Duration = Duration::from_millis(100);
 
-const _: () = assert!(
-    SUCCESSOR_POLL.as_millis() >= 10,
-    "a poll must not become a spin"
-);
+const _: () = assert!(SUCCESSOR_POLL.as_millis() >= 10, "a poll must not become a spin");
 const _: () = assert!(PIDFILE_BYTES_MAX < CONFIG_FILE_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < ALERT_BYTES_MAX);
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX < CONTROL_CLIENTS_MAX);

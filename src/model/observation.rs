@@ -20,10 +20,7 @@ impl Observation {
     /// The reading of a metric, if it has one.
     #[must_use]
     pub fn reading(&self, metric: Metric) -> Option<Reading> {
-        self.metrics
-            .iter()
-            .find(|(name, _)| *name == metric)
-            .map(|(_, reading)| *reading)
+        self.metrics.iter().find(|(name, _)| *name == metric).map(|(_, reading)| *reading)
     }
 }
 

@@ -15,13 +15,8 @@ pub enum Order {
 
 impl Order {
     /// Every order.
-    pub const ALL: [Self; 5] = [
-        Self::Start,
-        Self::Stop,
-        Self::Restart,
-        Self::Monitor,
-        Self::Unmonitor,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Start, Self::Stop, Self::Restart, Self::Monitor, Self::Unmonitor];
 
     /// The right it needs.
     #[must_use]

@@ -96,20 +96,14 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |arg: &str| {
             !arg.is_empty()
-                && arg
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c))
+                && arg.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c))
         };
         for (n, arg) in self.argv.iter().enumerate() {
             let gap = if n == 0 { "" } else { " " };
             if plain(arg) {
                 write!(f, "{gap}{arg}")?;
             } else {
-                write!(
-                    f,
-                    "{gap}'{}'",
-                    crate::model::text::escape(arg).replace('\'', "'\\''")
-                )?;
+                write!(f, "{gap}'{}'", crate::model::text::escape(arg).replace('\'', "'\\''"))?;
             }
         }
         Ok(())
@@ -127,12 +121,7 @@ pub struct StartLimit {
 
 impl fmt::Display for StartLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} per {}",
-            self.starts,
-            crate::model::units::show_duration(self.window)
-        )
+        write!(f, "{} per {}", self.starts, crate::model::units::show_duration(self.window))
     }
 }
 

@@ -92,17 +92,11 @@ mod tests {
         let hostile = Untrusted::new(b"ok\r\nBcc: x@evil\x1b[2J\x07\0\xff\xe2\x80\xae");
         let shown = hostile.to_string();
         assert!(!shown.chars().any(char::is_control), "{shown:?}");
-        assert_eq!(
-            shown,
-            "ok\\r\\nBcc: x@evil\\x1b[2J\\x07\\x00\u{fffd}\\u{202e}"
-        );
+        assert_eq!(shown, "ok\\r\\nBcc: x@evil\\x1b[2J\\x07\\x00\u{fffd}\\u{202e}");
     }
 
     #[test]
     fn it_is_bounded() {
-        assert_eq!(
-            Untrusted::new(&[b'a'; 1 << 20]).raw().len(),
-            limits::UNTRUSTED_BYTES_MAX
-        );
+        assert_eq!(Untrusted::new(&[b'a'; 1 << 20]).raw().len(), limits::UNTRUSTED_BYTES_MAX);
     }
 }

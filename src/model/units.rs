@@ -39,9 +39,7 @@ const SIZES: [(&str, u64); 9] = [
 /// On anything else; a bare number is told that its unit is missing.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let fail = |why: &str| {
-        UnitError(format!(
-            "{why}; write a duration as 500ms, 10s, 5m, 2h, 7d or 1h30m"
-        ))
+        UnitError(format!("{why}; write a duration as 500ms, 10s, 5m, 2h, 7d or 1h30m"))
     };
     let (mut rest, mut total, mut last) = (text.trim(), 0u64, u64::MAX);
     if rest.is_empty() {
@@ -49,9 +47,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     }
     while !rest.is_empty() {
         let (number, after) = split_number(rest).ok_or_else(|| fail("this is not a duration"))?;
-        let word = after
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(after.len());
+        let word = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let unit = &after[..word];
         if unit.is_empty() {
             return Err(fail("the unit is missing"));
@@ -83,9 +79,7 @@ const DURATION_MS_MAX: u64 = 10 * 366 * 86_400_000;
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let fail = |why: &str| UnitError(format!("{why}; write a size as 512KB, 64MiB or 1.5GiB"));
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (digits, unit) = (&text[..end], text[end..].trim_start());
     if digits.is_empty() {
         return Err(fail("this is not a size"));
@@ -123,17 +117,11 @@ fn parse_milli(digits: &str) -> Option<u64> {
         return None;
     }
     let part: u64 = format!("{part:0<3}").parse().ok()?;
-    whole
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1000)?
-        .checked_add(part)
+    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(part)
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..end].parse().ok()?, &text[end..]))
 }
 
@@ -149,10 +137,7 @@ pub fn show_duration(span: Duration) -> String {
     }
     let mut out = String::new();
     let (mut left, mut shown) = (ms, 0);
-    for (unit, scale_ms) in DURATIONS
-        .iter()
-        .rev()
-        .filter(|(unit, _)| !matches!(*unit, "w" | "ms"))
+    for (unit, scale_ms) in DURATIONS.iter().rev().filter(|(unit, _)| !matches!(*unit, "w" | "ms"))
     {
         if left >= *scale_ms {
             out.push_str(&format!("{}{unit}", left / scale_ms));
@@ -200,18 +185,7 @@ mod tests {
         assert_eq!(ms("500ms"), Some(500));
         assert_eq!(ms("1h30m"), Some(5_400_000));
         assert_eq!(ms("7d"), Some(604_800_000));
-        for bad in [
-            "",
-            "10",
-            "s",
-            "10 s",
-            "-1s",
-            "1.5s",
-            "30m1h",
-            "1x",
-            "99999999999d",
-            "１s",
-        ] {
+        for bad in ["", "10", "s", "10 s", "-1s", "1.5s", "30m1h", "1x", "99999999999d", "１s"] {
             assert_eq!(ms(bad), None, "{bad:?}");
         }
         let shown = |ms| show_duration(Duration::from_millis(ms));

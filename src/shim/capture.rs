@@ -44,11 +44,7 @@ impl Capture {
             last.extend_from_slice(&line.as_bytes()[..line.len().min(UNTRUSTED_BYTES_MAX)]);
         }
         let all = |bytes: &[u8]| Untrusted::bounded(bytes, bytes.len());
-        Output {
-            head: all(&head),
-            tail: all(&tail),
-            dropped_bytes: self.dropped_bytes,
-        }
+        Output { head: all(&head), tail: all(&tail), dropped_bytes: self.dropped_bytes }
     }
 }
 
@@ -66,10 +62,7 @@ mod tests {
                 all.chunks(step).for_each(|chunk| capture.take(chunk));
                 let output = capture.finish(&[]);
                 let (head, tail) = (output.head.raw().as_bytes(), output.tail.raw().as_bytes());
-                assert!(
-                    all.starts_with(head) && all.ends_with(tail),
-                    "{total} by {step}"
-                );
+                assert!(all.starts_with(head) && all.ends_with(tail), "{total} by {step}");
                 let kept = head.len() + tail.len();
                 assert_eq!(kept, all.len().min(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES));
                 assert_eq!(output.dropped_bytes, (all.len() - kept) as u64);

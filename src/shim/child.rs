@@ -80,9 +80,7 @@ fn steps(side: &ChildSide, job: &Job, last: Last) -> Result<Infallible, Failure>
 
     // 1. The gate: nothing happens before the shim has recorded who we are.
     voice.begin(Stage::WaitAtGate)?;
-    (&side.gate)
-        .read_exact(&mut [0])
-        .map_err(|_| Failure::ShimGone)?;
+    (&side.gate).read_exact(&mut [0]).map_err(|_| Failure::ShimGone)?;
 
     // 2. Who the user is. As root, since nobody else may be able to ask; it may hang (LDAP), which
     //    the shim's deadline ends. A name that is not found is never root.
@@ -166,17 +164,12 @@ fn as_user(
 
     // 13. Nothing is left to do but this.
     voice.begin(Stage::Execute)?;
-    Err(because(execute_or_explain(
-        voice, &program, job, &env, account,
-    )?))
+    Err(because(execute_or_explain(voice, &program, job, &env, account)?))
 }
 
 /// Without root there is one user heeler can run a command as: its own.
 fn refuse_others(account: &Account) -> Result<(), Failure> {
-    let own = (
-        nix::unistd::geteuid().as_raw(),
-        nix::unistd::getegid().as_raw(),
-    );
+    let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     if (account.uid.0, account.gid.0) == own {
         return Ok(());
     }
@@ -189,9 +182,7 @@ fn refuse_others(account: &Account) -> Result<(), Failure> {
 
 fn show(env: &Environment) -> Result<(), Failure> {
     let text: String = env.lines().map(|line| escape(&line) + "\n").collect();
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(because)?;
+    std::io::stdout().write_all(text.as_bytes()).map_err(because)?;
     std::io::stdout().flush().map_err(because)
 }
 
@@ -208,21 +199,13 @@ fn change_directory(job: &Job, account: &Account) -> Result<(PathBuf, Option<Str
         Err(error) => explain::directory(&account.home, &error, &account.name),
     };
     enter(Path::new("/")).map_err(because)?;
-    Ok((
-        "/".into(),
-        Some(format!(
-            "heeler: the command ran in /, since its home failed: {error}"
-        )),
-    ))
+    Ok(("/".into(), Some(format!("heeler: the command ran in /, since its home failed: {error}"))))
 }
 
 /// As execvp(3) would, with the command's PATH; but a part of PATH that is not absolute is passed
 /// over, so that the current directory never offers a program.
 fn find_program(argv: &[Box<str>], env: &Environment, cwd: &Path) -> Result<PathBuf, Failure> {
-    let name = argv
-        .first()
-        .map(|name| &**name)
-        .filter(|name| !name.is_empty());
+    let name = argv.first().map(|name| &**name).filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| because("the command is empty"))?;
     if name.contains('/') {
         return Ok(cwd.join(name));
@@ -259,21 +242,9 @@ fn execute_or_explain(
 ) -> Result<String, Failure> {
     let nul = |_| because("an argument has a NUL byte");
     let text = |text: &str| CString::new(text).map_err(nul);
-    let path = text(
-        program
-            .to_str()
-            .ok_or_else(|| because("the program's path is not UTF-8"))?,
-    )?;
-    let argv = job
-        .command
-        .argv
-        .iter()
-        .map(|arg| text(arg))
-        .collect::<Result<Vec<_>, _>>()?;
-    let env = env
-        .lines()
-        .map(|line| text(&line))
-        .collect::<Result<Vec<_>, _>>()?;
+    let path = text(program.to_str().ok_or_else(|| because("the program's path is not UTF-8"))?)?;
+    let argv = job.command.argv.iter().map(|arg| text(arg)).collect::<Result<Vec<_>, _>>()?;
+    let env = env.lines().map(|line| text(&line)).collect::<Result<Vec<_>, _>>()?;
     let mut errno = execute(&path, &argv, &env);
     for _ in 0..RETRIES {
         if !matches!(errno, Errno::ETXTBSY | Errno::EAGAIN) {

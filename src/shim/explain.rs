@@ -84,10 +84,7 @@ fn missing_interpreter(shown: &str, name: &str) -> String {
             escape(name)
         );
     }
-    format!(
-        "interpreter {} not found: it is what the first line of {shown} names",
-        escape(name)
-    )
+    format!("interpreter {} not found: it is what the first line of {shown} names", escape(name))
 }
 
 fn not_allowed(path: &Path, errno: Errno, user: &str) -> String {
@@ -106,10 +103,7 @@ fn not_allowed(path: &Path, errno: Errno, user: &str) -> String {
     if let Some(name) = interpreter(path)
         && access(Path::new(&name), AccessFlags::X_OK).is_err()
     {
-        return format!(
-            "{user} may not execute {}, the interpreter of {shown}",
-            escape(&name)
-        );
+        return format!("{user} may not execute {}, the interpreter of {shown}", escape(&name));
     }
     format!(
         "{shown}: {}, though its mode allows it: is its file system mounted noexec, or does \
@@ -124,10 +118,7 @@ fn unreachable(path: &Path, user: &str) -> Option<String> {
     let mut parts: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
     parts.reverse();
     let mut above: Option<PathBuf> = None;
-    for part in parts
-        .into_iter()
-        .filter(|part| !part.as_os_str().is_empty())
-    {
+    for part in parts.into_iter().filter(|part| !part.as_os_str().is_empty()) {
         match fs::metadata(&part) {
             Ok(_) => above = Some(part),
             Err(error) if error.raw_os_error() == Some(Errno::EACCES as i32) => {
@@ -140,11 +131,7 @@ fn unreachable(path: &Path, user: &str) -> Option<String> {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let link = fs::symlink_metadata(&part).is_ok();
-                let what = if link {
-                    "leads nowhere (a dangling link)"
-                } else {
-                    "does not exist"
-                };
+                let what = if link { "leads nowhere (a dangling link)" } else { "does not exist" };
                 return Some(format!("{} {what}", show(&part)));
             }
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -162,16 +149,9 @@ fn unreachable(path: &Path, user: &str) -> Option<String> {
 fn interpreter(path: &Path) -> Option<String> {
     let mut start = Vec::new();
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .ok()?;
+    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
     file.take(256).read_to_end(&mut start).ok()?;
-    let line = start
-        .strip_prefix(b"#!")?
-        .split(|byte| *byte == b'\n')
-        .next()?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     // Blanks may stand before the name; a `\r` is no blank to the kernel.
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let name = line.split(blank).find(|word| !word.is_empty())?;

@@ -73,11 +73,7 @@ pub fn keep(
 ) -> Leftover {
     let began = now();
     let tell = |witness: &mut dyn Witness, ended, output| {
-        witness.ended(&Outcome {
-            ended,
-            output,
-            took: now().since(began),
-        });
+        witness.ended(&Outcome { ended, output, took: now().since(began) });
     };
     if job.deadline <= began {
         let ended = not_executed("begin in time", "its deadline had passed before it could");
@@ -104,10 +100,7 @@ pub fn keep(
 }
 
 fn explain_own(stage: Stage, error: &io::Error) -> String {
-    match (
-        stage,
-        Errno::from_raw(error.raw_os_error().unwrap_or_default()),
-    ) {
+    match (stage, Errno::from_raw(error.raw_os_error().unwrap_or_default())) {
         (Stage::MakeProcess, Errno::EAGAIN) => {
             "the process limit of heeler or of the machine is reached (pids.max, TasksMax=, \
              kernel.pid_max)"
@@ -118,10 +111,7 @@ fn explain_own(stage: Stage, error: &io::Error) -> String {
 }
 
 fn not_executed(stage: &str, error: &str) -> Ended {
-    Ended::NotExecuted {
-        stage: stage.into(),
-        error: Untrusted::from(error),
-    }
+    Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error) }
 }
 
 /// Where a kept command is, and until when at the latest.
@@ -180,11 +170,7 @@ impl<'a> Kept<'a> {
         let (output, output_end) = pipe().map_err(make)?;
         let (report, report_end) = pipe().map_err(make)?;
         let (gate_end, gate) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| make(errno.into()))?;
-        let ends = ChildEnds {
-            output: output_end,
-            report: report_end,
-            gate: gate_end,
-        };
+        let ends = ChildEnds { output: output_end, report: report_end, gate: gate_end };
         // The child's ends are closed here with `fork_child`, so that their end of file is seen.
         let child = fork_child(ends, |side| child::run(&side, job, last)).map_err(make)?;
         // From here on an early return closes the gate unopened: the child ends by itself.
@@ -211,11 +197,7 @@ impl<'a> Kept<'a> {
     fn wait(&mut self, interrupts: Option<&Interrupts>, witness: &mut dyn Witness) {
         let [mut said, mut printed, mut died, mut interrupted] = [false; 4];
         {
-            let pidfd = self
-                .child
-                .as_ref()
-                .filter(|_| !self.child_dead)
-                .map(|c| c.pidfd().as_fd());
+            let pidfd = self.child.as_ref().filter(|_| !self.child_dead).map(|c| c.pidfd().as_fd());
             let report = self.report.as_ref().map(|report| report.pipe().as_fd());
             let output = self.output.as_ref().map(AsFd::as_fd);
             let interrupts = interrupts.map(AsFd::as_fd);
@@ -416,10 +398,9 @@ impl<'a> Kept<'a> {
         let ended = match (&self.progress, self.exit) {
             (Progress::Failed(stage, why), _) => not_executed(stage.words(), why),
             (Progress::Late(stage), _) => not_executed(stage.words(), late(*stage)),
-            (Progress::At(stage), exit) => not_executed(
-                stage.words(),
-                &format!("the process ended there, {}", how(exit)),
-            ),
+            (Progress::At(stage), exit) => {
+                not_executed(stage.words(), &format!("the process ended there, {}", how(exit)))
+            }
             (Progress::Executed, _) if self.timed_out => Ended::TimedOut,
             (Progress::Executed, Some(exit)) => Ended::Exited(exit),
             // Somebody else reaped it: how it ended cannot be told.

@@ -48,11 +48,7 @@ pub fn run() -> ! {
     let Ok(plan) = read_plan(plan) else {
         exit(2);
     };
-    let mut recorder = Recorder {
-        plan: &plan,
-        held: Some((lock, status)),
-        failed: false,
-    };
+    let mut recorder = Recorder { plan: &plan, held: Some((lock, status)), failed: false };
     let leftover = keep(&plan.job, Last::Execute, None, &mut recorder);
     let failed = recorder.failed;
     // 5. Whoever still holds the output must not die of SIGPIPE: it may be the service.
@@ -62,8 +58,7 @@ pub fn run() -> ! {
 
 fn read_plan(file: File) -> io::Result<Plan> {
     let mut frame = Vec::new();
-    file.take(PLAN_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut frame)?;
+    file.take(PLAN_BYTES_MAX as u64 + 1).read_to_end(&mut frame)?;
     Plan::decode(&frame).map_err(|error| io::Error::other(error.to_string()))
 }
 
@@ -97,10 +92,8 @@ impl Witness for Recorder<'_> {
     fn executed(&mut self) {
         if let Some((_, status)) = &self.held {
             // A keeper that is gone reads no pipe; its successor reads the records.
-            let _ = status
-                .try_clone()
-                .map(File::from)
-                .and_then(|mut pipe| pipe.write_all(&[EXECUTED]));
+            let _ =
+                status.try_clone().map(File::from).and_then(|mut pipe| pipe.write_all(&[EXECUTED]));
         }
     }
 
@@ -110,10 +103,7 @@ impl Witness for Recorder<'_> {
     fn remark(&mut self, _line: &str) {}
 
     fn ended(&mut self, outcome: &Outcome) {
-        let record = OutcomeRecord {
-            action: self.plan.job.action,
-            outcome: outcome.clone(),
-        };
+        let record = OutcomeRecord { action: self.plan.job.action, outcome: outcome.clone() };
         self.failed = self.record(SlotFile::Outcome, &record.encode()).is_err();
         if let Some((lock, status)) = self.held.take() {
             // In this order: who sees the end of the status pipe finds the lock free.
@@ -125,10 +115,7 @@ impl Witness for Recorder<'_> {
 
 /// The identity of a process that cannot go away meanwhile: this one, or its unreaped child.
 fn identity(pid: Pid) -> io::Result<ProcessIdentity> {
-    Ok(ProcessIdentity {
-        pid,
-        started_ticks: procfs::stat(pid)?.started_ticks,
-    })
+    Ok(ProcessIdentity { pid, started_ticks: procfs::stat(pid)?.started_ticks })
 }
 
 /// Its cgroup; `/` where the machine has none to speak of.

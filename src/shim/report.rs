@@ -86,10 +86,7 @@ impl Message {
         let stage;
         let (tag, text) = match self {
             Self::Stage(at) => {
-                let at = Stage::ALL
-                    .iter()
-                    .position(|all| all == at)
-                    .unwrap_or_default();
+                let at = Stage::ALL.iter().position(|all| all == at).unwrap_or_default();
                 stage = [u8::try_from(at).unwrap_or_default()];
                 (b'S', &stage[..])
             }
@@ -111,10 +108,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(pipe: File) -> Self {
-        Self {
-            pipe,
-            pending: Vec::new(),
-        }
+        Self { pipe, pending: Vec::new() }
     }
 
     pub(super) fn pipe(&self) -> &File {
@@ -148,10 +142,9 @@ fn first(bytes: &[u8]) -> Option<(Option<Message>, usize)> {
     let body = rest.get(..length)?;
     let text = || String::from_utf8_lossy(body).into_owned();
     let message = match header[0] {
-        b'S' => body
-            .first()
-            .and_then(|at| Stage::ALL.get(usize::from(*at)))
-            .map(|s| Message::Stage(*s)),
+        b'S' => {
+            body.first().and_then(|at| Stage::ALL.get(usize::from(*at))).map(|s| Message::Stage(*s))
+        }
         b'N' => Some(Message::Note(text())),
         b'H' => Some(Message::Hint(text())),
         b'F' => Some(Message::Failed(text())),

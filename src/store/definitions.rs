@@ -88,16 +88,8 @@ mod tests {
         assert_eq!(inode(), first, "the same text is not written again");
         save(dir.path(), &shop, "user = \"web\"\n").expect("saves");
         assert_ne!(inode(), first);
-        assert_eq!(
-            load(dir.path(), &shop).expect("loads").as_deref(),
-            Some("user = \"web\"\n")
-        );
-        assert_eq!(
-            load(dir.path(), &DefinitionName::Daemon)
-                .expect("loads")
-                .as_deref(),
-            Some("")
-        );
+        assert_eq!(load(dir.path(), &shop).expect("loads").as_deref(), Some("user = \"web\"\n"));
+        assert_eq!(load(dir.path(), &DefinitionName::Daemon).expect("loads").as_deref(), Some(""));
         remove(dir.path(), &shop).expect("removes");
         assert_eq!(load(dir.path(), &shop).expect("loads"), None);
     }

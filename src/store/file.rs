@@ -26,10 +26,7 @@ pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
     let facts = fs::metadata(path).map_err(StoreError::at("look at the directory", path))?;
     let own = nix::unistd::geteuid().as_raw();
     if facts.uid() != own {
-        let cause = format!(
-            "it belongs to uid {}, and heeler runs as uid {own}",
-            facts.uid()
-        );
+        let cause = format!("it belongs to uid {}, and heeler runs as uid {own}", facts.uid());
         let cause = io::Error::new(io::ErrorKind::PermissionDenied, cause);
         return Err(StoreError::new("use the directory", path, cause));
     }
@@ -150,11 +147,7 @@ pub(super) fn set_aside(
         .map(|n| {
             dir.join(format!(
                 "{name}.{why}-{stamp}{}",
-                if n == 0 {
-                    String::new()
-                } else {
-                    format!("-{n}")
-                }
+                if n == 0 { String::new() } else { format!("-{n}") }
             ))
         })
         .find(|aside| fs::symlink_metadata(aside).is_err())
@@ -166,18 +159,11 @@ pub(super) fn set_aside(
     let mut old = Vec::new();
     for kind in ["bad", "newer", "poisoned"] {
         let prefix = format!("{name}.{kind}-");
-        old.extend(
-            names(dir, "")?
-                .into_iter()
-                .filter(|n| n.starts_with(&prefix)),
-        );
+        old.extend(names(dir, "")?.into_iter().filter(|n| n.starts_with(&prefix)));
     }
     // By the time in the name, whatever it was set aside for.
     old.sort_by_key(|n| n.rsplit_once(['d', 'r']).map(|(_, time)| time.to_owned()));
-    for name in old
-        .iter()
-        .take(old.len().saturating_sub(limits::SET_ASIDE_FILES_MAX))
-    {
+    for name in old.iter().take(old.len().saturating_sub(limits::SET_ASIDE_FILES_MAX)) {
         remove(&dir.join(name))?;
     }
     Ok(free)
@@ -185,13 +171,8 @@ pub(super) fn set_aside(
 
 /// A time in a file name: sorts as it passes.
 pub(super) fn stamp(at: Wall) -> String {
-    let time = i64::try_from(at.0)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(
-        || format!("{}ms", at.0),
-        |t| t.strftime("%Y%m%dT%H%M%SZ").to_string(),
-    )
+    let time = i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| format!("{}ms", at.0), |t| t.strftime("%Y%m%dT%H%M%SZ").to_string())
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -215,10 +196,7 @@ mod tests {
         }
         put_durably(dir.path(), "x", b"new").expect("replaces the links");
         assert_eq!(fs::read_to_string(&outside).expect("reads"), "precious");
-        assert_eq!(
-            fs::read_to_string(dir.path().join("x")).expect("reads"),
-            "new"
-        );
+        assert_eq!(fs::read_to_string(dir.path().join("x")).expect("reads"), "new");
         let mode = fs::metadata(dir.path().join("x")).expect("is there").mode();
         assert_eq!(mode & 0o7777, 0o600);
         std::os::unix::fs::symlink(&outside, dir.path().join("y")).expect("links");
@@ -239,9 +217,6 @@ mod tests {
             .map(|n| n[n.len() - 3..].to_owned())
             .collect();
         assert_eq!(kept.len(), limits::SET_ASIDE_FILES_MAX);
-        assert!(
-            kept.iter().all(|second| second.as_str() >= "12Z"),
-            "the newest: {kept:?}"
-        );
+        assert!(kept.iter().all(|second| second.as_str() >= "12Z"), "the newest: {kept:?}");
     }
 }

@@ -80,27 +80,22 @@ impl Journal {
             }
         };
         if let Some(why) = aside {
-            restored
-                .notes
-                .push(match file::set_aside(dir, NAME, why, now) {
-                    Ok(path) => format!("the journal as it was is kept in {}", path.display()),
-                    Err(error) => error.to_string(),
-                });
+            restored.notes.push(match file::set_aside(dir, NAME, why, now) {
+                Ok(path) => format!("the journal as it was is kept in {}", path.display()),
+                Err(error) => error.to_string(),
+            });
             // What is used of it is written anew, so that the next start finds only that.
             journal.compact_at = 0;
         }
         for (name, memory) in &restored.memories {
-            journal
-                .newest
-                .insert(name.clone(), encode(name, memory, boot));
+            journal.newest.insert(name.clone(), encode(name, memory, boot));
         }
         (journal, restored)
     }
 
     /// Takes the newest memory of a service. Durable after [`Journal::commit`].
     pub fn remember(&mut self, name: &ServiceName, memory: &Memory) {
-        self.newest
-            .insert(name.clone(), encode(name, memory, &self.boot));
+        self.newest.insert(name.clone(), encode(name, memory, &self.boot));
         self.missing.insert(name.clone());
     }
 
@@ -116,11 +111,7 @@ impl Journal {
     /// Nothing is lost: what may not have reached the disk is written again by the next commit.
     pub fn commit(&mut self) -> Result<(), StoreError> {
         let path = self.dir.join(NAME);
-        if self
-            .file
-            .as_ref()
-            .is_some_and(|file| file.metadata().is_ok_and(|f| f.nlink() == 0))
-        {
+        if self.file.as_ref().is_some_and(|file| file.metadata().is_ok_and(|f| f.nlink() == 0)) {
             // Somebody removed it. What is written to it now would be gone with our descriptor.
             self.file = None;
             self.missing.extend(self.newest.keys().cloned());
@@ -136,9 +127,7 @@ impl Journal {
                 None => text.push_str(&encode_forgotten(name, &self.boot)),
             }
         }
-        let written = (&file)
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_data());
+        let written = (&file).write_all(text.as_bytes()).and_then(|()| file.sync_data());
         self.bytes = file.metadata().map_or(self.bytes, |facts| facts.len());
         self.file = Some(file);
         written.map_err(StoreError::at("write", &path))?;
@@ -185,23 +174,14 @@ impl Journal {
         let path = self.dir.join(NAME);
         self.bytes = file.metadata().map_or(0, |facts| facts.len());
         let start = self.bytes.saturating_sub(limits::JOURNAL_BYTES_MAX);
-        let mut found = Found {
-            offset: start,
-            ..Found::default()
-        };
+        let mut found = Found { offset: start, ..Found::default() };
         let read = file.seek(SeekFrom::Start(start)).and_then(|_| {
-            found.read(
-                &mut BufReader::new(file),
-                &self.boot,
-                &mut restored.memories,
-            )
+            found.read(&mut BufReader::new(file), &self.boot, &mut restored.memories)
         });
         let shown = path.display();
         let notes = &mut restored.notes;
         if start > 0 {
-            notes.push(format!(
-                "{shown} is too long: only its newest part was read"
-            ));
+            notes.push(format!("{shown} is too long: only its newest part was read"));
         }
         if let Some(first) = found.first_damage {
             let count = found.damaged;
@@ -211,9 +191,7 @@ impl Journal {
         }
         if found.not_understood > 0 {
             let count = found.not_understood;
-            notes.push(format!(
-                "{shown}: {count} record(s) not understood and left out"
-            ));
+            notes.push(format!("{shown}: {count} record(s) not understood and left out"));
         }
         if found.newer > 0 {
             notes.push(format!(
@@ -290,13 +268,7 @@ impl Found {
 
 /// What is left of a memory that may be what heeler crashes of.
 fn keep_wish(memory: &mut Memory) {
-    let Memory {
-        intent: _,
-        incidents_opened,
-        open,
-        last,
-        boot,
-    } = memory;
+    let Memory { intent: _, incidents_opened, open, last, boot } = memory;
     *incidents_opened = 0;
     open.clear();
     *last = None;
@@ -333,12 +305,7 @@ where
     Entry<Open, Boot>: serde::Serialize,
 {
     let service = name.as_str().to_owned();
-    let entry = Entry {
-        v: FORMAT,
-        boot: boot.to_owned(),
-        service,
-        memory,
-    };
+    let entry = Entry { v: FORMAT, boot: boot.to_owned(), service, memory };
     // Strings, numbers and lists only: nothing of it can fail to become JSON.
     line::seal(&serde_json::to_string(&entry).expect("a record of plain data becomes JSON"))
 }
@@ -359,12 +326,7 @@ fn bare(memory: &Memory) -> Memory {
     const TEXT_BYTES: usize = 192;
     const STARTS: usize = 64;
     let cut = |text: &mut String| {
-        text.truncate(
-            (0..=TEXT_BYTES)
-                .rev()
-                .find(|at| text.is_char_boundary(*at))
-                .unwrap_or(0),
-        );
+        text.truncate((0..=TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
     };
     let mut memory = without_output(memory);
     memory.open.truncate(INCIDENTS);
@@ -382,10 +344,7 @@ fn bare(memory: &Memory) -> Memory {
             let dropped = u32::try_from(dropped).unwrap_or(u32::MAX);
             incident.dropped_lines = incident.dropped_lines.saturating_add(dropped);
         }
-        incident
-            .story
-            .iter_mut()
-            .for_each(|line| cut(&mut line.text));
+        incident.story.iter_mut().for_each(|line| cut(&mut line.text));
     }
     memory
 }
@@ -407,36 +366,19 @@ mod tests {
             title: "\u{1}".repeat(5_000),
             opened: Wall(u64::MAX),
             closed: Some(Wall(u64::MAX)),
-            story: vec![
-                StoryLine {
-                    at: Wall(u64::MAX),
-                    text: "\u{1}".repeat(200)
-                };
-                64
-            ],
+            story: vec![StoryLine { at: Wall(u64::MAX), text: "\u{1}".repeat(200) }; 64],
             dropped_lines: u32::MAX,
-            output: Output {
-                head: output.clone(),
-                tail: output,
-                dropped_bytes: u64::MAX,
-            },
+            output: Output { head: output.clone(), tail: output, dropped_bytes: u64::MAX },
             told: u32::MAX,
             told_at: Wall(u64::MAX),
         };
         let by = Who::Rule("\u{1}".repeat(100_000).into());
         Memory {
-            intent: Intent {
-                desired: Desired::Down,
-                by,
-                at: Wall(u64::MAX),
-            },
+            intent: Intent { desired: Desired::Down, by, at: Wall(u64::MAX) },
             incidents_opened: u32::MAX,
             open: vec![incident.clone(); 130],
             last: Some(incident),
-            boot: BootMemory {
-                starts: vec![Mono::NEVER; 1_000],
-                ..BootMemory::default()
-            },
+            boot: BootMemory { starts: vec![Mono::NEVER; 1_000], ..BootMemory::default() },
         }
     }
 
@@ -444,11 +386,7 @@ mod tests {
     fn the_largest_memory_fits_a_line_and_keeps_its_wish() {
         let name = ServiceName::parse(&"s".repeat(64)).expect("a name");
         let line = encode(&name, &huge(), "boot");
-        assert!(
-            line.len() <= limits::JOURNAL_LINE_BYTES_MAX,
-            "{}",
-            line.len()
-        );
+        assert!(line.len() <= limits::JOURNAL_LINE_BYTES_MAX, "{}", line.len());
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join(NAME), line).expect("writes");
         let (_, restored) = Journal::open(dir.path(), "boot", Trust::Whole, Wall(0));
@@ -465,21 +403,13 @@ mod tests {
         memory.open[0].service = name.clone();
         let line = encode_whole(&name, &memory, "boot");
         let text = line::unseal_file(line.as_bytes()).expect("whole");
-        let newer = text.replacen(
-            "\"cause\":\"down\"",
-            "\"cause\":{\"check\":[\"quantum\",0]}",
-            1,
-        );
+        let newer = text.replacen("\"cause\":\"down\"", "\"cause\":{\"check\":[\"quantum\",0]}", 1);
         assert_ne!(text, newer);
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join(NAME), line::seal(&newer)).expect("writes");
         let (_, restored) = Journal::open(dir.path(), "boot", Trust::Whole, Wall(0));
         assert_eq!(restored.memories[&name].intent.desired, Desired::Down);
         assert!(restored.memories[&name].open.is_empty());
-        assert!(
-            restored.notes[0].contains("1 record(s) not understood"),
-            "{:?}",
-            restored.notes
-        );
+        assert!(restored.notes[0].contains("1 record(s) not understood"), "{:?}", restored.notes);
     }
 }

@@ -49,11 +49,7 @@ pub(super) fn next(reader: &mut impl BufRead) -> io::Result<Option<(Line, u64)>>
             return Ok(None);
         }
         if ended || read < KEEP {
-            let line = if long {
-                Line::TooLong
-            } else {
-                Line::Bytes(bytes)
-            };
+            let line = if long { Line::TooLong } else { Line::Bytes(bytes) };
             return Ok(Some((line, taken)));
         }
         long = true;
@@ -87,10 +83,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = sealed.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
-                assert!(
-                    matches!(unseal_file(&bytes), None | Some("{\"v\":1}")),
-                    "{at} {bit}"
-                );
+                assert!(matches!(unseal_file(&bytes), None | Some("{\"v\":1}")), "{at} {bit}");
             }
         }
     }

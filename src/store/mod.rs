@@ -34,11 +34,7 @@ pub struct StoreError {
 impl StoreError {
     /// `step` completes "failed to ... PATH".
     fn new(step: &'static str, path: &Path, cause: io::Error) -> Self {
-        Self {
-            step,
-            path: path.to_owned(),
-            cause,
-        }
+        Self { step, path: path.to_owned(), cause }
     }
 
     /// For `map_err`.

@@ -55,14 +55,7 @@ impl Outbox {
             }
         }
         let queued = file::names(&queue, ".json")?.into();
-        Ok(Self {
-            folder,
-            queue,
-            host,
-            waiting: VecDeque::new(),
-            queued,
-            dropped: 0,
-        })
+        Ok(Self { folder, queue, host, waiting: VecDeque::new(), queued, dropped: 0 })
     }
 
     /// How many alerts were dropped here, for the start-up to say.
@@ -133,12 +126,7 @@ impl Outbox {
     /// What was not done stays in the queue. An entry that cannot be read is set aside, and is an
     /// error once.
     pub fn deliver(&mut self) -> Result<Turn, StoreError> {
-        let turn: Vec<_> = self
-            .queued
-            .iter()
-            .take(limits::OUTBOX_TURN)
-            .cloned()
-            .collect();
+        let turn: Vec<_> = self.queued.iter().take(limits::OUTBOX_TURN).cloned().collect();
         let (mut done, mut bad) = (Vec::new(), Ok(()));
         for name in &turn {
             let path = self.queue.join(name);
@@ -167,13 +155,7 @@ impl Outbox {
         if !done.is_empty() {
             self.trim()?;
         }
-        bad.map(|()| {
-            if self.queued.is_empty() {
-                Turn::Done
-            } else {
-                Turn::More
-            }
-        })
+        bad.map(|()| if self.queued.is_empty() { Turn::Done } else { Turn::More })
     }
 
     /// Keeps the number of mails within the bound: the oldest go, and are counted.
@@ -182,9 +164,7 @@ impl Outbox {
         let over = mails.len().saturating_sub(limits::OUTBOX_MAILS_MAX);
         if over > 0 {
             let written = |name: &String| {
-                std::fs::symlink_metadata(self.folder.join(name))
-                    .and_then(|f| f.modified())
-                    .ok()
+                std::fs::symlink_metadata(self.folder.join(name)).and_then(|f| f.modified()).ok()
             };
             mails.sort_by_cached_key(|name| (written(name), name.clone()));
             for name in &mails[..over] {
@@ -207,15 +187,9 @@ impl Outbox {
 
 /// How many alerts an outbox has dropped, since somebody last removed its `dropped` file.
 fn dropped(folder: &Path) -> u64 {
-    let bytes = file::read(&folder.join(DROPPED), 1024)
-        .ok()
-        .flatten()
-        .unwrap_or_default();
+    let bytes = file::read(&folder.join(DROPPED), 1024).ok().flatten().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    text.split(' ')
-        .next()
-        .and_then(|word| word.parse().ok())
-        .unwrap_or(0)
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 enum Entry {

@@ -51,13 +51,7 @@ pub(super) struct MemoryRecord<Open, Boot> {
 
 impl From<&Memory> for MemoryRecord<IncidentRecord, BootRecord> {
     fn from(memory: &Memory) -> Self {
-        let Memory {
-            intent,
-            incidents_opened,
-            open,
-            last,
-            boot,
-        } = memory;
+        let Memory { intent, incidents_opened, open, last, boot } = memory;
         Self {
             intent: intent.into(),
             incidents_opened: *incidents_opened,
@@ -76,32 +70,15 @@ impl MemoryRecord<Value, Value> {
             *unknown += u32::from(read.is_none());
             read
         }
-        let Self {
-            intent,
-            incidents_opened,
-            open,
-            last,
-            boot,
-        } = self;
+        let Self { intent, incidents_opened, open, last, boot } = self;
         let mut unknown = 0;
         let mut incident = |value| {
             part::<IncidentRecord>(value, &mut unknown).and_then(|i| Incident::try_from(i).ok())
         };
         let open = open.into_iter().filter_map(&mut incident).collect();
         let last = last.and_then(&mut incident);
-        let boot = part::<BootRecord>(boot, &mut unknown)
-            .map(Into::into)
-            .unwrap_or_default();
-        (
-            Memory {
-                intent: intent.into(),
-                incidents_opened,
-                open,
-                last,
-                boot,
-            },
-            unknown,
-        )
+        let boot = part::<BootRecord>(boot, &mut unknown).map(Into::into).unwrap_or_default();
+        (Memory { intent: intent.into(), incidents_opened, open, last, boot }, unknown)
     }
 }
 
@@ -138,17 +115,10 @@ impl From<&Intent> for IntentRecord {
         };
         let by = match by {
             Who::Config => WhoRecord::Config,
-            Who::Operator { uid, pid } => WhoRecord::Operator {
-                uid: uid.0,
-                pid: pid.0,
-            },
+            Who::Operator { uid, pid } => WhoRecord::Operator { uid: uid.0, pid: pid.0 },
             Who::Rule(label) => WhoRecord::Rule(label.clone()),
         };
-        Self {
-            desired,
-            by,
-            at_ms: at.0,
-        }
+        Self { desired, by, at_ms: at.0 }
     }
 }
 
@@ -162,17 +132,10 @@ impl From<IntentRecord> for Intent {
         };
         let by = match by {
             WhoRecord::Config => Who::Config,
-            WhoRecord::Operator { uid, pid } => Who::Operator {
-                uid: Uid(uid),
-                pid: Pid(pid),
-            },
+            WhoRecord::Operator { uid, pid } => Who::Operator { uid: Uid(uid), pid: Pid(pid) },
             WhoRecord::Rule(label) => Who::Rule(label),
         };
-        Self {
-            desired,
-            by,
-            at: Wall(at_ms),
-        }
+        Self { desired, by, at: Wall(at_ms) }
     }
 }
 
@@ -234,19 +197,12 @@ impl From<&Incident> for IncidentRecord {
             closed,
             story,
             dropped_lines,
-            output:
-                Output {
-                    head,
-                    tail,
-                    dropped_bytes,
-                },
+            output: Output { head, tail, dropped_bytes },
             told,
             told_at,
         } = incident;
-        let line = |StoryLine { at, text }: &StoryLine| StoryRecord {
-            at_ms: at.0,
-            text: text.clone(),
-        };
+        let line =
+            |StoryLine { at, text }: &StoryLine| StoryRecord { at_ms: at.0, text: text.clone() };
         Self {
             service: service.as_str().to_owned(),
             number: *number,
@@ -280,21 +236,13 @@ impl TryFrom<IncidentRecord> for Incident {
             closed_ms,
             story,
             dropped_lines,
-            output:
-                OutputRecord {
-                    head,
-                    tail,
-                    dropped_bytes,
-                },
+            output: OutputRecord { head, tail, dropped_bytes },
             told,
             told_at_ms,
         } = record;
         // Bounded when it was taken in, and by the length of a record since.
         let text = |kept: String| Untrusted::bounded(kept.as_bytes(), kept.len());
-        let line = |StoryRecord { at_ms, text }| StoryLine {
-            at: Wall(at_ms),
-            text,
-        };
+        let line = |StoryRecord { at_ms, text }| StoryLine { at: Wall(at_ms), text };
         Ok(Self {
             service: ServiceName::parse(&service).map_err(|_| NotUnderstood)?,
             number,
@@ -304,11 +252,7 @@ impl TryFrom<IncidentRecord> for Incident {
             closed: closed_ms.map(Wall),
             story: story.into_iter().map(line).collect(),
             dropped_lines,
-            output: Output {
-                head: text(head),
-                tail: text(tail),
-                dropped_bytes,
-            },
+            output: Output { head: text(head), tail: text(tail), dropped_bytes },
             told,
             told_at: Wall(told_at_ms),
         })
@@ -380,14 +324,7 @@ struct IdentityRecord {
 
 impl From<&BootMemory> for BootRecord {
     fn from(memory: &BootMemory) -> Self {
-        let BootMemory {
-            main,
-            starts,
-            backoffs,
-            healthy_since,
-            backoff_until,
-            leaving,
-        } = memory;
+        let BootMemory { main, starts, backoffs, healthy_since, backoff_until, leaving } = memory;
         let identity = |ProcessIdentity { pid, started_ticks }: ProcessIdentity| IdentityRecord {
             pid: pid.0,
             started_ticks,
@@ -405,14 +342,8 @@ impl From<&BootMemory> for BootRecord {
 
 impl From<BootRecord> for BootMemory {
     fn from(record: BootRecord) -> Self {
-        let BootRecord {
-            main,
-            starts_ns,
-            backoffs,
-            healthy_since_ns,
-            backoff_until_ns,
-            leaving,
-        } = record;
+        let BootRecord { main, starts_ns, backoffs, healthy_since_ns, backoff_until_ns, leaving } =
+            record;
         let identity = |IdentityRecord { pid, started_ticks }| ProcessIdentity {
             pid: Pid(pid),
             started_ticks,
@@ -450,13 +381,7 @@ enum AlertKindRecord {
 
 impl From<&Alert> for AlertRecord {
     fn from(alert: &Alert) -> Self {
-        let Alert {
-            incident,
-            sequence,
-            kind,
-            to,
-            next,
-        } = alert;
+        let Alert { incident, sequence, kind, to, next } = alert;
         let kind = match kind {
             AlertKind::Fired => AlertKindRecord::Fired,
             AlertKind::FiredAndResolved => AlertKindRecord::FiredAndResolved,
@@ -478,27 +403,14 @@ impl TryFrom<AlertRecord> for Alert {
     type Error = NotUnderstood;
 
     fn try_from(record: AlertRecord) -> Result<Self, NotUnderstood> {
-        let AlertRecord {
-            v: _,
-            incident,
-            sequence,
-            kind,
-            to,
-            next,
-        } = record;
+        let AlertRecord { v: _, incident, sequence, kind, to, next } = record;
         let kind = match kind {
             AlertKindRecord::Fired => AlertKind::Fired,
             AlertKindRecord::FiredAndResolved => AlertKind::FiredAndResolved,
             AlertKindRecord::Resolved => AlertKind::Resolved,
             AlertKindRecord::Reminder => AlertKind::Reminder,
         };
-        Ok(Self {
-            incident: incident.try_into()?,
-            sequence,
-            kind,
-            to,
-            next,
-        })
+        Ok(Self { incident: incident.try_into()?, sequence, kind, to, next })
     }
 }
 

@@ -72,25 +72,16 @@ struct Record {
 /// more careful.
 #[must_use]
 pub(super) fn load(dir: &Path) -> Vec<Start> {
-    let bytes = file::read(&dir.join(NAME), BYTES_MAX)
-        .ok()
-        .flatten()
-        .unwrap_or_default();
+    let bytes = file::read(&dir.join(NAME), BYTES_MAX).ok().flatten().unwrap_or_default();
     let record =
         line::unseal_file(&bytes).and_then(|text| serde_json::from_str::<Record>(text).ok());
-    record
-        .filter(|record| record.v <= FORMAT)
-        .map(|record| record.starts)
-        .unwrap_or_default()
+    record.filter(|record| record.v <= FORMAT).map(|record| record.starts).unwrap_or_default()
 }
 
 /// Keeps the newest of these starts.
 pub(super) fn save(dir: &Path, starts: &[Start]) -> Result<(), StoreError> {
     let newest = &starts[starts.len().saturating_sub(limits::POISON_STARTS)..];
-    let record = Record {
-        v: FORMAT,
-        starts: newest.to_vec(),
-    };
+    let record = Record { v: FORMAT, starts: newest.to_vec() };
     let text = serde_json::to_string(&record).expect("a record of plain data becomes JSON");
     file::put_durably(dir, NAME, line::seal(&text).as_bytes())
 }
@@ -100,11 +91,7 @@ mod tests {
     use super::*;
 
     fn start(second: u64, restored: Restored, end: End) -> Start {
-        Start {
-            at_ms: second * 1000,
-            restored,
-            end,
-        }
+        Start { at_ms: second * 1000, restored, end }
     }
 
     fn crash(second: u64) -> Start {
@@ -116,26 +103,14 @@ mod tests {
         let at = |second: u64| Wall(second * 1000);
         let clean = start(10, Restored::Memories, End::Clean);
         let empty = start(10, Restored::Wishes, End::Unknown);
-        assert_eq!(
-            decide(&[crash(0), crash(10), crash(20)], at(30)),
-            Trust::WishesOnly
-        );
-        assert_eq!(
-            decide(&[clean, crash(15), crash(20), crash(25)], at(60)),
-            Trust::WishesOnly
-        );
-        assert_eq!(
-            decide(&[crash(0), crash(10), crash(20)], at(61)),
-            Trust::Whole
-        );
+        assert_eq!(decide(&[crash(0), crash(10), crash(20)], at(30)), Trust::WishesOnly);
+        assert_eq!(decide(&[clean, crash(15), crash(20), crash(25)], at(60)), Trust::WishesOnly);
+        assert_eq!(decide(&[crash(0), crash(10), crash(20)], at(61)), Trust::Whole);
         assert_eq!(decide(&[crash(10), crash(20)], at(30)), Trust::Whole);
         assert_eq!(decide(&[crash(0), clean, crash(20)], at(30)), Trust::Whole);
         assert_eq!(decide(&[crash(0), empty, crash(20)], at(30)), Trust::Whole);
         assert_eq!(decide(&[], at(0)), Trust::Whole);
-        assert_eq!(
-            decide(&[crash(500), crash(510), crash(520)], at(30)),
-            Trust::Whole
-        );
+        assert_eq!(decide(&[crash(500), crash(510), crash(520)], at(30)), Trust::Whole);
     }
 
     #[test]

@@ -163,11 +163,8 @@ impl StoreHandle {
         if let Err(error) = starts::save(state_dir, &earlier) {
             notes.push(error.to_string());
         }
-        let loaded = Loaded {
-            memories: restored.memories,
-            notes,
-            pending_alerts: outbox.pending(),
-        };
+        let loaded =
+            Loaded { memories: restored.memories, notes, pending_alerts: outbox.pending() };
         let shared = Arc::new(Shared::default());
         let mut keeper = Keeper {
             state_dir: state_dir.to_owned(),
@@ -238,10 +235,7 @@ impl Shared {
     }
 
     fn wait<'a>(&self, inbox: MutexGuard<'a, Inbox>, limit: Duration) -> MutexGuard<'a, Inbox> {
-        self.changed
-            .wait_timeout(inbox, limit)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
+        self.changed.wait_timeout(inbox, limit).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -249,12 +243,10 @@ impl Inbox {
     fn take(&mut self, message: Message) {
         match message {
             Message::Remember(memories) => {
-                self.memories
-                    .extend(memories.into_iter().map(|(name, m)| (name, Some(m))));
+                self.memories.extend(memories.into_iter().map(|(name, m)| (name, Some(m))));
             }
             Message::Forget(name) => {
-                self.definitions
-                    .insert(DefinitionName::Service(name.clone()), None);
+                self.definitions.insert(DefinitionName::Service(name.clone()), None);
                 self.memories.insert(name, None);
             }
             Message::Queue(alert) => {
@@ -327,29 +319,14 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             inbox = self.shared.wait(inbox, wait);
         }
         let life = inbox.life;
-        mem::replace(
-            &mut *inbox,
-            Inbox {
-                life,
-                ..Inbox::default()
-            },
-        )
+        mem::replace(&mut *inbox, Inbox { life, ..Inbox::default() })
     }
 
     /// Makes an inbox durable, and answers its barriers.
     fn commit(&mut self, inbox: Inbox) -> Result<(), StoreError> {
-        let Inbox {
-            memories,
-            alerts,
-            dropped_alerts,
-            definitions,
-            barriers,
-            life: _,
-        } = inbox;
+        let Inbox { memories, alerts, dropped_alerts, definitions, barriers, life: _ } = inbox;
         self.outbox.count_dropped(dropped_alerts);
-        alerts
-            .into_iter()
-            .for_each(|alert| self.outbox.queue(alert));
+        alerts.into_iter().for_each(|alert| self.outbox.queue(alert));
         for (name, memory) in memories {
             match memory {
                 Some(memory) => self.journal.remember(&name, &memory),
@@ -363,11 +340,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         let kept = self.keep_definitions();
         let result = queued.and(remembered).and(kept);
         for id in barriers {
-            (self.on_ack)(if result.is_ok() {
-                Ack::Durable(id)
-            } else {
-                Ack::NotDurable(id)
-            });
+            (self.on_ack)(if result.is_ok() { Ack::Durable(id) } else { Ack::NotDurable(id) });
         }
         result
     }
@@ -402,11 +375,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
     }
 
     fn end(&mut self, life: Life) {
-        let mut how = if self.trouble.is_none() {
-            Shutdown::Clean
-        } else {
-            Shutdown::Lost
-        };
+        let mut how = if self.trouble.is_none() { Shutdown::Clean } else { Shutdown::Lost };
         if life == Life::Stop {
             if let Some(start) = self.starts.last_mut() {
                 start.end = End::Clean;
@@ -442,9 +411,7 @@ fn start_notes(trust: Trust, delivery: Delivery, outbox: &Outbox, dir: &Path) ->
     });
     if outbox.dropped() > 0 {
         let count = outbox.dropped();
-        notes.push(format!(
-            "{count} alerts were dropped so far: {folder} was full"
-        ));
+        notes.push(format!("{count} alerts were dropped so far: {folder} was full"));
     }
     notes
 }
@@ -452,25 +419,13 @@ fn start_notes(trust: Trust, delivery: Delivery, outbox: &Outbox, dir: &Path) ->
 /// Whether there is more in the memories than wishes.
 fn what_was_restored(memories: &BTreeMap<ServiceName, Memory>) -> Restored {
     let only_a_wish = |memory: &Memory| {
-        let Memory {
-            intent: _,
-            incidents_opened,
-            open,
-            last,
-            boot,
-        } = memory;
+        let Memory { intent: _, incidents_opened, open, last, boot } = memory;
         *incidents_opened == 0 && open.is_empty() && last.is_none() && *boot == Default::default()
     };
-    if memories.values().all(only_a_wish) {
-        Restored::Wishes
-    } else {
-        Restored::Memories
-    }
+    if memories.values().all(only_a_wish) { Restored::Wishes } else { Restored::Memories }
 }
 
 fn wall_now() -> Wall {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

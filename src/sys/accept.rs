@@ -126,19 +126,12 @@ pub fn accept(facts: &Facts, expected: &Expected, claim: &ClaimFacts) -> Accepta
             return Acceptance::Stale(format!("process {pid} is a new one with the same number"));
         }
     }
-    if let (
-        ClaimFacts::Pidfile {
-            unchanged: true, ..
-        },
-        Some(known),
-    ) = (claim, expected.known)
+    if let (ClaimFacts::Pidfile { unchanged: true, .. }, Some(known)) = (claim, expected.known)
         && known.pid == pid
         && known != facts.identity
     {
         // Whatever the clocks say: this file was there before that process was.
-        return Acceptance::Stale(format!(
-            "process {pid} is a new one with the dead one's number"
-        ));
+        return Acceptance::Stale(format!("process {pid} is a new one with the dead one's number"));
     }
     let ground = untouchable(facts, expected).map_or_else(|| ground(facts, expected, claim), Err);
     match (ground, age(facts, expected, claim)) {
@@ -157,10 +150,7 @@ fn untouchable(facts: &Facts, expected: &Expected) -> Option<String> {
     if facts.kind == Kind::Kernel {
         Some(format!("process {pid} is a thread of the kernel"))
     } else if facts.tgid != pid {
-        Some(format!(
-            "{pid} is a thread id: the process is {}",
-            facts.tgid
-        ))
+        Some(format!("{pid} is a thread id: the process is {}", facts.tgid))
     } else if pid == expected.heeler {
         Some(format!("process {pid} is heeler itself"))
     } else if pid == expected.heelers_parent {
@@ -179,18 +169,13 @@ fn ground(facts: &Facts, expected: &Expected, claim: &ClaimFacts) -> Result<Rule
         ClaimFacts::Manager if under_manager(facts, expected.user) => as_user(facts, expected),
         ClaimFacts::Manager => {
             let Facts { identity, .. } = facts;
-            Err(format!(
-                "process {identity} is not under the manager of uid {}",
-                expected.user
-            ))
+            Err(format!("process {identity} is not under the manager of uid {}", expected.user))
         }
         ClaimFacts::Pidfile { .. } if expected.known == identity => Ok(Rule::Recorded),
         ClaimFacts::Pidfile { .. } if in_own_cgroup(facts, expected) => Ok(Rule::OwnCgroup),
         ClaimFacts::Pidfile { .. } if facts.numbering == Numbering::Nested => {
             let pid = facts.identity.pid;
-            Err(format!(
-                "process {pid} is in a container with process numbers of its own"
-            ))
+            Err(format!("process {pid} is in a container with process numbers of its own"))
         }
         ClaimFacts::Pidfile { owner, writers, .. } => {
             let root = Uid(0);
@@ -215,9 +200,7 @@ fn as_user(facts: &Facts, expected: &Expected) -> Result<Rule, String> {
     if real == user && effective == user {
         Ok(Rule::User)
     } else if real == effective {
-        Err(format!(
-            "process {pid} runs as uid {real}, not as uid {user}"
-        ))
+        Err(format!("process {pid} runs as uid {real}, not as uid {user}"))
     } else {
         Err(format!(
             "process {pid} runs as uid {real} with the rights of {effective}, not as {user}"
@@ -228,10 +211,7 @@ fn as_user(facts: &Facts, expected: &Expected) -> Result<Rule, String> {
 /// Whether the kernel says that systemd's manager of this user holds the process.
 fn under_manager(facts: &Facts, user: Uid) -> bool {
     let manager = format!("/user.slice/user-{user}.slice/user@{user}.service/");
-    facts
-        .cgroup
-        .as_deref()
-        .is_some_and(|cgroup| cgroup.starts_with(&manager))
+    facts.cgroup.as_deref().is_some_and(|cgroup| cgroup.starts_with(&manager))
 }
 
 fn in_own_cgroup(facts: &Facts, expected: &Expected) -> bool {
@@ -240,9 +220,7 @@ fn in_own_cgroup(facts: &Facts, expected: &Expected) -> bool {
     };
     // The root of the hierarchy is nobody's own.
     own.len() > 1
-        && cgroup
-            .strip_prefix(own)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        && cgroup.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// How the age of a process goes with its pidfile's.
@@ -256,19 +234,13 @@ enum Age {
 }
 
 fn age(facts: &Facts, expected: &Expected, claim: &ClaimFacts) -> Age {
-    let ClaimFacts::Pidfile {
-        modified_wall_ms, ..
-    } = claim
-    else {
+    let ClaimFacts::Pidfile { modified_wall_ms, .. } = claim else {
         return Age::Fits;
     };
     let slack_ms = u64::try_from(limits::PIDFILE_AGE_SLACK.as_millis()).unwrap_or(u64::MAX);
     let written_ms = modified_wall_ms.saturating_add(slack_ms);
     let begun_ms = |boot_ms: u64| boot_ms.saturating_add(facts.started_boot_ms);
-    let BootWindow {
-        earliest_ms,
-        latest_ms,
-    } = expected.boot;
+    let BootWindow { earliest_ms, latest_ms } = expected.boot;
     let pid = facts.identity.pid;
     if written_ms < earliest_ms {
         Age::Stale("the pidfile is from before this boot".to_owned())

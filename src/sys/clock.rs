@@ -8,13 +8,8 @@ use crate::model::time::{Mono, Now, Wall};
 /// The moment, on both clocks. The monotonic one stands still while the machine sleeps.
 #[must_use]
 pub fn now() -> Now {
-    let wall = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Now {
-        mono: Mono::from_nanos(nanos(read(libc::CLOCK_MONOTONIC))),
-        wall: Wall(millis(wall)),
-    }
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: Mono::from_nanos(nanos(read(libc::CLOCK_MONOTONIC))), wall: Wall(millis(wall)) }
 }
 
 /// Milliseconds since boot, with the time the machine slept: what ages are measured on, because
@@ -37,10 +32,7 @@ pub fn boot_id() -> io::Result<Box<str>> {
 pub fn ticks_per_second() -> u64 {
     // SAFETY: sysconf only takes a number and only returns one.
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    u64::try_from(ticks)
-        .ok()
-        .filter(|ticks| *ticks > 0)
-        .unwrap_or(100)
+    u64::try_from(ticks).ok().filter(|ticks| *ticks > 0).unwrap_or(100)
 }
 
 /// Clock ticks in milliseconds.
@@ -67,23 +59,13 @@ pub struct BootWindow {
 #[must_use]
 pub fn boot_window() -> BootWindow {
     let latest_ms = now().wall.0.saturating_sub(boottime_ms());
-    let born = fs::metadata("/dev/null")
-        .and_then(|meta| meta.created())
-        .ok();
-    let born_ms = born
-        .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
-        .map(millis);
-    BootWindow {
-        earliest_ms: born_ms.map_or(latest_ms, |ms| ms.min(latest_ms)),
-        latest_ms,
-    }
+    let born = fs::metadata("/dev/null").and_then(|meta| meta.created()).ok();
+    let born_ms = born.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(millis);
+    BootWindow { earliest_ms: born_ms.map_or(latest_ms, |ms| ms.min(latest_ms)), latest_ms }
 }
 
 fn read(clock: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a live timespec for the kernel to fill. The call cannot fail for the two
     // clocks of this module, and leaves zero if it did.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
@@ -108,10 +90,7 @@ mod tests {
         let (first, boot) = (now(), boottime_ms());
         let second = now();
         assert!(second.mono > first.mono);
-        assert!(
-            boot >= first.mono.as_nanos() / 1_000_000,
-            "boot time counts sleep as well"
-        );
+        assert!(boot >= first.mono.as_nanos() / 1_000_000, "boot time counts sleep as well");
         let window = boot_window();
         assert!(window.earliest_ms <= window.latest_ms && window.latest_ms < second.wall.0);
         assert_eq!(boot_id().map(|id| id.len()).ok(), Some(36));

@@ -87,11 +87,7 @@ fn reset_open_files() -> io::Result<()> {
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let hard = hard.min(NOFILE_HARD);
-    Ok(setrlimit(
-        Resource::RLIMIT_NOFILE,
-        NOFILE_SOFT.min(hard),
-        hard,
-    )?)
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, NOFILE_SOFT.min(hard), hard)?)
 }
 
 /// As many open files as this process may have: each process under watch is one, and a login shell
@@ -132,10 +128,7 @@ pub fn close_from(first: u32, closing: Closing) -> io::Result<()> {
     let listed: Vec<i32> = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
-    for fd in listed
-        .into_iter()
-        .filter(|fd| u32::try_from(*fd).is_ok_and(|fd| fd >= first))
-    {
+    for fd in listed.into_iter().filter(|fd| u32::try_from(*fd).is_ok_and(|fd| fd >= first)) {
         // SAFETY: as above; a number that is closed already (the listing's own) gives EBADF.
         unsafe {
             match closing {

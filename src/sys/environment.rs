@@ -28,10 +28,7 @@ impl Environment {
     /// The value of a variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(have, _)| have == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
     }
 
     /// Each as `NAME=value`.
@@ -64,6 +61,8 @@ pub struct Facts {
     pub runtime_dir: Option<PathBuf>,
     /// The user bus's socket, if it is there and theirs.
     pub bus: Option<PathBuf>,
+    /// Whether the socket of the user's manager itself is there.
+    pub manager: bool,
 }
 
 impl Facts {
@@ -80,7 +79,9 @@ impl Facts {
         let bus_real = real
             && fs::symlink_metadata(&bus)
                 .is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == uid.0);
+        let manager = real && fs::symlink_metadata(runtime_dir.join("systemd/private")).is_ok();
         Self {
+            manager,
             locale: system_locale(),
             runtime_dir: real.then_some(runtime_dir),
             bus: bus_real.then_some(bus),
@@ -163,8 +164,7 @@ fn system_locale() -> Vec<(String, String)> {
     for path in ["/etc/default/locale", "/etc/locale.conf"] {
         let mut text = String::new();
         let read = File::open(path).and_then(|file| {
-            file.take(limits::ENV_FILE_BYTES_MAX as u64)
-                .read_to_string(&mut text)
+            file.take(limits::ENV_FILE_BYTES_MAX as u64).read_to_string(&mut text)
         });
         if read.is_ok() {
             return locale_lines(&text);
@@ -202,10 +202,7 @@ pub fn read_file(path: &Path, uid: Uid) -> Result<Vec<(String, String)>, Environ
         return Err(fail("it is not a regular file".to_owned()));
     }
     if meta.uid() != 0 && meta.uid() != uid.0 {
-        return Err(fail(format!(
-            "it belongs to uid {}, not to root or the user",
-            meta.uid()
-        )));
+        return Err(fail(format!("it belongs to uid {}, not to root or the user", meta.uid())));
     }
     if meta.mode() & 0o002 != 0 {
         return Err(fail("everybody can write it; chmod o-w it".to_owned()));
@@ -240,11 +237,7 @@ fn parse_line(line: &str) -> Result<Option<(String, String)>, ()> {
     if !is_name(name) || value.contains('\0') {
         return Err(());
     }
-    let quoted = |quote| {
-        value
-            .strip_prefix(quote)
-            .and_then(|rest| rest.strip_suffix(quote))
-    };
+    let quoted = |quote| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
     let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
     Ok(Some((name.to_owned(), value.to_owned())))
 }
@@ -273,12 +266,7 @@ impl fmt::Display for EnvironmentError {
             Self::Nul(name) => write!(f, "the value of {name} has a NUL byte"),
             Self::Home => f.write_str("the path of the user's home directory is not UTF-8 text"),
             Self::File(path, why) => {
-                write!(
-                    f,
-                    "env_file {}: {}",
-                    escape(&path.to_string_lossy()),
-                    escape(why)
-                )
+                write!(f, "env_file {}: {}", escape(&path.to_string_lossy()), escape(why))
             }
         }
     }
@@ -288,11 +276,7 @@ impl fmt::Display for EnvironmentError {
 #[must_use]
 pub fn needs_user_manager(argv: &[Box<str>]) -> bool {
     const CLIENTS: [&str; 3] = ["systemctl", "systemd-run", "journalctl"];
-    let client = |word: &str| {
-        word.rsplit('/')
-            .next()
-            .is_some_and(|name| CLIENTS.contains(&name))
-    };
+    let client = |word: &str| word.rsplit('/').next().is_some_and(|name| CLIENTS.contains(&name));
     // Directly, or as the text of a shell's -c.
     let direct = argv.first().is_some_and(|program| client(program))
         && argv.iter().any(|arg| &**arg == "--user");
@@ -308,6 +292,13 @@ pub fn needs_user_manager(argv: &[Box<str>]) -> bool {
 /// What is missing when a command that needs the user's manager failed; `None` when nothing is.
 #[must_use]
 pub fn explain_missing_manager(uid: Uid, user: &str, facts: &Facts) -> Option<String> {
+    if facts.runtime_dir.is_some() && !facts.manager && facts.bus.is_none() {
+        return Some(format!(
+            "heeler: {user} has no running user manager: /run/user/{uid} is there but neither \
+             systemd/private nor bus in it; `systemctl restart user@{uid}` starts it, and \
+             `loginctl enable-linger {user}` keeps it"
+        ));
+    }
     facts.runtime_dir.is_none().then(|| {
         format!(
             "heeler: {user} has no running user manager: /run/user/{uid} is missing (or is not \
@@ -339,10 +330,7 @@ mod tests {
 
     fn job(env: &[(&str, &str)], command_env: &[(&str, &str)]) -> Job {
         let boxed = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(name, value)| ((*name).into(), (*value).into()))
-                .collect()
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
         };
         Job {
             action: ActionId(1),
@@ -378,6 +366,7 @@ mod tests {
             ),
             runtime_dir: Some("/run/user/1500".into()),
             bus: Some("/run/user/1500/bus".into()),
+            manager: true,
         };
         let env = build(&account("/bin/bash"), &facts, &job(&[], &[]), &[]).expect("build");
         assert_eq!(
@@ -401,23 +390,14 @@ mod tests {
 
     #[test]
     fn the_later_wins_in_its_first_place() {
-        let file = [
-            ("PATH".to_owned(), "/file".to_owned()),
-            ("A".to_owned(), "file".to_owned()),
-        ];
+        let file = [("PATH".to_owned(), "/file".to_owned()), ("A".to_owned(), "file".to_owned())];
         let job = job(&[("A", "service"), ("B", "service")], &[("B", "command")]);
         let env = build(&account(""), &Facts::default(), &job, &file).expect("build");
         assert_eq!(env.get("PATH"), Some("/file"));
         assert_eq!(env.get("A"), Some("service"));
         assert_eq!(env.get("B"), Some("command"));
         assert_eq!(env.get("LANG"), Some("C.UTF-8"));
-        assert_eq!(
-            shown(&env)
-                .iter()
-                .filter(|line| line.starts_with("PATH="))
-                .count(),
-            1
-        );
+        assert_eq!(shown(&env).iter().filter(|line| line.starts_with("PATH=")).count(), 1);
     }
 
     #[test]
@@ -431,24 +411,10 @@ mod tests {
     #[test]
     fn what_cannot_be_a_variable_is_refused_by_name() {
         for bad in ["", "1A", "A-B", "A B", "A=B", "Ä"] {
-            let built = build(
-                &account(""),
-                &Facts::default(),
-                &job(&[(bad, "x")], &[]),
-                &[],
-            );
-            assert_eq!(
-                built,
-                Err(EnvironmentError::Name(bad.to_owned())),
-                "{bad:?}"
-            );
+            let built = build(&account(""), &Facts::default(), &job(&[(bad, "x")], &[]), &[]);
+            assert_eq!(built, Err(EnvironmentError::Name(bad.to_owned())), "{bad:?}");
         }
-        let built = build(
-            &account(""),
-            &Facts::default(),
-            &job(&[("A", "x\0y")], &[]),
-            &[],
-        );
+        let built = build(&account(""), &Facts::default(), &job(&[("A", "x\0y")], &[]), &[]);
         assert_eq!(built, Err(EnvironmentError::Nul("A".to_owned())));
     }
 
@@ -457,37 +423,20 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("env");
         let uid = Uid(nix::unistd::geteuid().as_raw());
-        fs::write(
-            &path,
-            "# secrets\n\nA=1\nB=\"two words\"\nC='x=y'\n  D=\r\n",
-        )
-        .expect("write");
+        fs::write(&path, "# secrets\n\nA=1\nB=\"two words\"\nC='x=y'\n  D=\r\n").expect("write");
         let read = read_file(&path, uid).expect("read");
         let read: Vec<_> = read.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        assert_eq!(
-            read,
-            [("A", "1"), ("B", "two words"), ("C", "x=y"), ("D", "")]
-        );
+        assert_eq!(read, [("A", "1"), ("B", "two words"), ("C", "x=y"), ("D", "")]);
         fs::write(&path, "A=1\nhunter2 password\n").expect("write");
-        let error = read_file(&path, uid)
-            .expect_err("line 2 is no variable")
-            .to_string();
-        assert!(
-            error.contains("line 2") && !error.contains("hunter2"),
-            "{error}"
-        );
+        let error = read_file(&path, uid).expect_err("line 2 is no variable").to_string();
+        assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
         assert!(read_file(dir.path(), uid).is_err(), "a directory");
         assert!(read_file(Path::new("/dev/zero"), uid).is_err(), "a device");
     }
 
     #[test]
     fn a_command_for_the_user_manager_is_known_and_its_absence_explained() {
-        let argv = |words: &[&str]| {
-            words
-                .iter()
-                .map(|word| Box::from(*word))
-                .collect::<Vec<_>>()
-        };
+        let argv = |words: &[&str]| words.iter().map(|word| Box::from(*word)).collect::<Vec<_>>();
         for yes in [
             &["systemctl", "--user", "start", "x"][..],
             &["/usr/bin/systemd-run", "--user", "true"],
@@ -495,20 +444,16 @@ mod tests {
         ] {
             assert!(needs_user_manager(&argv(yes)), "{yes:?}");
         }
-        for no in [
-            &["systemctl", "start", "x"][..],
-            &["useradd", "--user"],
-            &["echo", "--user"],
-        ] {
+        for no in [&["systemctl", "start", "x"][..], &["useradd", "--user"], &["echo", "--user"]] {
             assert!(!needs_user_manager(&argv(no)), "{no:?}");
         }
         let text =
             explain_missing_manager(Uid(1500), "deploy", &Facts::default()).expect("missing");
         assert!(text.contains("/run/user/1500") && text.contains("loginctl enable-linger deploy"));
-        let there = Facts {
-            runtime_dir: Some("/run/user/1500".into()),
-            ..Facts::default()
-        };
+        let mut there = Facts { runtime_dir: Some("/run/user/1500".into()), ..Facts::default() };
+        let text = explain_missing_manager(Uid(1500), "deploy", &there).expect("nobody listens");
+        assert!(text.contains("systemctl restart user@1500"));
+        there.manager = true;
         assert_eq!(explain_missing_manager(Uid(1500), "deploy", &there), None);
     }
 }

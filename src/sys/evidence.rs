@@ -41,13 +41,7 @@ pub fn collect(held: &Held) -> Evidence {
     if held.is_alive() {
         evidence
     } else {
-        Evidence {
-            identity,
-            state: None,
-            wchan: None,
-            stack: None,
-            fds: None,
-        }
+        Evidence { identity, state: None, wchan: None, stack: None, fds: None }
     }
 }
 

@@ -198,9 +198,7 @@ fn one_thread() -> io::Result<()> {
     if fs::read_dir("/proc/self/task")?.count() == 1 {
         return Ok(());
     }
-    Err(io::Error::other(
-        "this process has more than one thread, so it cannot fork",
-    ))
+    Err(io::Error::other("this process has more than one thread, so it cannot fork"))
 }
 
 /// Takes the signals of a terminal and a service manager as readable events instead (signalfd(2)).
@@ -209,19 +207,11 @@ fn one_thread() -> io::Result<()> {
 /// When no descriptor is left.
 pub fn signals_as_events() -> io::Result<SignalFd> {
     let mut set = SigSet::empty();
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         set.add(signal);
     }
     set.thread_block()?;
-    Ok(SignalFd::with_flags(
-        &set,
-        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
-    )?)
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
 /// Blocks every signal that can be: what keeps a command must not end by one meant for heeler. The
@@ -230,11 +220,7 @@ pub fn signals_as_events() -> io::Result<SignalFd> {
 /// # Errors
 /// When the mask cannot be set; it always can.
 pub fn block_signals() -> io::Result<()> {
-    Ok(signal::sigprocmask(
-        SigmaskHow::SIG_SETMASK,
-        Some(&SigSet::all()),
-        None,
-    )?)
+    Ok(signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?)
 }
 
 /// Begins a session, and with it a process group, of this process alone (setsid(2)).

@@ -121,12 +121,7 @@ impl Owner {
     /// A service of this user of which nothing else is known.
     #[must_use]
     pub fn of(user: Uid) -> Self {
-        Self {
-            user,
-            cgroup: None,
-            known: None,
-            known_by: None,
-        }
+        Self { user, cgroup: None, known: None, known_by: None }
     }
 
     fn expected(&self) -> Expected {
@@ -166,45 +161,28 @@ pub enum ClaimStamp {
 /// Finds the process a pidfile names. Not on the loop: the file may be on a file system that hangs.
 #[must_use]
 pub fn identify_pidfile(path: &Path, owner: &Owner) -> Found {
-    let Claim {
-        pid,
-        owner: file_owner,
-        modified_wall_ms,
-        writers,
-        stamp,
-    } = match pidfile::read(path) {
-        Reading::Claim(claim) => claim,
-        Reading::Absent => return Found::None(Absence::NoPidfile, None),
-        Reading::Unsafe(reason) => return Found::Refused(reason),
-        Reading::NotPid => return unknown("the pidfile does not begin with a process number"),
-        Reading::Unreadable(reason) => return Found::Unknown(reason),
-    };
+    let Claim { pid, owner: file_owner, modified_wall_ms, writers, stamp } =
+        match pidfile::read(path) {
+            Reading::Claim(claim) => claim,
+            Reading::Absent => return Found::None(Absence::NoPidfile, None),
+            Reading::Unsafe(reason) => return Found::Refused(reason),
+            Reading::NotPid => return unknown("the pidfile does not begin with a process number"),
+            Reading::Unreadable(reason) => return Found::Unknown(reason),
+        };
     let claim = ClaimFacts::Pidfile {
         owner: file_owner,
         writers,
         modified_wall_ms,
         unchanged: owner.known_by == Some(stamp),
     };
-    judge(
-        pid,
-        owner,
-        &claim,
-        Absence::Stale(pid),
-        ClaimStamp::Pidfile(path.into(), stamp),
-    )
+    judge(pid, owner, &claim, Absence::Stale(pid), ClaimStamp::Pidfile(path.into(), stamp))
 }
 
 /// Finds the process that the manager of the service's user calls its main one. The number may come
 /// from that user; the kernel has to say that the process is under that manager.
 #[must_use]
 pub fn identify_managed(main: Pid, owner: &Owner) -> Found {
-    judge(
-        main,
-        owner,
-        &ClaimFacts::Manager,
-        Absence::NoProcess,
-        ClaimStamp::Standing,
-    )
+    judge(main, owner, &ClaimFacts::Manager, Absence::NoProcess, ClaimStamp::Standing)
 }
 
 /// Finds a process again that heeler recorded in this boot: its child, or one it had proved.
@@ -213,23 +191,14 @@ pub fn identify_recorded(identity: ProcessIdentity) -> Found {
     // The start time decides; the user is no part of this ground.
     let owner = Owner::of(Uid(u32::MAX));
     let claim = ClaimFacts::Recorded(identity);
-    judge(
-        identity.pid,
-        &owner,
-        &claim,
-        Absence::NoProcess,
-        ClaimStamp::Standing,
-    )
+    judge(identity.pid, &owner, &claim, Absence::NoProcess, ClaimStamp::Standing)
 }
 
 /// Finds the topmost process of the service's user whose title matches. Not on the loop: it reads
 /// `cmdline`, which waits for the memory lock of the process and so can block for ever.
 #[must_use]
 pub fn identify_match(pattern: &str, owner: &Owner) -> Found {
-    let regex = match RegexBuilder::new(pattern)
-        .size_limit(limits::REGEX_BYTES_MAX)
-        .build()
-    {
+    let regex = match RegexBuilder::new(pattern).size_limit(limits::REGEX_BYTES_MAX).build() {
         Ok(regex) => regex,
         Err(error) => return unknown(&format!("failed to compile the match pattern: {error}")),
     };
@@ -237,28 +206,17 @@ pub fn identify_match(pattern: &str, owner: &Owner) -> Found {
         Ok(matching) => matching,
         Err(error) => return unknown(&format!("failed to look through /proc: {error}")),
     };
-    let topmost: Vec<Pid> = matching
-        .iter()
-        .copied()
-        .filter(|pid| is_topmost(*pid, &matching))
-        .collect();
+    let topmost: Vec<Pid> =
+        matching.iter().copied().filter(|pid| is_topmost(*pid, &matching)).collect();
     match topmost.as_slice() {
         [] => Found::None(Absence::NoProcess, None),
         [pid] => {
             let standing = ClaimStamp::Standing;
-            let found = judge(
-                *pid,
-                owner,
-                &ClaimFacts::Match,
-                Absence::NoProcess,
-                standing,
-            );
+            let found = judge(*pid, owner, &ClaimFacts::Match, Absence::NoProcess, standing);
             match &found {
                 // Again, now that it is held: the title read before may have been another process's.
                 Found::One(proved, _) if !title_matches(*pid, &regex) && proved.is_alive() => {
-                    unknown(&format!(
-                        "process {pid} changed its title while it was identified"
-                    ))
+                    unknown(&format!("process {pid} changed its title while it was identified"))
                 }
                 Found::One(..) | Found::None(..) | Found::Refused(_) | Found::Unknown(_) => found,
             }
@@ -362,22 +320,15 @@ pub(super) fn gather(pid: Pid) -> Gathered {
     match facts {
         Ok((facts, stat)) if !ended => {
             let identity = facts.identity;
-            let held = Held {
-                fd,
-                identity,
-                session: stat.session,
-                pgrp: stat.pgrp,
-            };
+            let held = Held { fd, identity, session: stat.session, pgrp: stat.pgrp };
             Gathered::Process(held, facts)
         }
-        Ok((_, stat)) if still_named(&fd) => Gathered::Zombie {
-            parent: stat.parent,
-        },
+        Ok((_, stat)) if still_named(&fd) => Gathered::Zombie { parent: stat.parent },
         Ok(_) => Gathered::Gone,
         Err(_) if ended => Gathered::Gone,
-        Err(error) if procfs::is_gone(&error) => Gathered::Unclear(format!(
-            "process {pid} lives but is hidden in /proc (hidepid)"
-        )),
+        Err(error) if procfs::is_gone(&error) => {
+            Gathered::Unclear(format!("process {pid} lives but is hidden in /proc (hidepid)"))
+        }
         Err(error) => Gathered::Unclear(format!("failed to examine process {pid}: {error}")),
     }
 }
@@ -406,24 +357,13 @@ fn facts(pid: Pid) -> io::Result<(Facts, procfs::Stat)> {
     let status = procfs::status(pid)?;
     let cgroup = procfs::read(pid, "cgroup", limits::PROC_FILE_BYTES_MAX)?;
     let facts = Facts {
-        identity: ProcessIdentity {
-            pid,
-            started_ticks: stat.started_ticks,
-        },
+        identity: ProcessIdentity { pid, started_ticks: stat.started_ticks },
         started_boot_ms: clock::ticks_to_ms(stat.started_ticks),
         tgid: status.tgid,
         uid_real: Uid(status.uid_real),
         uid_effective: Uid(status.uid_effective),
-        kind: if stat.kernel_thread {
-            Kind::Kernel
-        } else {
-            Kind::Program
-        },
-        numbering: if status.namespaces > 1 {
-            Numbering::Nested
-        } else {
-            Numbering::Ours
-        },
+        kind: if stat.kernel_thread { Kind::Kernel } else { Kind::Program },
+        numbering: if status.namespaces > 1 { Numbering::Nested } else { Numbering::Ours },
         cgroup: procfs::parse_cgroup(&cgroup),
     };
     Ok((facts, stat))

@@ -65,9 +65,7 @@ mod tests {
     fn a_copy_of_the_description_keeps_it_when_the_first_holder_lets_go() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("action.lock");
-        let TryLock::Taken(lock) = try_lock(&path).expect("try") else {
-            panic!("it was free")
-        };
+        let TryLock::Taken(lock) = try_lock(&path).expect("try") else { panic!("it was free") };
         let inherited = lock.0.try_clone().expect("a copy");
         drop(lock);
         assert!(matches!(try_lock(&path).expect("try"), TryLock::Busy));

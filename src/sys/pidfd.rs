@@ -35,11 +35,7 @@ pub(super) fn send(fd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: `fd` is open for the length of the call, and a null siginfo is allowed: the kernel then
     // makes the one that kill(2) would.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether the process has ended (a zombie has). A failed poll is reported as not ended: whoever acts
@@ -47,9 +43,7 @@ pub(super) fn send(fd: impl AsFd, signal: i32) -> io::Result<()> {
 pub(super) fn has_ended(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
-        && fds[0]
-            .revents()
-            .is_some_and(|got| got.contains(PollFlags::POLLIN))
+        && fds[0].revents().is_some_and(|got| got.contains(PollFlags::POLLIN))
 }
 
 /// Whether a descriptor of the held process is a socket that listens; `None` when it cannot be told: a

@@ -88,14 +88,7 @@ impl Stamp {
     pub fn numbers(&self) -> [i64; 6] {
         let (dev, ino) = self.place;
         let (modified, changed) = (self.modified, self.changed);
-        [
-            dev.cast_signed(),
-            ino.cast_signed(),
-            modified.0,
-            modified.1,
-            changed.0,
-            changed.1,
-        ]
+        [dev.cast_signed(), ino.cast_signed(), modified.0, modified.1, changed.0, changed.1]
     }
 
     /// Back from a record.
@@ -122,9 +115,7 @@ impl Stamp {
 /// the loop.
 #[must_use]
 pub fn read(path: &Path) -> Reading {
-    walk(path)
-        .and_then(|walked| claim_of(&walked))
-        .unwrap_or_else(|reading| reading)
+    walk(path).and_then(|walked| claim_of(&walked)).unwrap_or_else(|reading| reading)
 }
 
 /// Whether nobody but root can change what a pidfile's path leads to. Hangs as [`read`] does.
@@ -178,11 +169,7 @@ pub fn remove_if_names(path: &Path, dead: ProcessIdentity) -> Removal {
         Err(Errno::ENOENT) => return Removal::Absent,
         Err(error) => return kept(&error.desc().to_lowercase()),
     }
-    match unlinkat(
-        &walked.directory,
-        walked.name.as_os_str(),
-        UnlinkatFlags::NoRemoveDir,
-    ) {
+    match unlinkat(&walked.directory, walked.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) => Removal::Removed,
         Err(Errno::ENOENT) => Removal::Absent,
         Err(error) => kept(&error.desc().to_lowercase()),
@@ -192,18 +179,15 @@ pub fn remove_if_names(path: &Path, dead: ProcessIdentity) -> Removal {
 /// Why the claim may be that of a living process, if it may.
 fn may_be_living(claim: &Claim, dead: ProcessIdentity) -> Option<&'static str> {
     // Nobody has the number, or a zombie has: dead.
-    let held = pidfd::open(claim.pid)
-        .ok()
-        .filter(|fd| !pidfd::has_ended(fd))?;
+    let held = pidfd::open(claim.pid).ok().filter(|fd| !pidfd::has_ended(fd))?;
     let Ok(stat) = procfs::stat(claim.pid) else {
         return (!pidfd::has_ended(&held)).then_some("the process it names cannot be examined");
     };
     if stat.started_ticks == dead.started_ticks {
         return Some("the process it names lives");
     }
-    let started_ms = clock::boot_window()
-        .earliest_ms
-        .saturating_add(clock::ticks_to_ms(stat.started_ticks));
+    let started_ms =
+        clock::boot_window().earliest_ms.saturating_add(clock::ticks_to_ms(stat.started_ticks));
     let slack_ms = u64::try_from(limits::PIDFILE_AGE_SLACK.as_millis()).unwrap_or(u64::MAX);
     (claim.modified_wall_ms.saturating_add(slack_ms) >= started_ms)
         .then_some("a new process with the same number may have written it")
@@ -250,11 +234,7 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let root = || open("/", flags | OFlag::O_DIRECTORY, steps).map_err(|e| failed("/", e));
     let mut directory = root()?;
-    let mut trust = Trust {
-        decider: None,
-        writers: Writers::OnlyRoot,
-        links: Links::OnlyRoots,
-    };
+    let mut trust = Trust { decider: None, writers: Writers::OnlyRoot, links: Links::OnlyRoots };
     trust.step(OsStr::new("/"), &stat_of(&directory, OsStr::new("/"))?)?;
     let mut ahead: VecDeque<OsString> = steps_of(path);
     let (mut taken, mut links) = (0, 0);
@@ -285,33 +265,17 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
             }
             libc::S_IFREG if ahead.is_empty() => {
                 trust.end(&name, &stat)?;
-                let Trust {
-                    writers,
-                    links,
-                    decider: _,
-                } = trust;
-                return Ok(Walked {
-                    directory,
-                    name,
-                    file: next,
-                    stat,
-                    writers,
-                    links,
-                });
+                let Trust { writers, links, decider: _ } = trust;
+                return Ok(Walked { directory, name, file: next, stat, writers, links });
             }
             libc::S_IFDIR if !ahead.is_empty() => directory = next,
             kind => {
                 let name = Untrusted::new(name.as_bytes());
-                return Err(refuse(format!(
-                    "{name} is {}, not a regular file",
-                    kind_words(kind)
-                )));
+                return Err(refuse(format!("{name} is {}, not a regular file", kind_words(kind))));
             }
         }
     }
-    Err(refuse(
-        "the pidfile's path is a directory, not a regular file",
-    ))
+    Err(refuse("the pidfile's path is a directory, not a regular file"))
 }
 
 /// Who decides what lies at the end of the path, as far as it was followed.
@@ -356,9 +320,7 @@ impl Trust {
         };
         let name = Untrusted::new(name.as_bytes());
         let to = stat.st_uid;
-        refuse(format!(
-            "{from} belongs to uid {uid} but leads to {name} of uid {to}"
-        ))
+        refuse(format!("{from} belongs to uid {uid} but leads to {name} of uid {to}"))
     }
 }
 
@@ -376,16 +338,12 @@ fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
     let mut bytes = Vec::new();
     let bytes_max = limits::PIDFILE_BYTES_MAX as u64;
     if let Err(error) = File::from(file).take(bytes_max + 1).read_to_end(&mut bytes) {
-        return Err(Reading::Unreadable(Untrusted::from(
-            error.to_string().as_str(),
-        )));
+        return Err(Reading::Unreadable(Untrusted::from(error.to_string().as_str())));
     }
     // The stamp is older than the text: a file that was written between them will differ from it at
     // the next look.
     let stat = &walked.stat;
-    let seconds_ms = u64::try_from(stat.st_mtime)
-        .unwrap_or(0)
-        .saturating_mul(1000);
+    let seconds_ms = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000);
     let Some(pid) = parse(&bytes) else {
         let blank = bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace());
         let being_written = clock::now().wall.0.abs_diff(seconds_ms) < WRITING_MS;
@@ -416,9 +374,7 @@ pub fn parse(bytes: &[u8]) -> Option<Pid> {
     if digits.len() > 7 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let pid = digits
-        .iter()
-        .fold(0i32, |pid, digit| pid * 10 + i32::from(digit - b'0'));
+    let pid = digits.iter().fold(0i32, |pid, digit| pid * 10 + i32::from(digit - b'0'));
     (pid > 0).then_some(Pid(pid))
 }
 

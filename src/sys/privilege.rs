@@ -41,11 +41,7 @@ impl fmt::Display for DropError {
 pub fn become_user(account: &Account) -> Result<(), DropError> {
     let call = |name| move |errno| DropError::Call(name, errno);
     let (uid, gid) = (Uid::from_raw(account.uid.0), Gid::from_raw(account.gid.0));
-    let groups: Vec<Gid> = account
-        .groups
-        .iter()
-        .map(|gid| Gid::from_raw(gid.0))
-        .collect();
+    let groups: Vec<Gid> = account.groups.iter().map(|gid| Gid::from_raw(gid.0)).collect();
     setgroups(&groups).map_err(call("setgroups"))?;
     setresgid(gid, gid, gid).map_err(call("setresgid"))?;
     clear_handed_down_capabilities().map_err(call("capset"))?;
@@ -72,11 +68,7 @@ pub fn prove_user(account: &Account) -> Result<(), DropError> {
         gids.dedup();
         gids
     };
-    let have = getgroups()
-        .map_err(call("getgroups"))?
-        .into_iter()
-        .map(Gid::as_raw)
-        .collect();
+    let have = getgroups().map_err(call("getgroups"))?.into_iter().map(Gid::as_raw).collect();
     if sorted(have) != sorted(account.groups.iter().map(|gid| gid.0).collect()) {
         return Err(DropError::NotProved("the list of groups"));
     }
@@ -90,19 +82,12 @@ pub fn prove_user(account: &Account) -> Result<(), DropError> {
     if gid.as_raw() != 0
         && setresgid(Gid::from_raw(keep), Gid::from_raw(0), Gid::from_raw(keep)).is_ok()
     {
-        return Err(DropError::NotProved(
-            "the way back to root's group (it is open)",
-        ));
+        return Err(DropError::NotProved("the way back to root's group (it is open)"));
     }
     // A parent with SECBIT_NO_SETUID_FIXUP would leave us capable though no longer root.
     let caps = capabilities().map_err(call("capget"))?;
-    if caps
-        .iter()
-        .any(|set| set.effective != 0 || set.permitted != 0)
-    {
-        return Err(DropError::NotProved(
-            "the set of capabilities (it is not empty)",
-        ));
+    if caps.iter().any(|set| set.effective != 0 || set.permitted != 0) {
+        return Err(DropError::NotProved("the set of capabilities (it is not empty)"));
     }
     Ok(())
 }
@@ -123,10 +108,7 @@ struct CapabilityHeader {
 }
 
 /// `_LINUX_CAPABILITY_VERSION_3` with pid 0 = this thread (capget(2)).
-const THIS_THREAD: CapabilityHeader = CapabilityHeader {
-    version: 0x2008_0522,
-    pid: 0,
-};
+const THIS_THREAD: CapabilityHeader = CapabilityHeader { version: 0x2008_0522, pid: 0 };
 
 fn capabilities() -> Result<[CapabilitySet; 2], Errno> {
     let mut header = THIS_THREAD;
@@ -149,15 +131,8 @@ fn clear_handed_down_capabilities() -> Result<(), Errno> {
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) };
     Errno::result(result)?;
     // SAFETY: prctl(2) with numbers only; the unused arguments must be 0.
-    let result = unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        )
-    };
+    let result =
+        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     match Errno::result(result) {
         // A kernel before 4.3 has no ambient set to clear.
         Ok(_) | Err(Errno::EINVAL) => Ok(()),
@@ -174,11 +149,7 @@ pub fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: the name is the null pointer: an anonymous keyring (keyctl(2)); no memory is read.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            KEYCTL_JOIN_SESSION_KEYRING,
-            std::ptr::null::<u8>(),
-        )
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>())
     };
     match Errno::result(result) {
         // No keyrings in this kernel or this container: then there are none to keep apart.

@@ -137,11 +137,7 @@ pub fn pids() -> io::Result<Vec<Pid>> {
             pids.push(Pid(pid));
         }
     }
-    if pids.is_empty() {
-        Err(odd("a listing of processes"))
-    } else {
-        Ok(pids)
-    }
+    if pids.is_empty() { Err(odd("a listing of processes")) } else { Ok(pids) }
 }
 
 /// Parses `stat`. The name in it is the process's own choice (`) R 1 (x`), so fields are counted from
@@ -161,9 +157,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let ticks = |a, b| number(a)?.checked_add(number(b)?);
     let mut state = fields[0].chars();
     Some(Stat {
-        state: state
-            .next()
-            .filter(|c| c.is_ascii_alphabetic() && state.next().is_none())?,
+        state: state.next().filter(|c| c.is_ascii_alphabetic() && state.next().is_none())?,
         parent: Pid(fields[1].parse().ok()?),
         pgrp: fields[2].parse().ok()?,
         session: fields[3].parse().ok()?,
@@ -196,35 +190,19 @@ pub fn parse_status(bytes: &[u8]) -> Option<Status> {
         }
     }
     let (uid_real, uid_effective) = uids?;
-    Some(Status {
-        tgid: Pid(tgid?),
-        uid_real,
-        uid_effective,
-        namespaces,
-    })
+    Some(Status { tgid: Pid(tgid?), uid_real, uid_effective, namespaces })
 }
 
 /// Parses `statm`: resident pages.
 #[must_use]
 pub fn parse_resident_pages(bytes: &[u8]) -> Option<u64> {
-    str::from_utf8(bytes)
-        .ok()?
-        .split_ascii_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
+    str::from_utf8(bytes).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Parses `smaps_rollup`.
 #[must_use]
 pub fn parse_rollup(bytes: &[u8]) -> Option<Rollup> {
-    let kib = |name| {
-        value(bytes, name)?
-            .strip_suffix(" kB")?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    };
+    let kib = |name| value(bytes, name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok();
     let private = kib("Private_Clean")?.checked_add(kib("Private_Dirty")?)?;
     let huge = kib("Private_Hugetlb").unwrap_or(0);
     Some(Rollup {
@@ -237,10 +215,7 @@ pub fn parse_rollup(bytes: &[u8]) -> Option<Rollup> {
 #[must_use]
 pub fn parse_traffic(bytes: &[u8]) -> Option<Traffic> {
     let number = |name| value(bytes, name)?.parse().ok();
-    Some(Traffic {
-        read_bytes: number("read_bytes")?,
-        written_bytes: number("write_bytes")?,
-    })
+    Some(Traffic { read_bytes: number("read_bytes")?, written_bytes: number("write_bytes")? })
 }
 
 /// Parses `cgroup`: the path in the unified hierarchy or, where systemd does not keep its units there,
@@ -255,39 +230,25 @@ pub fn parse_cgroup(bytes: &[u8]) -> Option<Box<str>> {
             (controllers == hierarchy && (id == "0" || !hierarchy.is_empty())).then_some(path)
         })
     };
-    path("name=systemd")
-        .or_else(|| path(""))
-        .filter(|path| path.starts_with('/'))
-        .map(Into::into)
+    path("name=systemd").or_else(|| path("")).filter(|path| path.starts_with('/')).map(Into::into)
 }
 
 /// Makes a title of `cmdline`: the NULs at its end cut off, those between arguments made spaces.
 #[must_use]
 pub fn parse_title(bytes: &[u8]) -> Untrusted {
-    let end = bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
-    let text: Vec<u8> = bytes[..end]
-        .iter()
-        .map(|b| if *b == 0 { b' ' } else { *b })
-        .collect();
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let text: Vec<u8> = bytes[..end].iter().map(|b| if *b == 0 { b' ' } else { *b }).collect();
     Untrusted::bounded(&text, limits::TITLE_BYTES_MAX)
 }
 
 /// The value of a `Name: value` line.
 fn value<'a>(bytes: &'a [u8], name: &str) -> Option<&'a str> {
     let text = str::from_utf8(bytes).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 fn odd(what: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("the kernel's text is not {what}"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's text is not {what}"))
 }
 
 #[cfg(test)]
@@ -305,10 +266,7 @@ mod tests {
     #[test]
     fn pid_14_the_name_in_stat_cannot_shift_its_fields() {
         let stat = parse_stat(STAT).expect("a stat line");
-        assert_eq!(
-            (stat.state, stat.parent, stat.pgrp, stat.session),
-            ('S', Pid(5), 70, 69)
-        );
+        assert_eq!((stat.state, stat.parent, stat.pgrp, stat.session), ('S', Pid(5), 70, 69));
         assert!(stat.kernel_thread);
         assert_eq!((stat.cpu_ticks, stat.waited_ticks), (33, 77));
         assert_eq!((stat.threads, stat.started_ticks), (9, 98765));
@@ -318,34 +276,20 @@ mod tests {
     #[test]
     fn status_is_read_past_a_forged_name() {
         let status = parse_status(STATUS).expect("a status text");
-        let expected = Status {
-            tgid: Pid(77),
-            uid_real: 33,
-            uid_effective: 34,
-            namespaces: 2,
-        };
+        let expected = Status { tgid: Pid(77), uid_real: 33, uid_effective: 34, namespaces: 2 };
         assert_eq!(status, expected);
         assert_eq!(parse_status(b"Name:\tx\nTgid:\t1\n"), None, "no Uid");
     }
 
     #[test]
     fn memory_traffic_and_cgroup() {
-        let rollup = Rollup {
-            pss_bytes: 700 << 10,
-            private_bytes: 100 << 10,
-        };
+        let rollup = Rollup { pss_bytes: 700 << 10, private_bytes: 100 << 10 };
         assert_eq!(parse_rollup(ROLLUP), Some(rollup));
         assert_eq!(parse_rollup(b""), None, "unreadable is not zero");
-        let traffic = Traffic {
-            read_bytes: 4096,
-            written_bytes: 8192,
-        };
+        let traffic = Traffic { read_bytes: 4096, written_bytes: 8192 };
         assert_eq!(parse_traffic(IO), Some(traffic));
         assert_eq!(parse_resident_pages(b"100 25 3 1 0 9 0\n"), Some(25));
-        assert_eq!(
-            parse_cgroup(b"0::/a.slice/b\n").as_deref(),
-            Some("/a.slice/b")
-        );
+        assert_eq!(parse_cgroup(b"0::/a.slice/b\n").as_deref(), Some("/a.slice/b"));
         let hybrid = b"3:cpu:/\n1:name=systemd:/user.slice/x\n0::/\n";
         assert_eq!(parse_cgroup(hybrid).as_deref(), Some("/user.slice/x"));
     }
@@ -383,11 +327,7 @@ mod tests {
                 }
             }
             let _ = (parse_stat(&text), parse_status(&text), parse_rollup(&text));
-            let _ = (
-                parse_traffic(&text),
-                parse_cgroup(&text),
-                parse_resident_pages(&text),
-            );
+            let _ = (parse_traffic(&text), parse_cgroup(&text), parse_resident_pages(&text));
             let _ = parse_title(&text);
         }
     }

@@ -43,13 +43,9 @@ pub fn read_record(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
-    file.take(limits::RECORD_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(limits::RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limits::RECORD_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the record is too long",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the record is too long"));
     }
     Ok(Some(bytes))
 }
@@ -75,20 +71,9 @@ mod tests {
         assert_eq!(read_record(dir.path(), "main").expect("read"), None);
         write_record(dir.path(), "main", b"a long first text").expect("write");
         write_record(dir.path(), "main", b"second").expect("write");
-        assert_eq!(
-            read_record(dir.path(), "main").expect("read").as_deref(),
-            Some(&b"second"[..])
-        );
-        assert_eq!(
-            fs::read_dir(dir.path()).expect("list").count(),
-            1,
-            "no temporary file stays"
-        );
-        fs::write(
-            dir.path().join("main"),
-            vec![b' '; limits::RECORD_BYTES_MAX + 1],
-        )
-        .expect("grow");
+        assert_eq!(read_record(dir.path(), "main").expect("read").as_deref(), Some(&b"second"[..]));
+        assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1, "no temporary file stays");
+        fs::write(dir.path().join("main"), vec![b' '; limits::RECORD_BYTES_MAX + 1]).expect("grow");
         assert!(read_record(dir.path(), "main").is_err());
         remove_record(dir.path(), "main").expect("remove");
         remove_record(dir.path(), "main").expect("remove again");

@@ -23,11 +23,7 @@ use crate::sys::{clock, pidfd};
 pub fn quick(held: &Held, needs: Needs, tree: Option<&Tree>) -> Result<ProcessSample, Untrusted> {
     let identity = held.identity();
     let pid = identity.pid;
-    let stat = if needs.stat {
-        procfs::stat(pid).ok()
-    } else {
-        None
-    };
+    let stat = if needs.stat { procfs::stat(pid).ok() } else { None };
     let pages = || {
         let bytes = procfs::read(pid, "statm", limits::PROC_FILE_BYTES_MAX).ok()?;
         procfs::parse_resident_pages(&bytes)?.checked_mul(page_bytes())
@@ -40,10 +36,7 @@ pub fn quick(held: &Held, needs: Needs, tree: Option<&Tree>) -> Result<ProcessSa
         at: clock::now().mono,
         age_ms: clock::boottime_ms().saturating_sub(started_ms),
         cpu_ms: stat.map(|stat| clock::ticks_to_ms(stat.cpu_ticks)),
-        tree_cpu_ms: family
-            .as_ref()
-            .filter(|_| needs.tree_cpu)
-            .map(Family::cpu_ms),
+        tree_cpu_ms: family.as_ref().filter(|_| needs.tree_cpu).map(Family::cpu_ms),
         state: stat.map(|stat| stat.state),
         threads: stat.map(|stat| stat.threads),
         rss_bytes: if rss { pages() } else { None },
@@ -51,18 +44,11 @@ pub fn quick(held: &Held, needs: Needs, tree: Option<&Tree>) -> Result<ProcessSa
         private_bytes: None,
         tree_pss_bytes: None,
         fds: if needs.fds { count_fds(pid) } else { None },
-        children: family
-            .as_ref()
-            .filter(|_| needs.children)
-            .map(|family| family.children),
+        children: family.as_ref().filter(|_| needs.children).map(|family| family.children),
         read_bytes: None,
         written_bytes: None,
     };
-    if held.is_alive() {
-        Ok(sample)
-    } else {
-        Err(ended(pid))
-    }
+    if held.is_alive() { Ok(sample) } else { Err(ended(pid)) }
 }
 
 /// Adds what may block for ever, because it waits for a lock of the process: PSS (only where the
@@ -78,18 +64,11 @@ pub fn slow(
 ) -> Result<ProcessSample, Untrusted> {
     let identity = held.identity();
     // PSS cannot exceed the resident size, so below the limit it says nothing new.
-    let pss = needs
-        .pss_above_bytes
-        .is_some_and(|above| sample.rss_bytes.is_none_or(|rss| rss > above));
-    let rollup = if pss || needs.private {
-        rollup(identity.pid).ok()
-    } else {
-        None
-    };
+    let pss =
+        needs.pss_above_bytes.is_some_and(|above| sample.rss_bytes.is_none_or(|rss| rss > above));
+    let rollup = if pss || needs.private { rollup(identity.pid).ok() } else { None };
     sample.pss_bytes = rollup.filter(|_| pss).map(|rollup| rollup.pss_bytes);
-    sample.private_bytes = rollup
-        .filter(|_| needs.private)
-        .map(|rollup| rollup.private_bytes);
+    sample.private_bytes = rollup.filter(|_| needs.private).map(|rollup| rollup.private_bytes);
     if needs.io {
         let bytes = procfs::read(identity.pid, "io", limits::PROC_FILE_BYTES_MAX).ok();
         let traffic = bytes.and_then(|bytes| procfs::parse_traffic(&bytes));
@@ -100,11 +79,7 @@ pub fn slow(
         let family = tree.and_then(|tree| tree.family(identity));
         sample.tree_pss_bytes = family.and_then(|family| family.pss_bytes(identity));
     }
-    if held.is_alive() {
-        Ok(sample)
-    } else {
-        Err(ended(identity.pid))
-    }
+    if held.is_alive() { Ok(sample) } else { Err(ended(identity.pid)) }
 }
 
 /// Open descriptors of a process: the size of its directory since Linux 6.2, else its entries.
@@ -161,10 +136,7 @@ impl Tree {
                 let Some(stat) = self.processes.get(pid) else {
                     continue;
                 };
-                let identity = ProcessIdentity {
-                    pid: *pid,
-                    started_ticks: stat.started_ticks,
-                };
+                let identity = ProcessIdentity { pid: *pid, started_ticks: stat.started_ticks };
                 if stat.started_ticks >= parent.started_ticks && *pid != of.pid {
                     found.push(identity);
                 }
@@ -183,11 +155,7 @@ impl Tree {
         let stats = all.filter_map(|identity| self.processes.get(&identity.pid));
         let cpu_ticks = stats.map(|stat| stat.cpu_ticks + stat.waited_ticks).sum();
         let direct = self.children.get(&of.pid).map_or(0, Vec::len);
-        Some(Family {
-            descendants,
-            cpu_ticks,
-            children: u64::try_from(direct).ok()?,
-        })
+        Some(Family { descendants, cpu_ticks, children: u64::try_from(direct).ok()? })
     }
 }
 
@@ -228,11 +196,7 @@ fn rollup_of(identity: ProcessIdentity) -> io::Result<Rollup> {
         return Err(gone());
     }
     let rollup = rollup(identity.pid);
-    if pidfd::has_ended(&fd) {
-        Err(gone())
-    } else {
-        rollup
-    }
+    if pidfd::has_ended(&fd) { Err(gone()) } else { rollup }
 }
 
 fn rollup(pid: Pid) -> io::Result<Rollup> {

@@ -55,14 +55,7 @@ pub fn spawn_shim(exe: &SelfExe, title: [&str; 2], plan: &[u8], lock: Lock) -> i
     fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let null = raise(null()?)?;
     let null = null.as_fd();
-    let fds = [
-        null,
-        null,
-        null,
-        plan.as_fd(),
-        lock.as_fd(),
-        status_end.as_fd(),
-    ];
+    let fds = [null, null, null, plan.as_fd(), lock.as_fd(), status_end.as_fd()];
     let (pid, pidfd) = spawn(exe, &["heeler", "shim", title[0], title[1]], &fds)?;
     Ok(Shim { pid, pidfd, status })
 }
@@ -91,11 +84,7 @@ pub fn spawn_resolver(exe: &SelfExe) -> io::Result<Resolver> {
     let (questions, answers, null) = (raise(questions)?, raise(answers)?, raise(null()?)?);
     let fds = [questions.as_fd(), answers.as_fd(), null.as_fd()];
     let (_, pidfd) = spawn(exe, &["heeler", "resolve"], &fds)?;
-    Ok(Resolver {
-        pidfd,
-        stdin,
-        stdout,
-    })
+    Ok(Resolver { pidfd, stdin, stdout })
 }
 
 /// How a child ended, once its pidfd is readable; `None` while it lives. It is reaped by this.
@@ -126,10 +115,7 @@ pub fn reap(pidfd: &OwnedFd) -> io::Result<Option<Exit>> {
 /// cannot be another process) and reaps it. Waits for its end: not on the loop.
 pub fn end_child(pidfd: &OwnedFd) {
     if super::pidfd::send(pidfd, libc::SIGKILL).is_ok() {
-        let mut ended = [nix::poll::PollFd::new(
-            pidfd.as_fd(),
-            nix::poll::PollFlags::POLLIN,
-        )];
+        let mut ended = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
         let _readable = nix::poll::poll(&mut ended, nix::poll::PollTimeout::NONE);
     }
     let _reaped = reap(pidfd);
@@ -160,11 +146,7 @@ pub fn inherited() -> io::Result<Inherited> {
         // SAFETY: it is open, and nothing in this process owns it: the role was just entered.
         Ok::<_, io::Error>(unsafe { OwnedFd::from_raw_fd(fd) })
     };
-    Ok(Inherited {
-        plan: take(PLAN_FD)?.into(),
-        lock: take(LOCK_FD)?,
-        status: take(STATUS_FD)?,
-    })
+    Ok(Inherited { plan: take(PLAN_FD)?.into(), lock: take(LOCK_FD)?, status: take(STATUS_FD)? })
 }
 
 /// Opens a pidfd for a process that is this one's child and not yet reaped (pidfd_open(2)).
@@ -188,11 +170,7 @@ pub(super) fn raise(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 /// /dev/null, both ways.
 pub(super) fn null() -> io::Result<OwnedFd> {
-    Ok(File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?
-        .into())
+    Ok(File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
 /// The bytes as a file in memory that nobody can change any more: unlike a pipe it cannot fill up.
@@ -210,10 +188,7 @@ fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
 /// and exactly these descriptors from 0 on.
 fn spawn(exe: &SelfExe, argv: &[&str], fds: &[BorrowedFd<'_>]) -> io::Result<(Pid, OwnedFd)> {
     let path = exe.path_in_child()?;
-    let argv = argv
-        .iter()
-        .map(|arg| CString::new(*arg))
-        .collect::<Result<Vec<_>, _>>()?;
+    let argv = argv.iter().map(|arg| CString::new(*arg)).collect::<Result<Vec<_>, _>>()?;
     let actions = Actions::new(fds)?;
     let attributes = Attributes::new()?;
     let pid = posix_spawn(&path, &argv, &actions, &attributes)?;
@@ -252,11 +227,7 @@ fn posix_spawn(
             environment.as_ptr(),
         )
     };
-    if error == 0 {
-        Ok(Pid(pid))
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
+    if error == 0 { Ok(Pid(pid)) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 /// posix_spawn's list of what to do with descriptors; frees itself.
@@ -311,14 +282,8 @@ impl Attributes {
         let flags = libc::c_short::try_from(flags).map_err(io::Error::other)?;
         // SAFETY: the attributes are initialised; the sets are read and copied.
         unsafe {
-            check(libc::posix_spawnattr_setsigdefault(
-                &raw mut attributes.0,
-                &raw const all,
-            ))?;
-            check(libc::posix_spawnattr_setsigmask(
-                &raw mut attributes.0,
-                &raw const none,
-            ))?;
+            check(libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, &raw const all))?;
+            check(libc::posix_spawnattr_setsigmask(&raw mut attributes.0, &raw const none))?;
             check(libc::posix_spawnattr_setflags(&raw mut attributes.0, flags))?;
         }
         Ok(attributes)
@@ -334,9 +299,5 @@ impl Drop for Attributes {
 
 /// posix_spawn's family returns the error number itself.
 fn check(error: libc::c_int) -> io::Result<()> {
-    if error == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }

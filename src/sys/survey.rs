@@ -93,7 +93,8 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
         let descent = || descends(pid, &wanted).or_else(|| heir(pid, dead));
         let Some(index) = descent() else { continue };
         // Each costs a descriptor: whoever leaves thousands must not take those of other services.
-        if left.iter().filter(|other: &&Left| other.dead == index).count() >= limits::SURVIVORS_MAX {
+        if left.iter().filter(|other: &&Left| other.dead == index).count() >= limits::SURVIVORS_MAX
+        {
             continue;
         }
         let Gathered::Process(held, facts) = gather(pid) else { continue };
@@ -110,7 +111,14 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
         } else {
             Ours::Foreign
         };
-        let holds = if tables.listens(&held) { Holding::ListeningSocket } else { Holding::Nothing };
+        let by_number = descends(pid, &wanted).is_some();
+        let inherited = |inode| by_number || dead[index].sockets.contains(&inode);
+        let holds = match tables.listens(&held, inherited) {
+            true => Holding::ListeningSocket,
+            // What it shares with the dead one is no more than, say, the output of a deploy over ssh.
+            false if !by_number => continue,
+            false => Holding::Nothing,
+        };
         // Not its command line: a process can have root wait for ever for that one (FUSE, userfaultfd).
         let title = procfs::name(pid);
         let survivor = Survivor { identity: held.identity(), title, holds, ours };
@@ -206,10 +214,12 @@ fn serves_another(process: ProcessIdentity, mains: &HashSet<ProcessIdentity>) ->
 struct SocketTables(HashMap<std::path::PathBuf, HashSet<u64>>);
 
 impl SocketTables {
-    /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace.
-    fn listens(&mut self, held: &Held) -> bool {
+    /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace, among
+    /// these.
+    fn listens(&mut self, held: &Held, among: impl Fn(u64) -> bool) -> bool {
         let pid = held.identity().pid;
-        let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
+        let mut sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
+        sockets.retain(|(_, inode)| among(*inode));
         if sockets.is_empty() {
             return false;
         }
@@ -223,9 +233,9 @@ impl SocketTables {
     }
 }
 
-/// Whose socket a younger process of the same user and session has inherited. One that is older gave
-/// the main process that socket; one in a session of its own may be a successor that got it from the
-/// same giver (socket activation).
+/// Whose socket a younger process of the same user and session has inherited. One that is older (or as
+/// old, in clock ticks) may have given the main process that socket; one in a session of its own may be a
+/// successor that got it from the same giver (socket activation).
 fn heir(pid: Pid, dead: &[DeadMain]) -> Option<usize> {
     let session = getsid(Some(unistd::Pid::from_raw(pid.0))).ok()?.as_raw();
     let near = |main: &&DeadMain| main.session == session && !main.sockets.is_empty();
@@ -236,7 +246,7 @@ fn heir(pid: Pid, dead: &[DeadMain]) -> Option<usize> {
     dead.iter().position(|main| {
         near(&main)
             && main.user.0 == owner
-            && began >= main.identity.started_ticks
+            && began > main.identity.started_ticks
             && sockets.iter().any(|(_, inode)| main.sockets.contains(inode))
     })
 }
@@ -249,7 +259,8 @@ fn sockets_of(pid: Pid, fds_max: usize) -> Vec<(i32, u64)> {
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let target = fs::read_link(&path).ok()?;
-            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+            let inode =
+                target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
             Some((path.file_name()?.to_str()?.parse().ok()?, inode))
         })
         .collect()
@@ -297,7 +308,9 @@ mod tests {
         let unix = "0000000000000000: 00000002 00000000 00010000 0001 01 777 /run/a b";
         assert_eq!(unix_listener(unix), Some(777));
         assert_eq!(unix_listener(&unix.replace("00010000", "00000000")), None);
-        for odd in ["", "sl local", "Num RefCount Protocol Flags Type St Inode Path", "0A", "\u{fffd}"] {
+        for odd in
+            ["", "sl local", "Num RefCount Protocol Flags Type St Inode Path", "0A", "\u{fffd}"]
+        {
             assert_eq!(tcp_listener(odd).or_else(|| unix_listener(odd)), None);
         }
     }
@@ -314,8 +327,12 @@ mod tests {
         let line = format!("heeler\n0000000000000000: 00000002 00000000 00010000 0001 01 {inode}");
         let forged = SocketAddr::from_abstract_name(&line).expect("a name");
         let listener = UnixListener::bind_addr(&forged).expect("bound");
-        assert!(listening_near(us.identity().pid).contains(&inode), "the kernel writes names as they are");
-        let accepts = |socket: &dyn std::os::fd::AsRawFd| pidfd::accepts_connections(&us, socket.as_raw_fd());
+        assert!(
+            listening_near(us.identity().pid).contains(&inode),
+            "the kernel writes names as they are"
+        );
+        let accepts =
+            |socket: &dyn std::os::fd::AsRawFd| pidfd::accepts_connections(&us, socket.as_raw_fd());
         assert_eq!(accepts(&talks), Some(false));
         assert_eq!(accepts(&listener), Some(true));
     }

@@ -48,33 +48,16 @@ impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoUser(name) => {
-                write!(
-                    f,
-                    "user not found: {} (see `getent passwd {0}`)",
-                    escape(name)
-                )
+                write!(f, "user not found: {} (see `getent passwd {0}`)", escape(name))
             }
             Self::NoGroup(name) => {
-                write!(
-                    f,
-                    "group not found: {} (see `getent group {0}`)",
-                    escape(name)
-                )
+                write!(f, "group not found: {} (see `getent group {0}`)", escape(name))
             }
             Self::Reserved(name) => {
-                write!(
-                    f,
-                    "{} has the number 4294967295, which means nobody at all",
-                    escape(name)
-                )
+                write!(f, "{} has the number 4294967295, which means nobody at all", escape(name))
             }
             Self::Failed(name, errno) => {
-                write!(
-                    f,
-                    "the name service failed to look up {}: {}",
-                    escape(name),
-                    errno.desc()
-                )
+                write!(f, "the name service failed to look up {}: {}", escape(name), errno.desc())
             }
         }
     }
@@ -149,10 +132,7 @@ fn by_number(uid: u32) -> Result<User, LookupError> {
 
 /// A plain decimal number: no sign, no blank.
 fn number(text: &str) -> Option<u32> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -164,25 +144,11 @@ mod tests {
         let root = find(Some("root"), None).expect("root");
         assert_eq!((root.uid, root.gid), (Uid(0), Gid(0)));
         assert_eq!(find(Some("0"), None), Ok(root));
-        for stranger in [
-            "no-such-user",
-            "",
-            "4294967295",
-            "3999999999",
-            "+0",
-            " 0",
-            "-1",
-            "root ",
-        ] {
+        for stranger in ["no-such-user", "", "4294967295", "3999999999", "+0", " 0", "-1", "root "]
+        {
             let found = find(Some(stranger), None);
-            assert!(
-                matches!(found, Err(LookupError::NoUser(_))),
-                "{stranger:?}: {found:?}"
-            );
+            assert!(matches!(found, Err(LookupError::NoUser(_))), "{stranger:?}: {found:?}");
         }
-        assert!(matches!(
-            find(Some("root"), Some("no-such-group")),
-            Err(LookupError::NoGroup(_))
-        ));
+        assert!(matches!(find(Some("root"), Some("no-such-group")), Err(LookupError::NoGroup(_))));
     }
 }

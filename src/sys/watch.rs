@@ -34,9 +34,7 @@ impl Watch {
     /// # Errors
     /// When it is watched already, or the limit of watches (`fs.epoll.max_user_watches`) is reached.
     pub fn add(&self, process: impl AsFd, token: u64) -> io::Result<()> {
-        Ok(self
-            .0
-            .add(process, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+        Ok(self.0.add(process, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
     /// Watches it no more. Call it before the process is let go of.

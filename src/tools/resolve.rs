@@ -14,21 +14,12 @@ use crate::wire::resolve::{Answer, Question};
 pub fn run() -> ExitCode {
     let bytes_max = limits::RESOLVE_NAMES_MAX as u64 * (limits::NAME_BYTES_MAX as u64 + 8);
     let mut out = stdout().lock();
-    for line in stdin()
-        .lock()
-        .take(bytes_max)
-        .lines()
-        .take(limits::RESOLVE_NAMES_MAX)
-    {
+    for line in stdin().lock().take(bytes_max).lines().take(limits::RESOLVE_NAMES_MAX) {
         let Some(question) = line.ok().as_deref().and_then(Question::decode) else {
             return ExitCode::from(2);
         };
         let line = answer(question).encode();
-        if out
-            .write_all(line.as_bytes())
-            .and_then(|()| out.flush())
-            .is_err()
-        {
+        if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
             return ExitCode::from(1);
         }
     }
@@ -38,19 +29,13 @@ pub fn run() -> ExitCode {
 fn answer(question: Question) -> Answer {
     let no = |name, error| match error {
         LookupError::NoUser(_) | LookupError::NoGroup(_) => Answer::Missing { name },
-        LookupError::Reserved(_) | LookupError::Failed(..) => Answer::Failed {
-            name,
-            error: Untrusted::from(error.to_string().as_str()),
-        },
+        LookupError::Reserved(_) | LookupError::Failed(..) => {
+            Answer::Failed { name, error: Untrusted::from(error.to_string().as_str()) }
+        }
     };
     match question {
         Question::User(name) => match user::find(Some(&name), None) {
-            Ok(found) => Answer::User {
-                name,
-                uid: found.uid,
-                gid: found.gid,
-                home: found.home,
-            },
+            Ok(found) => Answer::User { name, uid: found.uid, gid: found.gid, home: found.home },
             Err(error) => no(name, error),
         },
         Question::Group(name) => match user::find_group(&name) {

@@ -91,11 +91,7 @@ fn only_yourself(job: &Job) -> Result<(), String> {
         return Ok(());
     }
     let own = user::find(None, None).map_err(|error| format!("failed to find you: {error}"))?;
-    match job
-        .user
-        .as_deref()
-        .map(|name| (name, user::find(Some(name), None)))
-    {
+    match job.user.as_deref().map(|name| (name, user::find(Some(name), None))) {
         Some((name, found)) if found.as_ref().map(|account| account.uid) != Ok(own.uid) => {
             Err(format!(
                 "only root can run a command as {}; you can as yourself: {}",

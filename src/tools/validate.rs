@@ -30,21 +30,15 @@ pub fn as_this_user(dir: &Path, form: Form) -> (String, u8) {
 pub fn validate(dir: &Path, who: &LoadAs, form: Form) -> (String, u8) {
     let (findings, services) = match load(dir, who, None) {
         Ok(loaded) => {
-            let mut findings: Vec<_> = loaded
-                .bad
-                .iter()
-                .flat_map(|bad| bad.diagnostics.clone())
-                .collect();
+            let mut findings: Vec<_> =
+                loaded.bad.iter().flat_map(|bad| bad.diagnostics.clone()).collect();
             findings.extend(loaded.warnings.iter().cloned());
             findings.extend(unknown_accounts(&loaded));
             (findings, loaded.services.len())
         }
         Err(unusable) => (vec![*unusable], 0),
     };
-    let errors = findings
-        .iter()
-        .filter(|found| found.severity == Severity::Error)
-        .count();
+    let errors = findings.iter().filter(|found| found.severity == Severity::Error).count();
     let report = match form {
         Form::Text => text(&findings, services, errors),
         Form::Json => json(&findings),
@@ -60,11 +54,7 @@ fn text(findings: &[Diagnostic], services: usize, errors: usize) -> String {
     };
     let warnings = findings.len() - errors;
     let mut out = render(findings);
-    out.push_str(&format!(
-        "{}, {}",
-        count(services, "service"),
-        count(errors, "error")
-    ));
+    out.push_str(&format!("{}, {}", count(services, "service"), count(errors, "error")));
     if warnings > 0 {
         out.push_str(&format!(", {}", count(warnings, "warning")));
     }
@@ -85,13 +75,7 @@ struct Finding<'a> {
 
 fn json(findings: &[Diagnostic]) -> String {
     let finding = |found| {
-        let Diagnostic {
-            severity,
-            file,
-            place,
-            message,
-            hint,
-        }: &Diagnostic = found;
+        let Diagnostic { severity, file, place, message, hint }: &Diagnostic = found;
         Finding {
             file,
             line: place.as_ref().map(|place| place.line),

@@ -54,10 +54,7 @@ impl StatusAnswer {
     /// Of this version.
     #[must_use]
     pub fn new(services: Vec<ServiceStatus>) -> Self {
-        Self {
-            version: VERSION,
-            services,
-        }
+        Self { version: VERSION, services }
     }
 }
 
@@ -140,13 +137,11 @@ impl Usage {
         let lived_ms = u64::try_from(now.since(sample.at).as_millis()).unwrap_or(u64::MAX);
         let pss = sample.pss_bytes.map(|bytes| (bytes, MemoryKind::Pss));
         let rss = sample.rss_bytes.map(|bytes| (bytes, MemoryKind::Rss));
-        let cpu = before
-            .filter(|before| before.identity == sample.identity)
-            .and_then(|before| {
-                let span_ms = u64::try_from(sample.at.since(before.at).as_millis()).ok()?;
-                let used_ms = sample.cpu_ms?.checked_sub(before.cpu_ms?)?;
-                used_ms.checked_mul(100_000)?.checked_div(span_ms)
-            });
+        let cpu = before.filter(|before| before.identity == sample.identity).and_then(|before| {
+            let span_ms = u64::try_from(sample.at.since(before.at).as_millis()).ok()?;
+            let used_ms = sample.cpu_ms?.checked_sub(before.cpu_ms?)?;
+            used_ms.checked_mul(100_000)?.checked_div(span_ms)
+        });
         Self {
             uptime_ms: Some(sample.age_ms.saturating_add(lived_ms)),
             cpu_milli_percent: cpu,
@@ -373,10 +368,7 @@ impl OrderAnswer {
     /// Of this version.
     #[must_use]
     pub fn new(results: Vec<OrderResult>) -> Self {
-        Self {
-            version: VERSION,
-            results,
-        }
+        Self { version: VERSION, results }
     }
 }
 
@@ -399,21 +391,13 @@ impl OrderResult {
             ReplyResult::Done => OrderEnd::Done,
             ReplyResult::Failed => OrderEnd::Failed,
         };
-        Self {
-            service: service.to_string(),
-            result,
-            text: reply.text.clone(),
-        }
+        Self { service: service.to_string(), result, text: reply.text.clone() }
     }
 
     /// The answer to an order that nobody waits for: it is recorded and under way.
     #[must_use]
     pub fn accepted(service: &ServiceName, text: String) -> Self {
-        Self {
-            service: service.to_string(),
-            result: OrderEnd::Accepted,
-            text,
-        }
+        Self { service: service.to_string(), result: OrderEnd::Accepted, text }
     }
 }
 
@@ -447,11 +431,7 @@ impl ErrorAnswer {
     /// Of this version.
     #[must_use]
     pub fn new(error: ErrorKind, text: impl Into<String>) -> Self {
-        Self {
-            version: VERSION,
-            error,
-            text: text.into(),
-        }
+        Self { version: VERSION, error, text: text.into() }
     }
 
     /// The one answer for a service that is unknown and for one the peer may not see: nobody learns

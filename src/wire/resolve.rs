@@ -95,26 +95,17 @@ impl Answer {
             error: None,
         };
         let wire = match self {
-            Self::User {
-                name,
-                uid,
-                gid,
-                home,
-            } => WireAnswer {
+            Self::User { name, uid, gid, home } => WireAnswer {
                 uid: Some(uid.0),
                 gid: Some(gid.0),
                 home: Some(home.to_string_lossy().into_owned()),
                 ..none(name)
             },
-            Self::Group { name, gid } => WireAnswer {
-                gid: Some(gid.0),
-                ..none(name)
-            },
+            Self::Group { name, gid } => WireAnswer { gid: Some(gid.0), ..none(name) },
             Self::Missing { name } => none(name),
-            Self::Failed { name, error } => WireAnswer {
-                error: Some(error.raw().to_owned()),
-                ..none(name)
-            },
+            Self::Failed { name, error } => {
+                WireAnswer { error: Some(error.raw().to_owned()), ..none(name) }
+            }
         };
         let mut line = serde_json::to_string(&wire).unwrap_or_default();
         line.push('\n');
@@ -127,20 +118,11 @@ impl Answer {
         let wire: WireAnswer = serde_json::from_str(line).ok()?;
         let name = wire.name;
         Some(match (wire.error, wire.uid, wire.gid, wire.home) {
-            (Some(error), ..) => Self::Failed {
-                name,
-                error: error.as_str().into(),
-            },
-            (None, Some(uid), Some(gid), Some(home)) => Self::User {
-                name,
-                uid: Uid(uid),
-                gid: Gid(gid),
-                home: home.into(),
-            },
-            (None, None, Some(gid), _) => Self::Group {
-                name,
-                gid: Gid(gid),
-            },
+            (Some(error), ..) => Self::Failed { name, error: error.as_str().into() },
+            (None, Some(uid), Some(gid), Some(home)) => {
+                Self::User { name, uid: Uid(uid), gid: Gid(gid), home: home.into() }
+            }
+            (None, None, Some(gid), _) => Self::Group { name, gid: Gid(gid) },
             (None, ..) => Self::Missing { name },
         })
     }
@@ -153,30 +135,14 @@ mod tests {
     #[test]
     fn questions_and_answers_come_back() {
         for question in [Question::User("a b".into()), Question::Group("ops".into())] {
-            assert_eq!(
-                Question::decode(question.encode().trim_end()),
-                Some(question)
-            );
+            assert_eq!(Question::decode(question.encode().trim_end()), Some(question));
         }
         assert_eq!(Question::decode("deploy"), None);
         for answer in [
-            Answer::User {
-                name: "d".into(),
-                uid: Uid(0),
-                gid: Gid(1),
-                home: "/home/d".into(),
-            },
-            Answer::Group {
-                name: "ops".into(),
-                gid: Gid(7),
-            },
-            Answer::Missing {
-                name: "x\n\"".into(),
-            },
-            Answer::Failed {
-                name: "y".into(),
-                error: "timed out".into(),
-            },
+            Answer::User { name: "d".into(), uid: Uid(0), gid: Gid(1), home: "/home/d".into() },
+            Answer::Group { name: "ops".into(), gid: Gid(7) },
+            Answer::Missing { name: "x\n\"".into() },
+            Answer::Failed { name: "y".into(), error: "timed out".into() },
         ] {
             let line = answer.encode();
             assert_eq!(line.matches('\n').count(), 1, "{line}");

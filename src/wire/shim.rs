@@ -187,10 +187,7 @@ struct WireIdentity {
 
 impl From<ProcessIdentity> for WireIdentity {
     fn from(identity: ProcessIdentity) -> Self {
-        Self {
-            pid: identity.pid.0,
-            started_ticks: identity.started_ticks,
-        }
+        Self { pid: identity.pid.0, started_ticks: identity.started_ticks }
     }
 }
 
@@ -202,10 +199,7 @@ impl TryFrom<WireIdentity> for ProcessIdentity {
         if wire.pid <= 0 {
             return Err(RecordError::Value("a process number that is none"));
         }
-        Ok(Self {
-            pid: Pid(wire.pid),
-            started_ticks: wire.started_ticks,
-        })
+        Ok(Self { pid: Pid(wire.pid), started_ticks: wire.started_ticks })
     }
 }
 
@@ -244,9 +238,7 @@ enum WireAtDeadline {
 }
 
 fn text(path: &std::path::Path) -> Result<String, RecordError> {
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or(RecordError::Value("a path that is not UTF-8 text"))
+    path.to_str().map(str::to_owned).ok_or(RecordError::Value("a path that is not UTF-8 text"))
 }
 
 fn kind(name: &str) -> Result<JobKind, RecordError> {
@@ -313,11 +305,7 @@ impl WirePlan {
             reason: self.reason,
             main: self.main.map(ProcessIdentity::try_from).transpose()?,
         };
-        Ok(Plan {
-            boot: self.boot,
-            records: self.records.into(),
-            job,
-        })
+        Ok(Plan { boot: self.boot, records: self.records.into(), job })
     }
 }
 

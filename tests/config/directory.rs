@@ -55,8 +55,7 @@ fn load_in_time(dir: &Path) -> Result<Loaded, String> {
         // Nobody listens any more when it took too long; that is told there.
         drop(tell.send(loaded));
     });
-    told.recv_timeout(Duration::from_secs(10))
-        .expect("loading does not hang")
+    told.recv_timeout(Duration::from_secs(10)).expect("loading does not hang")
 }
 
 fn mode(path: &Path, mode: u32) {
@@ -64,19 +63,11 @@ fn mode(path: &Path, mode: u32) {
 }
 
 fn names(loaded: &Loaded) -> Vec<&str> {
-    loaded
-        .services
-        .iter()
-        .map(|loaded| loaded.service.name.as_str())
-        .collect()
+    loaded.services.iter().map(|loaded| loaded.service.name.as_str()).collect()
 }
 
 fn told(loaded: &Loaded) -> String {
-    loaded
-        .bad
-        .iter()
-        .map(|bad| render(&bad.diagnostics))
-        .collect()
+    loaded.bad.iter().map(|bad| render(&bad.diagnostics)).collect()
 }
 
 const GOOD: &str = "run = \"sleep 9\"\n";
@@ -117,10 +108,7 @@ fn cfg_01_a_directory_that_others_can_change_is_refused() {
     assert!(load_in_time(&below).is_ok());
     mode(conf.dir(), 0o777);
     let refusal = load_in_time(&below).expect_err("the directory above is everybody's");
-    assert!(
-        refusal.contains(&format!("chmod go-w {}", conf.dir().display())),
-        "{refusal}"
-    );
+    assert!(refusal.contains(&format!("chmod go-w {}", conf.dir().display())), "{refusal}");
     mode(conf.dir(), 0o1777);
     assert!(load_in_time(&below).is_ok(), "a sticky directory is fine");
     chown(&below, Some(NOBODY), None).expect("root may");
@@ -142,16 +130,8 @@ fn cfg_02_links_pipes_and_leftovers_of_editors() {
     conf.file("good.toml.swp", "x");
     let elsewhere = Conf::new(&[("roots", GOOD), ("theirs", GOOD)]);
     chown(elsewhere.dir().join("theirs"), Some(NOBODY), None).expect("root may");
-    symlink(
-        elsewhere.dir().join("roots"),
-        conf.dir().join("linked.toml"),
-    )
-    .expect("root may");
-    symlink(
-        elsewhere.dir().join("theirs"),
-        conf.dir().join("stolen.toml"),
-    )
-    .expect("root may");
+    symlink(elsewhere.dir().join("roots"), conf.dir().join("linked.toml")).expect("root may");
+    symlink(elsewhere.dir().join("theirs"), conf.dir().join("stolen.toml")).expect("root may");
     symlink("loop.toml", conf.dir().join("loop.toml")).expect("root may");
     symlink("/dev/zero", conf.dir().join("device.toml")).expect("root may");
     symlink("nowhere", conf.dir().join("dangling.toml")).expect("root may");
@@ -166,13 +146,7 @@ fn cfg_02_links_pipes_and_leftovers_of_editors() {
     assert_eq!(names(&loaded), ["good", "linked"]);
     let bad: Vec<_> = loaded.bad.iter().map(|bad| bad.role.clone()).collect();
     let named = |name| Role::Service(heeler::model::ids::ServiceName::parse(name).expect("a name"));
-    assert_eq!(
-        bad,
-        [
-            "below", "dangling", "device", "loop", "pipe", "socket", "stolen"
-        ]
-        .map(named)
-    );
+    assert_eq!(bad, ["below", "dangling", "device", "loop", "pipe", "socket", "stolen"].map(named));
     let told = told(&loaded);
     for words in [
         "is a directory, not",
@@ -183,10 +157,7 @@ fn cfg_02_links_pipes_and_leftovers_of_editors() {
     ] {
         assert!(told.contains(words), "{words}\n{told}");
     }
-    assert!(
-        told.contains(&format!("theirs is owned by uid {NOBODY}")),
-        "{told}"
-    );
+    assert!(told.contains(&format!("theirs is owned by uid {NOBODY}")), "{told}");
 }
 
 #[test]
@@ -199,10 +170,7 @@ fn cfg_02_the_directory_may_be_a_link_when_every_step_is_safe() {
     symlink(conf.dir(), &link).expect("root may");
     assert_eq!(names(&load_in_time(&link).expect("safe")), ["good"]);
     std::os::unix::fs::lchown(&link, Some(NOBODY), None).expect("root may");
-    assert!(
-        load_in_time(&link).is_err(),
-        "who owns the link decides where it leads"
-    );
+    assert!(load_in_time(&link).is_err(), "who owns the link decides where it leads");
 }
 
 #[test]
@@ -223,19 +191,13 @@ fn cfg_03_one_run_tells_everything_and_keeps_the_good() {
         "latin1.toml:2:6",
         "1 service, 5 errors",
     ];
-    assert!(
-        code == 1 && places.iter().all(|place| report.contains(place)),
-        "{report}"
-    );
+    assert!(code == 1 && places.iter().all(|place| report.contains(place)), "{report}");
 }
 
 /// Root when the tests are, else the user who runs them.
 fn who() -> LoadAs {
     let uid = nix::unistd::geteuid().as_raw();
-    LoadAs {
-        uid: Uid(uid),
-        ..root()
-    }
+    LoadAs { uid: Uid(uid), ..root() }
 }
 
 #[test]
@@ -243,20 +205,11 @@ fn cfg_03_a_bad_settings_file_leaves_the_last_good_one_in_force() {
     let conf = Conf::new(&[("good.toml", GOOD), ("heeler.toml", "quux = 1")]);
     let every = |last| {
         let loaded = load(conf.dir(), &who(), last).expect("usable");
-        assert_eq!(
-            loaded.bad.first().map(|bad| bad.role.clone()),
-            Some(Role::Settings)
-        );
-        (
-            loaded.services[0].service.every,
-            loaded.settings_text.as_deref().map(str::to_owned),
-        )
+        assert_eq!(loaded.bad.first().map(|bad| bad.role.clone()), Some(Role::Settings));
+        (loaded.services[0].service.every, loaded.settings_text.as_deref().map(str::to_owned))
     };
     let last = "[defaults]\nevery = \"3s\"\n";
-    assert_eq!(
-        every(Some(last)),
-        (Duration::from_secs(3), Some(last.to_owned()))
-    );
+    assert_eq!(every(Some(last)), (Duration::from_secs(3), Some(last.to_owned())));
     assert_eq!(every(None), (Duration::from_secs(10), None));
     assert_eq!(every(Some("also = bad")), (Duration::from_secs(10), None));
 }
@@ -269,14 +222,8 @@ fn cfg_03_validate_names_users_that_are_not_there() {
     let conf = Conf::new(&[("a.toml", "user = \"no-such-user\"\nrun = \"sleep 9\"\n")]);
     let (report, code) = validate(conf.dir(), &root(), Form::Text);
     assert_eq!(code, 0);
-    assert!(
-        report.contains("there is no user `no-such-user` on this machine"),
-        "{report}"
-    );
-    assert!(
-        report.ends_with("1 service, no errors, 1 warning\n"),
-        "{report}"
-    );
+    assert!(report.contains("there is no user `no-such-user` on this machine"), "{report}");
+    assert!(report.ends_with("1 service, no errors, 1 warning\n"), "{report}");
 }
 
 #[test]
@@ -297,23 +244,14 @@ fn cfg_06_root_runs_only_what_root_alone_can_change() {
         ("missing.toml", &start.replace("/tool", "/missing")),
         ("start.toml", &start.replace("x.pid", "y.pid")),
     ]);
-    assert_eq!(
-        names(&conf.load()),
-        ["as-nobody", "as-root", "exec", "missing", "start"]
-    );
+    assert_eq!(names(&conf.load()), ["as-nobody", "as-root", "exec", "missing", "start"]);
 
     chown(bin.dir(), Some(NOBODY), None).expect("root may");
     let loaded = conf.load();
-    assert_eq!(
-        names(&loaded),
-        ["as-nobody"],
-        "even what is missing could be put there by nobody"
-    );
+    assert_eq!(names(&loaded), ["as-nobody"], "even what is missing could be put there by nobody");
     let told = told(&loaded);
-    let named = format!(
-        "root would run this, but {} is owned by uid {NOBODY}",
-        bin.dir().display()
-    );
+    let named =
+        format!("root would run this, but {} is owned by uid {NOBODY}", bin.dir().display());
     assert_eq!(told.matches(&named).count(), 4, "{told}");
     assert!(told.contains("start.toml:2:9"), "{told}");
 
@@ -328,27 +266,13 @@ fn cfg_08_a_file_of_ten_megabytes_is_refused() {
     conf.file("huge.toml", format!("match = '{}'", "x".repeat(10 << 20)));
     let loaded = load(conf.dir(), &who(), None).expect("usable");
     assert_eq!(names(&loaded), ["good"]);
-    assert!(
-        told(&loaded).contains("it has more than 1048576 bytes"),
-        "{}",
-        told(&loaded)
-    );
+    assert!(told(&loaded).contains("it has more than 1048576 bytes"), "{}", told(&loaded));
 }
 
 #[test]
 fn cfg_09_names_that_are_no_names_of_services() {
     let conf = Conf::new(&[("good.toml", GOOD), ("web@1.a-b_c.toml", GOOD)]);
-    let bad = [
-        "a b",
-        "a\nb",
-        "a\"b",
-        "..",
-        "all",
-        "-x",
-        "ѕhop",
-        "a\u{1b}[2J",
-        &"x".repeat(65),
-    ];
+    let bad = ["a b", "a\nb", "a\"b", "..", "all", "-x", "ѕhop", "a\u{1b}[2J", &"x".repeat(65)];
     let bad = bad.iter().filter(|name| !name.starts_with('.'));
     for name in bad.clone() {
         conf.file(&format!("{name}.toml"), GOOD);
@@ -358,10 +282,7 @@ fn cfg_09_names_that_are_no_names_of_services() {
     assert_eq!(loaded.bad.len(), bad.count());
     assert!(loaded.bad.iter().all(|bad| bad.role == Role::Nameless));
     let told = told(&loaded);
-    assert!(
-        !told.contains(|c: char| c != '\n' && c.is_control()),
-        "{told:?}"
-    );
+    assert!(!told.contains(|c: char| c != '\n' && c.is_control()), "{told:?}");
 }
 
 #[test]
@@ -379,10 +300,7 @@ fn cfg_11_a_missing_directory_an_empty_one_and_one_unreadable_of_fifty() {
 
     let (report, code) = validate(conf.dir(), &who(), Form::Text);
     assert_eq!(
-        (
-            code,
-            report.ends_with("no services, no errors, 1 warning\n")
-        ),
+        (code, report.ends_with("no services, no errors, 1 warning\n")),
         (0, true),
         "{report}"
     );
@@ -402,14 +320,8 @@ fn cfg_13_two_services_with_one_pidfile_or_one_start_are_warned_about() {
     let loaded = load(conf.dir(), &who(), None).expect("usable");
     assert_eq!(names(&loaded), ["a", "b"]);
     let warnings = render(&loaded.warnings);
-    assert!(
-        warnings.contains("service `a` has the same `pidfile`"),
-        "{warnings}"
-    );
-    assert!(
-        warnings.contains("service `a` has the same `start`"),
-        "{warnings}"
-    );
+    assert!(warnings.contains("service `a` has the same `pidfile`"), "{warnings}");
+    assert!(warnings.contains("service `a` has the same `start`"), "{warnings}");
     assert_eq!(loaded.warnings.len(), 2);
 }
 
@@ -426,32 +338,16 @@ fn a_users_own_tree_serves_the_user_and_with_a_warning_roots_demo() {
     mode(conf.dir(), 0o775);
     mode(&file, 0o664);
     let load = |who: &LoadAs| load(conf.dir(), who, None);
-    let own = LoadAs {
-        uid: Uid(1234),
-        ..root()
-    };
+    let own = LoadAs { uid: Uid(1234), ..root() };
     let loaded = load(&own).expect("their own, and a group of one's own is no other");
     assert_eq!((loaded.services.len(), loaded.warnings.len()), (1, 0));
     assert!(load(&root()).is_err());
-    let demo = LoadAs {
-        demo_owner: Some(Uid(1234)),
-        ..root()
-    };
+    let demo = LoadAs { demo_owner: Some(Uid(1234)), ..root() };
     let loaded = load(&demo).expect("for a demonstration");
     assert_eq!((loaded.services.len(), loaded.warnings.len()), (1, 1));
-    assert!(
-        load(&LoadAs {
-            demo_owner: Some(Uid(1235)),
-            ..root()
-        })
-        .is_err()
-    );
+    assert!(load(&LoadAs { demo_owner: Some(Uid(1235)), ..root() }).is_err());
     chown(&file, None, Some(100)).expect("root may");
-    assert_eq!(
-        load(&own).expect("usable").bad.len(),
-        1,
-        "a group with others in it"
-    );
+    assert_eq!(load(&own).expect("usable").bad.len(), 1, "a group with others in it");
 }
 
 #[test]
@@ -464,10 +360,7 @@ fn json_has_a_stable_shape() {
         "file": file, "line": 2, "column": 1, "severity": "error",
         "message": "unknown key `evrey`", "hint": "did you mean `every`?",
     }]);
-    assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&report).expect("JSON"),
-        expected
-    );
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&report).expect("JSON"), expected);
 }
 
 #[test]

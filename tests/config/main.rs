@@ -49,10 +49,7 @@ fn every_later_key_is_told_apart_from_a_mistake() {
         "puma",
     ] {
         let (good, shown) = outcome("x", &format!("run = \"sleep 9\"\n{key} = {{}}\n"));
-        assert!(
-            !good && shown.contains(&format!("`{key}` is not in this version yet")),
-            "{shown}"
-        );
+        assert!(!good && shown.contains(&format!("`{key}` is not in this version yet")), "{shown}");
         assert!(shown.contains("= help: "), "{shown}");
     }
 }
@@ -70,11 +67,7 @@ fn cfg_08_a_regular_expression_cannot_hang_or_fill_the_loader() {
         let start = std::time::Instant::now();
         let (good, shown) = outcome("x", &format!("match = \"{pattern}\"\n"));
         assert!(!good && shown.contains("x.toml:1:9"), "{shown}");
-        assert!(
-            start.elapsed() < std::time::Duration::from_secs(5),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }
 
@@ -94,11 +87,7 @@ fn cfg_12_heeler_cannot_be_told_to_manage_itself() {
     for line in itself {
         assert!(!outcome("x", line).0, "{line}");
     }
-    for line in [
-        "match = \"^puma\"",
-        "pidfile = \"/run/heelers.pid\"",
-        "run = \"runner heeler\"",
-    ] {
+    for line in ["match = \"^puma\"", "pidfile = \"/run/heelers.pid\"", "run = \"runner heeler\""] {
         assert!(outcome("x", line).0, "{line}");
     }
 }
@@ -126,13 +115,9 @@ fn root() -> LoadAs {
 }
 
 fn files(kind: &str) -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/config")
-        .join(kind);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(kind);
     let entries = std::fs::read_dir(dir).expect("the examples are there");
-    let mut files: Vec<_> = entries
-        .map(|entry| entry.expect("readable").path())
-        .collect();
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
     files.retain(|path| path.extension().is_some_and(|end| end == "toml"));
     files.sort();
     files
@@ -144,11 +129,7 @@ fn compare(kind: &str) {
     assert!(!files.is_empty(), "no examples in {kind}");
     for path in files {
         let text = std::fs::read_to_string(&path).expect("readable");
-        let stem = path
-            .file_stem()
-            .expect("has a name")
-            .to_string_lossy()
-            .into_owned();
+        let stem = path.file_stem().expect("has a name").to_string_lossy().into_owned();
         let (good, shown) = outcome(&stem, &text);
         let expected = path.with_extension("expected");
         if std::env::var_os("HEELER_BLESS").is_some() {
@@ -156,10 +137,7 @@ fn compare(kind: &str) {
         }
         let before = std::fs::read_to_string(&expected).unwrap_or_default();
         if shown != before || good != (kind == "good") {
-            wrong.push(format!(
-                "{}\nexpected:\n{before}\ngot:\n{shown}",
-                path.display()
-            ));
+            wrong.push(format!("{}\nexpected:\n{before}\ngot:\n{shown}", path.display()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n----\n"));
@@ -170,11 +148,7 @@ fn outcome(stem: &str, text: &str) -> (bool, String) {
     let user_mode = LoadAs::new(Uid(1000), Some("me".into()), |name| {
         (name == "HOME").then(|| "/home/me".into())
     });
-    let who = if text.starts_with("# user mode") {
-        user_mode
-    } else {
-        root()
-    };
+    let who = if text.starts_with("# user mode") { user_mode } else { root() };
     if stem.starts_with("settings-") {
         return match parse_settings("heeler.toml", text, &who) {
             Ok((settings, warnings)) => (true, format!("{}{settings:#?}\n", render(&warnings))),
@@ -182,13 +156,7 @@ fn outcome(stem: &str, text: &str) -> (bool, String) {
         };
     }
     let name = ServiceName::parse(stem).expect("a service's name");
-    match parse_service(
-        &name,
-        &format!("{stem}.toml"),
-        text,
-        &Settings::of(&who),
-        &who,
-    ) {
+    match parse_service(&name, &format!("{stem}.toml"), text, &Settings::of(&who), &who) {
         Ok((service, warnings)) => (true, summary(&service, &warnings)),
         Err(found) => (false, render(&found)),
     }
@@ -196,12 +164,7 @@ fn outcome(stem: &str, text: &str) -> (bool, String) {
 
 fn summary(service: &Service, warnings: &[Diagnostic]) -> String {
     let argv = |command: &Command| {
-        let Command {
-            argv,
-            timeout,
-            env,
-            cwd,
-        } = command;
+        let Command { argv, timeout, env, cwd } = command;
         let mut out = format!("{argv:?}");
         out.extend(timeout.map(|timeout| format!(" timeout {}", show_duration(timeout))));
         out.extend((!env.is_empty()).then(|| format!(" env {env:?}")));
@@ -213,36 +176,20 @@ fn summary(service: &Service, warnings: &[Diagnostic]) -> String {
         Life::Match(pattern) => format!("match {pattern}"),
         Life::Run(command) => format!("run {}", argv(command)),
     };
-    let mut out = vec![
-        life,
-        format!("user {:?}, group {:?}", service.user, service.group),
-    ];
-    for (key, command) in [
-        ("start", &service.start),
-        ("stop", &service.stop),
-        ("restart", &service.restart),
-    ] {
-        out.extend(
-            command
-                .as_ref()
-                .map(|command| format!("{key} {}", argv(command))),
-        );
+    let mut out = vec![life, format!("user {:?}, group {:?}", service.user, service.group)];
+    for (key, command) in
+        [("start", &service.start), ("stop", &service.stop), ("restart", &service.restart)]
+    {
+        out.extend(command.as_ref().map(|command| format!("{key} {}", argv(command))));
     }
-    out.push(format!(
-        "stop_signal {}, mode {:?}",
-        service.stop_signal.name(),
-        service.mode
-    ));
+    out.push(format!("stop_signal {}, mode {:?}", service.stop_signal.name(), service.mode));
     out.push(format!(
         "env {:?}, env_file {:?}, cwd {:?}",
         service.env, service.env_file, service.cwd
     ));
     out.push(format!("alert {:?}", service.alert));
     out.extend(
-        service
-            .allow
-            .iter()
-            .map(|grant| format!("allow {:?} {:?}", grant.to, grant.rights)),
+        service.allow.iter().map(|grant| format!("allow {:?} {:?}", grant.to, grant.rights)),
     );
     out.push(format!(
         "every {:?}, start {:?}, stop {:?}, period {:?}, delay {:?}, remind {:?}",
@@ -253,10 +200,7 @@ fn summary(service: &Service, warnings: &[Diagnostic]) -> String {
         service.exit_delay,
         service.remind
     ));
-    out.push(format!(
-        "start_limit {}, {:?}",
-        service.start_limit, service.backoff
-    ));
+    out.push(format!("start_limit {}, {:?}", service.start_limit, service.backoff));
     out.extend(service.checks.iter().map(told));
     out.join("\n") + "\n" + &render(warnings)
 }

@@ -19,18 +19,10 @@ impl Random {
 }
 
 fn examples() -> Vec<(String, Vec<char>)> {
-    let stem = |path: &std::path::Path| {
-        path.file_stem()
-            .expect("named")
-            .to_string_lossy()
-            .into_owned()
-    };
-    let text = |path: &std::path::Path| {
-        std::fs::read_to_string(path)
-            .expect("readable")
-            .chars()
-            .collect()
-    };
+    let stem =
+        |path: &std::path::Path| path.file_stem().expect("named").to_string_lossy().into_owned();
+    let text =
+        |path: &std::path::Path| std::fs::read_to_string(path).expect("readable").chars().collect();
     let all = files("good").into_iter().chain(files("bad"));
     all.map(|path| (stem(&path), text(&path))).collect()
 }
@@ -93,12 +85,7 @@ fn hostile_files_of_full_size_end_soon() {
         fill("[[check]]\n"),
         fill("[[check]]\nif = \"age > 1h\"\n"),
         fill("\"\"\""),
-        format!(
-            "env = {{ {} }}",
-            (0..90_000)
-                .map(|n| format!("\"{n}\"=1,"))
-                .collect::<String>()
-        ),
+        format!("env = {{ {} }}", (0..90_000).map(|n| format!("\"{n}\"=1,")).collect::<String>()),
         (0..90_000).map(|n| format!("a{n} = 1\n")).collect(),
         format!("run = \"{}\"", fill("a ")),
         format!("run = '''{}'''", fill("\\")),

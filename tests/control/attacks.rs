@@ -17,9 +17,7 @@ fn a_line_of_a_gigabyte_ends_at_its_bound() {
     let mut stream = server.connect();
     let block = vec![b'a'; 1 << 20];
     let begun = Instant::now();
-    let taken = (0..1024)
-        .take_while(|_| stream.write_all(&block).is_ok())
-        .count();
+    let taken = (0..1024).take_while(|_| stream.write_all(&block).is_ok()).count();
     assert!(taken < 2, "{taken} MiB were taken");
     assert!(begun.elapsed() < LIMIT);
     assert!(answer(stream).starts_with("HTTP/1.1 413 "));
@@ -44,18 +42,13 @@ fn half_a_request_and_silence_is_told_off_and_holds_up_nobody() {
     server.must_be_well();
     for (begun, stream) in streams {
         let answer = answer(stream);
-        assert!(
-            answer.contains("no whole request came within 5 seconds"),
-            "{answer}"
-        );
+        assert!(answer.contains("no whole request came within 5 seconds"), "{answer}");
         assert!(begun.elapsed() > Duration::from_secs(4) && begun.elapsed() < LIMIT);
     }
     // A byte a second is silence too: the time is for the whole request.
     let mut stream = server.connect();
     let begun = Instant::now();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .expect("a timeout");
+    stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     let mut one = [0];
     while stream.write_all(b"G").is_ok() && begun.elapsed() < LIMIT {
         match stream.read(&mut one) {
@@ -71,9 +64,7 @@ fn rubbish_is_refused_at_once() {
     let server = Server::start();
     let good = get("/v1/status");
     let with = |from: &str, to: &[u8]| {
-        let at = good
-            .windows(from.len())
-            .position(|part| part == from.as_bytes());
+        let at = good.windows(from.len()).position(|part| part == from.as_bytes());
         let at = at.expect("it is there");
         [&good[..at], to, &good[at + from.len()..]].concat()
     };
@@ -81,70 +72,28 @@ fn rubbish_is_refused_at_once() {
         (vec![0; 100_000], "400", "NULs"),
         (b"\xff\xfe\xc3\x28".to_vec(), "400", "bad UTF-8"),
         (with("heeler", b"he\0eler"), "400", "a NUL in a header"),
-        (
-            with("/v1/status", b"/v1/status?service=%ff"),
-            "400",
-            "bad UTF-8, escaped",
-        ),
+        (with("/v1/status", b"/v1/status?service=%ff"), "400", "bad UTF-8, escaped"),
         (with("HTTP/1.1", b"HTTP/0.9"), "400", "an old version"),
         (with("HTTP/1.1", b"HTTP/2.0"), "400", "a new version"),
         (with("/v1/", b"/v9/"), "404", "another version of ours"),
-        (
-            with("/v1/status", b"http://heeler/v1/status"),
-            "400",
-            "absolute form",
-        ),
+        (with("/v1/status", b"http://heeler/v1/status"), "400", "absolute form"),
         (with("GET", b"DELETE"), "405", "an odd method"),
         (with("\r\n", b"\n"), "400", "bare LF"),
-        (
-            with("Host: heeler", b"Host: h\r\nTransfer-Encoding: chunked"),
-            "400",
-            "chunked",
-        ),
+        (with("Host: heeler", b"Host: h\r\nTransfer-Encoding: chunked"), "400", "chunked"),
         (order("\u{0}\u{1}{"), "400", "a body that is not JSON"),
-        (
-            order(r#"{"order":"stop","services":["shop\u0000"]}"#),
-            "400",
-            "a NUL in a name",
-        ),
-        (
-            get("/v1/order?order=stop&service=shop"),
-            "405",
-            "an order by GET",
-        ),
-        (
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-            "400",
-            "HTTP/2",
-        ),
-        (
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
-            "400",
-            "TLS",
-        ),
+        (order(r#"{"order":"stop","services":["shop\u0000"]}"#), "400", "a NUL in a name"),
+        (get("/v1/order?order=stop&service=shop"), "405", "an order by GET"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), "400", "HTTP/2"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), "400", "TLS"),
     ] {
         let begun = Instant::now();
         let answer = server.tell(&bytes);
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {code} ")),
-            "{why}: {answer}"
-        );
-        assert!(
-            answer.contains("{\"version\":1,\"error\":\""),
-            "{why}: {answer}"
-        );
-        assert!(
-            begun.elapsed() < Duration::from_secs(4),
-            "{why} took {:?}",
-            begun.elapsed()
-        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{why}: {answer}");
+        assert!(answer.contains("{\"version\":1,\"error\":\""), "{why}: {answer}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{why} took {:?}", begun.elapsed());
     }
     server.must_be_well();
-    assert!(
-        !server.log().iter().any(|line| line.contains("Order")),
-        "{:?}",
-        server.log()
-    );
+    assert!(!server.log().iter().any(|line| line.contains("Order")), "{:?}", server.log());
 }
 
 #[test]
@@ -155,14 +104,7 @@ fn ten_thousand_requests_at_once_are_one() {
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     assert!(answer.contains("restart done"), "{answer}");
     server.must_be_well();
-    assert_eq!(
-        server
-            .log()
-            .iter()
-            .filter(|line| line.contains("Restart"))
-            .count(),
-        1
-    );
+    assert_eq!(server.log().iter().filter(|line| line.contains("Restart")).count(), 1);
 }
 
 /// CTL-07: the order belongs to the loop; only the place of the client becomes free.
@@ -170,13 +112,8 @@ fn ten_thousand_requests_at_once_are_one() {
 fn clients_that_go_away_leave_their_orders_and_free_their_places() {
     let server = Server::start();
     let body = order(r#"{"order":"restart","services":["slow"]}"#);
-    let heard = |server: &Server| {
-        server
-            .log()
-            .iter()
-            .filter(|line| line.contains("Restart"))
-            .count()
-    };
+    let heard =
+        |server: &Server| server.log().iter().filter(|line| line.contains("Restart")).count();
     let streams: Vec<_> = (0..16)
         .map(|_| {
             let mut stream = server.connect();
@@ -184,30 +121,16 @@ fn clients_that_go_away_leave_their_orders_and_free_their_places() {
             stream
         })
         .collect();
-    wait_for("all to be heard", LIMIT, || {
-        (heard(&server) == 16).then_some(())
-    });
-    assert!(
-        server.tell(&get("/v1/status")).starts_with("HTTP/1.1 503 "),
-        "the places are taken"
-    );
+    wait_for("all to be heard", LIMIT, || (heard(&server) == 16).then_some(()));
+    assert!(server.tell(&get("/v1/status")).starts_with("HTTP/1.1 503 "), "the places are taken");
     drop(streams);
     wait_for("a free place", LIMIT, || {
-        server
-            .tell(&get("/v1/status?service=shop"))
-            .starts_with("HTTP/1.1 200 ")
-            .then_some(())
+        server.tell(&get("/v1/status?service=shop")).starts_with("HTTP/1.1 200 ").then_some(())
     });
     assert!(!server.log().contains(&"slow ended".to_owned()));
     server.let_slow_end();
     wait_for("all orders to end", LIMIT, || {
-        (server
-            .log()
-            .iter()
-            .filter(|line| *line == "slow ended")
-            .count()
-            == 16)
-            .then_some(())
+        (server.log().iter().filter(|line| *line == "slow ended").count() == 16).then_some(())
     });
     server.must_be_well();
 }
@@ -219,14 +142,9 @@ fn a_client_that_said_all_it_had_to_say_is_still_answered() {
     let body = order(r#"{"order":"restart","services":["slow"]}"#);
     let (mut half, mut chatty) = (server.connect(), server.connect());
     half.write_all(&body).expect("it is taken");
-    half.shutdown(std::net::Shutdown::Write)
-        .expect("it is closed");
-    chatty
-        .write_all(&[&body[..], &[b'x'; 5000]].concat())
-        .expect("it is taken");
-    wait_for("both to be heard", LIMIT, || {
-        (server.log().len() == 2).then_some(())
-    });
+    half.shutdown(std::net::Shutdown::Write).expect("it is closed");
+    chatty.write_all(&[&body[..], &[b'x'; 5000]].concat()).expect("it is taken");
+    wait_for("both to be heard", LIMIT, || (server.log().len() == 2).then_some(()));
     server.must_be_well();
     server.let_slow_end();
     assert!(answer(half).contains("restart done"));
@@ -239,23 +157,13 @@ fn a_client_that_does_not_take_its_answer_is_dropped() {
     let server = Server::start();
     let mut stream = server.connect();
     let begun = Instant::now();
-    stream
-        .write_all(&get(&format!("/v1/status?service={BIG}")))
-        .expect("it is taken");
+    stream.write_all(&get(&format!("/v1/status?service={BIG}"))).expect("it is taken");
     server.must_be_well();
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
     let hung_up = poll(&mut fds, PollTimeout::from(10_000u16)).expect("poll");
     assert_eq!(hung_up, 1, "it was not dropped");
-    assert!(
-        begun.elapsed() > Duration::from_secs(4),
-        "it was dropped too soon"
-    );
+    assert!(begun.elapsed() > Duration::from_secs(4), "it was dropped too soon");
     assert!(answer(stream).len() < BIG_BYTES);
     // One that does take it gets all of it.
-    assert!(
-        server
-            .tell(&get(&format!("/v1/status?service={BIG}")))
-            .len()
-            > BIG_BYTES
-    );
+    assert!(server.tell(&get(&format!("/v1/status?service={BIG}"))).len() > BIG_BYTES);
 }

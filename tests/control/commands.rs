@@ -8,10 +8,7 @@ use crate::support::HEELER;
 
 fn heeler(server: &Server) -> Command {
     let mut command = Command::new(HEELER);
-    command
-        .env("HEELER_SOCKET", &server.socket)
-        .env_remove("COLUMNS")
-        .stdin(Stdio::null());
+    command.env("HEELER_SOCKET", &server.socket).env_remove("COLUMNS").stdin(Stdio::null());
     command
 }
 
@@ -33,12 +30,7 @@ fn every_command_exits_with_its_number() {
         (&["status", "shop", "theirs"], 0, "SERVICE", ""),
         (&["status", "db"], 3, "db: down\n", ""),
         (&["status", "shop", "db"], 3, "SERVICE", ""),
-        (
-            &["status", "nix"],
-            4,
-            "",
-            "heeler: no such service: nix; `heeler status` lists",
-        ),
+        (&["status", "nix"], 4, "", "heeler: no such service: nix; `heeler status` lists"),
         (&["status", "a/b"], 4, "", "no such service: a/b"),
         (&["status", "\x1b[2J"], 4, "", "no such service: \\x1b[2J"),
         (
@@ -47,40 +39,15 @@ fn every_command_exits_with_its_number() {
             "{\"version\":1,\"services\":[{\"service\":\"shop\"",
             "",
         ),
-        (
-            &["status", "nix", "--json"],
-            4,
-            "{\"version\":1,\"error\":\"no_such_service\"",
-            "nix",
-        ),
+        (&["status", "nix", "--json"], 4, "{\"version\":1,\"error\":\"no_such_service\"", "nix"),
         (&["why", "shop"], 0, "shop: up\nnothing has happened", ""),
         (&["why", "nix"], 4, "", "no such service"),
         (&["restart", "shop"], 0, "shop: restart done\n", ""),
-        (
-            &["stop", "shop", "db"],
-            0,
-            "shop: stop done\ndb: stop done\n",
-            "",
-        ),
-        (
-            &["start", "bad"],
-            1,
-            "",
-            "heeler: bad: it did not\\x1b[2J come up\n",
-        ),
-        (
-            &["start", "bad", "shop"],
-            1,
-            "shop: start done\n",
-            "heeler: bad: it did not",
-        ),
+        (&["stop", "shop", "db"], 0, "shop: stop done\ndb: stop done\n", ""),
+        (&["start", "bad"], 1, "", "heeler: bad: it did not\\x1b[2J come up\n"),
+        (&["start", "bad", "shop"], 1, "shop: start done\n", "heeler: bad: it did not"),
         (&["restart", "slow", "--no-wait"], 0, "slow: recorded\n", ""),
-        (
-            &["monitor", "shop", "--json"],
-            0,
-            "{\"version\":1,\"results\":[",
-            "",
-        ),
+        (&["monitor", "shop", "--json"], 0, "{\"version\":1,\"results\":[", ""),
         (&["unmonitor", "nix"], 4, "", "no such service"),
         (&["restart"], 2, "", "Usage"),
         (&["reload"], 2, "", "reload is not in this version"),
@@ -107,13 +74,7 @@ fn every_command_exits_with_its_number() {
 fn no_daemon_is_said_with_what_to_do() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("control.sock");
-    let status = || {
-        Command::new(HEELER)
-            .arg("--socket")
-            .arg(&path)
-            .arg("status")
-            .output()
-    };
+    let status = || Command::new(HEELER).arg("--socket").arg(&path).arg("status").output();
     let missing = status().expect("it runs");
     assert_eq!(missing.status.code(), Some(6));
     assert_eq!(
@@ -156,10 +117,7 @@ fn what_is_no_heeler_is_not_believed() {
 fn a_keeper_that_ends_while_it_is_waited_for_is_said() {
     for (end, says) in [
         (End::Killed, "ended before it answered"),
-        (
-            End::Orderly,
-            "heeler is stopping; what was recorded goes on when it is back",
-        ),
+        (End::Orderly, "heeler is stopping; what was recorded goes on when it is back"),
     ] {
         let mut server = Server::start();
         let child = heeler(&server)
@@ -195,10 +153,7 @@ fn a_reader_that_went_away_changes_nothing() {
     };
     let big = format!("$HEELER status {BIG}");
     let (code, first, said) = sh(&format!("{big} | head -n 1"));
-    assert_eq!(
-        (code, first.as_str(), said.as_str()),
-        (Some(0), "big: up\n", "")
-    );
+    assert_eq!((code, first.as_str(), said.as_str()), (Some(0), "big: up\n", ""));
     assert_eq!(sh(&format!("{big} | true")).0, Some(0));
     assert_eq!(sh("$HEELER status db --json | true").0, Some(3));
     assert_eq!(sh("$HEELER status db >&-").0, Some(3));
@@ -208,8 +163,5 @@ fn a_reader_that_went_away_changes_nothing() {
     assert_eq!(sh("$HEELER nonsense 2>&-").0, Some(2));
     let (code, _, said) = sh("$HEELER status shop >/dev/full");
     assert_eq!(code, Some(1));
-    assert!(
-        said.contains("failed to write the answer to stdout: No space left"),
-        "{said}"
-    );
+    assert!(said.contains("failed to write the answer to stdout: No space left"), "{said}");
 }

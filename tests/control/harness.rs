@@ -67,9 +67,7 @@ impl Server {
         let (path, told) = (socket.clone(), Arc::clone(&log));
         let (ready, is_ready) = std::sync::mpsc::channel();
         let serving = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let socket = ControlSocket::bind(&path).expect("the socket binds");
                 let (_rights, rights) = watch::channel(Arc::new(rights()));
@@ -89,17 +87,8 @@ impl Server {
                 }
             });
         });
-        is_ready
-            .recv_timeout(Duration::from_secs(10))
-            .expect("the server starts");
-        Self {
-            dir,
-            socket,
-            log,
-            slow_may_end,
-            end: Some(end),
-            thread: Some(serving),
-        }
+        is_ready.recv_timeout(Duration::from_secs(10)).expect("the server starts");
+        Self { dir, socket, log, slow_may_end, end: Some(end), thread: Some(serving) }
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
@@ -122,12 +111,8 @@ impl Server {
 
     pub(crate) fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.socket).expect("the server listens");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("a timeout");
-        stream
-            .set_write_timeout(Some(Duration::from_secs(20)))
-            .expect("a timeout");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream.set_write_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         stream
     }
 
@@ -176,10 +161,7 @@ fn rights() -> Rights {
     for service in ["shop", "db", "bad", "slow", BIG] {
         rights.add(name(service), own, []);
     }
-    let grant = (
-        Principal::User(Uid(GRANTED)),
-        vec![Right::Status, Right::Start],
-    );
+    let grant = (Principal::User(Uid(GRANTED)), vec![Right::Status, Right::Start]);
     rights.add(name("theirs"), Uid(THEIRS), [grant]);
     rights
 }
@@ -193,21 +175,10 @@ async fn fake_loop(
     let say = |text: String| log.lock().expect("the log").push(text);
     while let Some(event) = events.recv().await {
         match event {
-            ControlEvent::Refused {
-                peer,
-                request,
-                answer,
-            } => {
-                say(format!(
-                    "refused uid {} {request:?}: {:?}",
-                    peer.uid, answer.error
-                ));
+            ControlEvent::Refused { peer, request, answer } => {
+                say(format!("refused uid {} {request:?}: {:?}", peer.uid, answer.error));
             }
-            ControlEvent::Request(ControlRequest {
-                peer,
-                request,
-                reply,
-            }) => {
+            ControlEvent::Request(ControlRequest { peer, request, reply }) => {
                 assert!(peer.pid.0 > 0);
                 say(format!("uid {} {request:?}", peer.uid));
                 let (mut slow, log) = (slow.clone(), Arc::clone(&log));
@@ -236,11 +207,7 @@ fn respond(request: &Request) -> Response {
             state: "up".to_owned(),
             incidents: Vec::new(),
         }),
-        Request::Order {
-            order,
-            services,
-            wait,
-        } => {
+        Request::Order { order, services, wait } => {
             let result = |service: &ServiceName| match (service.as_str(), wait) {
                 ("bad", _) => OrderResult {
                     service: service.to_string(),
@@ -261,11 +228,7 @@ fn respond(request: &Request) -> Response {
 
 fn status(service: &ServiceName) -> ServiceStatus {
     let up = service.as_str() != "db";
-    let wrong = if service.as_str() == BIG {
-        "w".repeat(BIG_BYTES)
-    } else {
-        String::new()
-    };
+    let wrong = if service.as_str() == BIG { "w".repeat(BIG_BYTES) } else { String::new() };
     ServiceStatus {
         service: service.to_string(),
         state: if up { "up" } else { "down" }.to_owned(),
@@ -286,10 +249,7 @@ fn status(service: &ServiceName) -> ServiceStatus {
         cpu_milli_percent: None,
         memory_bytes: None,
         memory_kind: None,
-        wrong: Some(wrong)
-            .filter(|wrong| !wrong.is_empty())
-            .into_iter()
-            .collect(),
+        wrong: Some(wrong).filter(|wrong| !wrong.is_empty()).into_iter().collect(),
         checks: Vec::new(),
     }
 }
@@ -299,11 +259,7 @@ fn status(service: &ServiceName) -> ServiceStatus {
 pub(crate) fn for_everyone(server: &Server, program: &Path) -> PathBuf {
     let copy = server.dir.path().join("program");
     if !copy.exists() {
-        let done = Command::new("install")
-            .args(["-m", "755"])
-            .arg(program)
-            .arg(&copy)
-            .status();
+        let done = Command::new("install").args(["-m", "755"]).arg(program).arg(&copy).status();
         assert!(done.expect("install runs").success());
     }
     copy

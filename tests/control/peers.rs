@@ -16,20 +16,14 @@ const NEEDS: [Need; 2] = [Need::Root, Need::Program("/usr/bin/setpriv", "util-li
 
 fn as_user(uid: u32) -> Command {
     let mut command = Command::new("setpriv");
-    command
-        .args([format!("--reuid={uid}"), format!("--regid={uid}")])
-        .arg("--clear-groups");
+    command.args([format!("--reuid={uid}"), format!("--regid={uid}")]).arg("--clear-groups");
     command
 }
 
 fn heeler(server: &Server, uid: u32, args: &[&str]) -> (Option<i32>, String) {
     let program = for_everyone(server, HEELER.as_ref());
     let socket = server.socket.to_str().expect("text");
-    let output = as_user(uid)
-        .arg(program)
-        .args(["--socket", socket])
-        .args(args)
-        .output();
+    let output = as_user(uid).arg(program).args(["--socket", socket]).args(args).output();
     let output = output.expect("it runs");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).expect("text"))
@@ -44,60 +38,25 @@ fn each_user_sees_and_does_what_it_may() {
     let table: [(u32, &[&str], i32, &str); 10] = [
         (THEIRS, &["status"], 0, "theirs"),
         (THEIRS, &["status", "shop"], 4, "no such service: shop"),
-        (
-            THEIRS,
-            &["status", "nothing"],
-            4,
-            "no such service: nothing",
-        ),
+        (THEIRS, &["status", "nothing"], 4, "no such service: nothing"),
         (THEIRS, &["restart", "theirs"], 0, "theirs: restart done"),
-        (
-            THEIRS,
-            &["stop", "theirs"],
-            5,
-            "may not stop theirs, only: status, restart, reload",
-        ),
-        (
-            THEIRS,
-            &["restart", "theirs", "shop"],
-            4,
-            "no such service: shop",
-        ),
+        (THEIRS, &["stop", "theirs"], 5, "may not stop theirs, only: status, restart, reload"),
+        (THEIRS, &["restart", "theirs", "shop"], 4, "no such service: shop"),
         (GRANTED, &["start", "theirs"], 0, "theirs: start done"),
-        (
-            GRANTED,
-            &["restart", "theirs"],
-            5,
-            "may not restart theirs, only: status, start",
-        ),
+        (GRANTED, &["restart", "theirs"], 5, "may not restart theirs, only: status, start"),
         (STRANGER, &["status"], 5, "does not talk to uid 54323"),
-        (
-            STRANGER,
-            &["restart", "theirs"],
-            5,
-            "does not talk to uid 54323",
-        ),
+        (STRANGER, &["restart", "theirs"], 5, "does not talk to uid 54323"),
     ];
     for (uid, args, rc, says) in table {
         let (code, text) = heeler(&server, uid, args);
         assert_eq!(code, Some(rc), "uid {uid} {args:?}: {text}");
         assert!(text.contains(says), "uid {uid} {args:?}: {text}");
-        assert!(
-            !text.contains("db"),
-            "uid {uid} learned of what it may not see: {text}"
-        );
+        assert!(!text.contains("db"), "uid {uid} learned of what it may not see: {text}");
     }
     let log = server.log().join("\n");
-    assert!(
-        log.contains("refused uid 54321 Order { order: Stop"),
-        "{log}"
-    );
+    assert!(log.contains("refused uid 54321 Order { order: Stop"), "{log}");
     assert!(!log.contains("uid 54323"), "the stranger was heard: {log}");
-    assert_eq!(
-        log.matches("uid 54321 Order { order: Restart").count(),
-        2,
-        "one done, one refused"
-    );
+    assert_eq!(log.matches("uid 54321 Order { order: Restart").count(), 2, "one done, one refused");
 }
 
 #[test]
@@ -148,9 +107,7 @@ fn clients(
         .spawn()
         .expect("it runs");
     let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let lines = lines
-        .map(|line| line.expect("text"))
-        .filter(|line| line.starts_with("held"));
+    let lines = lines.map(|line| line.expect("text")).filter(|line| line.starts_with("held"));
     let stdin = child.stdin.take().expect("a pipe");
     (child, lines, stdin)
 }
@@ -158,16 +115,14 @@ fn clients(
 /// Not a test of its own: what [`clients`] runs as another user. Connects and says nothing.
 #[test]
 fn be_clients() {
-    let (Some(socket), Ok(number)) = (
-        env::var_os("HEELER_TEST_SOCKET"),
-        env::var("HEELER_TEST_CLIENTS"),
-    ) else {
+    let (Some(socket), Ok(number)) =
+        (env::var_os("HEELER_TEST_SOCKET"), env::var("HEELER_TEST_CLIENTS"))
+    else {
         return;
     };
     let number: u32 = number.parse().expect("a number");
-    let streams: Vec<_> = (0..number)
-        .map(|_| UnixStream::connect(&socket).expect("it listens"))
-        .collect();
+    let streams: Vec<_> =
+        (0..number).map(|_| UnixStream::connect(&socket).expect("it listens")).collect();
     // Connections are met in their order: once the last is answered, all before it have been met.
     let last = streams.last().expect("at least one");
     let mut fds = [PollFd::new(last.as_fd(), PollFlags::POLLIN)];

@@ -14,12 +14,7 @@ const MINUTE: u64 = 60_000;
 const DAY: u64 = 1440 * MINUTE;
 
 fn style(width: Option<usize>) -> Style {
-    Style {
-        width,
-        colour: false,
-        zone: TimeZone::UTC,
-        now_unix_ms: NOW,
-    }
+    Style { width, colour: false, zone: TimeZone::UTC, now_unix_ms: NOW }
 }
 
 fn expect(name: &str, text: &str) {
@@ -29,12 +24,7 @@ fn expect(name: &str, text: &str) {
         std::fs::write(&path, text).expect("it is written");
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        text,
-        expected,
-        "{} differs; HEELER_BLESS=1 rewrites it",
-        path.display()
-    );
+    assert_eq!(text, expected, "{} differs; HEELER_BLESS=1 rewrites it", path.display());
 }
 
 fn service(name: &str, state: &str, health: Health, pid: Option<i32>) -> ServiceStatus {
@@ -69,49 +59,28 @@ fn services() -> Vec<ServiceStatus> {
         "memory (2710 MiB) > 2600 MiB, 3 of 5".to_owned(),
         "cpu (212.5%) > 200%, for 5m".to_owned(),
     ];
-    shop.checks = [
-        ("memory", "firing", "memory (2710 MiB) > 2600 MiB"),
-        ("slow", "ok", "age (2h) > 6h"),
-    ]
-    .map(|(label, state, text)| CheckStatus {
-        label: label.to_owned(),
-        state: state.to_owned(),
-        text: text.to_owned(),
-    })
-    .into();
-    let mut db = service(
-        "postgres@main",
-        "down (stopped by root)",
-        Health::SetAside,
-        None,
-    );
+    shop.checks =
+        [("memory", "firing", "memory (2710 MiB) > 2600 MiB"), ("slow", "ok", "age (2h) > 6h")]
+            .map(|(label, state, text)| CheckStatus {
+                label: label.to_owned(),
+                state: state.to_owned(),
+                text: text.to_owned(),
+            })
+            .into();
+    let mut db = service("postgres@main", "down (stopped by root)", Health::SetAside, None);
     db.since_unix_ms = NOW - 3 * DAY;
     let mut mail = service("mail", "down, next try in 30s", Health::Down, None);
     mail.since_unix_ms = NOW - 400 * DAY;
     mail.wrong = vec!["failed\x1b[2J with code 1: cannot bind to 0.0.0.0:25\r\nBcc: x".to_owned()];
-    vec![
-        shop,
-        db,
-        mail,
-        service("redis", "up", Health::Good, Some(99)),
-    ]
+    vec![shop, db, mail, service("redis", "up", Health::Good, Some(99))]
 }
 
 fn story() -> Vec<StoryLine> {
     [
         (0, "process 4107 is gone: killed by SIGKILL"),
-        (
-            40,
-            "process 4110 still holds a listening socket: puma: cluster worker 1: 4107 [shop]",
-        ),
-        (
-            2100,
-            "started by `systemctl --user start puma-shop` as deploy",
-        ),
-        (
-            9000,
-            "it did not come up: failed with code 1 (see the output below)",
-        ),
+        (40, "process 4110 still holds a listening socket: puma: cluster worker 1: 4107 [shop]"),
+        (2100, "started by `systemctl --user start puma-shop` as deploy"),
+        (9000, "it did not come up: failed with code 1 (see the output below)"),
     ]
     .map(|(after_ms, text)| StoryLine {
         at_unix_ms: NOW - MINUTE + after_ms,
@@ -131,22 +100,14 @@ fn incident() -> Incident {
         closed_unix_ms: None,
         story: story(),
         dropped_lines: 12,
-        output_lines: vec![
-            "bundler: command not found".to_owned(),
-            "\x1b]0;owned\x07".to_owned(),
-        ],
+        output_lines: vec!["bundler: command not found".to_owned(), "\x1b]0;owned\x07".to_owned()],
         alerts_sent: 1,
     }
 }
 
 fn answer(incidents: Vec<Incident>) -> WhyAnswer {
     let state = "down, next try in 30s".to_owned();
-    WhyAnswer {
-        version: 1,
-        service: "shop".to_owned(),
-        state,
-        incidents,
-    }
+    WhyAnswer { version: 1, service: "shop".to_owned(), state, incidents }
 }
 
 #[test]
@@ -157,12 +118,9 @@ fn it_fits_and_reads() {
         dropped_lines: 0,
         ..incident()
     };
-    for (name, width) in [
-        ("60", Some(60)),
-        ("80", Some(80)),
-        ("120", Some(120)),
-        ("unlimited", None),
-    ] {
+    for (name, width) in
+        [("60", Some(60)), ("80", Some(80)), ("120", Some(120)), ("unlimited", None)]
+    {
         let style = style(width);
         for (what, text) in [
             ("table", table(&services(), &style)),
@@ -173,15 +131,9 @@ fn it_fits_and_reads() {
         ] {
             for line in text.lines() {
                 let columns = line.chars().count();
-                assert!(
-                    width.is_none_or(|width| columns <= width),
-                    "{what} {name}: {line:?}"
-                );
+                assert!(width.is_none_or(|width| columns <= width), "{what} {name}: {line:?}");
                 assert_eq!(line, line.trim_end(), "{what} {name}");
-                assert!(
-                    !line.chars().any(char::is_control),
-                    "{what} {name}: {line:?}"
-                );
+                assert!(!line.chars().any(char::is_control), "{what} {name}: {line:?}");
             }
             expect(&format!("{what}-{name}"), &text);
         }
@@ -206,16 +158,9 @@ fn every_width_shows_every_service() {
 
 #[test]
 fn colour_is_the_only_escape_and_only_when_asked_for() {
-    let colour = Style {
-        colour: true,
-        ..style(Some(100))
-    };
+    let colour = Style { colour: true, ..style(Some(100)) };
     let text = table(&services(), &colour);
-    for code in [
-        "\x1b[33mup, but: memory\x1b[0m",
-        "\x1b[32mup\x1b[0m",
-        "\x1b[31mdown, next try",
-    ] {
+    for code in ["\x1b[33mup, but: memory\x1b[0m", "\x1b[32mup\x1b[0m", "\x1b[31mdown, next try"] {
         assert!(text.contains(code), "{text:?}");
     }
     let plain = text.replace("\x1b[0m", "").replace("\x1b[31m", "");
@@ -226,15 +171,6 @@ fn colour_is_the_only_escape_and_only_when_asked_for() {
 #[test]
 fn times_are_the_readers() {
     let zone = TimeZone::get("Europe/Athens").expect("the time zone database");
-    let text = detail(
-        &services()[3],
-        &Style {
-            zone,
-            ..style(None)
-        },
-    );
-    assert!(
-        text.contains("since   2026-11-20 13:53:22 (2h10m ago)"),
-        "{text}"
-    );
+    let text = detail(&services()[3], &Style { zone, ..style(None) });
+    assert!(text.contains("since   2026-11-20 13:53:22 (2h10m ago)"), "{text}");
 }

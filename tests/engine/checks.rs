@@ -34,10 +34,7 @@ fn it_fires_with_its_values_in_the_title_and_restarts() {
     story.at("20s");
     let check = story.status().checks.remove(0);
     assert_eq!(check.state, RuleState::Pending);
-    assert_eq!(
-        check.text,
-        "memory (2710 MiB) > 2600 MiB, 2 of 5 so far, 3 of 5 fires"
-    );
+    assert_eq!(check.text, "memory (2710 MiB) > 2600 MiB, 2 of 5 so far, 3 of 5 fires");
     story.at("32s");
     story.exits_orderly(100);
     samples(&mut story, 100);
@@ -197,13 +194,7 @@ fn one_good_verdict_may_not_be_enough_and_recovery_may_act() {
     check.recover = Tolerance::Times { n: 2, m: 2 };
     check.on_recovery = vec![Action::Exec(command("bin/all-clear"))];
     let mut story = with_checks(vec![check]);
-    for (second, mib) in [
-        ("10s", 2710),
-        ("20s", 100),
-        ("30s", 2710),
-        ("40s", 100),
-        ("50s", 100),
-    ] {
+    for (second, mib) in [("10s", 2710), ("20s", 100), ("30s", 2710), ("40s", 100), ("50s", 100)] {
         samples(&mut story, mib);
         story.at(second);
     }

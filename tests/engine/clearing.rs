@@ -181,10 +181,7 @@ fn an_orphan_that_is_told_to_go_and_goes() {
 #[test]
 fn another_users_orphan_is_never_signalled() {
     let mut story = Story::of_running(cart());
-    story.world.left = vec![Survivor {
-        ours: Ours::Foreign,
-        ..listener(110)
-    }];
+    story.world.left = vec![Survivor { ours: Ours::Foreign, ..listener(110) }];
     story.lives_unclaimed(110);
     story.crashes(100);
     story.at("30s");

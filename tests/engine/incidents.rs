@@ -28,12 +28,7 @@ fn an_ordinary_crash_is_one_mail_that_tells_the_whole_story() {
     assert_eq!(mail.next, "heeler goes on watching");
     let output = mail.incident.output.last_line();
     assert_eq!(output.as_deref(), Some("Puma starting in cluster mode..."));
-    let lines: Vec<_> = mail
-        .incident
-        .story
-        .iter()
-        .map(|line| line.text.as_str())
-        .collect();
+    let lines: Vec<_> = mail.incident.story.iter().map(|line| line.text.as_str()).collect();
     assert_eq!(
         lines,
         [
@@ -53,18 +48,11 @@ fn what_is_not_up_soon_is_told_then_and_reminded_of() {
     story.at("9h");
     story.reads();
     let kinds: Vec<_> = story.mails.iter().map(|mail| mail.kind).collect();
-    assert_eq!(
-        kinds,
-        [AlertKind::Fired, AlertKind::Reminder, AlertKind::Reminder]
-    );
+    assert_eq!(kinds, [AlertKind::Fired, AlertKind::Reminder, AlertKind::Reminder]);
     story.appears(101);
     story.at("10h");
     story.saw("9h20s mail 1.3 resolved: the main process 100 is gone");
-    let tokens: Vec<_> = story
-        .mails
-        .iter()
-        .map(|mail| mail.incident.token())
-        .collect();
+    let tokens: Vec<_> = story.mails.iter().map(|mail| mail.incident.token()).collect();
     assert!(tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
     story.ends();
 }
@@ -84,11 +72,7 @@ fn a_flapping_service_is_not_a_mail_per_death() {
     let kinds: Vec<_> = story.mails.iter().map(|mail| mail.kind).collect();
     assert_eq!(kinds, [AlertKind::Fired, AlertKind::Resolved]);
     let incident = story.incident();
-    let deaths = incident
-        .story
-        .iter()
-        .filter(|line| line.text.ends_with("is gone"))
-        .count();
+    let deaths = incident.story.iter().filter(|line| line.text.ends_with("is gone")).count();
     assert_eq!((incident.number, deaths), (1, 4));
     story.ends();
 }
@@ -123,16 +107,9 @@ fn deaths_apart_are_incidents_apart() {
     comes_up(&mut story, 102);
     story.at("2h");
     story.reads();
-    let mails: Vec<_> = story
-        .mails
-        .iter()
-        .map(|mail| mail.incident.number)
-        .collect();
+    let mails: Vec<_> = story.mails.iter().map(|mail| mail.incident.number).collect();
     assert_eq!(mails, [1, 2]);
-    assert_ne!(
-        story.mails[0].incident.token(),
-        story.mails[1].incident.token()
-    );
+    assert_ne!(story.mails[0].incident.token(), story.mails[1].incident.token());
     story.ends();
 }
 
@@ -149,14 +126,8 @@ fn a_long_story_keeps_its_beginning_and_its_end() {
     story.reads();
     let incident = story.incident();
     assert!(incident.dropped_lines > 0);
-    assert_eq!(
-        incident.story.first().unwrap().text,
-        "the main process 100 is gone"
-    );
-    assert_eq!(
-        incident.story.last().unwrap().text,
-        "over: up since as pid 101"
-    );
+    assert_eq!(incident.story.first().unwrap().text, "the main process 100 is gone");
+    assert_eq!(incident.story.last().unwrap().text, "over: up since as pid 101");
     story.ends();
 }
 
@@ -184,10 +155,7 @@ fn numbers_and_tokens_outlive_the_keeper() {
          5h remove the pidfile of 101
          5h5s mail 2.0 fired: the main process 101 is gone",
     );
-    assert_eq!(
-        story.mails[0].incident.token(),
-        story.mails[2].incident.token()
-    );
+    assert_eq!(story.mails[0].incident.token(), story.mails[2].incident.token());
     story.appears(102);
     story.at("5h2m");
     story.reads();

@@ -10,10 +10,7 @@ use crate::story::*;
 /// Up as pid 100, with a limit that is easy to reach.
 fn braked(starts: u32, change: impl FnOnce(&mut Service)) -> Story {
     Story::of_running(cart_with(|service| {
-        service.start_limit = StartLimit {
-            starts,
-            window: span("10m"),
-        };
+        service.start_limit = StartLimit { starts, window: span("10m") };
         change(service);
     }))
 }
@@ -50,9 +47,7 @@ fn five_starts_then_back_off_that_doubles_to_half_an_hour() {
     story.saw("4s mail 1.0 fired: the main process 100 is gone");
     story.last_mail_says("the start limit of 5 per 10m is used up: the next start is in 30s");
     story.last_mail_says("heeler tries again in 30s; `heeler start cart` tries now");
-    for next in [
-        "34s", "94s", "214s", "454s", "934s", "1894s", "3694s", "5494s",
-    ] {
+    for next in ["34s", "94s", "214s", "454s", "934s", "1894s", "3694s", "5494s"] {
         story.at(next);
         start_fails(&mut story);
     }
@@ -81,10 +76,7 @@ fn five_starts_then_back_off_that_doubles_to_half_an_hour() {
 fn a_back_off_that_lasts_is_reminded_of() {
     let mut story = braked(1, |service| {
         service.remind = span("10m");
-        service.backoff = Backoff {
-            first: span("30m"),
-            last: span("30m"),
-        };
+        service.backoff = Backoff { first: span("30m"), last: span("30m") };
     });
     story.crashes(100);
     start_fails(&mut story);

@@ -1,8 +1,5 @@
 //! The settled semantics of the engine, each as a story under a fake clock (`story` says how to read one).
-#![expect(
-    clippy::unwrap_used,
-    reason = "a story that cannot be told is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "a story that cannot be told is a failed test")]
 
 mod story;
 

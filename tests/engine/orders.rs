@@ -7,9 +7,7 @@ use heeler::model::service::Mode;
 use crate::story::*;
 
 fn with_restart_command() -> Story {
-    Story::of_running(cart_with(|service| {
-        service.restart = Some(command("bin/restart"))
-    }))
+    Story::of_running(cart_with(|service| service.restart = Some(command("bin/restart"))))
 }
 
 fn comes_up(story: &mut Story, pid: i32) {
@@ -341,13 +339,7 @@ fn a_stop_during_back_off_is_done_at_once() {
 #[test]
 fn the_last_of_many_wishes_wins() {
     let mut story = Story::of_running(cart());
-    for order in [
-        Order::Stop,
-        Order::Start,
-        Order::Stop,
-        Order::Restart,
-        Order::Stop,
-    ] {
+    for order in [Order::Stop, Order::Start, Order::Stop, Order::Restart, Order::Stop] {
         story.order(order);
     }
     story.at("1s");

@@ -166,9 +166,8 @@ fn a_start_under_way_is_the_start() {
 
 #[test]
 fn a_stop_command_under_way_is_the_stop() {
-    let mut story = Story::of_running(cart_with(|service| {
-        service.stop = Some(command("bin/stop"))
-    }));
+    let mut story =
+        Story::of_running(cart_with(|service| service.stop = Some(command("bin/stop"))));
     story.order(Order::Restart);
     story.at("1s");
     story.keeper_restarts();
@@ -188,9 +187,8 @@ fn a_stop_command_under_way_is_the_stop() {
 
 #[test]
 fn a_restart_command_under_way_is_the_restart() {
-    let mut story = Story::of_running(cart_with(|service| {
-        service.restart = Some(command("bin/restart"))
-    }));
+    let mut story =
+        Story::of_running(cart_with(|service| service.restart = Some(command("bin/restart"))));
     story.order(Order::Restart);
     story.at("1s");
     story.keeper_restarts();
@@ -232,9 +230,8 @@ fn a_back_off_is_kept() {
 
 #[test]
 fn a_restart_that_was_not_begun_is_begun() {
-    let mut story = Story::of_running(cart_with(|service| {
-        service.stop = Some(command("bin/stop"))
-    }));
+    let mut story =
+        Story::of_running(cart_with(|service| service.stop = Some(command("bin/stop"))));
     story.order(Order::Restart);
     story.at("1s");
     // The stop command fails while nobody is there to hear it: what is wanted is still known.

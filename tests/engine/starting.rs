@@ -263,10 +263,7 @@ fn a_foreground_program_that_exits_at_once_is_tried_again() {
     story.at("1m");
     story.saw("11s mail 1.0 fired and resolved: the main process 100 is gone");
     let mail = story.mails.last().unwrap();
-    assert_eq!(
-        mail.incident.output.last_line().as_deref(),
-        Some("address already in use")
-    );
+    assert_eq!(mail.incident.output.last_line().as_deref(), Some("address already in use"));
     story.ends();
 }
 
@@ -304,10 +301,7 @@ fn in_observe_mode_it_only_says_so() {
          30s let go of 110
          30s remove the pidfile of 100",
     );
-    assert_eq!(
-        story.times_logged("would start it now, but mode is \"observe\""),
-        1
-    );
+    assert_eq!(story.times_logged("would start it now, but mode is \"observe\""), 1);
     story.appears(101);
     story.at("3m");
     story.saw("2m20s mail 1.1 resolved: the main process 100 is gone");

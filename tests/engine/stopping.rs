@@ -7,9 +7,7 @@ use heeler::model::process::Signal;
 use crate::story::*;
 
 fn with_stop_command() -> Story {
-    Story::of_running(cart_with(|service| {
-        service.stop = Some(command("bin/stop"))
-    }))
+    Story::of_running(cart_with(|service| service.stop = Some(command("bin/stop"))))
 }
 
 #[test]

@@ -173,20 +173,9 @@ impl Story {
         let found = self.jobs.iter().position(|(job, _)| job.kind == kind);
         let at = found.unwrap_or_else(|| panic!("no {} command runs", kind.name()));
         let (job, began) = self.jobs.remove(at);
-        let output = Output {
-            head: Untrusted::from(output),
-            ..Output::default()
-        };
-        let outcome = Outcome {
-            ended,
-            output,
-            took: self.clock - began,
-        };
-        self.input(Input::Finished {
-            service: self.def.name.clone(),
-            action: job.action,
-            outcome,
-        });
+        let output = Output { head: Untrusted::from(output), ..Output::default() };
+        let outcome = Outcome { ended, output, took: self.clock - began };
+        self.input(Input::Finished { service: self.def.name.clone(), action: job.action, outcome });
     }
 
     /// The foreground program was executed as this pid.
@@ -212,31 +201,20 @@ impl Story {
             service: self.def.name.clone(),
             request,
             order,
-            who: Who::Operator {
-                uid: Uid(0),
-                pid: Pid(9),
-            },
+            who: Who::Operator { uid: Uid(0), pid: Pid(9) },
         });
     }
 
     /// Gives the answer to `identify` that the silent world owed.
     pub(crate) fn identify_is_answered(&mut self, found: Identification) {
         let ask = self.unanswered.remove("identify").expect("it was asked");
-        self.input(Input::Identified {
-            service: self.def.name.clone(),
-            ask,
-            found,
-        });
+        self.input(Input::Identified { service: self.def.name.clone(), ask, found });
     }
 
     /// Gives the answer to `sample` that the silent world owed.
     pub(crate) fn sample_is_answered(&mut self, seen: Observation) {
         let ask = self.unanswered.remove("sample").expect("it was asked");
-        self.input(Input::Sampled {
-            service: self.def.name.clone(),
-            ask,
-            seen,
-        });
+        self.input(Input::Sampled { service: self.def.name.clone(), ask, seen });
     }
 
     /// So many late answers were given on purpose.
@@ -264,10 +242,7 @@ impl Story {
 
     /// A new keeper takes the service in, with the memory and the records of the old one.
     pub(crate) fn keeper_returns(&mut self) {
-        let job = self
-            .jobs
-            .iter()
-            .find(|(job, _)| job.kind != JobKind::Instance);
+        let job = self.jobs.iter().find(|(job, _)| job.kind != JobKind::Instance);
         let in_flight = match (job, self.ladder) {
             (Some((job, _)), _) => InFlight::Job {
                 action: job.action,
@@ -280,8 +255,7 @@ impl Story {
         };
         let mut effects = Vec::new();
         let (now, def) = (self.now(), self.def.clone());
-        self.engine
-            .add(now, def, self.memory.clone(), &in_flight, &mut effects);
+        self.engine.add(now, def, self.memory.clone(), &in_flight, &mut effects);
         self.carry_out(effects);
     }
 
@@ -295,11 +269,7 @@ impl Story {
     /// Lets time pass up to then, serving every wake-up the engine asks for.
     pub(crate) fn at(&mut self, when: &str) {
         let until = span(when);
-        assert!(
-            until >= self.clock,
-            "{when} is past: it is {}",
-            clock(self.clock)
-        );
+        assert!(until >= self.clock, "{when} is past: it is {}", clock(self.clock));
         self.pass(until);
     }
 
@@ -307,10 +277,7 @@ impl Story {
     pub(crate) fn until_a_command_runs(&mut self) {
         while self.jobs.is_empty() {
             let due = Duration::from_nanos(self.engine.next_wakeup().as_nanos());
-            assert!(
-                due < self.begin + self.clock + span("3h"),
-                "nothing will run"
-            );
+            assert!(due < self.begin + self.clock + span("3h"), "nothing will run");
             self.pass(due.saturating_sub(self.begin).max(self.clock));
         }
     }
@@ -323,11 +290,7 @@ impl Story {
                 break;
             }
             let due = due.saturating_sub(self.begin).max(self.clock);
-            same_moment = if due == self.clock {
-                same_moment + 1
-            } else {
-                0
-            };
+            same_moment = if due == self.clock { same_moment + 1 } else { 0 };
             assert!(same_moment < 20, "it spins at {}", clock(self.clock));
             self.clock = due;
             self.ticks += 1;
@@ -340,10 +303,7 @@ impl Story {
         let since_boot = self.begin + self.clock;
         let nanos = u64::try_from(since_boot.as_nanos()).unwrap();
         let wall = WALL_BEGIN_MS + u64::try_from(since_boot.as_millis()).unwrap();
-        Now {
-            mono: Mono::from_nanos(nanos),
-            wall: Wall(wall),
-        }
+        Now { mono: Mono::from_nanos(nanos), wall: Wall(wall) }
     }
 
     // ---- what was seen ----
@@ -372,9 +332,7 @@ impl Story {
     }
 
     pub(crate) fn status(&self) -> Status {
-        self.engine
-            .status(self.now(), &self.def.name)
-            .expect("it is there")
+        self.engine.status(self.now(), &self.def.name).expect("it is there")
     }
 
     #[track_caller]
@@ -383,20 +341,13 @@ impl Story {
     }
 
     pub(crate) fn incident(&self) -> Incident {
-        self.engine
-            .incidents(&self.def.name)
-            .pop()
-            .expect("there is one")
+        self.engine.incidents(&self.def.name).pop().expect("there is one")
     }
 
     #[track_caller]
     pub(crate) fn log_says(&self, words: &str) {
         let found = self.log.iter().any(|line| line.contains(words));
-        assert!(
-            found,
-            "not in the log: {words}\n    {}",
-            self.log.join("\n    ")
-        );
+        assert!(found, "not in the log: {words}\n    {}", self.log.join("\n    "));
     }
 
     /// How often the log has said so.
@@ -410,11 +361,7 @@ impl Story {
         let lines = mail.incident.story.iter().map(|line| line.text.clone());
         let text: Vec<_> = lines.chain([mail.next.clone()]).collect();
         let found = text.iter().any(|line| line.contains(words));
-        assert!(
-            found,
-            "not in the mail: {words}\n    {}",
-            text.join("\n    ")
-        );
+        assert!(found, "not in the mail: {words}\n    {}", text.join("\n    "));
     }
 
     /// The end of the story: nothing is left over, and nothing more happens.
@@ -422,29 +369,13 @@ impl Story {
     pub(crate) fn ends(mut self) {
         self.ended = true;
         self.saw("");
-        assert!(
-            self.jobs
-                .iter()
-                .all(|(job, _)| job.kind == JobKind::Instance),
-            "a job is left"
-        );
+        assert!(self.jobs.iter().all(|(job, _)| job.kind == JobKind::Instance), "a job is left");
         assert_eq!(self.ladder, None, "a ladder is left");
-        assert!(
-            self.requests.is_empty(),
-            "not answered: {:?}",
-            self.requests
-        );
-        assert!(
-            self.unanswered.is_empty(),
-            "unanswered: {:?}",
-            self.unanswered
-        );
+        assert!(self.requests.is_empty(), "not answered: {:?}", self.requests);
+        assert!(self.unanswered.is_empty(), "unanswered: {:?}", self.unanswered);
         let wakeup = self.engine.next_wakeup();
         assert!(wakeup > self.now().mono, "it wants to be woken in the past");
-        assert!(
-            wakeup <= self.now().mono + self.def.every * 2,
-            "it sleeps for too long"
-        );
+        assert!(wakeup <= self.now().mono + self.def.every * 2, "it sleeps for too long");
         self.ticks = 0;
         self.pass(self.clock + span("5m"));
         self.saw("");
@@ -456,19 +387,13 @@ impl Story {
         let counters = self.engine.counters();
         assert_eq!(counters.impossible, [], "impossible cells");
         assert_eq!(counters.strangers, 0);
-        assert_eq!(
-            counters.dropped_answers, self.late_answers,
-            "dropped answers"
-        );
+        assert_eq!(counters.dropped_answers, self.late_answers, "dropped answers");
     }
 }
 
 impl Drop for Story {
     fn drop(&mut self) {
-        assert!(
-            self.ended || std::thread::panicking(),
-            "the story has no end"
-        );
+        assert!(self.ended || std::thread::panicking(), "the story has no end");
     }
 }
 

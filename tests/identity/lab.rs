@@ -26,12 +26,7 @@ pub(crate) struct Process(Child);
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
-        Self(
-            command
-                .stdin(Stdio::null())
-                .spawn()
-                .expect("the process starts"),
-        )
+        Self(command.stdin(Stdio::null()).spawn().expect("the process starts"))
     }
 
     /// One that only waits.
@@ -42,10 +37,7 @@ impl Process {
     /// A perl program whose output is read line by line.
     pub(crate) fn perl(program: &str, uid: u32) -> (Self, Lines<BufReader<ChildStdout>>) {
         let mut command = Command::new("perl");
-        command
-            .args(["-e", &format!("$| = 1; {program}")])
-            .uid(uid)
-            .gid(uid);
+        command.args(["-e", &format!("$| = 1; {program}")]).uid(uid).gid(uid);
         let mut process = Self::start(command.stdout(Stdio::piped()));
         let output = process.0.stdout.take().expect("its output");
         (process, BufReader::new(output).lines())
@@ -85,10 +77,7 @@ impl Drop for Others {
 
 pub(crate) fn identity_of(pid: Pid) -> ProcessIdentity {
     let stat = procfs::stat(pid).expect("a living process");
-    ProcessIdentity {
-        pid,
-        started_ticks: stat.started_ticks,
-    }
+    ProcessIdentity { pid, started_ticks: stat.started_ticks }
 }
 
 /// Proves a process by its start time.
@@ -107,9 +96,7 @@ pub(crate) struct Place(TempDir);
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let place = tempfile::Builder::new()
-            .prefix("heeler-test-")
-            .tempdir_in("/run");
+        let place = tempfile::Builder::new().prefix("heeler-test-").tempdir_in("/run");
         let place = place.expect("a directory in /run");
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         Self(place)
@@ -190,5 +177,5 @@ pub(crate) fn unknown(found: Found, words: &str) {
 /// What a process calls itself, as `match` reads it.
 pub(crate) fn title(pid: Pid) -> Untrusted {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    procfs::parse_title(&bytes)
+    procfs::parse_title(&bytes[..bytes.len().min(1024)])
 }

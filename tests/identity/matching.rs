@@ -13,18 +13,9 @@ use crate::support::{Need, can_run, wait_for};
 
 /// A process of this title, once it has it.
 fn titled(title: &str, uid: u32) -> Process {
-    let process = Process::start(
-        Command::new("sleep")
-            .arg0(title)
-            .arg("1000")
-            .uid(uid)
-            .gid(uid),
-    );
+    let process = Process::start(Command::new("sleep").arg0(title).arg("1000").uid(uid).gid(uid));
     wait_for("its title", SOON, || {
-        lab::title(process.pid())
-            .raw()
-            .starts_with(title)
-            .then_some(())
+        lab::title(process.pid()).raw().starts_with(title).then_some(())
     });
     process
 }
@@ -35,22 +26,13 @@ fn pid_13_several_are_unknown_and_other_users_do_not_count() {
         return;
     }
     let pattern = "^heeler-test-13 ";
-    assert_eq!(
-        none(identify_match(pattern, &owner(WWW))).0,
-        Absence::NoProcess
-    );
+    assert_eq!(none(identify_match(pattern, &owner(WWW))).0, Absence::NoProcess);
     let _impostor = titled("heeler-test-13", NOBODY);
     let _of_root = titled("heeler-test-13", 0);
-    assert_eq!(
-        none(identify_match(pattern, &owner(WWW))).0,
-        Absence::NoProcess
-    );
+    assert_eq!(none(identify_match(pattern, &owner(WWW))).0, Absence::NoProcess);
     let process = titled("heeler-test-13", WWW);
     let (proved, _) = one(identify_match(pattern, &owner(WWW)));
-    assert_eq!(
-        (proved.identity(), proved.rule()),
-        (process.identity(), Rule::User)
-    );
+    assert_eq!((proved.identity(), proved.rule()), (process.identity(), Rule::User));
     let _second = titled("heeler-test-13", WWW);
     unknown(identify_match(pattern, &owner(WWW)), "2 processes match");
 }

@@ -26,19 +26,12 @@ fn inside(test: &str) -> bool {
     if can_run(&[Need::Root, Need::Program("/usr/bin/unshare", "util-linux")]) {
         let me = std::env::current_exe().expect("this program");
         let mut command = Command::new("unshare");
-        command
-            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
-            .arg(me);
-        command
-            .args([test, "--exact", "--nocapture", "--test-threads=1"])
-            .env(INSIDE, "1");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]).arg(me);
+        command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
         let output = command.output().expect("unshare runs");
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success() && text.contains("1 passed"),
-            "{text}\n{errors}"
-        );
+        assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
     }
     false
 }
@@ -83,14 +76,8 @@ fn a_number_given_again_is_not_the_process() {
     let path = place.path("x.pid");
     assert!(!proved.is_alive());
     assert_eq!(send(&proved, Signal::Kill), Delivered::Gone);
-    assert!(
-        procfs::stat(second.pid()).is_ok_and(|stat| stat.state != 'Z'),
-        "the new one lives"
-    );
-    assert_eq!(
-        none(identify_recorded(proved.identity())).0,
-        Absence::NoProcess
-    );
+    assert!(procfs::stat(second.pid()).is_ok_and(|stat| stat.state != 'Z'), "the new one lives");
+    assert_eq!(none(identify_recorded(proved.identity())).0, Absence::NoProcess);
     one(identify_recorded(second.identity()));
     // Only the file's age tells that it does not mean the new one, which is of the same user.
     lab::set_modified(&path, clock::boot_window().earliest_ms + 10);
@@ -122,11 +109,7 @@ fn a_session_of_a_number_given_again_is_not_the_dead_ones() {
     });
     let mut command = Command::new("sleep");
     let mut member = Process::start(command.arg("1000").uid(WWW).process_group(pid.0));
-    assert!(
-        survey(&[dead(proved.identity())], &HashSet::new())
-            .expect("surveyed")
-            .is_empty()
-    );
+    assert!(survey(&[dead(proved.identity())], &HashSet::new()).expect("surveyed").is_empty());
     // Once the leader itself is the dead one, the member is left of it.
     let identity = leader.identity();
     drop(leader);

@@ -23,10 +23,7 @@ fn claim(path: &Path) -> heeler::sys::pidfile::Claim {
 fn not_safe(path: &Path, words: &str) {
     match read(path) {
         Reading::Unsafe(text) => assert!(text.raw().contains(words), "{text:?} lacks {words:?}"),
-        other => panic!(
-            "{} was not refused with {words:?}: {other:?}",
-            path.display()
-        ),
+        other => panic!("{} was not refused with {words:?}: {other:?}", path.display()),
     }
 }
 
@@ -36,10 +33,7 @@ fn pid_07_a_users_link_leads_only_to_that_users_files() {
         return;
     }
     let place = Place::new();
-    let (dir, of_root) = (
-        place.directory("run", WWW),
-        place.pidfile("root.pid", "4242\n", 0),
-    );
+    let (dir, of_root) = (place.directory("run", WWW), place.pidfile("root.pid", "4242\n", 0));
     for (name, target) in [
         ("stat", PathBuf::from("/proc/1/stat")),
         ("shadow", "/etc/shadow".into()),
@@ -74,19 +68,14 @@ fn links_as_deployments_make_them_are_followed() {
     // /srv/shop/current -> absolute, by the user, through directories of root.
     link(&shared, &dir.join("current"), WWW);
     let found = claim(&dir.join("current/puma.pid"));
-    assert_eq!(
-        (found.pid, found.owner, found.writers),
-        (Pid(77), Uid(WWW), Writers::Others)
-    );
+    assert_eq!((found.pid, found.owner, found.writers), (Pid(77), Uid(WWW), Writers::Others));
     // /var/run -> /run, by root, stays root's.
     let of_root = place.pidfile("root.pid", "78", 0);
     link(&of_root, &place.path("link.pid"), 0);
     assert_eq!(claim(&place.path("link.pid")).writers, Writers::OnlyRoot);
     fs::set_permissions(&of_root, fs::Permissions::from_mode(0o664)).expect("its mode");
     assert_eq!(claim(&of_root).writers, Writers::Others);
-    let sticky = tempfile::Builder::new()
-        .tempfile_in("/tmp")
-        .expect("a file in /tmp");
+    let sticky = tempfile::Builder::new().tempfile_in("/tmp").expect("a file in /tmp");
     fs::write(sticky.path(), "79").expect("written");
     assert_eq!(claim(sticky.path()).writers, Writers::Others);
 }
@@ -109,17 +98,9 @@ fn pid_08_what_is_not_a_regular_file_is_refused_at_once() {
     not_safe(Path::new("/run"), "a directory");
     not_safe(Path::new("/"), "a directory");
     let sparse = place.pidfile("sparse", "", WWW);
-    fs::File::options()
-        .write(true)
-        .open(&sparse)
-        .and_then(|f| f.set_len(1 << 40))
-        .expect("large");
+    fs::File::options().write(true).open(&sparse).and_then(|f| f.set_len(1 << 40)).expect("large");
     assert!(matches!(read(&sparse), Reading::NotPid));
-    assert!(
-        begun.elapsed() < Duration::from_millis(100),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -137,10 +118,7 @@ fn pid_10_endless_paths_end() {
     not_safe(&deep.join("x.pid"), "too many steps");
     let missing = place.path(&format!("{}x.pid", "n/".repeat(3000)));
     assert!(matches!(read(&missing), Reading::Absent));
-    assert!(matches!(
-        read(&place.path(&"n".repeat(5000))),
-        Reading::Unreadable(_)
-    ));
+    assert!(matches!(read(&place.path(&"n".repeat(5000))), Reading::Unreadable(_)));
     let file = place.pidfile("file", "1", 0);
     assert!(matches!(read(&file.join("below")), Reading::Unsafe(_)));
     let odd = place.path("a\n\x1b[2Jb");
@@ -165,29 +143,15 @@ fn a_pidfile_is_deleted_only_while_it_names_the_dead() {
     };
     kept(&path, identity, "lives");
     // A new process has the number, and the file may be its own.
-    let before = ProcessIdentity {
-        started_ticks: 1,
-        ..identity
-    };
+    let before = ProcessIdentity { started_ticks: 1, ..identity };
     kept(&path, before, "may have written it");
     process.end();
-    kept(
-        &place.pidfile("other.pid", "4194303", WWW),
-        identity,
-        "names another process",
-    );
-    kept(
-        &place.pidfile("odd.pid", "x", WWW),
-        identity,
-        "does not begin",
-    );
+    kept(&place.pidfile("other.pid", "4194303", WWW), identity, "names another process");
+    kept(&place.pidfile("odd.pid", "x", WWW), identity, "does not begin");
     assert_eq!(remove_if_names(&path, identity), Removal::Removed);
     assert_eq!(remove_if_names(&path, identity), Removal::Absent);
     // A user's link into somebody else's directory.
-    let (dir, target) = (
-        place.directory("run", WWW),
-        place.pidfile("t", &pid.to_string(), WWW),
-    );
+    let (dir, target) = (place.directory("run", WWW), place.pidfile("t", &pid.to_string(), WWW));
     link(&target, &dir.join("x.pid"), WWW);
     kept(&dir.join("x.pid"), identity, "symbolic link");
     assert!(target.exists());

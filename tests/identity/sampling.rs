@@ -33,30 +33,17 @@ fn a_sample_says_what_the_process_did() {
     let _others = Others(vec![lab::hold(child)]);
     let proved = lab::hold(process.pid());
     let tree = Tree::scan().expect("a tree");
-    assert_eq!(
-        tree.descendants(process.identity()),
-        Some(vec![lab::identity_of(child)])
-    );
+    assert_eq!(tree.descendants(process.identity()), Some(vec![lab::identity_of(child)]));
     let sample = quick(proved.held(), ALL, Some(&tree)).expect("sampled");
     assert_eq!(sample.pss_bytes, None, "not by the quick part");
     let sample = slow(proved.held(), ALL, Some(&tree), sample).expect("sampled");
     let rss = sample.rss_bytes.expect("rss");
     assert!((64 * MIB..160 * MIB).contains(&rss), "{rss}");
-    let (pss, uss) = (
-        sample.pss_bytes.expect("pss"),
-        sample.private_bytes.expect("uss"),
-    );
+    let (pss, uss) = (sample.pss_bytes.expect("pss"), sample.private_bytes.expect("uss"));
     assert!(uss <= pss && pss <= rss + MIB, "{uss} {pss} {rss}");
     let tree_pss = sample.tree_pss_bytes.expect("tree pss");
-    assert!(
-        tree_pss > pss + 30 * MIB && tree_pss < pss + 160 * MIB,
-        "{tree_pss} {pss}"
-    );
-    assert!(
-        sample.fds.is_some_and(|fds| (13..30).contains(&fds)),
-        "{:?}",
-        sample.fds
-    );
+    assert!(tree_pss > pss + 30 * MIB && tree_pss < pss + 160 * MIB, "{tree_pss} {pss}");
+    assert!(sample.fds.is_some_and(|fds| (13..30).contains(&fds)), "{:?}", sample.fds);
     assert_eq!((sample.children, sample.threads), (Some(1), Some(1)));
     assert!(sample.state.is_some() && sample.read_bytes.is_some() && sample.age_ms < 60_000);
     let tree_cpu = sample.tree_cpu_ms.expect("tree cpu");
@@ -69,24 +56,13 @@ fn only_what_is_needed_is_read() {
     let proved = lab::hold(process.pid());
     let sample = quick(proved.held(), Needs::default(), None).expect("sampled");
     let sample = slow(proved.held(), Needs::default(), None, sample).expect("sampled");
-    assert_eq!(
-        (sample.cpu_ms, sample.rss_bytes, sample.fds),
-        (None, None, None)
-    );
+    assert_eq!((sample.cpu_ms, sample.rss_bytes, sample.fds), (None, None, None));
     assert_eq!((sample.pss_bytes, sample.read_bytes), (None, None));
     // Resident size below the limit: PSS is below it as well and is not read.
-    let needs = Needs {
-        pss_above_bytes: Some(1 << 40),
-        ..Needs::default()
-    };
+    let needs = Needs { pss_above_bytes: Some(1 << 40), ..Needs::default() };
     let sample = quick(proved.held(), needs, None).expect("sampled");
     assert!(sample.rss_bytes.is_some());
-    assert_eq!(
-        slow(proved.held(), needs, None, sample)
-            .expect("sampled")
-            .pss_bytes,
-        None
-    );
+    assert_eq!(slow(proved.held(), needs, None, sample).expect("sampled").pss_bytes, None);
 }
 
 #[test]
@@ -95,11 +71,7 @@ fn what_is_not_known_is_absent_and_the_dead_have_no_sample() {
     let proved = lab::hold(process.pid());
     let tree = Tree::default();
     let sample = quick(proved.held(), ALL, Some(&tree)).expect("sampled");
-    assert_eq!(
-        (sample.children, sample.tree_cpu_ms),
-        (None, None),
-        "not zero"
-    );
+    assert_eq!((sample.children, sample.tree_cpu_ms), (None, None), "not zero");
     let kept = sample.clone();
     let sample = slow(proved.held(), ALL, Some(&tree), sample).expect("sampled");
     assert_eq!(sample.tree_pss_bytes, None, "not zero");

@@ -15,9 +15,7 @@ fn kil_02_a_stopped_process_takes_term_once_it_continues() {
     let raw = nix::unistd::Pid::from_raw(process.pid().0);
     nix::sys::signal::kill(raw, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
     wait_for("the stop", SOON, || {
-        procfs::stat(process.pid())
-            .ok()
-            .filter(|stat| stat.state == 'T')
+        procfs::stat(process.pid()).ok().filter(|stat| stat.state == 'T')
     });
     assert_eq!(send(&proved, Signal::Term), Delivered::Sent);
     assert!(proved.is_alive(), "TERM waits");
@@ -49,20 +47,14 @@ fn kil_14_a_traced_process_dies_of_kill() {
     let attached = unsafe { libc::ptrace(libc::PTRACE_ATTACH, pid, null, null) };
     assert_eq!(attached, 0, "{}", std::io::Error::last_os_error());
     wait_for("the trace stop", SOON, || {
-        procfs::stat(process.pid())
-            .ok()
-            .filter(|stat| stat.state == 't')
+        procfs::stat(process.pid()).ok().filter(|stat| stat.state == 't')
     });
     let evidence = evidence::collect(proved.held());
     assert_eq!(evidence.state, Some('t'));
     assert!(evidence.to_string().starts_with("state t"), "{evidence}");
     assert_eq!(send(&proved, Signal::Kill), Delivered::Sent);
     wait_for("its death", SOON, || (!proved.is_alive()).then_some(()));
-    assert_eq!(
-        evidence::collect(proved.held()).state,
-        None,
-        "nothing is known of the dead"
-    );
+    assert_eq!(evidence::collect(proved.held()).state, None, "nothing is known of the dead");
 }
 
 #[test]
@@ -78,12 +70,8 @@ fn evidence_names_where_a_process_waits() {
     assert_eq!(evidence.identity, process.identity());
     assert!(evidence.fds.is_some_and(|fds| fds >= 3), "{evidence}");
     let names = |text: &Option<heeler::model::text::Untrusted>| {
-        text.as_ref()
-            .is_some_and(|text| text.raw().contains("nanosleep"))
+        text.as_ref().is_some_and(|text| text.raw().contains("nanosleep"))
     };
     let readable = evidence.wchan.is_some() || evidence.stack.is_some();
-    assert!(
-        !readable || names(&evidence.wchan) || names(&evidence.stack),
-        "{evidence:?}"
-    );
+    assert!(!readable || names(&evidence.wchan) || names(&evidence.stack), "{evidence:?}");
 }

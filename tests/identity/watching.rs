@@ -22,10 +22,7 @@ fn ready(watch: &Watch, timeout: PollTimeout) -> bool {
 fn an_exit_is_told_until_it_is_taken_away() {
     let (watch, mut tokens) = (Watch::new().expect("a watch"), Vec::new());
     let mut processes: Vec<_> = (0..3).map(|_| Process::idle(me())).collect();
-    let held: Vec<_> = processes
-        .iter()
-        .map(|process| lab::hold(process.pid()))
-        .collect();
+    let held: Vec<_> = processes.iter().map(|process| lab::hold(process.pid())).collect();
     for (token, held) in held.iter().enumerate() {
         watch.add(held, token as u64 + (1 << 40)).expect("watched");
     }
@@ -55,10 +52,7 @@ fn none_of_many_exits_is_lost_and_one_drain_is_bounded() {
     let many = limits::WATCH_BATCH + 44;
     let watch = Watch::new().expect("a watch");
     let mut processes: Vec<_> = (0..many).map(|_| Process::idle(me())).collect();
-    let held: Vec<_> = processes
-        .iter()
-        .map(|process| lab::hold(process.pid()))
-        .collect();
+    let held: Vec<_> = processes.iter().map(|process| lab::hold(process.pid())).collect();
     for (token, held) in held.iter().enumerate() {
         watch.add(held, token as u64).expect("watched");
     }

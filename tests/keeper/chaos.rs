@@ -23,10 +23,7 @@ const COMMON: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstart_timeout
 #[test]
 fn keeper_and_shims_are_killed_at_any_moment() {
     let kills: usize = from_env("HEELER_CHAOS_KILLS").unwrap_or(36);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("after 1970")
-        .as_nanos();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
     let seed = from_env("HEELER_CHAOS_SEED")
         .unwrap_or_else(|| u64::try_from(now & 0xffff_ffff).expect("fits"));
     eprintln!("HEELER_CHAOS_SEED={seed} HEELER_CHAOS_KILLS={kills}");
@@ -45,15 +42,7 @@ fn from_env<T: std::str::FromStr>(name: &str) -> Option<T> {
 }
 
 /// The services, by what is special about them.
-const NAMES: [&str; 7] = [
-    "quick",
-    "late",
-    "heavy",
-    "reluctant",
-    "deaf",
-    "program",
-    "sleepy",
-];
+const NAMES: [&str; 7] = ["quick", "late", "heavy", "reluctant", "deaf", "program", "sleepy"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Victim {
@@ -89,26 +78,12 @@ impl Chaos {
         let slow = format!("sleep 0.6; exec {}", house.command("heavy", ""));
         let pidfile = house.path("srv/heavy.pid");
         let start = format!("start = {{ run = {slow:?}, shell = true }}");
-        house.define(
-            "heavy",
-            &format!("pidfile = {pidfile:?}\n{start}\n{COMMON}"),
-        );
-        house.daemon(
-            "reluctant",
-            "term=0.8",
-            &format!("{COMMON}stop_timeout = \"4s\"\n"),
-        );
-        house.daemon(
-            "deaf",
-            "term=ignore",
-            &format!("{COMMON}stop_timeout = \"1s\"\n"),
-        );
+        house.define("heavy", &format!("pidfile = {pidfile:?}\n{start}\n{COMMON}"));
+        house.daemon("reluctant", "term=0.8", &format!("{COMMON}stop_timeout = \"4s\"\n"));
+        house.daemon("deaf", "term=ignore", &format!("{COMMON}stop_timeout = \"1s\"\n"));
         for (name, options) in [("program", "foreground"), ("sleepy", "foreground term=0.5")] {
             let run = house.command(name, options);
-            house.define(
-                name,
-                &format!("run = {run:?}\n{COMMON}stop_timeout = \"4s\"\n"),
-            );
+            house.define(name, &format!("run = {run:?}\n{COMMON}stop_timeout = \"4s\"\n"));
         }
         house.open();
         for name in NAMES {
@@ -189,21 +164,12 @@ impl Chaos {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        Some(Asked {
-            name,
-            order,
-            client,
-        })
+        Some(Asked { name, order, client })
     }
 
     /// Waits for all answers. One that said done is a promise; any other leaves both possible.
     fn settle_orders(&mut self, asked: Vec<Asked>) {
-        for Asked {
-            name,
-            order,
-            mut client,
-        } in asked
-        {
+        for Asked { name, order, mut client } in asked {
             let done = client.wait().expect("the client ends").success();
             let wish = if order == "stop" { "down" } else { "up" };
             let wishes = self.wishes.get_mut(name).expect("all are there");
@@ -228,15 +194,9 @@ impl Chaos {
     /// A keeper that came back wants what was acknowledged.
     fn check_wishes(&mut self) {
         for (name, status) in self.status() {
-            let desired = status["desired"]["want"]
-                .as_str()
-                .expect("a wish")
-                .to_owned();
-            let (_, wishes) = self
-                .wishes
-                .iter_mut()
-                .find(|(known, _)| **known == name)
-                .expect("a known service");
+            let desired = status["desired"]["want"].as_str().expect("a wish").to_owned();
+            let (_, wishes) =
+                self.wishes.iter_mut().find(|(known, _)| **known == name).expect("a known service");
             assert!(
                 wishes.contains(desired.as_str()),
                 "{name} is wanted {desired:?}, and what was asked is {wishes:?}"
@@ -277,17 +237,12 @@ impl Chaos {
         self.check_ends();
         self.check_mails();
         let run = self.house.path("run");
-        wait_for(
-            "only the shims of the two programs to be left",
-            PATIENCE,
-            || (shims(&run).len() <= 2).then_some(()),
-        );
+        wait_for("only the shims of the two programs to be left", PATIENCE, || {
+            (shims(&run).len() <= 2).then_some(())
+        });
         eprintln!(
             "{} starts, {} services killed, {} shims killed, {} mails",
-            NAMES
-                .iter()
-                .map(|name| self.house.starts(name).len())
-                .sum::<usize>(),
+            NAMES.iter().map(|name| self.house.starts(name).len()).sum::<usize>(),
             self.killed.len(),
             self.shims_killed,
             self.house.mails().len()
@@ -319,36 +274,26 @@ impl Chaos {
                 if alive(pid) || self.killed.contains_key(&(name, pid)) || ends.contains_key(&pid) {
                     continue;
                 }
-                let term = terms
-                    .get(&pid)
-                    .unwrap_or_else(|| panic!("{name} {pid} was killed untold"));
+                let term =
+                    terms.get(&pid).unwrap_or_else(|| panic!("{name} {pid} was killed untold"));
                 assert_eq!(name, "deaf", "{pid} was killed while it was going");
                 let death = deaths.get(&pid).expect("the coroner saw it");
                 let had = death - term;
-                assert!(
-                    had >= DEAF_STOP_TIMEOUT.as_secs_f64() - 0.03,
-                    "{pid} had only {had:.3} s"
-                );
+                assert!(had >= DEAF_STOP_TIMEOUT.as_secs_f64() - 0.03, "{pid} had only {had:.3} s");
             }
         }
     }
 
     /// Every death of a known process has its mail; no Message-ID names two things.
     fn check_mails(&self) {
-        let told: Vec<_> = self
-            .killed
-            .iter()
-            .filter(|(_, told)| **told)
-            .map(|(of, _)| *of)
-            .collect();
+        let told: Vec<_> =
+            self.killed.iter().filter(|(_, told)| **told).map(|(of, _)| *of).collect();
         wait_for("a mail for each death", PATIENCE, || {
             let mails = self.house.mails();
             let missing: Vec<_> = told
                 .iter()
                 .filter(|(_, pid)| {
-                    !mails
-                        .iter()
-                        .any(|mail| mail.contains(&format!("{pid} is gone")))
+                    !mails.iter().any(|mail| mail.contains(&format!("{pid} is gone")))
                 })
                 .collect();
             if missing.is_empty() {
@@ -384,12 +329,8 @@ fn shims(run: &Path) -> Vec<u32> {
             fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "heeler-shim\n")
         })
         .filter(|pid| {
-            let open = fs::read_dir(format!("/proc/{pid}/fd"))
-                .into_iter()
-                .flatten()
-                .flatten();
-            open.filter_map(|fd| fs::read_link(fd.path()).ok())
-                .any(|path| path.starts_with(run))
+            let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path.starts_with(run))
         })
         .collect()
 }
@@ -403,10 +344,8 @@ struct Coroner {
 
 impl Coroner {
     fn new(srv: PathBuf) -> Self {
-        let (over, deaths) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(Mutex::new(BTreeMap::new())),
-        );
+        let (over, deaths) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
         let (is_over, seen) = (Arc::clone(&over), Arc::clone(&deaths));
         let watch = move || {
             let mut watched = BTreeSet::new();
@@ -418,9 +357,7 @@ impl Coroner {
                         .filter_map(|line| line.split(' ').next()?.parse::<u32>().ok());
                     let mut deaths = seen.lock().expect("not poisoned");
                     watched.extend(pids.filter(|pid| !deaths.contains_key(pid)));
-                    let now = SystemTime::now()
-                        .duration_since(UNIX_EPOCH)
-                        .expect("after 1970");
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
                     watched.retain(|pid| {
                         let lives = alive(*pid);
                         if !lives {
@@ -432,11 +369,7 @@ impl Coroner {
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
-        Self {
-            over,
-            deaths,
-            thread: Some(std::thread::spawn(watch)),
-        }
+        Self { over, deaths, thread: Some(std::thread::spawn(watch)) }
     }
 
     fn end(&mut self) -> BTreeMap<u32, f64> {

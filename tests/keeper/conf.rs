@@ -25,11 +25,8 @@ fn bad_files_are_all_told_and_the_others_are_watched() {
     let open = house.path("conf.d/open.toml");
     house.define("open", "pidfile = \"/run/x.pid\"\n");
     fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).expect("chmod");
-    nix::unistd::mkfifo(
-        &house.path("conf.d/fifo.toml"),
-        nix::sys::stat::Mode::S_IRWXU,
-    )
-    .expect("mkfifo");
+    nix::unistd::mkfifo(&house.path("conf.d/fifo.toml"), nix::sys::stat::Mode::S_IRWXU)
+        .expect("mkfifo");
     house.write("conf.d/.swap.toml.swp", "rubbish");
     house.open();
     let first = house.wait_up("good", None);
@@ -55,11 +52,7 @@ fn bad_files_are_all_told_and_the_others_are_watched() {
 }
 
 fn start(dir: &Path) -> Output {
-    Command::new(HEELER)
-        .arg("run")
-        .arg(dir)
-        .output()
-        .expect("heeler runs")
+    Command::new(HEELER).arg("run").arg(dir).output().expect("heeler runs")
 }
 
 #[test]

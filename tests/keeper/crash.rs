@@ -15,11 +15,7 @@ const QUICK: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstop_timeout =
 /// When a process was started, in ticks: the same number is not enough.
 fn started(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)
-        .map(str::to_owned)
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
 }
 
 fn ask_without_waiting(house: &House, args: &[&str]) {
@@ -41,17 +37,12 @@ fn killed_between_stop_and_start_it_starts_once() {
     let mut last = house.wait_up("shop", None);
     for round in 1..=5 {
         ask_without_waiting(&house, &["restart", "shop"]);
-        wait_for("the old one to go", PATIENCE, || {
-            (!alive(last)).then_some(())
-        });
+        wait_for("the old one to go", PATIENCE, || (!alive(last)).then_some(()));
         house.kill_keeper();
         let _ = fs::remove_file(house.path("state/starts"));
         house.open();
         last = house.wait_up("shop", Some(last));
-        assert_eq!(
-            (house.starts("shop").len(), house.doubles("shop")),
-            (1 + round, 0)
-        );
+        assert_eq!((house.starts("shop").len(), house.doubles("shop")), (1 + round, 0));
     }
 }
 
@@ -74,34 +65,21 @@ fn killed_during_a_long_start_the_next_keeper_takes_it_over_with_its_deadline() 
     );
     let began = Instant::now();
     house.open();
-    wait_for("the hanging command to run", PATIENCE, || {
-        mark.exists().then_some(())
-    });
+    wait_for("the hanging command to run", PATIENCE, || mark.exists().then_some(()));
     house.kill_keeper();
     house.open();
     assert!(
-        house
-            .log()
-            .contains("an earlier heeler's start is still under way"),
+        house.log().contains("an earlier heeler's start is still under way"),
         "{}",
         house.log()
     );
     let pid = house.wait_up("slow", None);
-    assert_eq!(
-        (house.starts("slow"), house.doubles("slow")),
-        (vec![pid], 0)
-    );
+    assert_eq!((house.starts("slow"), house.doubles("slow")), (vec![pid], 0));
     wait_for("the deadline to end the command", PATIENCE, || {
-        house
-            .log()
-            .contains("still running at its deadline")
-            .then_some(())
+        house.log().contains("still running at its deadline").then_some(())
     });
     let took = began.elapsed();
-    assert!(
-        (Duration::from_secs(4)..Duration::from_secs(12)).contains(&took),
-        "{took:?}"
-    );
+    assert!((Duration::from_secs(4)..Duration::from_secs(12)).contains(&took), "{took:?}");
     assert_eq!(
         fs::read_to_string(&mark).expect("is there"),
         "run\n",
@@ -141,9 +119,7 @@ fn records_that_name_a_stranger_lead_nobody_to_it() {
     let (deaf, program) = (house.wait_up("deaf", None), house.wait_up("program", None));
     ask_without_waiting(&house, &["restart", "deaf"]);
     let ladder = house.path("run/svc/deaf/ladder");
-    wait_for("the ladder's record", PATIENCE, || {
-        ladder.exists().then_some(())
-    });
+    wait_for("the ladder's record", PATIENCE, || ladder.exists().then_some(()));
     house.kill_keeper();
     signal(deaf, "KILL");
     signal(program, "KILL");
@@ -157,25 +133,15 @@ fn records_that_name_a_stranger_lead_nobody_to_it() {
     for (record, pid) in records {
         let path = house.path("run/svc").join(record);
         let text = fs::read_to_string(&path).expect("a record");
-        let (from, to) = (
-            format!("\"pid\":{pid},"),
-            format!("\"pid\":{},", stranger.id()),
-        );
+        let (from, to) = (format!("\"pid\":{pid},"), format!("\"pid\":{},", stranger.id()));
         assert!(text.contains(&from), "{record}: {text}");
         fs::write(&path, text.replace(&from, &to)).expect("write");
     }
     house.open();
     house.wait_up("deaf", Some(deaf));
     house.wait_up("program", Some(program));
-    assert!(
-        stranger.try_wait().expect("wait").is_none(),
-        "the stranger was killed"
-    );
-    assert!(
-        !house.log().contains(&format!("to pid {}", stranger.id())),
-        "{}",
-        house.log()
-    );
+    assert!(stranger.try_wait().expect("wait").is_none(), "the stranger was killed");
+    assert!(!house.log().contains(&format!("to pid {}", stranger.id())), "{}", house.log());
     stranger.kill().expect("kill");
     stranger.wait().expect("wait");
 }
@@ -195,14 +161,9 @@ fn records_that_are_garbage_are_none() {
     ] {
         house.kill_keeper();
         let _ = fs::remove_file(house.path("state/starts"));
-        for file in [
-            "ladder",
-            "main",
-            "action.job",
-            "action.child",
-            "action.outcome",
-            "instance.child",
-        ] {
+        for file in
+            ["ladder", "main", "action.job", "action.child", "action.outcome", "instance.child"]
+        {
             house.write(&format!("run/svc/shop/{file}"), garbage);
         }
         house.open();
@@ -229,13 +190,7 @@ fn three_crashes_in_a_row_keep_the_wishes_and_say_so() {
     assert_eq!(house.status("down")["desired"]["want"], "down");
     assert_eq!(house.wait_up("up", None), up);
     assert_eq!(house.starts("down").len(), 1);
-    eprintln!(
-        "{}",
-        log.lines()
-            .filter(|l| l.contains("aside"))
-            .collect::<Vec<_>>()
-            .join("\n")
-    );
+    eprintln!("{}", log.lines().filter(|l| l.contains("aside")).collect::<Vec<_>>().join("\n"));
 }
 
 #[test]
@@ -256,21 +211,14 @@ fn told_to_end_during_eight_actions_it_ends_at_once_and_they_go_on() {
     }
     house.open();
     wait_for("all starts to run", PATIENCE, || {
-        names
-            .iter()
-            .all(|name| house.path(&format!("srv/{name}.began")).exists())
-            .then_some(())
+        names.iter().all(|name| house.path(&format!("srv/{name}.began")).exists()).then_some(())
     });
     let keeper = house.keeper();
     signal(keeper, "TERM");
     signal(keeper, "TERM");
     let began = Instant::now();
     assert_eq!(house.close(), Some(0));
-    assert!(
-        began.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     house.open();
     for name in &names {
         let pid = house.wait_up(name, None);
@@ -287,11 +235,7 @@ fn other_signals_end_nothing_or_end_it_in_order() {
     let keeper = house.keeper();
     for name in ["HUP", "USR1", "USR2", "PIPE"] {
         signal(keeper, name);
-        assert_eq!(
-            house.heeler(&["status", "shop"]).0,
-            0,
-            "SIG{name} ended heeler"
-        );
+        assert_eq!(house.heeler(&["status", "shop"]).0, 0, "SIG{name} ended heeler");
         assert_eq!(house.keeper(), keeper);
     }
     for (name, again) in [("INT", true), ("QUIT", true), ("TERM", false)] {
@@ -331,14 +275,8 @@ impl Mount {
     fn tmpfs(at: PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).expect("mkdir");
         let data = format!("size={size},mode=0755");
-        mount(
-            Some("tmpfs"),
-            &at,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some(data.as_str()),
-        )
-        .expect("mount");
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(data.as_str()))
+            .expect("mount");
         Self(at)
     }
 }
@@ -356,11 +294,7 @@ fn a_full_run_dir_is_said_and_healed() {
     }
     let mut house = House::new("");
     let _mount = Mount::tmpfs(house.path("run"), "256k");
-    house.daemon(
-        "shop",
-        "",
-        &format!("{QUICK}start_limit = \"100 per 1m\"\n"),
-    );
+    house.daemon("shop", "", &format!("{QUICK}start_limit = \"100 per 1m\"\n"));
     house.open();
     let first = house.wait_up("shop", None);
     for room in ["action.child", "action.outcome"] {
@@ -369,10 +303,7 @@ fn a_full_run_dir_is_said_and_healed() {
     let _ = fs::write(house.path("run/ballast"), vec![1; 1 << 20]);
     signal(first, "KILL");
     wait_for("heeler to say it", PATIENCE, || {
-        house
-            .log()
-            .contains("No space left on device")
-            .then_some(())
+        house.log().contains("No space left on device").then_some(())
     });
     let (code, out, err) = house.heeler(&["start", "shop"]);
     eprintln!("start on a full run_dir: {code} {out}{err}");

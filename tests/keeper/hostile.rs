@@ -34,7 +34,9 @@ fn a_service_that_another_ones_start_began_is_not_what_that_one_left_behind() {
     );
     house.write("srv/both.sh", &both);
     let define = |house: &House, name: &str| {
-        let lines = format!("pidfile = \"{srv}/{name}.pid\"\nstart = \"/bin/sh {srv}/both.sh {name}\"\n{QUICK}");
+        let lines = format!(
+            "pidfile = \"{srv}/{name}.pid\"\nstart = \"/bin/sh {srv}/both.sh {name}\"\n{QUICK}"
+        );
         house.define(name, &lines);
     };
     define(&house, "web");
@@ -97,7 +99,8 @@ fn what_heeler_knows_is_not_kept_where_a_user_can_replace_it() {
         house.write("conf.d/heeler.toml", &settings);
         // It ends by itself; `timeout` is for a heeler that does not.
         let mut heeler = Command::new("timeout");
-        let heeler = heeler.args(["20", HEELER, "run"]).arg(house.path("conf.d")).output().expect("runs");
+        let heeler =
+            heeler.args(["20", HEELER, "run"]).arg(house.path("conf.d")).output().expect("runs");
         let text = String::from_utf8_lossy(&heeler.stderr);
         assert!(!heeler.status.success() && text.contains("uid 65534"), "{key}: {text}");
     }

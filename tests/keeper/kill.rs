@@ -18,10 +18,7 @@ fn state(pid: u32) -> Option<char> {
 /// The pids in a file of `srv`, one a line.
 fn noted(house: &House, file: &str) -> Vec<u32> {
     let lines = lines(&house.path(&format!("srv/{file}")));
-    lines
-        .iter()
-        .filter_map(|line| line.split(' ').next()?.parse().ok())
-        .collect()
+    lines.iter().filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
 }
 
 #[test]
@@ -31,26 +28,16 @@ fn a_stopped_service_is_woken_to_go_by_itself() {
     house.open();
     let first = house.wait_up("shop", None);
     signal(first, "STOP");
-    wait_for("it to be stopped", PATIENCE, || {
-        (state(first) == Some('T')).then_some(())
-    });
+    wait_for("it to be stopped", PATIENCE, || (state(first) == Some('T')).then_some(()));
     assert_eq!(house.heeler(&["restart", "shop"]).0, 0);
-    assert_eq!(
-        noted(&house, "shop.stops"),
-        [first],
-        "it did not go by itself"
-    );
+    assert_eq!(noted(&house, "shop.stops"), [first], "it did not go by itself");
     assert!(!house.log().contains("SIGKILL"), "{}", house.log());
 }
 
 #[test]
 fn a_service_that_dies_while_it_is_stopped_is_no_trouble() {
     let mut house = House::new("");
-    house.daemon(
-        "shop",
-        "term=5",
-        &format!("{QUICK}stop_timeout = \"10s\"\n"),
-    );
+    house.daemon("shop", "term=5", &format!("{QUICK}stop_timeout = \"10s\"\n"));
     house.open();
     for _ in 0..3 {
         let pid = house.wait_up("shop", None);
@@ -76,15 +63,10 @@ fn what_a_stopped_service_leaves_is_named_and_then_no_longer_waited_for() {
     );
     house.open();
     let first = house.wait_up("shop", None);
-    let rest = wait_for("its child", PATIENCE, || {
-        noted(&house, "shop.rests").first().copied()
-    });
+    let rest = wait_for("its child", PATIENCE, || noted(&house, "shop.rests").first().copied());
     let began = Instant::now();
     assert_eq!(house.heeler(&["restart", "shop"]).0, 0);
-    assert!(
-        began.elapsed() >= Duration::from_secs(3),
-        "it was not waited for"
-    );
+    assert!(began.elapsed() >= Duration::from_secs(3), "it was not waited for");
     house.wait_up("shop", Some(first));
     let log = house.log();
     for words in [
@@ -104,19 +86,13 @@ fn what_escaped_the_session_is_left_alone_and_holds_nothing_up() {
     house.daemon("shop", "escape", &format!("{QUICK}stop_timeout = \"1s\"\n"));
     house.open();
     house.wait_up("shop", None);
-    let rest = wait_for("its child", PATIENCE, || {
-        noted(&house, "shop.rests").first().copied()
-    });
+    let rest = wait_for("its child", PATIENCE, || noted(&house, "shop.rests").first().copied());
     assert_eq!(house.heeler(&["restart", "shop"]).0, 0);
     assert!(alive(rest));
     assert_eq!(house.doubles("shop"), 0);
     eprintln!(
         "escaped {rest}: {:?}",
-        house
-            .log()
-            .lines()
-            .filter(|l| l.contains(&rest.to_string()))
-            .collect::<Vec<_>>()
+        house.log().lines().filter(|l| l.contains(&rest.to_string())).collect::<Vec<_>>()
     );
 }
 
@@ -126,9 +102,8 @@ fn an_orphan_that_holds_a_listening_socket_goes_before_the_start() {
     house.daemon("shop", "orphan", &format!("{QUICK}stop_timeout = \"1s\"\n"));
     house.open();
     let first = house.wait_up("shop", None);
-    let orphan = wait_for("its orphan", PATIENCE, || {
-        noted(&house, "shop.orphans").first().copied()
-    });
+    let orphan =
+        wait_for("its orphan", PATIENCE, || noted(&house, "shop.orphans").first().copied());
     signal(first, "KILL");
     house.wait_up("shop", Some(first));
     assert!(!alive(orphan), "the orphan still holds the socket");
@@ -138,31 +113,20 @@ fn an_orphan_that_holds_a_listening_socket_goes_before_the_start() {
 #[test]
 fn one_that_answers_term_with_a_new_copy_is_adopted_at_a_restart() {
     let mut house = House::new("");
-    house.daemon(
-        "shop",
-        "term=respawn",
-        &format!("{QUICK}stop_timeout = \"2s\"\n"),
-    );
+    house.daemon("shop", "term=respawn", &format!("{QUICK}stop_timeout = \"2s\"\n"));
     house.open();
     let first = house.wait_up("shop", None);
     assert_eq!(house.heeler(&["restart", "shop"]).0, 0);
     let second = house.wait_up("shop", Some(first));
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(
-        (house.starts("shop"), house.doubles("shop")),
-        (vec![first, second], 0)
-    );
+    assert_eq!((house.starts("shop"), house.doubles("shop")), (vec![first, second], 0));
 }
 
 /// It cannot be stopped by its own signal. heeler must not turn that into an endless race.
 #[test]
 fn one_that_answers_term_with_a_new_copy_is_not_chased_for_ever() {
     let mut house = House::new("");
-    house.daemon(
-        "shop",
-        "term=respawn",
-        &format!("{QUICK}stop_timeout = \"2s\"\n"),
-    );
+    house.daemon("shop", "term=respawn", &format!("{QUICK}stop_timeout = \"2s\"\n"));
     house.open();
     house.wait_up("shop", None);
     let answer = std::thread::scope(|scope| {
@@ -172,43 +136,21 @@ fn one_that_answers_term_with_a_new_copy_is_not_chased_for_ever() {
         stop.join().expect("answers")
     });
     eprintln!("{answer:?}\n{}", house.log());
-    assert!(
-        house.starts("shop").len() < 20,
-        "{}",
-        house.starts("shop").len()
-    );
+    assert!(house.starts("shop").len() < 20, "{}", house.starts("shop").len());
 }
 
 #[test]
 fn a_stop_command_that_says_done_and_did_nothing_is_followed_by_signals() {
     let mut house = House::new("");
-    house.daemon(
-        "shop",
-        "",
-        &format!("{QUICK}stop = \"/bin/true\"\nstop_timeout = \"1s\"\n"),
-    );
+    house.daemon("shop", "", &format!("{QUICK}stop = \"/bin/true\"\nstop_timeout = \"1s\"\n"));
     house.open();
     let pid = house.wait_up("shop", None);
     let (code, out, err) = house.heeler(&["stop", "shop"]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(!alive(pid));
-    assert!(
-        house.log().contains(&format!("pid {pid}")),
-        "{}",
-        house.log()
-    );
-    assert!(
-        house
-            .log()
-            .contains("is still there after the stop command"),
-        "{}",
-        house.log()
-    );
-    assert_eq!(
-        noted(&house, "shop.stops"),
-        [pid],
-        "it had its time after TERM"
-    );
+    assert!(house.log().contains(&format!("pid {pid}")), "{}", house.log());
+    assert!(house.log().contains("is still there after the stop command"), "{}", house.log());
+    assert_eq!(noted(&house, "shop.stops"), [pid], "it had its time after TERM");
 }
 
 #[test]
@@ -217,24 +159,14 @@ fn a_stop_command_that_hangs_is_ended_with_its_group_and_followed_by_signals() {
     let mark = house.path("srv/stopper");
     let hang = format!("sleep 1000 & echo $! > {}; wait", mark.display());
     let stop = format!("stop = {{ run = {hang:?}, shell = true, timeout = \"1s\" }}");
-    house.daemon(
-        "shop",
-        "",
-        &format!("{QUICK}{stop}\nstop_timeout = \"1s\"\n"),
-    );
+    house.daemon("shop", "", &format!("{QUICK}{stop}\nstop_timeout = \"1s\"\n"));
     house.open();
     let pid = house.wait_up("shop", None);
     let (code, out, err) = house.heeler(&["stop", "shop"]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(!alive(pid));
-    let sleeper = fs::read_to_string(&mark)
-        .expect("it ran")
-        .trim()
-        .parse()
-        .expect("a pid");
-    wait_for("its group to be gone", PATIENCE, || {
-        (!alive(sleeper)).then_some(())
-    });
+    let sleeper = fs::read_to_string(&mark).expect("it ran").trim().parse().expect("a pid");
+    wait_for("its group to be gone", PATIENCE, || (!alive(sleeper)).then_some(()));
     assert_eq!(house.heeler(&["start", "shop"]).0, 0);
     assert_eq!(house.doubles("shop"), 0);
 }
@@ -249,23 +181,13 @@ fn one_held_by_a_debugger_dies_of_kill() {
     house.open();
     let pid = house.wait_up("shop", None);
     let mut gdb = Command::new("gdb")
-        .args([
-            "-q",
-            "-nx",
-            "-batch",
-            "-p",
-            &pid.to_string(),
-            "-ex",
-            "shell sleep 30",
-        ])
+        .args(["-q", "-nx", "-batch", "-p", &pid.to_string(), "-ex", "shell sleep 30"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("gdb");
-    wait_for("the debugger to hold it", PATIENCE, || {
-        (state(pid) == Some('t')).then_some(())
-    });
+    wait_for("the debugger to hold it", PATIENCE, || (state(pid) == Some('t')).then_some(()));
     let (code, out, err) = house.heeler(&["restart", "shop"]);
     gdb.kill().expect("kill");
     gdb.wait().expect("wait");
@@ -290,11 +212,8 @@ impl Frozen {
     }
 
     fn freeze(&self, how: &str) {
-        let end = Command::new("fsfreeze")
-            .arg(how)
-            .arg(self.0.join("m"))
-            .status()
-            .expect("fsfreeze");
+        let end =
+            Command::new("fsfreeze").arg(how).arg(self.0.join("m")).status().expect("fsfreeze");
         assert!(end.success());
     }
 }
@@ -302,10 +221,7 @@ impl Frozen {
 impl Drop for Frozen {
     fn drop(&mut self) {
         let script = "fsfreeze -u $0/m 2>/dev/null; umount -l $0/m";
-        let _ = Command::new("sh")
-            .args(["-c", script])
-            .arg(&self.0)
-            .status();
+        let _ = Command::new("sh").args(["-c", script]).arg(&self.0).status();
     }
 }
 
@@ -336,22 +252,14 @@ fn what_even_kill_does_not_end_is_said_and_gets_no_second_copy() {
     house.wait_up("other", None);
     frozen.freeze("-f");
     signal(pid, "USR1");
-    wait_for("it to be stuck in the kernel", PATIENCE, || {
-        (state(pid) == Some('D')).then_some(())
-    });
+    wait_for("it to be stuck in the kernel", PATIENCE, || (state(pid) == Some('D')).then_some(()));
     let (code, out, err) = house.heeler(&["restart", "shop"]);
     assert_eq!(code, 1, "{out}{err}");
     let mail = wait_for("the mail", PATIENCE, || {
-        house
-            .mails()
-            .into_iter()
-            .find(|mail| mail.contains("does not die"))
+        house.mails().into_iter().find(|mail| mail.contains("does not die"))
     });
     assert!(mail.contains("starts no second copy"), "{mail}");
-    assert!(
-        mail.contains(&format!("pid {pid}: state D, wchan ")),
-        "{mail}"
-    );
+    assert!(mail.contains(&format!("pid {pid}: state D, wchan ")), "{mail}");
     eprintln!("{out}{err}\n{mail}");
     assert_eq!(house.starts("shop"), [pid]);
     // Nor does another heeler start one, and nobody else is held up.

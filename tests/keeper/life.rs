@@ -18,15 +18,12 @@ fn a_killed_daemon_is_brought_back_once_and_one_mail_tells_it() {
     let second = house.wait_up("shop", Some(first));
     assert_eq!(house.starts("shop"), [first, second]);
     assert_eq!(house.doubles("shop"), 0);
-    let mails = wait_for("the mail", PATIENCE, || {
-        Some(house.mails()).filter(|mails| !mails.is_empty())
-    });
+    let mails =
+        wait_for("the mail", PATIENCE, || Some(house.mails()).filter(|mails| !mails.is_empty()));
     assert_eq!(mails.len(), 1, "{mails:?}");
-    for part in [
-        "shop: brought back",
-        &format!("{first} is gone"),
-        &format!("up again: pid {second}"),
-    ] {
+    for part in
+        ["shop: brought back", &format!("{first} is gone"), &format!("up again: pid {second}")]
+    {
         assert!(mails[0].contains(part), "{part:?} is not in\n{}", mails[0]);
     }
     let (code, why, _) = house.heeler(&["why", "shop"]);
@@ -45,11 +42,7 @@ fn a_foreground_program_is_kept_and_its_exit_status_is_told() {
     let second = house.wait_up("shop", Some(first));
     house.wait_starts("shop", &[first, second]);
     wait_for("the exit status in the mail", PATIENCE, || {
-        house
-            .mails()
-            .iter()
-            .any(|mail| mail.contains("killed by SIGKILL"))
-            .then_some(())
+        house.mails().iter().any(|mail| mail.contains("killed by SIGKILL")).then_some(())
     });
 }
 
@@ -66,11 +59,7 @@ fn an_operator_stops_starts_and_restarts_and_is_told_when_it_is_so() {
     assert_eq!(house.heeler(&["stop", "shop"]).0, 0);
     assert!(!alive(second));
     assert_eq!(house.heeler(&["status", "shop"]).0, 3);
-    assert_eq!(
-        house.heeler(&["stop", "shop"]).0,
-        0,
-        "stopping what is down is done"
-    );
+    assert_eq!(house.heeler(&["stop", "shop"]).0, 0, "stopping what is down is done");
     assert_eq!(house.heeler(&["start", "shop"]).0, 0);
     let third = house.pid("shop").expect("is up");
     assert_eq!(house.starts("shop"), [first, second, third]);
@@ -78,11 +67,7 @@ fn an_operator_stops_starts_and_restarts_and_is_told_when_it_is_so() {
     assert_eq!(house.heeler(&["unmonitor", "shop"]).0, 0);
     signal(third, "KILL");
     house.wait_words("shop", "down, not monitored");
-    assert_eq!(
-        house.starts("shop").len(),
-        3,
-        "an unmonitored service is left alone"
-    );
+    assert_eq!(house.starts("shop").len(), 3, "an unmonitored service is left alone");
     assert_eq!(house.heeler(&["monitor", "shop"]).0, 0);
     house.wait_up("shop", Some(third));
 }
@@ -94,10 +79,7 @@ fn heeler_ends_crashes_and_returns_without_touching_anything() {
     let run = house.command("program", "foreground");
     house.define("program", &format!("run = {run:?}\n{QUICK}"));
     house.open();
-    let (daemon, program) = (
-        house.wait_up("daemon", None),
-        house.wait_up("program", None),
-    );
+    let (daemon, program) = (house.wait_up("daemon", None), house.wait_up("program", None));
     for crash in [false, true] {
         if crash {
             house.kill_keeper();
@@ -107,10 +89,7 @@ fn heeler_ends_crashes_and_returns_without_touching_anything() {
         assert!(alive(daemon) && alive(program));
         house.open();
         assert_eq!(
-            (
-                house.wait_up("daemon", None),
-                house.wait_up("program", None)
-            ),
+            (house.wait_up("daemon", None), house.wait_up("program", None)),
             (daemon, program)
         );
     }
@@ -133,11 +112,7 @@ fn what_ignores_term_is_killed_after_its_time_and_not_before() {
     let began = std::time::Instant::now();
     let (code, out, _) = house.heeler(&["stop", "deaf"]);
     assert_eq!(code, 0, "{out}");
-    assert!(
-        began.elapsed() >= Duration::from_secs(2),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(!alive(pid));
     assert!(house.log().contains("SIGKILL"));
 }
@@ -152,11 +127,7 @@ fn a_deploys_own_stop_and_start_is_not_raced() {
     signal(first, "TERM");
     house.wait_words("shop", "successor");
     let start = house.command("shop", "");
-    let status = std::process::Command::new("sh")
-        .arg("-c")
-        .arg(&start)
-        .status()
-        .expect("runs");
+    let status = std::process::Command::new("sh").arg("-c").arg(&start).status().expect("runs");
     assert!(status.success());
     let second = house.wait_up("shop", Some(first));
     assert_eq!(house.starts("shop"), [first, second]);
@@ -192,10 +163,7 @@ fn a_bad_file_leaves_its_last_good_definition_in_force() {
     house.open();
     assert_eq!(house.wait_up("shop", None), pid);
     let log = house.log();
-    assert!(
-        log.contains("last good definition stays in force") && log.contains("pidfle"),
-        "{log}"
-    );
+    assert!(log.contains("last good definition stays in force") && log.contains("pidfle"), "{log}");
     house.close();
     house.define("shop", &good);
     house.open();

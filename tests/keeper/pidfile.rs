@@ -28,9 +28,7 @@ fn a_pidfile_that_lies_hurts_nobody_and_tells_nothing() {
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("chmod");
     let mut stranger = Command::new("sleep").arg("1000").spawn().expect("sleep");
     let quick = "every = \"300ms\"\nexit_delay = \"200ms\"\nstart_timeout = \"1s\"\nstop_timeout = \"500ms\"\n";
-    let names = [
-        "init", "itself", "other", "fifo", "link", "zero", "dir", "huge", "text",
-    ];
+    let names = ["init", "itself", "other", "fifo", "link", "zero", "dir", "huge", "text"];
     for name in names {
         let pidfile = dir.join(name);
         house.define(
@@ -70,38 +68,22 @@ fn a_pidfile_that_lies_hurts_nobody_and_tells_nothing() {
     signal(honest, "KILL");
     let began = Instant::now();
     house.wait_up("honest", Some(honest));
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
-    assert!(
-        stranger.try_wait().expect("wait").is_none(),
-        "a stranger was killed"
-    );
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(stranger.try_wait().expect("wait").is_none(), "a stranger was killed");
     let log = house.log();
     for pid in [1, house.keeper(), stranger.id()] {
         assert!(!log.contains(&format!("to pid {pid}")), "{log}");
     }
-    let why: String = names
-        .iter()
-        .map(|name| house.heeler(&["why", name]).1)
-        .collect();
+    let why: String = names.iter().map(|name| house.heeler(&["why", name]).1).collect();
     let status = house.heeler(&["status", "--json"]).1;
-    for (place, text) in [
-        ("log", log),
-        ("mails", house.mails().concat()),
-        ("why", why),
-        ("status", status),
-    ] {
+    for (place, text) in
+        [("log", log), ("mails", house.mails().concat()), ("why", why), ("status", status)]
+    {
         assert!(
             !text.contains("averysecrethash") || place == "nowhere",
             "the {place} shows it: {text}"
         );
-        assert!(
-            !text.contains('\u{1b}'),
-            "the {place} has an escape sequence"
-        );
+        assert!(!text.contains('\u{1b}'), "the {place} has an escape sequence");
     }
     stranger.kill().expect("kill");
     stranger.wait().expect("wait");

@@ -18,26 +18,12 @@ struct Held {
 }
 
 fn held(keeper: u32) -> Held {
-    let count = |what: &str| {
-        fs::read_dir(format!("/proc/{keeper}/{what}"))
-            .expect("it lives")
-            .count()
-    };
+    let count =
+        |what: &str| fs::read_dir(format!("/proc/{keeper}/{what}")).expect("it lives").count();
     let status = fs::read_to_string(format!("/proc/{keeper}/status")).expect("it lives");
-    let rss = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("VmRSS");
-    let rss_kib = rss
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .expect("a number");
-    Held {
-        fds: count("fd"),
-        threads: count("task"),
-        rss_kib,
-    }
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let rss_kib = rss.trim().trim_end_matches(" kB").parse().expect("a number");
+    Held { fds: count("fd"), threads: count("task"), rss_kib }
 }
 
 /// The ended children of a process that it did not reap.
@@ -53,10 +39,8 @@ fn zombies(parent: u32) -> usize {
 
 #[test]
 fn many_restarts_leave_nothing_behind() {
-    let restarts: usize = std::env::var("HEELER_RESTARTS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(200);
+    let restarts: usize =
+        std::env::var("HEELER_RESTARTS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     let mut house = House::new("");
     let common = "every = \"1s\"\nstart_period = \"100ms\"\nstart_limit = \"1000000 per 1h\"\n";
     let names: Vec<_> = (0..MANY).map(|n| format!("s{n}")).collect();
@@ -114,10 +98,7 @@ fn many_restarts_leave_nothing_behind() {
         after.fds <= before.fds + 2 && after.threads <= before.threads + 1,
         "{before:?} {after:?}"
     );
-    assert!(
-        after.rss_kib <= before.rss_kib + before.rss_kib / 10 + 512,
-        "{before:?} {after:?}"
-    );
+    assert!(after.rss_kib <= before.rss_kib + before.rss_kib / 10 + 512, "{before:?} {after:?}");
     let doubles: usize = names.iter().map(|name| house.doubles(name)).sum();
     assert_eq!(doubles, 0);
 }

@@ -56,10 +56,7 @@ fn a_stranger_gets_nothing_not_even_an_answer() {
         &["stop", "shop"],
     ] {
         let said = nobody(&house, args);
-        assert!(
-            !said.status.success() && said.stdout.is_empty(),
-            "{args:?}: {said:?}"
-        );
+        assert!(!said.status.success() && said.stdout.is_empty(), "{args:?}: {said:?}");
         let err = String::from_utf8_lossy(&said.stderr);
         assert!(!err.contains(&pid.to_string()), "{err}");
         eprintln!("nobody {args:?}: {:?} {err}", said.status.code());
@@ -89,10 +86,7 @@ fn the_user_of_a_service_sees_and_restarts_that_one_alone() {
     assert_eq!(house.pid("shop"), Some(shop));
     assert_ne!(house.pid("theirs"), Some(theirs));
     let log = house.log();
-    assert!(
-        log.contains("restart asked by nobody") || log.contains("65534"),
-        "{log}"
-    );
+    assert!(log.contains("restart asked by nobody") || log.contains("65534"), "{log}");
 }
 
 /// Nonsense of every kind, in a loop, on as many connections as it gets.
@@ -113,23 +107,14 @@ fn a_flood_holds_up_neither_the_watch_nor_the_operator() {
         return;
     }
     let mut house = House::new("");
-    house.daemon(
-        "shop",
-        "",
-        &format!("{QUICK}start_limit = \"100 per 1m\"\n"),
-    );
+    house.daemon("shop", "", &format!("{QUICK}start_limit = \"100 per 1m\"\n"));
     // With a right, or it would not come past the door.
     house.daemon("theirs", "", &format!("user = \"nobody\"\n{QUICK}"));
     house.open();
     let mut last = house.wait_up("shop", None);
     house.wait_up("theirs", None);
     let flood: Vec<_> = [NOBODY, NOBODY]
-        .map(|uid| {
-            perl(&house, uid, FLOOD)
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("perl")
-        })
+        .map(|uid| perl(&house, uid, FLOOD).stdout(Stdio::piped()).spawn().expect("perl"))
         .into();
     let mut worst = Duration::ZERO;
     for _ in 0..3 {
@@ -137,21 +122,12 @@ fn a_flood_holds_up_neither_the_watch_nor_the_operator() {
         let starts = house.starts("shop").len();
         let began = Instant::now();
         signal(last, "KILL");
-        wait_for("it to be back", PATIENCE, || {
-            (house.starts("shop").len() > starts).then_some(())
-        });
+        wait_for("it to be back", PATIENCE, || (house.starts("shop").len() > starts).then_some(()));
         worst = worst.max(began.elapsed());
         let began = Instant::now();
         let (code, _, err) = house.heeler(&["status", "shop"]);
-        assert!(
-            code == 0 || code == 1,
-            "the operator was locked out: {code} {err}"
-        );
-        assert!(
-            began.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(code == 0 || code == 1, "the operator was locked out: {code} {err}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         last = house.wait_up("shop", Some(last));
     }
     let sent: Vec<_> = flood
@@ -164,9 +140,5 @@ fn a_flood_holds_up_neither_the_watch_nor_the_operator() {
     assert!(worst < Duration::from_secs(1), "{worst:?}");
     assert_eq!(house.doubles("shop"), 0);
     let log = house.log();
-    assert!(
-        log.len() < 1 << 20,
-        "the flood filled the log: {} bytes",
-        log.len()
-    );
+    assert!(log.len() < 1 << 20, "the flood filled the log: {} bytes", log.len());
 }

@@ -76,11 +76,7 @@ fn hanging_commands_hold_up_nobody_else() {
             &format!("start{n}"),
             &format!("pidfile = {pidfile:?}\nstart = \"/bin/sleep 1000\"\n{QUICK}"),
         );
-        house.daemon(
-            &format!("stop{n}"),
-            "",
-            &format!("{QUICK}stop = \"/bin/sleep 1000\"\n"),
-        );
+        house.daemon(&format!("stop{n}"), "", &format!("{QUICK}stop = \"/bin/sleep 1000\"\n"));
     }
     house.open();
     house.wait_up("healthy", None);
@@ -135,9 +131,5 @@ fn pidfiles_on_a_file_system_that_hangs_hold_up_nobody_else() {
     assert_eq!(house.heeler(&["restart", "zealous"]).0, 0);
     let began = Instant::now();
     assert_eq!(house.close(), Some(0));
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }

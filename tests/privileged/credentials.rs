@@ -72,23 +72,11 @@ fn exe_03_the_environment_is_the_table_byte_for_byte() {
     ];
     if std::path::Path::new("/etc/default/locale").exists() {
         let locale = std::fs::read_to_string("/etc/default/locale").expect("read");
-        assert!(
-            !locale.contains("\nLANG="),
-            "this machine has a locale; the test knows none"
-        );
+        assert!(!locale.contains("\nLANG="), "this machine has a locale; the test knows none");
     }
-    assert_eq!(
-        dirty(&["cat", "/proc/self/environ"]),
-        expected.join("\0") + "\0"
-    );
-    let shown = Process::new(HEELER)
-        .args(["env", "deploy"])
-        .output()
-        .expect("run");
-    assert_eq!(
-        String::from_utf8_lossy(&shown.stdout),
-        expected.join("\n") + "\n"
-    );
+    assert_eq!(dirty(&["cat", "/proc/self/environ"]), expected.join("\0") + "\0");
+    let shown = Process::new(HEELER).args(["env", "deploy"]).output().expect("run");
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), expected.join("\n") + "\n");
 }
 
 #[test]
@@ -101,10 +89,7 @@ fn exe_05_06_19_nothing_of_a_dirty_shell_gets_through() {
     let home = world.path("deploy").display().to_string();
     // Hard: 524288 where heeler may raise it (CAP_SYS_RESOURCE), else what it had itself.
     let caps = std::fs::read_to_string("/proc/self/status").expect("read");
-    let caps = caps
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:\t"))
-        .expect("caps");
+    let caps = caps.lines().find_map(|line| line.strip_prefix("CapEff:\t")).expect("caps");
     let may_raise = u64::from_str_radix(caps, 16).expect("hex") & (1 << 24) != 0;
     let hard = if may_raise { 524_288 } else { 10_000 };
     let expected = format!(
@@ -132,10 +117,7 @@ fn the_shim_itself_gives_the_same_as_run_as() {
     let world = World::new();
     let lines = |text: &str| -> Vec<String> {
         // The file limit differs: the keeper's own is the shim's, not the dirty shell's.
-        text.lines()
-            .filter(|line| !line.contains("open files"))
-            .map(str::to_owned)
-            .collect()
+        text.lines().filter(|line| !line.contains("open files")).map(str::to_owned).collect()
     };
     for argv in [&["sh", "-c", REPORT][..], &STATUS, &["ls", "/proc/self/fd"]] {
         let shim = text(&world.outcome(&job("deploy", argv))).replace("\\t", "\t");
@@ -149,22 +131,10 @@ fn credentials_are_those_of_setpriv() {
         return;
     }
     let world = World::new();
-    let what = [
-        "grep",
-        "-E",
-        "^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb)",
-        "/proc/self/status",
-    ];
+    let what = ["grep", "-E", "^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb)", "/proc/self/status"];
     for user in ["deploy", "many", "ghost"] {
         let theirs = Process::new("setpriv")
-            .args([
-                "--reuid",
-                user,
-                "--regid",
-                user,
-                "--init-groups",
-                "--reset-env",
-            ])
+            .args(["--reuid", user, "--regid", user, "--init-groups", "--reset-env"])
             .args(what)
             .output()
             .expect("setpriv");
@@ -182,10 +152,8 @@ fn exe_01_02_groups_are_those_of_id() {
         let id = Process::new("id").args(["-G", user]).output().expect("id");
         let ours = world.run_as(user, &["id", "-G"]);
         let sorted = |bytes: &[u8]| {
-            let mut all: Vec<String> = String::from_utf8_lossy(bytes)
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect();
+            let mut all: Vec<String> =
+                String::from_utf8_lossy(bytes).split_whitespace().map(str::to_owned).collect();
             all.sort();
             all
         };
@@ -207,11 +175,7 @@ fn exe_07_nobody_is_never_root() {
     }
     let mut wrong_group = job("deploy", &["touch", &mark]);
     wrong_group.group = Some("nosuchgroup".into());
-    assert!(
-        world
-            .refusal(&wrong_group)
-            .contains("group not found: nosuchgroup")
-    );
+    assert!(world.refusal(&wrong_group).contains("group not found: nosuchgroup"));
     assert!(!world.path("mark").exists(), "something was executed");
 }
 
@@ -227,18 +191,12 @@ fn exe_08_a_home_that_fails_is_told_and_a_configured_directory_that_fails_is_an_
         "/\nheeler: the command ran in /, since its home failed: /nowhere does not exist"
     );
     let lines = text(&world.outcome(&job("locked", &["pwd"])));
-    assert!(
-        lines.starts_with("/\n") && lines.contains("locked may not enter"),
-        "{lines}"
-    );
+    assert!(lines.starts_with("/\n") && lines.contains("locked may not enter"), "{lines}");
     let mut configured = job("deploy", &["pwd"]);
     configured.cwd = Some(world.path("locked").join("deep"));
     let why = world.refusal(&configured);
     let dir = world.path("locked").display().to_string();
-    assert!(
-        why.starts_with("change directory: deploy may not search the directory"),
-        "{why}"
-    );
+    assert!(why.starts_with("change directory: deploy may not search the directory"), "{why}");
     assert!(why.contains(&dir), "{why}");
 }
 
@@ -249,11 +207,7 @@ fn exe_10_a_user_without_a_shell_runs_commands() {
     }
     let world = World::new();
     let outcome = world.outcome(&job("ghost", &["sh", "-c", "echo $SHELL $(id -un)"]));
-    assert!(
-        text(&outcome).starts_with("/bin/sh ghost\n"),
-        "{}",
-        text(&outcome)
-    );
+    assert!(text(&outcome).starts_with("/bin/sh ghost\n"), "{}", text(&outcome));
 }
 
 #[test]
@@ -271,10 +225,7 @@ fn exe_14_a_refused_drop_executes_nothing_and_names_the_step() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{error}");
         assert!(output.stdout.is_empty(), "{output:?}");
-        assert!(
-            error.contains(&format!("failed to become the user: {call}: ")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("failed to become the user: {call}: ")), "{error}");
     };
     // Root of a user namespace that knows no other user, and root without the right.
     refused(&["unshare", "-U", "-r"], "setgroups");
@@ -291,11 +242,7 @@ fn without_root_there_is_only_oneself() {
     let world = World::new();
     let copy = world.path("heeler");
     // By another process: while this one had it open for writing, another test's fork would too.
-    let copied = Process::new("cp")
-        .arg(HEELER)
-        .arg(&copy)
-        .status()
-        .expect("cp");
+    let copied = Process::new("cp").arg(HEELER).arg(&copy).status().expect("cp");
     assert!(copied.success());
     let as_deploy = |user: &str| {
         Process::new("setpriv")
@@ -320,16 +267,7 @@ fn exe_15_arguments_are_passed_literally() {
         return;
     }
     let world = World::new();
-    let odd = [
-        "a b",
-        "\"q\" 'r'",
-        "$(id)",
-        "; rm -rf /",
-        "*",
-        "",
-        "-n",
-        "ü\\",
-    ];
+    let odd = ["a b", "\"q\" 'r'", "$(id)", "; rm -rf /", "*", "", "-n", "ü\\"];
     let argv = [&["printf", "<%s>"][..], &odd].concat();
     let expected: String = odd.iter().map(|arg| format!("<{arg}>")).collect();
     assert_eq!(text(&world.outcome(&job("deploy", &argv))), expected);

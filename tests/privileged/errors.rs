@@ -15,35 +15,17 @@ fn exe_11_each_failure_of_the_exec_has_its_words() {
     let locked = world.path("locked").join("x.sh");
     std::fs::write(&locked, "#!/bin/sh\n").expect("write");
     let cases = [
-        (
-            world.file("crlf", "#!/bin/sh\r\necho\r\n", 0o755),
-            "interpreter /bin/sh\\r not found",
-        ),
+        (world.file("crlf", "#!/bin/sh\r\necho\r\n", 0o755), "interpreter /bin/sh\\r not found"),
         (
             world.file("missing", "#! /no/such/ruby -w\n", 0o755),
             "interpreter /no/such/ruby not found",
         ),
-        (
-            world.file("bare", "echo hi\n", 0o755),
-            "#!/bin/sh in its first line",
-        ),
-        (
-            world.file("mode", "#!/bin/sh\n", 0o644),
-            "deploy may not execute",
-        ),
-        (
-            world.file("elf", "\x7fELF", 0o755),
-            "neither a program for this machine",
-        ),
+        (world.file("bare", "echo hi\n", 0o755), "#!/bin/sh in its first line"),
+        (world.file("mode", "#!/bin/sh\n", 0o644), "deploy may not execute"),
+        (world.file("elf", "\x7fELF", 0o755), "neither a program for this machine"),
         (world.path("").display().to_string(), "is a directory"),
-        (
-            world.path("none/x").display().to_string(),
-            "none does not exist",
-        ),
-        (
-            locked.display().to_string(),
-            "deploy may not search the directory",
-        ),
+        (world.path("none/x").display().to_string(), "none does not exist"),
+        (locked.display().to_string(), "deploy may not search the directory"),
         ("./relative".to_owned(), "relative does not exist"),
         ("nosuchprogram".to_owned(), "is in no directory of PATH"),
         (String::new(), "the command is empty"),
@@ -53,11 +35,7 @@ fn exe_11_each_failure_of_the_exec_has_its_words() {
         assert!(why.contains(words), "{program}: {why}");
     }
     let long = "x".repeat(200_000);
-    assert!(
-        world
-            .refusal(&job("deploy", &["echo", &long]))
-            .contains("128 KiB")
-    );
+    assert!(world.refusal(&job("deploy", &["echo", &long])).contains("128 KiB"));
 }
 
 #[test]
@@ -98,14 +76,7 @@ fn the_process_limit_of_a_user_is_named() {
     let holder = world.spawn(&job("deploy", &["sleep", "30"]));
     assert_eq!(holder.status(), Some(b'L'));
     let output = std::process::Command::new("prlimit")
-        .args([
-            "--nproc=0:0",
-            crate::support::HEELER,
-            "run-as",
-            "deploy",
-            "--",
-            "id",
-        ])
+        .args(["--nproc=0:0", crate::support::HEELER, "run-as", "deploy", "--", "id"])
         .output()
         .expect("run");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -115,8 +86,5 @@ fn the_process_limit_of_a_user_is_named() {
     )
     .expect("kill");
     holder.end();
-    assert!(
-        error.contains("the process limit of user deploy is reached"),
-        "{error}"
-    );
+    assert!(error.contains("the process limit of user deploy is reached"), "{error}");
 }

@@ -22,9 +22,7 @@ fn end(pid: Pid, signal: Signal) {
 /// Waits for a file of a pid, written by a test's command.
 fn pid_in(world: &World, name: &str) -> Pid {
     let path = world.path("deploy").join(name);
-    wait_for(name, SOON, || {
-        fs::read_to_string(&path).ok()?.trim().parse().ok().map(Pid)
-    })
+    wait_for(name, SOON, || fs::read_to_string(&path).ok()?.trim().parse().ok().map(Pid))
 }
 
 #[test]
@@ -33,22 +31,14 @@ fn the_lock_is_busy_for_the_life_of_the_command_and_free_when_its_end_is_told() 
         return;
     }
     let world = World::new();
-    let running = world.spawn(&job(
-        "deploy",
-        &["sh", "-c", "ls -l /proc/$$/fd; exec sleep 30"],
-    ));
+    let running = world.spawn(&job("deploy", &["sh", "-c", "ls -l /proc/$$/fd; exec sleep 30"]));
     assert_eq!(running.status(), Some(b'L'), "executed");
     assert!(world.lock().is_none(), "an action lives");
     let record = running.child();
     assert_eq!(record.shim.pid, running.shim.pid);
     assert!(record.cgroup.starts_with('/'));
     let stat = fs::read_to_string(format!("/proc/{}/stat", record.child.pid)).expect("stat");
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .expect("a stat")
-        .1
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a stat").1.split_whitespace().collect();
     assert_eq!(fields[3], record.child.pid.to_string(), "its own session");
     assert_eq!(fields[19], record.child.started_ticks.to_string());
     let title = fs::read_to_string(format!("/proc/{}/cmdline", running.shim.pid)).expect("title");
@@ -62,11 +52,7 @@ fn the_lock_is_busy_for_the_life_of_the_command_and_free_when_its_end_is_told() 
     assert!(world.lock().is_some(), "free as soon as the end is told");
     let outcome = running.outcome();
     assert_eq!(outcome.ended, Ended::Exited(Exit::Signal(10)));
-    assert!(
-        !text(&outcome).contains("lock"),
-        "the command had the lock: {}",
-        text(&outcome)
-    );
+    assert!(!text(&outcome).contains("lock"), "the command had the lock: {}", text(&outcome));
     assert_eq!(running.wait_for_exit(), Exit::Code(0));
 }
 
@@ -95,11 +81,7 @@ fn a_plan_cut_anywhere_executes_nothing() {
     }
     let world = World::new();
     let job = job("deploy", &["touch", "mark"]);
-    let plan = Plan {
-        boot: "test".into(),
-        records: world.records(),
-        job,
-    };
+    let plan = Plan { boot: "test".into(), records: world.records(), job };
     let frame = plan.encode().expect("encode");
     for cut in 0..frame.len() {
         let running = world.spawn_plan(&frame[..cut]);
@@ -108,10 +90,7 @@ fn a_plan_cut_anywhere_executes_nothing() {
     }
     assert!(!world.path("deploy").join("mark").exists());
     assert!(world.spawn_plan(&frame).outcome().ended.succeeded());
-    assert!(
-        world.path("deploy").join("mark").exists(),
-        "the whole plan does"
-    );
+    assert!(world.path("deploy").join("mark").exists(), "the whole plan does");
 }
 
 #[test]
@@ -126,22 +105,14 @@ fn exe_16_a_daemon_that_keeps_stdout_is_not_waited_for_and_lives_on() {
     let running = world.spawn(&job("deploy", &["sh", "-c", script]));
     let outcome = running.outcome();
     assert!(outcome.ended.succeeded());
-    assert!(
-        began.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(world.lock().is_some(), "the action is over");
     let daemon = pid_in(&world, "daemon");
     // It prints on for many pipe-fuls of turns: it must neither block nor get SIGPIPE.
     std::thread::sleep(Duration::from_millis(300));
     assert!(lives(daemon) && lives(running.shim.pid));
     end(daemon, Signal::SIGKILL);
-    assert_eq!(
-        running.wait_for_exit(),
-        Exit::Code(0),
-        "drained to the end, then gone"
-    );
+    assert_eq!(running.wait_for_exit(), Exit::Code(0), "drained to the end, then gone");
 }
 
 #[test]
@@ -163,26 +134,15 @@ fn exe_17_much_output_costs_no_memory() {
     let field = |name: &str| {
         let status =
             fs::read_to_string(format!("/proc/{}/status", running.shim.pid)).expect("status");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with(name))
-            .expect("a field")
-            .to_owned();
-        line.split_whitespace()
-            .nth(1)
-            .expect("a number")
-            .parse::<u64>()
-            .expect("kB")
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a field").to_owned();
+        line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("kB")
     };
     let before_kb = field("RssAnon");
     pid_in(&world, "ready");
     let after_kb = field("RssAnon");
     fs::write(world.path("deploy").join("go"), "go\n").expect("go");
     let outcome = running.outcome();
-    assert!(
-        after_kb < before_kb + 1024,
-        "{before_kb} kB -> {after_kb} kB"
-    );
+    assert!(after_kb < before_kb + 1024, "{before_kb} kB -> {after_kb} kB");
     assert!(outcome.output.head.raw().starts_with("first\n"));
     assert!(outcome.output.tail.raw().ends_with("\nlast\n"));
     assert_eq!(outcome.output.dropped_bytes, 6 + 104_857_600 + 1 + 5 - 8192);
@@ -229,11 +189,7 @@ fn at_the_deadline_the_whole_group_is_ended_even_if_it_ignores_term() {
     loud.deadline = now() + Duration::from_millis(500);
     let outcome = world.outcome(&loud);
     assert_eq!(outcome.ended, Ended::TimedOut);
-    assert!(
-        outcome.took > Duration::from_secs(5),
-        "it had its grace: {:?}",
-        outcome.took
-    );
+    assert!(outcome.took > Duration::from_secs(5), "it had its grace: {:?}", outcome.took);
     assert!(!lives(pid_in(&world, "stubborn")));
 }
 
@@ -262,22 +218,13 @@ fn a_directory_or_file_that_hangs_costs_only_the_deadline_and_is_named() {
     let fifo = world.path("passwd.fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o644)).expect("fifo");
     let none = None::<&str>;
-    nix::mount::mount(
-        Some(&fifo),
-        "/etc/passwd",
-        none,
-        nix::mount::MsFlags::MS_BIND,
-        none,
-    )
-    .expect("bind mount");
+    nix::mount::mount(Some(&fifo), "/etc/passwd", none, nix::mount::MsFlags::MS_BIND, none)
+        .expect("bind mount");
     let mut hung = job("deploy", &["true"]);
     hung.deadline = now() + Duration::from_millis(300);
     let began = Instant::now();
     let why = world.refusal(&hung);
-    assert!(
-        why.starts_with("find the user: there was no answer before the deadline"),
-        "{why}"
-    );
+    assert!(why.starts_with("find the user: there was no answer before the deadline"), "{why}");
     assert!(began.elapsed() < Duration::from_secs(3));
     assert!(world.lock().is_some());
     // Mounted over the world's own file, it would keep that from being removed.
@@ -297,31 +244,19 @@ fn a_child_whose_shim_died_before_the_exec_executes_nothing() {
     let fifo = defaults.join("locale");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o644)).expect("fifo");
     let none = None::<&str>;
-    nix::mount::mount(
-        Some(&defaults),
-        "/etc/default",
-        none,
-        nix::mount::MsFlags::MS_BIND,
-        none,
-    )
-    .expect("bind mount");
+    nix::mount::mount(Some(&defaults), "/etc/default", none, nix::mount::MsFlags::MS_BIND, none)
+        .expect("bind mount");
     let running = world.spawn(&job("deploy", &["touch", "mark"]));
     // Opening it for writing waits until the child reads it: it is there.
     let mut writer = fs::File::options().write(true).open(&fifo).expect("open");
     let child = running.child().child.pid;
     end(running.shim.pid, Signal::SIGKILL);
     assert_eq!(running.wait_for_exit(), Exit::Signal(9));
-    assert!(
-        world.lock().is_some(),
-        "a child on its way does not hold the lock"
-    );
+    assert!(world.lock().is_some(), "a child on its way does not hold the lock");
     std::io::Write::write_all(&mut writer, b"LANG=C.UTF-8\n").expect("answer");
     drop(writer);
     wait_for("the child's end", SOON, || (!lives(child)).then_some(()));
-    assert!(
-        !world.path("deploy").join("mark").exists(),
-        "it was executed without a keeper"
-    );
+    assert!(!world.path("deploy").join("mark").exists(), "it was executed without a keeper");
 }
 
 #[test]
@@ -338,10 +273,7 @@ fn an_instance_has_no_deadline_and_records_in_its_own_slot() {
     assert_eq!(running.recorded(), None);
     let bytes = fs::read(world.records().join("instance.outcome")).expect("a record");
     let record = <heeler::wire::shim::OutcomeRecord as heeler::wire::shim::Record>::decode(&bytes);
-    assert_eq!(
-        record.expect("decodes").outcome.ended,
-        Ended::Exited(Exit::Code(3))
-    );
+    assert_eq!(record.expect("decodes").outcome.ended, Ended::Exited(Exit::Code(3)));
 }
 
 #[test]
@@ -363,36 +295,22 @@ fn the_resolver_answers_line_by_line() {
         stdin.write_all(question.encode().as_bytes()).expect("ask");
     }
     drop(stdin);
-    let exit = wait_for("its end", SOON, || {
-        heeler::sys::spawn::reap(&resolver.pidfd).expect("reap")
-    });
+    let exit =
+        wait_for("its end", SOON, || heeler::sys::spawn::reap(&resolver.pidfd).expect("reap"));
     assert_eq!(exit, Exit::Code(0));
     let lines = BufReader::new(fs::File::from(resolver.stdout)).lines();
-    let answers: Vec<Answer> = lines
-        .map(|line| Answer::decode(&line.expect("a line")).expect("an answer"))
-        .collect();
+    let answers: Vec<Answer> =
+        lines.map(|line| Answer::decode(&line.expect("a line")).expect("an answer")).collect();
     let name = |name: &str| name.to_owned();
     let home = world.path("deploy");
     use heeler::model::process::{Gid, Uid};
     assert_eq!(
         answers,
         [
-            Answer::User {
-                name: name("deploy"),
-                uid: Uid(1500),
-                gid: Gid(1500),
-                home
-            },
-            Answer::Group {
-                name: name("ops"),
-                gid: Gid(1601)
-            },
-            Answer::Missing {
-                name: name("nosuchuser")
-            },
-            Answer::Missing {
-                name: name("nosuchgroup")
-            },
+            Answer::User { name: name("deploy"), uid: Uid(1500), gid: Gid(1500), home },
+            Answer::Group { name: name("ops"), gid: Gid(1601) },
+            Answer::Missing { name: name("nosuchuser") },
+            Answer::Missing { name: name("nosuchgroup") },
         ]
     );
 }

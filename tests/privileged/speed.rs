@@ -26,19 +26,9 @@ fn a_command_begins_within_milliseconds() {
         assert!(running.outcome().ended.succeeded());
         running.wait_for_exit();
     }
-    for (what, mut spans) in [
-        ("spawn_shim returns", spawned),
-        ("command executed", executed),
-    ] {
+    for (what, mut spans) in [("spawn_shim returns", spawned), ("command executed", executed)] {
         spans.sort();
-        eprintln!(
-            "{what}: median {:?}, p95 {:?}, max {:?}",
-            spans[100], spans[190], spans[199]
-        );
-        assert!(
-            spans[100] < Duration::from_millis(100),
-            "{what}: {:?}",
-            spans[100]
-        );
+        eprintln!("{what}: median {:?}, p95 {:?}, max {:?}", spans[100], spans[190], spans[199]);
+        assert!(spans[100] < Duration::from_millis(100), "{what}: {:?}", spans[100]);
     }
 }

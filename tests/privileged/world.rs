@@ -31,10 +31,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("heeler-")
-            .tempdir_in("/tmp")
-            .expect("a directory");
+        let dir =
+            tempfile::Builder::new().prefix("heeler-").tempdir_in("/tmp").expect("a directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let at = |name: &str| dir.path().join(name);
         for (name, uid) in [("deploy", 1500), ("records", 0), ("locked", 0)] {
@@ -65,10 +63,7 @@ impl World {
             fs::write(at(file), text + &more).expect("write");
             mount(Some(&at(file)), &real, none, MsFlags::MS_BIND, none).expect("bind mount");
         }
-        Self {
-            dir,
-            exe: SelfExe::open_path(Path::new(HEELER)).expect("open heeler"),
-        }
+        Self { dir, exe: SelfExe::open_path(Path::new(HEELER)).expect("open heeler") }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -89,11 +84,7 @@ impl World {
 
     /// `heeler run-as USER -- ARGV`.
     pub(crate) fn run_as(&self, user: &str, argv: &[&str]) -> Output {
-        Process::new(HEELER)
-            .args(["run-as", user, "--"])
-            .args(argv)
-            .output()
-            .expect("run heeler")
+        Process::new(HEELER).args(["run-as", user, "--"]).args(argv).output().expect("run heeler")
     }
 
     pub(crate) fn lock(&self) -> Option<Lock> {
@@ -104,21 +95,14 @@ impl World {
     }
 
     pub(crate) fn spawn(&self, job: &Job) -> Running {
-        let plan = Plan {
-            boot: "test".into(),
-            records: self.records(),
-            job: job.clone(),
-        };
+        let plan = Plan { boot: "test".into(), records: self.records(), job: job.clone() };
         self.spawn_plan(&plan.encode().expect("encode"))
     }
 
     pub(crate) fn spawn_plan(&self, plan: &[u8]) -> Running {
         let lock = self.lock().expect("the lock is free");
         let shim = spawn_shim(&self.exe, ["shop", "start"], plan, lock).expect("spawn");
-        Running {
-            shim,
-            records: self.records(),
-        }
+        Running { shim, records: self.records() }
     }
 
     /// Runs a job to its outcome.
@@ -147,15 +131,11 @@ impl Running {
     pub(crate) fn status(&self) -> Option<u8> {
         let mut pipe = fs::File::from(self.shim.status.try_clone().expect("clone"));
         let mut byte = [0];
-        wait_for(
-            "the shim's status",
-            Duration::from_secs(20),
-            || match pipe.read(&mut byte) {
-                Ok(0) => Some(None),
-                Ok(_) => Some(Some(byte[0])),
-                Err(_) => None,
-            },
-        )
+        wait_for("the shim's status", Duration::from_secs(20), || match pipe.read(&mut byte) {
+            Ok(0) => Some(None),
+            Ok(_) => Some(Some(byte[0])),
+            Err(_) => None,
+        })
     }
 
     pub(crate) fn end(&self) {
@@ -221,8 +201,7 @@ pub(crate) fn now() -> Mono {
 /// Whether a process runs (not: is a zombie).
 pub(crate) fn lives(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 pub(crate) fn text(output: &Outcome) -> String {

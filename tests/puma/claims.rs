@@ -17,7 +17,7 @@ fn another_users_process() {
     world(|| {
         wrong_claim("runs as uid 1501", |_| {
             let victim = sleeper(1501, None);
-            (name(victim.id()), Some(victim.id()))
+            (name(victim.pid()), Some(victim))
         });
     });
 }
@@ -38,13 +38,8 @@ fn a_thread() {
         wrong_claim("is a thread id", |_| {
             let master = masters()[0];
             let tasks = fs::read_dir(format!("/proc/{master}/task")).expect("tasks");
-            let ids = tasks
-                .flatten()
-                .filter_map(|task| task.file_name().to_str()?.parse().ok());
-            let thread = ids
-                .filter(|id: &u32| *id != master)
-                .max()
-                .expect("puma has threads");
+            let ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+            let thread = ids.filter(|id: &u32| *id != master).max().expect("puma has threads");
             (name(thread), None)
         });
     });
@@ -63,7 +58,7 @@ fn a_fifo() {
     });
 }
 
-fn wrong_claim<T>(words: &str, wrong: impl FnOnce(&Shop) -> (T, Option<u32>)) {
+fn wrong_claim<T>(words: &str, wrong: impl FnOnce(&Shop) -> (T, Option<Victim>)) {
     let mut shop = Shop::new(Way::Background, "");
     let first = shop.open();
     let right = fs::read_to_string(pidfile()).expect("read");
@@ -72,22 +67,14 @@ fn wrong_claim<T>(words: &str, wrong: impl FnOnce(&Shop) -> (T, Option<u32>)) {
     let mails = shop.wait_mails(1);
     println!("MAIL\n{}", mails.join("\n=====\n"));
     println!("WHY\n{why}");
-    assert!(
-        mails
-            .iter()
-            .any(|mail| mail.replace("\n  ", " ").contains(words)),
-        "{mails:?}"
-    );
-    assert!(victim.is_none_or(alive), "the victim was killed");
+    assert!(mails.iter().any(|mail| mail.replace("\n  ", " ").contains(words)), "{mails:?}");
+    assert!(victim.is_none_or(|victim| alive(victim.pid())), "the victim was killed");
     assert_eq!(masters(), [first.master]);
     // An order changes nothing about that: the master is held, and proved.
     fs::remove_file(pidfile()).expect("remove");
     crate::shop::write(&pidfile(), &right);
     wait_for("it to heal", PATIENCE, || {
-        shop.house.status("shop")["incidents"]
-            .as_array()
-            .is_none_or(Vec::is_empty)
-            .then_some(())
+        shop.house.status("shop")["incidents"].as_array().is_none_or(Vec::is_empty).then_some(())
     });
     assert_eq!(shop.house.pid("shop"), Some(first.master));
     assert_eq!(up().map(|up| up.master), Some(first.master));
@@ -103,20 +90,23 @@ fn another_users_process_while_puma_is_dead() {
         let first = shop.open();
         let victim = sleeper(1501, None);
         signal(shop.house.keeper(), "STOP");
-        name(victim.id());
+        name(victim.pid());
         signal(first.master, "KILL");
         signal(shop.house.keeper(), "CONT");
         shop.wait_why("runs as uid 1501");
         let mails = shop.wait_mails(2);
         assert!(mails.iter().all(|mail| mail.contains("runs as uid 1501")), "{mails:#?}");
-        assert!(mails.iter().all(|mail| mail.contains("until it can prove what is meant")), "{mails:#?}");
+        assert!(
+            mails.iter().all(|mail| mail.contains("until it can prove what is meant")),
+            "{mails:#?}"
+        );
         println!("MAIL\n{}", shop.house.mails().join("\n=====\n"));
         assert_eq!(shop.starts(), 1, "{}", shop.house.log());
-        assert!(masters().is_empty() && alive(victim.id()));
+        assert!(masters().is_empty() && alive(victim.pid()));
         let second = shop.timed("the wrong pidfile taken away", Some(first.master), |_| {
             fs::remove_file(pidfile()).expect("remove");
         });
-        assert!(alive(victim.id()));
+        assert!(alive(victim.pid()));
         assert_eq!(masters(), [second.master]);
     });
 }
@@ -137,10 +127,7 @@ fn reused_number(restart_heeler: bool) {
     let first = shop.open();
     // So old that clock ticks and coarse file times explain nothing any more.
     wait_for("the pidfile to age", PATIENCE, || {
-        let written = fs::metadata(pidfile())
-            .expect("stat")
-            .modified()
-            .expect("a time");
+        let written = fs::metadata(pidfile()).expect("stat").modified().expect("a time");
         (SystemTime::now().duration_since(written).ok()? > Duration::from_millis(2500))
             .then_some(())
     });
@@ -154,25 +141,18 @@ fn reused_number(restart_heeler: bool) {
         let gone = !fs::exists(format!("/proc/{}", first.master)).unwrap_or(true);
         (gone && up().is_none() && crate::shop::workers(first.master).is_empty()).then_some(())
     });
-    let mut victim = sleeper(DEPLOY, Some(first.master));
-    assert_eq!(victim.id(), first.master);
-    let second = shop.timed(
-        "the number of the dead master reused",
-        Some(first.master),
-        |shop| {
-            if restart_heeler {
-                shop.house.open();
-            } else {
-                signal(shop.house.keeper(), "CONT");
-            }
-        },
-    );
+    let victim = sleeper(DEPLOY, Some(first.master));
+    assert_eq!(victim.pid(), first.master);
+    let second = shop.timed("the number of the dead master reused", Some(first.master), |shop| {
+        if restart_heeler {
+            shop.house.open();
+        } else {
+            signal(shop.house.keeper(), "CONT");
+        }
+    });
     println!("LOG\n{}", shop.house.log());
     println!("WHY\n{}", shop.why());
-    assert!(
-        victim.try_wait().expect("wait").is_none(),
-        "the victim was killed"
-    );
+    assert!(alive(victim.pid()), "the victim was killed");
     assert_eq!(masters(), [second.master]);
 }
 
@@ -187,20 +167,30 @@ fn name(pid: u32) {
     fs::rename(new, pidfile()).expect("rename");
 }
 
+/// A process that must live on.
+struct Victim(Child);
+
+impl Victim {
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).expect("it is our child");
+    }
+}
+
 /// A process of a user's; with this number, if one is wanted.
-fn sleeper(uid: u32, wanted: Option<u32>) -> Child {
+fn sleeper(uid: u32, wanted: Option<u32>) -> Victim {
     wait_for("a process with that number", PATIENCE, || {
         if let Some(pid) = wanted {
             fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).expect("ns_last_pid");
         }
         let mut command = Command::new("/bin/sleep");
         command.arg("1000").uid(uid).gid(uid).stdin(Stdio::null());
-        let mut child = command.spawn().expect("sleep runs");
-        if wanted.is_none_or(|pid| pid == child.id()) {
-            return Some(child);
-        }
-        child.kill().expect("kill");
-        child.wait().expect("wait");
-        None
+        let victim = Victim(command.spawn().expect("sleep runs"));
+        wanted.is_none_or(|pid| pid == victim.pid()).then_some(victim)
     })
 }

@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use crate::shop::{Shop, Up, Way, app, as_deploy, masters, puma_log, up, workers};
+use crate::shop::{Shop, Up, Way, app, as_deploy, freeze, masters, puma_log, up, workers};
 use crate::support::house::{PATIENCE, alive, signal};
 use crate::support::wait_for;
 use crate::world::world;
@@ -39,10 +39,7 @@ fn systemctl_restart() {
 #[test]
 fn systemctl_stop_and_start() {
     world(|| {
-        deployed(
-            Way::Unit,
-            "systemctl --user stop puma; sleep 3; systemctl --user start puma",
-        )
+        deployed(Way::Unit, "systemctl --user stop puma; sleep 3; systemctl --user start puma")
     });
 }
 
@@ -61,17 +58,9 @@ fn deployed(way: Way, script: &str) {
         (shop.house.status("shop")["phase"] == "watching").then_some(())
     });
     assert_eq!(masters(), [second.master]);
-    assert_eq!(
-        shop.starts(),
-        1,
-        "heeler raced the deploy:\n{}",
-        shop.house.log()
-    );
+    assert_eq!(shop.starts(), 1, "heeler raced the deploy:\n{}", shop.house.log());
     let log = puma_log();
-    assert!(
-        !log.contains("EADDRINUSE") && !log.contains("already"),
-        "{log}"
-    );
+    assert!(!log.contains("EADDRINUSE") && !log.contains("already"), "{log}");
     println!("LOG\n{}", shop.house.log());
 }
 
@@ -92,35 +81,24 @@ fn deploys_own_dies(orphan: bool) {
     let mut shop = Shop::new(Way::Background, "");
     let first = shop.open();
     // Something else of theirs in the same session and group, which is nobody's business.
-    let output = as_deploy(&format!(
-        "{STOP}sleep 1000 </dev/null >/dev/null 2>&1 &\necho $!\n{START}"
-    ));
+    let output =
+        as_deploy(&format!("{STOP}sleep 1000 </dev/null >/dev/null 2>&1 &\necho $!\n{START}"));
     assert!(output.status.success(), "{output:?}");
-    let bystander: u32 = String::from_utf8_lossy(&output.stdout)
-        .trim()
-        .parse()
-        .expect("its pid");
+    let bystander: u32 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("its pid");
     let second = shop.wait_serving(Some(first.master));
-    wait_for("both workers", PATIENCE, || {
-        (workers(second.master).len() == 2).then_some(())
-    });
+    wait_for("both workers", PATIENCE, || (workers(second.master).len() == 2).then_some(()));
     if orphan {
-        signal(second.worker, "STOP");
+        freeze(second.worker);
     }
     let what = format!("kill -9 of a deploy's own master, a worker stopped: {orphan}");
-    let third = shop.timed(&what, Some(second.master), |_| {
-        signal(second.master, "KILL")
-    });
+    let third = shop.timed(&what, Some(second.master), |_| signal(second.master, "KILL"));
     assert!(!alive(second.worker) && alive(bystander));
     assert_eq!(masters(), [third.master]);
     let log = puma_log();
     assert!(!log.contains("EADDRINUSE"), "{log}");
     let why = shop.why();
     println!("WHY\n{why}");
-    let told = format!(
-        "orphan {} holds a listening socket: told to go",
-        second.worker
-    );
+    let told = format!("orphan {} holds a listening socket: told to go", second.worker);
     assert_eq!(why.contains(&told), orphan, "{why}");
 }
 
@@ -154,9 +132,7 @@ fn restarted_in_place(how: &str) {
     let after = two();
     // Several looks later.
     let looked = std::time::Instant::now();
-    wait_for("a few looks", PATIENCE, || {
-        (looked.elapsed().as_secs() >= 3).then_some(())
-    });
+    wait_for("a few looks", PATIENCE, || (looked.elapsed().as_secs() >= 3).then_some(()));
     assert_eq!(second.master, first.master);
     assert_eq!(two(), after, "somebody restarted workers");
     assert_eq!(shop.house.pid("shop"), Some(first.master));

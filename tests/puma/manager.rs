@@ -1,11 +1,13 @@
 //! `systemctl --user` by a heeler that root started with an environment of its own.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::recovery::is_of_deploy;
-use crate::shop::{Shop, Way, masters, start_manager};
+use crate::shop::{Shop, Way, as_deploy, freeze, masters, start_manager, title, write};
 use crate::support::HEELER;
+use crate::support::house::signal;
 use crate::world::world;
 
 /// What an interactive root shell may carry along; each of these would break something.
@@ -38,11 +40,8 @@ fn without_a_manager_the_way_out_is_told() {
         let mails = shop.wait_mails(1);
         println!("MAIL\n{}", mails[0]);
         let mail = mails[0].replace("=\n", "");
-        for part in [
-            "/run/user/1500",
-            "loginctl enable-linger deploy",
-            "Failed to connect to bus",
-        ] {
+        for part in ["/run/user/1500", "loginctl enable-linger deploy", "Failed to connect to bus"]
+        {
             assert!(why.contains(part), "{part:?} is not in\n{why}");
             assert!(mail.contains(part), "{part:?} is not in\n{mail}");
         }
@@ -64,12 +63,47 @@ fn a_manager_that_went_is_told() {
         shop.house.open_by(dirty());
         let mails = shop.wait_mails(1);
         println!("MAIL\n{}", mails[0]);
-        assert!(
-            mails[0].contains("Failed to connect to bus"),
-            "{}",
-            mails[0]
-        );
+        let mail = mails[0].split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "Failed to connect to bus",
+            "/run/user/1500 is there but neither systemd/private nor bus",
+            "`systemctl restart user@1500`",
+        ] {
+            assert!(mail.contains(part), "{part:?} is not in\n{mail}");
+        }
     });
+}
+
+/// Socket activation: the manager holds the very socket that Puma and its workers have, and gives it to
+/// the next Puma. It is no orphan, whatever it holds.
+#[test]
+fn a_manager_that_keeps_the_socket_is_left_alone() {
+    world(|| {
+        let mut shop = Shop::new(Way::Unit, "");
+        let socket = "[Socket]\nListenStream=127.0.0.1:9292\n";
+        write(Path::new("/home/deploy/.config/systemd/user/puma.socket"), socket);
+        start_manager();
+        let output = as_deploy("systemctl --user start puma.socket");
+        assert!(output.status.success(), "{output:?}");
+        shop.house.open();
+        let first = shop.wait_serving(None);
+        let manager = parent(first.master);
+        assert!(title(manager).contains("systemd --user"), "{}", title(manager));
+        freeze(first.worker);
+        let what = "kill -9 of a socket-activated master, a worker stopped";
+        let second = shop.timed(what, Some(first.master), |_| signal(first.master, "KILL"));
+        assert_eq!(parent(second.master), manager);
+        assert_eq!(masters(), [second.master]);
+        let log = shop.house.log();
+        assert!(!log.contains(&format!("pid {manager} ")) && !log.contains("SIGKILL"), "{log}");
+    });
+}
+
+/// The parent of a process.
+fn parent(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let after = stat.rsplit(") ").next().expect("a stat");
+    after.split(' ').nth(1).expect("a parent").parse().expect("a number")
 }
 
 #[test]

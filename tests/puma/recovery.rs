@@ -32,34 +32,20 @@ fn killed_and_brought_back(way: Way) {
     is_of_deploy(&first);
     let old_workers = workers(first.master);
     assert_eq!(old_workers.len(), 2);
-    let second = shop.timed("kill -9 of the master", Some(first.master), |_| {
-        signal(first.master, "KILL")
-    });
+    let second =
+        shop.timed("kill -9 of the master", Some(first.master), |_| signal(first.master, "KILL"));
     is_of_deploy(&second);
     assert_eq!(masters(), [second.master]);
-    assert!(
-        old_workers.iter().all(|pid| !alive(*pid)),
-        "workers of the old one live"
-    );
-    wait_for("its workers", PATIENCE, || {
-        (workers(second.master).len() == 2).then_some(())
-    });
+    assert!(old_workers.iter().all(|pid| !alive(*pid)), "workers of the old one live");
+    wait_for("its workers", PATIENCE, || (workers(second.master).len() == 2).then_some(()));
     let mails = shop.wait_mails(1);
     println!("MAIL\n{}", mails[0]);
     assert_eq!(mails.len(), 1, "{mails:#?}");
     let gone = format!("the main process {} is gone", first.master);
-    for part in [
-        "shop: brought back",
-        &gone,
-        &format!("up again: pid {}", second.master),
-    ] {
+    for part in ["shop: brought back", &gone, &format!("up again: pid {}", second.master)] {
         assert!(mails[0].contains(part), "{part:?} is not in\n{}", mails[0]);
     }
-    assert_eq!(
-        shop.starts(),
-        2,
-        "the first one and the one after the death"
-    );
+    assert_eq!(shop.starts(), 2, "the first one and the one after the death");
     assert!(shop.why().contains(&gone), "{}", shop.why());
 }
 
@@ -73,9 +59,5 @@ pub(crate) fn is_of_deploy(up: &Up) {
     assert_eq!(up.env("USER"), Some("deploy"));
     assert_eq!(up.env("LOGNAME"), Some("deploy"));
     assert_eq!(up.env("XDG_RUNTIME_DIR"), Some("/run/user/1500"));
-    assert_eq!(
-        up.env("TMPDIR"),
-        None,
-        "heeler's own environment came through"
-    );
+    assert_eq!(up.env("TMPDIR"), None, "heeler's own environment came through");
 }

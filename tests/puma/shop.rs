@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::support::house::{House, PATIENCE, alive, pids};
+use crate::support::house::{House, PATIENCE, alive, pids, signal};
 use crate::support::wait_for;
 use crate::world::DEPLOY;
 
@@ -58,17 +58,9 @@ impl Shop {
         }
         let files = [
             ("releases/1/config.ru", include_str!("app/config.ru"), 0o644),
-            (
-                "releases/1/config/puma.rb",
-                include_str!("app/puma.rb"),
-                0o644,
-            ),
+            ("releases/1/config/puma.rb", include_str!("app/puma.rb"), 0o644),
             ("start", include_str!("app/start"), 0o755),
-            (
-                "../../.config/systemd/user/puma.service",
-                include_str!("app/puma.service"),
-                0o644,
-            ),
+            ("../../.config/systemd/user/puma.service", include_str!("app/puma.service"), 0o644),
         ];
         for (name, text, mode) in files {
             let path = app.join(name);
@@ -78,10 +70,7 @@ impl Shop {
         }
         symlink("releases/1", app.join("current")).expect("link");
         own(Path::new("/home/deploy"));
-        let shop = Self {
-            house: House::new(""),
-            way,
-        };
+        let shop = Self { house: House::new(""), way };
         shop.define(&shop.commands(), lines);
         shop
     }
@@ -89,10 +78,7 @@ impl Shop {
     /// The lines of the definition that say how it is run.
     fn commands(&self) -> String {
         let log = app("shared/log/puma.log");
-        let background = format!(
-            "puma -C config/puma.rb </dev/null >>{} 2>&1 &",
-            log.display()
-        );
+        let background = format!("puma -C config/puma.rb </dev/null >>{} 2>&1 &", log.display());
         match self.way {
             Way::Background => format!(
                 "start = {{ run = {background:?}, shell = true, cwd = {:?} }}\n{}",
@@ -130,9 +116,8 @@ impl Shop {
 
     /// Waits until a master other than `not` serves, and is the one heeler holds.
     pub(crate) fn wait_serving(&self, not: Option<u32>) -> Up {
-        let up = wait_for("puma to serve", PATIENCE * 2, || {
-            up().filter(|up| Some(up.master) != not)
-        });
+        let up =
+            wait_for("puma to serve", PATIENCE * 2, || up().filter(|up| Some(up.master) != not));
         wait_for("heeler to hold it", PATIENCE, || {
             (self.house.pid("shop") == Some(up.master)).then_some(())
         });
@@ -148,9 +133,8 @@ impl Shop {
     ) -> Up {
         let began = Instant::now();
         disturb(self);
-        let up = wait_for("puma to serve", PATIENCE * 2, || {
-            up().filter(|up| Some(up.master) != not)
-        });
+        let up =
+            wait_for("puma to serve", PATIENCE * 2, || up().filter(|up| Some(up.master) != not));
         println!(
             "MEASURED {what} ({:?}): serves after {:.2} s",
             self.way,
@@ -187,11 +171,7 @@ impl Shop {
 
     /// How often heeler started it, by its own log.
     pub(crate) fn starts(&self) -> usize {
-        self.house
-            .log()
-            .lines()
-            .filter(|line| line.contains(" starting"))
-            .count()
+        self.house.log().lines().filter(|line| line.contains(" starting")).count()
     }
 }
 
@@ -223,10 +203,7 @@ pub(crate) fn own(path: &Path) {
     let meta = fs::symlink_metadata(path).expect("is there");
     std::os::unix::fs::lchown(path, Some(DEPLOY), Some(DEPLOY)).expect("lchown");
     if meta.is_dir() {
-        fs::read_dir(path)
-            .expect("is a directory")
-            .flatten()
-            .for_each(|entry| own(&entry.path()));
+        fs::read_dir(path).expect("is a directory").flatten().for_each(|entry| own(&entry.path()));
     }
 }
 
@@ -238,13 +215,8 @@ pub(crate) fn write(path: &Path, text: &str) {
 
 /// Starts the manager of deploy's units.
 pub(crate) fn start_manager() {
-    let status = Command::new("sh")
-        .args(["-c", include_str!("user_manager.sh")])
-        .status();
-    assert!(
-        status.expect("sh runs").success(),
-        "the user manager did not start"
-    );
+    let status = Command::new("sh").args(["-c", include_str!("user_manager.sh")]).status();
+    assert!(status.expect("sh runs").success(), "the user manager did not start");
 }
 
 /// Asks the application; a status of 200 and its body, within half a second.
@@ -253,36 +225,24 @@ pub(crate) fn get(path: &str) -> Option<String> {
     let mut stream =
         TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], 9292)), limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
-    stream
-        .write_all(format!("GET {path} HTTP/1.0\r\nHost: shop\r\n\r\n").as_bytes())
-        .ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: shop\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.split(' ')
-        .nth(1)
-        .is_some_and(|code| code == "200")
-        .then(|| body.to_owned())
+    head.split(' ').nth(1).is_some_and(|code| code == "200").then(|| body.to_owned())
 }
 
 /// Who serves now. An orphan, which serves on for a moment after its master's death, does not count.
 pub(crate) fn up() -> Option<Up> {
     let said: serde_json::Value = serde_json::from_str(&get("/up")?).ok()?;
     let pid = |name: &str| u32::try_from(said[name].as_u64()?).ok();
-    let up = Up {
-        worker: pid("pid")?,
-        master: pid("master")?,
-        said,
-    };
+    let up = Up { worker: pid("pid")?, master: pid("master")?, said };
     masters().contains(&up.master).then_some(up)
 }
 
 /// The living masters.
 pub(crate) fn masters() -> Vec<u32> {
-    pids()
-        .into_iter()
-        .filter(|pid| alive(*pid) && title(*pid).starts_with("puma 5"))
-        .collect()
+    pids().into_iter().filter(|pid| alive(*pid) && title(*pid).starts_with("puma 5")).collect()
 }
 
 /// The living workers of a master, by its number in their titles.
@@ -298,10 +258,7 @@ pub(crate) fn workers(master: u32) -> Vec<u32> {
 /// The title of a process.
 pub(crate) fn title(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes)
-        .replace('\0', " ")
-        .trim()
-        .to_owned()
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
 }
 
 /// What Puma wrote to its logs.
@@ -314,15 +271,18 @@ pub(crate) fn puma_log() -> String {
 /// Runs a script as deploy, as a login of theirs would.
 pub(crate) fn as_deploy(script: &str) -> Output {
     Command::new("setpriv")
-        .args([
-            "--reuid=1500",
-            "--regid=1500",
-            "--init-groups",
-            "--reset-env",
-            "env",
-        ])
+        .args(["--reuid=1500", "--regid=1500", "--init-groups", "--reset-env", "env"])
         .args(["XDG_RUNTIME_DIR=/run/user/1500", "sh", "-c", script])
         .current_dir(app("current"))
         .output()
         .expect("setpriv runs")
+}
+
+/// Stops a process, and waits until it is: another thread of it may run on for a moment.
+pub(crate) fn freeze(pid: u32) {
+    signal(pid, "STOP");
+    wait_for("it to stop", PATIENCE, || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(") ").next()?.starts_with('T').then_some(())
+    });
 }

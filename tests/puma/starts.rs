@@ -80,23 +80,20 @@ fn one_that_hangs_has_its_deadline_and_delays_nobody() {
         let stuck = wait_for("the start command to hang", PATIENCE, hanging);
         // Between two starts of its own heeler keeps a second, whatever dies.
         let since = Instant::now();
-        wait_for("a second", PATIENCE, || (since.elapsed() > Duration::from_millis(1100)).then_some(()));
+        wait_for("a second", PATIENCE, || {
+            (since.elapsed() > Duration::from_millis(1100)).then_some(())
+        });
         let killed = Instant::now();
         signal(first, "KILL");
         let second = shop.house.wait_up("other", Some(first));
-        println!(
-            "MEASURED another service meanwhile: {} ms",
-            killed.elapsed().as_millis()
-        );
+        println!("MEASURED another service meanwhile: {} ms", killed.elapsed().as_millis());
         assert!(alive(stuck) || hanging().is_some());
         assert_eq!(shop.house.starts("other"), [first, second]);
         let why = shop.wait_why("3s");
         println!("WHY\n{why}");
         let mails = shop.wait_mails(1);
         println!("MAIL\n{}", mails.join("\n=====\n"));
-        wait_for("the hanging command to be ended", PATIENCE, || {
-            (!alive(stuck)).then_some(())
-        });
+        wait_for("the hanging command to be ended", PATIENCE, || (!alive(stuck)).then_some(()));
         fs::remove_file(app("hang")).expect("remove");
         let up = shop.timed("a start that no longer hangs", None, |_| {});
         assert_eq!(masters(), [up.master]);
@@ -117,15 +114,11 @@ fn one_that_comes_late_is_taken_and_never_killed() {
         });
         // What later starts left comes up to a bound port, and goes.
         wait_for("the others to be gone", PATIENCE, || {
-            let waiting = pids()
-                .into_iter()
-                .any(|pid| crate::shop::title(pid).contains("sleep 4"));
+            let waiting = pids().into_iter().any(|pid| crate::shop::title(pid).contains("sleep 4"));
             (!waiting && masters() == [first]).then_some(())
         });
         let still = Instant::now();
-        wait_for("a while", PATIENCE, || {
-            (still.elapsed() > Duration::from_secs(3)).then_some(())
-        });
+        wait_for("a while", PATIENCE, || (still.elapsed() > Duration::from_secs(3)).then_some(()));
         assert_eq!(masters(), [first]);
         assert_eq!(up().map(|up| up.master), Some(first));
         assert!(!shop.house.log().contains("SIGTERM") && !shop.house.log().contains("SIGKILL"));

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::shop::{Shop, Way, masters};
-use crate::support::house::{PATIENCE, alive, signal};
-use crate::support::wait_for;
+use crate::shop::{Shop, Way, freeze, masters};
+use crate::support::house::alive;
 use crate::world::world;
 
 #[test]
@@ -28,22 +27,11 @@ fn stopped_master_obeys(way: Way) {
     freeze(first.master);
     let began = Instant::now();
     let (code, out, err) = shop.house.heeler(&["stop", "shop"]);
-    println!(
-        "MEASURED stop of a stopped master ({way:?}): {:.2} s",
-        began.elapsed().as_secs_f64()
-    );
+    println!("MEASURED stop of a stopped master ({way:?}): {:.2} s", began.elapsed().as_secs_f64());
     assert_eq!(code, 0, "{out}{err}");
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(!alive(first.master) && masters().is_empty());
-    assert!(
-        !shop.house.log().contains("SIGKILL"),
-        "{}",
-        shop.house.log()
-    );
+    assert!(!shop.house.log().contains("SIGKILL"), "{}", shop.house.log());
     assert_eq!(shop.house.status("shop")["desired"]["want"], "down");
 
     assert_eq!(shop.house.heeler(&["start", "shop"]).0, 0);
@@ -54,18 +42,6 @@ fn stopped_master_obeys(way: Way) {
         assert_eq!(code, 0, "{out}{err}");
     });
     assert_eq!(masters(), [third.master]);
-    assert!(
-        !shop.house.log().contains("SIGKILL"),
-        "{}",
-        shop.house.log()
-    );
+    assert!(!shop.house.log().contains("SIGKILL"), "{}", shop.house.log());
     assert!(shop.house.mails().is_empty(), "{:?}", shop.house.mails());
-}
-
-fn freeze(pid: u32) {
-    signal(pid, "STOP");
-    wait_for("it to stop", PATIENCE, || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit(") ").next()?.starts_with('T').then_some(())
-    });
 }

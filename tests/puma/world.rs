@@ -40,10 +40,7 @@ pub(crate) fn world<F: FnOnce()>(test: F) {
 }
 
 fn run_inside(name: &str) {
-    let dir = tempfile::Builder::new()
-        .prefix("heeler-puma-")
-        .tempdir()
-        .expect("a directory");
+    let dir = tempfile::Builder::new().prefix("heeler-puma-").tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let group = ControlGroup::new(dir.path());
     let output = dir.path().join("output");
@@ -52,9 +49,7 @@ fn run_inside(name: &str) {
     let mut child = Command::new("sh")
         .args(["-c", enter, "sh"])
         .arg(&group.0)
-        .args([
-            "unshare", "--mount", "--pid", "--cgroup", "--ipc", "--net", "--fork",
-        ])
+        .args(["unshare", "--mount", "--pid", "--cgroup", "--ipc", "--net", "--fork"])
         .args([
             "--kill-child=KILL",
             "--mount-proc",
@@ -85,10 +80,7 @@ fn run_inside(name: &str) {
     let said = String::from_utf8_lossy(&fs::read(&output).unwrap_or_default()).into_owned();
     println!("{said}");
     assert!(status.success(), "{name} failed in its world: {status}");
-    assert!(
-        dir.path().join("ran").exists(),
-        "{name} did not run in its world"
-    );
+    assert!(dir.path().join("ran").exists(), "{name} did not run in its world");
 }
 
 /// A control group for everything of one world, removed with it.

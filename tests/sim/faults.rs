@@ -114,19 +114,9 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let share = rng.pick(&[100, 300, 500, 800]);
-        let rates = Fault::ALL
-            .into_iter()
-            .filter(|_| rng.chance(share))
-            .collect::<Vec<_>>();
-        let rates = rates
-            .into_iter()
-            .map(|fault| (fault, rng.pick(&[30, 100, 200])))
-            .collect();
-        Self {
-            rates,
-            counts: BTreeMap::new(),
-            calm: false,
-        }
+        let rates = Fault::ALL.into_iter().filter(|_| rng.chance(share)).collect::<Vec<_>>();
+        let rates = rates.into_iter().map(|fault| (fault, rng.pick(&[30, 100, 200]))).collect();
+        Self { rates, counts: BTreeMap::new(), calm: false }
     }
 
     /// Whether it strikes here, where it would in so many of a thousand cases.
@@ -141,10 +131,8 @@ impl Faults {
 
     /// One of those that strike by themselves, if this seed has any.
     pub(crate) fn mischief(&mut self, rng: &mut Rng) -> Option<Fault> {
-        let mine: Vec<_> = Fault::MISCHIEF
-            .into_iter()
-            .filter(|fault| self.rates.contains_key(fault))
-            .collect();
+        let mine: Vec<_> =
+            Fault::MISCHIEF.into_iter().filter(|fault| self.rates.contains_key(fault)).collect();
         if self.calm || mine.is_empty() {
             return None;
         }

@@ -86,14 +86,9 @@ impl World {
             }
             return InFlight::Nothing;
         }
-        let launched = self
-            .mains(svc)
-            .first()
-            .and_then(|main| self.procs[main].instance);
+        let launched = self.mains(svc).first().and_then(|main| self.procs[main].instance);
         let sees_instance = self.rng.chance(500);
-        let instance = self.svcs[svc]
-            .launching
-            .or_else(|| launched.filter(|_| sees_instance));
+        let instance = self.svcs[svc].launching.or_else(|| launched.filter(|_| sees_instance));
         instance.map_or(InFlight::Nothing, |action| InFlight::Job {
             action,
             kind: JobKind::Instance,
@@ -109,10 +104,7 @@ impl World {
     }
 
     pub(crate) fn take(&mut self, input: Input) {
-        if let Input::Finished {
-            service, action, ..
-        } = &input
-        {
+        if let Input::Finished { service, action, .. } = &input {
             let svc = self.index(service);
             let heard = |(shim, _): &(crate::world::Shim, _)| shim.action == *action;
             if self.svcs[svc].outcome.as_ref().is_some_and(heard) {
@@ -149,10 +141,7 @@ impl World {
                 alert.incident.title
             ),
             Effect::Run(job) => {
-                format!(
-                    "  RUN {} {:?} {} main {:?}",
-                    job.service, job.kind, job.action, job.main
-                )
+                format!("  RUN {} {:?} {} main {:?}", job.service, job.kind, job.action, job.main)
             }
             Effect::Persist { service } => format!("  persist {service}"),
             Effect::Identify { .. }
@@ -171,28 +160,16 @@ impl World {
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
             Effect::Identify { service, ask } => self.ask(&service, Question::Identify(ask)),
-            Effect::Hold {
-                service,
-                ask,
-                identity,
-            } => {
+            Effect::Hold { service, ask, identity } => {
                 self.ask(&service, Question::Hold(ask, identity));
             }
-            Effect::Confirm {
-                service,
-                ask,
-                identity,
-            } => {
+            Effect::Confirm { service, ask, identity } => {
                 self.ask(&service, Question::Confirm(ask, identity));
             }
             Effect::Survey { service, ask, dead } => {
                 self.ask(&service, Question::Survey(ask, dead));
             }
-            Effect::Sample {
-                service,
-                ask,
-                identity,
-            } => {
+            Effect::Sample { service, ask, identity } => {
                 self.ask(&service, Question::Sample(ask, identity));
             }
             Effect::Unwatch { service, identity } => {
@@ -205,19 +182,9 @@ impl World {
                 self.report.runs += 1;
                 self.begin_job(svc, &job);
             }
-            Effect::Signal {
-                service,
-                ask,
-                identity,
-                signal,
-                ..
-            } => {
+            Effect::Signal { service, ask, identity, signal, .. } => {
                 let svc = self.index(&service);
-                if self
-                    .procs
-                    .get(&identity)
-                    .is_some_and(|proc| proc.role == Role::Main)
-                {
+                if self.procs.get(&identity).is_some_and(|proc| proc.role == Role::Main) {
                     self.judge_stop(svc, identity);
                     self.oracles.aim(identity);
                 }
@@ -230,19 +197,14 @@ impl World {
             }
             Effect::RemoveStalePidfile { service, dead } => {
                 let svc = self.index(&service);
-                let names_dead = self.svcs[svc]
-                    .pidfile
-                    .is_some_and(|file| file.pid == dead.pid);
+                let names_dead = self.svcs[svc].pidfile.is_some_and(|file| file.pid == dead.pid);
                 if names_dead && !self.procs.keys().any(|id| id.pid == dead.pid) {
                     self.svcs[svc].pidfile = None;
                 }
             }
             Effect::Persist { service } => {
                 let svc = self.index(&service);
-                let memory = self
-                    .engine
-                    .as_ref()
-                    .and_then(|engine| engine.memory(&service));
+                let memory = self.engine.as_ref().and_then(|engine| engine.memory(&service));
                 let memory = memory.expect("it asked for it to be kept");
                 self.store_later(Stored::Memory(svc, Box::new(memory)));
             }
@@ -314,9 +276,7 @@ impl World {
             Life::Run(_) => self
                 .mains(svc)
                 .first()
-                .map_or(Identification::None(Absence::NoProcess), |one| {
-                    Identification::One(*one)
-                }),
+                .map_or(Identification::None(Absence::NoProcess), |one| Identification::One(*one)),
         }
     }
 
@@ -339,27 +299,18 @@ impl World {
     pub(crate) fn look(&mut self, svc: usize, question: Question) {
         let service = self.svcs[svc].def.name.clone();
         let input = match question {
-            Question::Identify(ask) => Input::Identified {
-                service,
-                ask,
-                found: self.identify(svc),
-            },
+            Question::Identify(ask) => {
+                Input::Identified { service, ask, found: self.identify(svc) }
+            }
             Question::Hold(ask, identity) => {
-                let ours = self
-                    .procs
-                    .get(&identity)
-                    .is_some_and(|proc| proc.svc == svc);
+                let ours = self.procs.get(&identity).is_some_and(|proc| proc.svc == svc);
                 let found = if ours {
                     self.held.insert((svc, identity));
                     Identification::One(identity)
                 } else {
                     Identification::None(Absence::NoProcess)
                 };
-                Input::Identified {
-                    service,
-                    ask,
-                    found,
-                }
+                Input::Identified { service, ask, found }
             }
             Question::Confirm(ask, identity) => {
                 let how = self.confirm(svc, identity);
@@ -367,21 +318,13 @@ impl World {
             }
             Question::Survey(ask, dead) => {
                 let survivors = self.survey(svc, dead);
-                Input::Surveyed {
-                    service,
-                    ask,
-                    survivors,
-                }
+                Input::Surveyed { service, ask, survivors }
             }
             Question::Sample(ask, identity) => {
                 let seen = self.sample(svc, identity);
                 Input::Sampled { service, ask, seen }
             }
-            Question::Signalled(ask, result) => Input::Signalled {
-                service,
-                ask,
-                result,
-            },
+            Question::Signalled(ask, result) => Input::Signalled { service, ask, result },
         };
         self.note(|| format!("{} {input:?}", self.svcs[svc].def.name));
         self.step(input);
@@ -407,16 +350,10 @@ impl World {
             return Confirmation::Gone;
         }
         let same = match self.svcs[svc].def.life {
-            Life::Pidfile(_) => self.svcs[svc]
-                .pidfile
-                .is_some_and(|file| file.pid == identity.pid),
+            Life::Pidfile(_) => self.svcs[svc].pidfile.is_some_and(|file| file.pid == identity.pid),
             Life::Match(_) | Life::Run(_) => true,
         };
-        if same {
-            Confirmation::Same
-        } else {
-            Confirmation::ClaimChanged
-        }
+        if same { Confirmation::Same } else { Confirmation::ClaimChanged }
     }
 
     fn survey(&mut self, svc: usize, dead: ProcessIdentity) -> Vec<Survivor> {
@@ -428,26 +365,13 @@ impl World {
             .collect();
         let mut survivors = Vec::new();
         for (identity, role) in left {
-            let Role::Child {
-                holds_socket,
-                foreign,
-            } = role
-            else {
+            let Role::Child { holds_socket, foreign } = role else {
                 continue;
             };
             self.held.insert((svc, identity));
-            let holds = if holds_socket {
-                Holding::ListeningSocket
-            } else {
-                Holding::Nothing
-            };
+            let holds = if holds_socket { Holding::ListeningSocket } else { Holding::Nothing };
             let ours = if foreign { Ours::Foreign } else { Ours::Proved };
-            survivors.push(Survivor {
-                identity,
-                title: "worker".into(),
-                holds,
-                ours,
-            });
+            survivors.push(Survivor { identity, title: "worker".into(), holds, ours });
         }
         survivors
     }
@@ -459,11 +383,7 @@ impl World {
             Outcome::Ok
         };
         let big = self.svcs[svc].big_until > self.now && self.rng.chance(800);
-        let bytes = if big {
-            MEMORY_LIMIT_BYTES * 2
-        } else {
-            MEMORY_LIMIT_BYTES / 5
-        };
+        let bytes = if big { MEMORY_LIMIT_BYTES * 2 } else { MEMORY_LIMIT_BYTES / 5 };
         Observation {
             outcome,
             metrics: vec![(Metric::Memory, Reading::Exact(Value::Bytes(bytes)))],
@@ -492,11 +412,7 @@ impl World {
 
     /// One or several orders at once.
     pub(crate) fn operators(&mut self) {
-        let orders = if self.rng.chance(800) {
-            1
-        } else {
-            2 + self.rng.below(3)
-        };
+        let orders = if self.rng.chance(800) { 1 } else { 2 + self.rng.below(3) };
         let svc = usize::try_from(self.rng.below(self.svcs.len() as u64)).expect("an index");
         for _ in 0..orders {
             self.faults.count(Fault::Operator);
@@ -513,16 +429,8 @@ impl World {
         let service = self.svcs[svc].def.name.clone();
         self.note(|| format!("OPERATOR {service}: {order:?} ({request})"));
         self.oracles.ordered(svc, request, order, self.now);
-        let who = Who::Operator {
-            uid: Uid(0),
-            pid: Pid(4242),
-        };
-        self.step(Input::Ordered {
-            service,
-            request,
-            order,
-            who,
-        });
+        let who = Who::Operator { uid: Uid(0), pid: Pid(4242) };
+        self.step(Input::Ordered { service, request, order, who });
     }
 }
 

@@ -43,12 +43,7 @@ impl World {
             instance,
         };
         self.procs.insert(identity, proc);
-        self.note(|| {
-            format!(
-                "WORLD {} begins by {by:?}: {identity:?}",
-                self.svcs[svc].def.name
-            )
-        });
+        self.note(|| format!("WORLD {} begins by {by:?}: {identity:?}", self.svcs[svc].def.name));
         for _ in 0..self.rng.below(3) {
             self.spawn_child(svc, identity);
         }
@@ -80,10 +75,7 @@ impl World {
     pub(crate) fn write_pidfile(&mut self, svc: usize, identity: ProcessIdentity) {
         if self.alive(identity) && matches!(self.svcs[svc].def.life, Life::Pidfile(_)) {
             let written = self.now;
-            self.svcs[svc].pidfile = Some(Pidfile {
-                pid: identity.pid,
-                written,
-            });
+            self.svcs[svc].pidfile = Some(Pidfile { pid: identity.pid, written });
         }
     }
 
@@ -109,25 +101,10 @@ impl World {
         }
         let stop_timeout = self.svcs[proc.svc].def.stop_timeout;
         let slow = self.faults.strikes(&mut self.rng, Fault::Hang, 100);
-        let wait = if slow {
-            self.rng.share(stop_timeout, 80, 130)
-        } else {
-            self.rng.span(1, 700)
-        };
+        let wait = if slow { self.rng.share(stop_timeout, 80, 130) } else { self.rng.span(1, 700) };
         let orderly = self.rng.chance(800);
-        let manner = if orderly {
-            Manner::Orderly
-        } else {
-            Manner::Crash
-        };
-        self.after(
-            wait,
-            Ev::Exit {
-                identity,
-                exit: Exit::Code(0),
-                manner,
-            },
-        );
+        let manner = if orderly { Manner::Orderly } else { Manner::Crash };
+        self.after(wait, Ev::Exit { identity, exit: Exit::Code(0), manner });
     }
 
     pub(crate) fn killed(&mut self, identity: ProcessIdentity) {
@@ -136,32 +113,15 @@ impl World {
         };
         let wait = proc.stuck_until.since(self.now) + self.rng.span(0, 5);
         let (exit, manner) = (Exit::Signal(9), Manner::Crash);
-        self.after(
-            wait,
-            Ev::Exit {
-                identity,
-                exit,
-                manner,
-            },
-        );
+        self.after(wait, Ev::Exit { identity, exit, manner });
     }
 
     pub(crate) fn exit(&mut self, identity: ProcessIdentity, exit: Exit, manner: Manner) {
-        let stuck_until = self
-            .procs
-            .get(&identity)
-            .map_or(Mono::ZERO, |proc| proc.stuck_until);
+        let stuck_until = self.procs.get(&identity).map_or(Mono::ZERO, |proc| proc.stuck_until);
         if stuck_until > self.now {
             // It ends as soon as it can.
             let wait = stuck_until.since(self.now);
-            self.after(
-                wait,
-                Ev::Exit {
-                    identity,
-                    exit,
-                    manner,
-                },
-            );
+            self.after(wait, Ev::Exit { identity, exit, manner });
             return;
         }
         let Some(proc) = self.procs.remove(&identity) else {
@@ -170,9 +130,7 @@ impl World {
         let svc = proc.svc;
         if proc.role == Role::Main {
             self.note(|| format!("WORLD main {identity:?} ends: {exit}, {manner:?}"));
-            let names_it = self.svcs[svc]
-                .pidfile
-                .is_some_and(|file| file.pid == identity.pid);
+            let names_it = self.svcs[svc].pidfile.is_some_and(|file| file.pid == identity.pid);
             if manner == Manner::Orderly && names_it {
                 self.svcs[svc].pidfile = None;
             }
@@ -184,20 +142,9 @@ impl World {
             .map(|(child, proc)| (*child, proc.outlives))
             .collect();
         for (child, outlives) in children {
-            let wait = if outlives {
-                self.rng.span(1000, 60_000)
-            } else {
-                self.rng.span(0, 400)
-            };
+            let wait = if outlives { self.rng.span(1000, 60_000) } else { self.rng.span(0, 400) };
             let (exit, manner) = (Exit::Code(0), Manner::Crash);
-            self.after(
-                wait,
-                Ev::Exit {
-                    identity: child,
-                    exit,
-                    manner,
-                },
-            );
+            self.after(wait, Ev::Exit { identity: child, exit, manner });
         }
         self.tell_exit(svc, identity, exit, proc.instance.is_some());
         if let Some(action) = proc.instance {
@@ -214,11 +161,7 @@ impl World {
             return;
         }
         let service = self.svcs[svc].def.name.clone();
-        let input = Input::Exited {
-            service,
-            identity,
-            exit: known.then_some(exit),
-        };
+        let input = Input::Exited { service, identity, exit: known.then_some(exit) };
         let again = self.faults.strikes(&mut self.rng, Fault::DoubleExit, 150);
         for _ in 0..1 + u32::from(again) {
             let wait = self.rng.span(0, 10);
@@ -229,12 +172,8 @@ impl World {
     // ---- commands ----------------------------------------------------------------------------
 
     pub(crate) fn begin_job(&mut self, svc: usize, job: &Job) {
-        let shim = Shim {
-            action: job.action,
-            kind: job.kind,
-            deadline: job.deadline,
-            before: job.main,
-        };
+        let shim =
+            Shim { action: job.action, kind: job.kind, deadline: job.deadline, before: job.main };
         if job.kind == JobKind::Instance {
             self.svcs[svc].launching = Some(job.action);
         } else {
@@ -250,25 +189,11 @@ impl World {
             ended
         };
         for (wait, step) in steps {
-            self.after(
-                wait,
-                Ev::Job {
-                    svc,
-                    action: job.action,
-                    step,
-                },
-            );
+            self.after(wait, Ev::Job { svc, action: job.action, step });
         }
         if job.kind != JobKind::Instance || ended != SUCCESS {
             let step = JobStep::End(ended);
-            self.after(
-                end,
-                Ev::Job {
-                    svc,
-                    action: job.action,
-                    step,
-                },
-            );
+            self.after(end, Ev::Job { svc, action: job.action, step });
         }
     }
 
@@ -297,10 +222,7 @@ impl World {
                     let end = if self.rng.chance(300) { never } else { later };
                     return (Vec::new(), end, FAILURE);
                 }
-                if self
-                    .faults
-                    .strikes(&mut self.rng, Fault::ReloadInPlace, 300)
-                {
+                if self.faults.strikes(&mut self.rng, Fault::ReloadInPlace, 300) {
                     return (Vec::new(), later, SUCCESS);
                 }
                 let respawn = later + self.rng.span(300, 1500);
@@ -315,15 +237,7 @@ impl World {
             }
             JobKind::Exec => {
                 let end = if self.rng.chance(100) { never } else { later };
-                (
-                    Vec::new(),
-                    end,
-                    if self.rng.chance(800) {
-                        SUCCESS
-                    } else {
-                        FAILURE
-                    },
-                )
+                (Vec::new(), end, if self.rng.chance(800) { SUCCESS } else { FAILURE })
             }
         }
     }
@@ -353,11 +267,7 @@ impl World {
                 return (Vec::new(), end, SUCCESS);
             }
         }
-        (
-            vec![(spawn, JobStep::Spawn { pidfile_after })],
-            end,
-            SUCCESS,
-        )
+        (vec![(spawn, JobStep::Spawn { pidfile_after })], end, SUCCESS)
     }
 
     pub(crate) fn job_step(&mut self, svc: usize, action: ActionId, step: JobStep) {
@@ -376,11 +286,7 @@ impl World {
                 if self.engine.is_some() && self.ask_is_from(heeler::model::ids::AskId(action.0)) {
                     self.held.insert((svc, identity));
                     let service = self.svcs[svc].def.name.clone();
-                    self.step(Input::Launched {
-                        service,
-                        action,
-                        identity,
-                    });
+                    self.step(Input::Launched { service, action, identity });
                 }
             }
             JobStep::Term => {
@@ -407,21 +313,13 @@ impl World {
         let shim = self.svcs[svc].job.take_if(|shim| shim.action == action);
         let Some(shim) = shim else { return };
         self.note(|| format!("WORLD job {:?} {action} ends: {ended}", shim.kind));
-        let outcome = Outcome {
-            ended,
-            output: Output::default(),
-            took: Duration::from_millis(5),
-        };
+        let outcome = Outcome { ended, output: Output::default(), took: Duration::from_millis(5) };
         self.svcs[svc].outcome = Some((shim, outcome.clone()));
         self.tell_finished(svc, action, outcome);
     }
 
     fn instance_ended(&mut self, svc: usize, action: ActionId, ended: Ended) {
-        let outcome = Outcome {
-            ended,
-            output: Output::default(),
-            took: Duration::from_millis(5),
-        };
+        let outcome = Outcome { ended, output: Output::default(), took: Duration::from_millis(5) };
         self.tell_finished(svc, action, outcome);
     }
 
@@ -430,11 +328,7 @@ impl World {
             return;
         }
         let service = self.svcs[svc].def.name.clone();
-        let input = Input::Finished {
-            service,
-            action,
-            outcome,
-        };
+        let input = Input::Finished { service, action, outcome };
         if let Some(wait) = self.latency() {
             self.input_later(wait, input);
         }
@@ -531,21 +425,11 @@ impl World {
         let pidfile = matches!(self.svcs[svc].def.life, Life::Pidfile(_));
         if wanted.is_none() && pidfile {
             let written = self.now;
-            self.svcs[svc].pidfile = Some(Pidfile {
-                pid: identity.pid,
-                written,
-            });
+            self.svcs[svc].pidfile = Some(Pidfile { pid: identity.pid, written });
         }
         let wait = self.rng.span(500, 40_000);
         let (exit, manner) = (Exit::Code(0), Manner::Crash);
-        self.after(
-            wait,
-            Ev::Exit {
-                identity,
-                exit,
-                manner,
-            },
-        );
+        self.after(wait, Ev::Exit { identity, exit, manner });
     }
 
     // ---- calm --------------------------------------------------------------------------------
@@ -579,14 +463,7 @@ impl World {
         for identity in gone {
             let wait = self.rng.span(0, 20_000);
             let (exit, manner) = (Exit::Code(0), Manner::Crash);
-            self.after(
-                wait,
-                Ev::Exit {
-                    identity,
-                    exit,
-                    manner,
-                },
-            );
+            self.after(wait, Ev::Exit { identity, exit, manner });
         }
         for svc in 0..self.svcs.len() {
             self.one_copy(svc);

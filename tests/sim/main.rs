@@ -69,11 +69,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// The cells of the table where something is to be done or held.
 fn cells() -> impl Iterator<Item = (u8, Where, Class)> {
-    let desired = [
-        (0, Desired::Up),
-        (1, Desired::Down),
-        (2, Desired::Unmonitored),
-    ];
+    let desired = [(0, Desired::Up), (1, Desired::Down), (2, Desired::Unmonitored)];
     desired.into_iter().flat_map(|(row, desired)| {
         Where::ALL.into_iter().flat_map(move |at| {
             Class::ALL
@@ -140,16 +136,11 @@ fn play(first: u64, count: u64) -> Sum {
 
 fn words(panic: &(dyn std::any::Any + Send), seed: u64) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic");
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
     if text.starts_with("oracle") {
         text.to_owned()
     } else {
-        format!(
-            "panic: seed {seed}: {}",
-            text.chars().take(300).collect::<String>()
-        )
+        format!("panic: seed {seed}: {}", text.chars().take(300).collect::<String>())
     }
 }
 
@@ -207,10 +198,8 @@ impl Sum {
     }
 
     fn assert_covered(&self) {
-        let idle: Vec<_> = Fault::ALL
-            .iter()
-            .filter(|fault| !self.faults.contains_key(fault))
-            .collect();
+        let idle: Vec<_> =
+            Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).collect();
         assert!(idle.is_empty(), "faults that never struck: {idle:?}");
         let missed: Vec<_> = cells()
             .filter(|cell| !self.cells.contains(cell) && !out_of_reach(*cell))
@@ -219,18 +208,8 @@ impl Sum {
                 !rare || self.seeds >= SEEDS_FOR_ALL_CELLS
             })
             .collect();
-        assert!(
-            missed.is_empty(),
-            "cells of the table that were never visited: {missed:?}"
-        );
-        let reached: Vec<_> = self
-            .cells
-            .iter()
-            .filter(|cell| out_of_reach(**cell))
-            .collect();
-        assert!(
-            reached.is_empty(),
-            "cells that are listed as out of reach: {reached:?}"
-        );
+        assert!(missed.is_empty(), "cells of the table that were never visited: {missed:?}");
+        let reached: Vec<_> = self.cells.iter().filter(|cell| out_of_reach(**cell)).collect();
+        assert!(reached.is_empty(), "cells that are listed as out of reach: {reached:?}");
     }
 }

@@ -139,12 +139,7 @@ impl Oracles {
     }
 
     pub(crate) fn ordered(&mut self, svc: usize, request: RequestId, order: Order, now: Mono) {
-        let entry = Request {
-            svc,
-            order,
-            answers: 0,
-            excused: false,
-        };
+        let entry = Request { svc, order, answers: 0, excused: false };
         self.requests.insert(request, entry);
         let watched = &mut self.watched[svc];
         watched.wish = None;
@@ -158,24 +153,14 @@ impl Oracles {
 
 impl World {
     fn see(&self, svc: usize) -> Option<View> {
-        let status = self
-            .engine
-            .as_ref()?
-            .status(self.clock(), &self.svcs[svc].def.name)?;
-        Some(View {
-            phase: status.phase,
-            main: status.main,
-            desired: status.intent.desired,
-        })
+        let status = self.engine.as_ref()?.status(self.clock(), &self.svcs[svc].def.name)?;
+        Some(View { phase: status.phase, main: status.main, desired: status.intent.desired })
     }
 
     /// Which processes an identification would find, kept up to date after everything that happens.
     pub(crate) fn refresh(&mut self) {
         for svc in 0..self.svcs.len() {
-            let blind = self.svcs[svc]
-                .unknown_until
-                .max(self.svcs[svc].refused_until)
-                > self.now;
+            let blind = self.svcs[svc].unknown_until.max(self.svcs[svc].refused_until) > self.now;
             let claimed = match self.claimed(svc) {
                 Identification::One(identity) if !blind => Some(identity),
                 Identification::One(_)
@@ -218,13 +203,9 @@ impl World {
             (Input::Exited { identity, .. }, Some((svc, view))) if view.main == Some(*identity) => {
                 self.note_death(svc, view);
             }
-            (
-                Input::Confirmed {
-                    how: Confirmation::Gone,
-                    ..
-                },
-                Some((svc, view)),
-            ) if judged.accepted => {
+            (Input::Confirmed { how: Confirmation::Gone, .. }, Some((svc, view)))
+                if judged.accepted =>
+            {
                 self.note_death(svc, view);
             }
             _ => {}
@@ -274,10 +255,7 @@ impl World {
         }
         let wish = self.oracles.watched[svc].wish;
         let rules = self.svcs[svc].def.checks.iter().any(|check| {
-            check
-                .then
-                .iter()
-                .any(|then| matches!(then, Action::Stop | Action::Unmonitor))
+            check.then.iter().any(|then| matches!(then, Action::Stop | Action::Unmonitor))
         });
         if let Some(wish) = wish
             && wish != view.desired
@@ -291,9 +269,8 @@ impl World {
     pub(crate) fn oracles_restart(&mut self, svc: usize, effects: &[Effect]) {
         let _ = effects;
         let stored = self.svcs[svc].stored.as_ref();
-        let open: Vec<_> = stored
-            .map(|m| m.open.iter().map(|i| i.cause).collect())
-            .unwrap_or_default();
+        let open: Vec<_> =
+            stored.map(|m| m.open.iter().map(|i| i.cause).collect()).unwrap_or_default();
         let def = self.svcs[svc].def.clone();
         for (at, check) in def.checks.iter().enumerate() {
             let model = &mut self.oracles.watched[svc].models[at];
@@ -309,12 +286,7 @@ impl World {
         let now = self.now;
         let span = Duration::from_secs(5);
         self.oracles.paces.push_back((now, effects));
-        while self
-            .oracles
-            .paces
-            .front()
-            .is_some_and(|(at, _)| now.since(*at) > span)
-        {
+        while self.oracles.paces.front().is_some_and(|(at, _)| now.since(*at) > span) {
             self.oracles.paces.pop_front();
         }
         let steps = self.oracles.paces.len();
@@ -351,15 +323,11 @@ impl World {
             .iter()
             .any(|incident| incident.closed.is_none() && incident.cause == cause);
         // What is not wanted up is not judged.
-        let wanted = self
-            .see(svc)
-            .is_some_and(|view| view.desired == Desired::Up);
+        let wanted = self.see(svc).is_some_and(|view| view.desired == Desired::Up);
         let model = self.oracles.watched[svc].models[0].firing && wanted;
         if fires != model {
-            let text = format!(
-                "{} {}: fires {fires}, should {model}",
-                check.label, check.tolerance
-            );
+            let text =
+                format!("{} {}: fires {fires}, should {model}", check.label, check.tolerance);
             self.broken(4, Some(svc), &text);
         }
     }
@@ -383,10 +351,7 @@ impl World {
         }
         let token = alert.incident.token();
         let told = self.oracles.alerts.entry(token.clone()).or_default();
-        let again = told
-            .iter()
-            .find(|(sequence, _)| *sequence == alert.sequence)
-            .copied();
+        let again = told.iter().find(|(sequence, _)| *sequence == alert.sequence).copied();
         let next = told.len();
         told.push((alert.sequence, epoch));
         if let Some((_, by)) = again {
@@ -410,11 +375,7 @@ impl World {
         asked.answers += 1;
         let svc = asked.svc;
         if asked.answers > 1 {
-            self.broken(
-                9,
-                Some(svc),
-                &format!("{request} answered again: {reply:?}"),
-            );
+            self.broken(9, Some(svc), &format!("{request} answered again: {reply:?}"));
         }
     }
 
@@ -475,11 +436,7 @@ impl World {
             && self.now.since(since) > DETECTION
             && self.alive(identity)
         {
-            self.broken(
-                7,
-                Some(svc),
-                &format!("a start beside the living {identity:?}"),
-            );
+            self.broken(7, Some(svc), &format!("a start beside the living {identity:?}"));
         }
         if let Some(held) = watched.view.and_then(|view| view.main)
             && self.alive(held)
@@ -491,11 +448,7 @@ impl World {
     fn judge_start(&mut self, svc: usize, view: Option<View>) {
         let desired = view.map(|view| view.desired);
         if desired != Some(Desired::Up) {
-            self.broken(
-                12,
-                Some(svc),
-                &format!("started while it is wanted {desired:?}"),
-            );
+            self.broken(12, Some(svc), &format!("started while it is wanted {desired:?}"));
         }
         let def = self.svcs[svc].def.clone();
         let now = self.now;
@@ -509,22 +462,14 @@ impl World {
         let last = watched.starts.last().copied();
         watched.starts.push((now, false));
         let window = def.start_limit.window;
-        let recent = watched
-            .starts
-            .iter()
-            .filter(|(at, _)| now.since(*at) < window)
-            .count();
+        let recent = watched.starts.iter().filter(|(at, _)| now.since(*at) < window).count();
         if def.mode == Mode::Observe {
             self.broken(5, Some(svc), "started by itself while it only observes");
         }
         let Some((last, _)) = last else { return };
         let gap = now.since(last);
         if gap < limits::START_GAP_MIN {
-            self.broken(
-                5,
-                Some(svc),
-                &format!("two automatic starts within {gap:?}"),
-            );
+            self.broken(5, Some(svc), &format!("two automatic starts within {gap:?}"));
         }
         if recent > usize::try_from(def.start_limit.starts).expect("small")
             && gap < def.backoff.first
@@ -547,20 +492,12 @@ impl World {
             Role::Stranger => false,
         };
         if proc.svc != svc || !proper {
-            self.broken(
-                3,
-                Some(svc),
-                &format!("{signal:?} to {to:?}, which is {:?}", proc.role),
-            );
+            self.broken(3, Some(svc), &format!("{signal:?} to {to:?}, which is {:?}", proc.role));
         }
         let main = proc.role == Role::Main;
         let held = self.see(svc).and_then(|view| view.main);
         if main && held != Some(to) {
-            self.broken(
-                3,
-                Some(svc),
-                &format!("{signal:?} to {to:?}, which is not held"),
-            );
+            self.broken(3, Some(svc), &format!("{signal:?} to {to:?}, which is not held"));
         }
         if !kills(signal) {
             let now = self.now;
@@ -572,11 +509,7 @@ impl World {
             None => self.broken(2, Some(svc), &format!("KILL to {to:?}, never told to go")),
             Some(told) if self.now.since(*told) < stop_timeout => {
                 let waited = self.now.since(*told);
-                self.broken(
-                    2,
-                    Some(svc),
-                    &format!("KILL to {to:?} after only {waited:?}"),
-                );
+                self.broken(2, Some(svc), &format!("KILL to {to:?} after only {waited:?}"));
             }
             Some(_) => {}
         }
@@ -598,19 +531,13 @@ impl World {
             }
             Desired::Down => {
                 let found_up = proc.by == Starter::Other && proc.born > watched.wanted_down_at;
-                let was_starting = watched
-                    .old
-                    .is_some_and(|view| view.phase == Phase::Starting);
+                let was_starting = watched.old.is_some_and(|view| view.phase == Phase::Starting);
                 // Whoever asked for a stop and waits for it means a successor too.
                 let asked = self.oracles.requests.values().any(|request| {
                     request.svc == svc && request.order == Order::Stop && request.answers == 0
                 });
                 if found_up && !was_starting && !asked {
-                    self.broken(
-                        12,
-                        Some(svc),
-                        "it was found up while wanted down, and stopped",
-                    );
+                    self.broken(12, Some(svc), "it was found up while wanted down, and stopped");
                 }
             }
         }
@@ -632,24 +559,15 @@ impl World {
         for svc in 0..self.svcs.len() {
             // It went again while the mail that says it is down was still true.
             let told = self.engine.as_ref().is_some_and(|engine| {
-                engine
-                    .incidents(&self.svcs[svc].def.name)
-                    .iter()
-                    .any(|incident| {
-                        incident.cause == Cause::Down
-                            && incident.closed.is_none()
-                            && incident.told > 0
-                    })
+                engine.incidents(&self.svcs[svc].def.name).iter().any(|incident| {
+                    incident.cause == Cause::Down && incident.closed.is_none() && incident.told > 0
+                })
             });
             if let Some(at) = self.oracles.watched[svc].untold.first()
                 && !told
             {
                 let ago = self.now.since(*at);
-                self.broken(
-                    10,
-                    Some(svc),
-                    &format!("a death {ago:?} ago was never told"),
-                );
+                self.broken(10, Some(svc), &format!("a death {ago:?} ago was never told"));
             }
             self.judge_calm(svc);
         }

@@ -47,40 +47,22 @@ fn service(rng: &mut Rng, n: u64) -> Service {
         every,
         alert: Vec::new(),
         allow: Vec::new(),
-        mode: if rng.chance(80) {
-            Mode::Observe
-        } else {
-            Mode::Active
-        },
+        mode: if rng.chance(80) { Mode::Observe } else { Mode::Active },
         start_timeout: secs(rng, 1, 15),
         stop_timeout: secs(rng, 2, 10),
-        start_period: if rng.chance(250) {
-            Duration::ZERO
-        } else {
-            secs(rng, 1, 20)
-        },
-        exit_delay: if rng.chance(200) {
-            Duration::ZERO
-        } else {
-            secs(rng, 1, 6)
-        },
+        start_period: if rng.chance(250) { Duration::ZERO } else { secs(rng, 1, 20) },
+        exit_delay: if rng.chance(200) { Duration::ZERO } else { secs(rng, 1, 6) },
         start_limit: StartLimit {
             starts: u32::try_from(1 + rng.below(5)).expect("small"),
             window: secs(rng, 20, 90),
         },
-        backoff: Backoff {
-            first,
-            last: first * u32::try_from(1 + rng.below(8)).expect("small"),
-        },
+        backoff: Backoff { first, last: first * u32::try_from(1 + rng.below(8)).expect("small") },
         remind: secs(rng, 60, 900),
-        checks: (0..rng.pick(&[0, 1, 1, 1, 2]))
-            .map(|at| check(rng, at, every))
-            .collect(),
+        checks: (0..rng.pick(&[0, 1, 1, 1, 2])).map(|at| check(rng, at, every)).collect(),
     };
     if !def.startable() {
         // Refused when it is loaded.
-        def.checks
-            .retain(|check| !check.then.iter().any(Action::repeats));
+        def.checks.retain(|check| !check.then.iter().any(Action::repeats));
     }
     def
 }
@@ -101,17 +83,9 @@ fn check(rng: &mut Rng, at: u16, every: Duration) -> Check {
         kind: CheckKind::Process,
         condition: Condition::parse("memory > 500MiB", &[Metric::Memory]).expect("is one"),
         tolerance: tolerance(rng, every),
-        recover: if rng.chance(700) {
-            Tolerance::ONCE
-        } else {
-            tolerance(rng, every)
-        },
+        recover: if rng.chance(700) { Tolerance::ONCE } else { tolerance(rng, every) },
         then,
-        on_recovery: if rng.chance(200) {
-            vec![Action::Alert]
-        } else {
-            Vec::new()
-        },
+        on_recovery: if rng.chance(200) { vec![Action::Alert] } else { Vec::new() },
         every,
         repeat: rng.chance(250).then(|| secs(rng, 10, 60)),
     }
@@ -123,10 +97,7 @@ fn tolerance(rng: &mut Rng, every: Duration) -> Tolerance {
     }
     let m = 1 + rng.below(5);
     let n = 1 + rng.below(m);
-    Tolerance::Times {
-        n: u8::try_from(n).expect("small"),
-        m: u8::try_from(m).expect("small"),
-    }
+    Tolerance::Times { n: u8::try_from(n).expect("small"), m: u8::try_from(m).expect("small") }
 }
 
 fn command(rng: &mut Rng, word: &str) -> Command {

@@ -183,11 +183,7 @@ pub(crate) struct Report {
     pub(crate) steps: u64,
     pub(crate) simulated: Duration,
     pub(crate) faults: BTreeMap<Fault, u64>,
-    pub(crate) cells: BTreeSet<(
-        u8,
-        heeler::engine::table::Where,
-        heeler::engine::table::Class,
-    )>,
+    pub(crate) cells: BTreeSet<(u8, heeler::engine::table::Where, heeler::engine::table::Class)>,
     pub(crate) alerts: u64,
     pub(crate) answers: u64,
     pub(crate) runs: u64,
@@ -247,10 +243,7 @@ impl World {
         self.next_operator();
         let mut end = Mono::NEVER;
         while self.now < end {
-            let event_at = self
-                .queue
-                .first_key_value()
-                .map_or(Mono::NEVER, |((at, _), _)| *at);
+            let event_at = self.queue.first_key_value().map_or(Mono::NEVER, |((at, _), _)| *at);
             let until = event_at.min(self.tick_at).min(end);
             self.now = self.now.max(until);
             if self.now >= end {
@@ -289,20 +282,12 @@ impl World {
 
     fn happen(&mut self, event: Ev) {
         match event {
-            Ev::Look {
-                epoch,
-                svc,
-                question,
-            } if epoch == self.epoch => self.look(svc, question),
+            Ev::Look { epoch, svc, question } if epoch == self.epoch => self.look(svc, question),
             Ev::Input { epoch, input } if epoch == self.epoch => self.take(*input),
             Ev::Commit { epoch } if epoch == self.epoch => self.commit(),
             Ev::Look { .. } | Ev::Input { .. } | Ev::Commit { .. } => {}
             Ev::Job { svc, action, step } => self.job_step(svc, action, step),
-            Ev::Exit {
-                identity,
-                exit,
-                manner,
-            } => self.exit(identity, exit, manner),
+            Ev::Exit { identity, exit, manner } => self.exit(identity, exit, manner),
             Ev::WritePidfile { svc, identity } => self.write_pidfile(svc, identity),
             Ev::StartedByOther { svc } => self.started_by_other(svc),
             Ev::KeeperStart => self.keeper_start(),
@@ -340,10 +325,7 @@ impl World {
     pub(crate) fn clock(&self) -> Now {
         let ms = i64::try_from(self.now.as_nanos() / 1_000_000).expect("a short simulation");
         let wall = WALL_START_MS + ms + self.wall_skew_ms;
-        Now {
-            mono: self.now,
-            wall: Wall(u64::try_from(wall).expect("after 1970")),
-        }
+        Now { mono: self.now, wall: Wall(u64::try_from(wall).expect("after 1970")) }
     }
 
     pub(crate) fn jump_wall(&mut self) {
@@ -372,17 +354,11 @@ impl World {
         };
         let mut pid = wanted.map_or(self.next_pid, |pid| pid.0);
         while taken(pid) {
-            self.next_pid = if self.next_pid + 1 >= PIDS.end {
-                PIDS.start
-            } else {
-                self.next_pid + 1
-            };
+            self.next_pid =
+                if self.next_pid + 1 >= PIDS.end { PIDS.start } else { self.next_pid + 1 };
             pid = self.next_pid;
         }
-        let identity = ProcessIdentity {
-            pid: Pid(pid),
-            started_ticks: ticks,
-        };
+        let identity = ProcessIdentity { pid: Pid(pid), started_ticks: ticks };
         self.oracles.known.insert(identity);
         identity
     }
@@ -421,10 +397,7 @@ impl World {
     pub(crate) fn broken(&self, oracle: u32, svc: Option<usize>, text: &str) -> ! {
         let at = Duration::from_nanos(self.now.as_nanos() - 1_000_000_000_000).as_secs_f64();
         let name = svc.map_or("", |svc| self.svcs[svc].def.name.as_str());
-        panic!(
-            "oracle {oracle}: seed {} at {at:.3}s {name}: {text}",
-            self.seed
-        )
+        panic!("oracle {oracle}: seed {} at {at:.3}s {name}: {text}", self.seed)
     }
 
     fn keep_counters(&mut self) {
@@ -473,17 +446,10 @@ impl World {
         let dropped = engine.counters().dropped_answers;
         let ticked = input == Input::Tick;
         engine.step(now, input.clone(), &mut effects);
-        let judged = Judged {
-            accepted: engine.counters().dropped_answers == dropped,
-            input,
-            before,
-        };
+        let judged =
+            Judged { accepted: engine.counters().dropped_answers == dropped, input, before };
         if ticked && engine.next_wakeup() <= self.now {
-            self.broken(
-                8,
-                None,
-                "after a tick the next wake-up is not in the future",
-            );
+            self.broken(8, None, "after a tick the next wake-up is not in the future");
         }
         self.report.steps += 1;
         self.after_step(&judged, &effects);
@@ -509,14 +475,7 @@ impl World {
             return;
         };
         let epoch = self.epoch;
-        self.after(
-            wait,
-            Ev::Look {
-                epoch,
-                svc,
-                question,
-            },
-        );
+        self.after(wait, Ev::Look { epoch, svc, question });
     }
 
     /// How long the keeper takes for something; `None`: for ever.

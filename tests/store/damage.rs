@@ -33,22 +33,11 @@ fn every_field_comes_back() {
         let shop = made.memory();
         write(dir.path(), &[(name("shop"), shop.clone())]);
         let restored = load(dir.path(), BOOT);
-        assert_eq!(
-            restored.memories,
-            BTreeMap::from([(name("shop"), shop.clone())]),
-            "{seed}"
-        );
+        assert_eq!(restored.memories, BTreeMap::from([(name("shop"), shop.clone())]), "{seed}");
         assert_eq!(restored.notes, [""; 0], "{seed}");
         let later = load(dir.path(), "another boot");
-        let expected = Memory {
-            boot: BootMemory::default(),
-            ..shop
-        };
-        assert_eq!(
-            later.memories[&name("shop")],
-            expected,
-            "{seed}: processes die with the boot"
-        );
+        let expected = Memory { boot: BootMemory::default(), ..shop };
+        assert_eq!(later.memories[&name("shop")], expected, "{seed}: processes die with the boot");
     }
 }
 
@@ -60,33 +49,19 @@ fn one_bad_byte_loses_at_most_one_record() {
     let desired = [Desired::Up, Desired::Down, Desired::Unmonitored];
     let steps: Vec<_> = (0..6)
         .map(|n| {
-            (
-                name(["a", "b", "c"][n % 3]),
-                memory(desired[n % 3], u32::try_from(n).expect("small")),
-            )
+            (name(["a", "b", "c"][n % 3]), memory(desired[n % 3], u32::try_from(n).expect("small")))
         })
         .collect();
     write(dir.path(), &steps);
     let path = dir.path().join("journal");
     let good = fs::read(&path).expect("reads");
     for at in 0..good.len() {
-        for value in [
-            good[at] ^ 1,
-            good[at] ^ 0x80,
-            b'\n',
-            0,
-            good[at].wrapping_add(7),
-        ] {
+        for value in [good[at] ^ 1, good[at] ^ 0x80, b'\n', 0, good[at].wrapping_add(7)] {
             let mut bad = good.clone();
             bad[at] = value;
             fs::write(&path, &bad).expect("writes");
             let restored = load(dir.path(), BOOT);
-            check(
-                &restored.memories,
-                &steps,
-                1,
-                &format!("byte {at} = {value}"),
-            );
+            check(&restored.memories, &steps, 1, &format!("byte {at} = {value}"));
         }
         fs::write(&path, &good[..at]).expect("writes");
         let restored = load(dir.path(), BOOT);
@@ -102,11 +77,7 @@ fn check(
     what: &str,
 ) {
     let had = |name: &ServiceName| {
-        steps
-            .iter()
-            .filter(|(n, _)| n == name)
-            .map(|(_, m)| m)
-            .collect::<Vec<_>>()
+        steps.iter().filter(|(n, _)| n == name).map(|(_, m)| m).collect::<Vec<_>>()
     };
     let mut lost = 0;
     for service in [name("a"), name("b"), name("c")] {
@@ -119,10 +90,7 @@ fn check(
             None => lost += 2,
         }
     }
-    assert!(
-        found.len() <= 3 && lost <= lost_max,
-        "{what}: {lost} records lost: {found:?}"
-    );
+    assert!(found.len() <= 3 && lost <= lost_max, "{what}: {lost} records lost: {found:?}");
 }
 
 #[test]
@@ -130,10 +98,7 @@ fn damage_is_said_with_its_place_and_the_next_write_is_not_hurt_by_it() {
     let dir = tempfile::tempdir().expect("a directory");
     write(
         dir.path(),
-        &[
-            (name("a"), memory(Desired::Down, 1)),
-            (name("b"), memory(Desired::Down, 2)),
-        ],
+        &[(name("a"), memory(Desired::Down, 1)), (name("b"), memory(Desired::Down, 2))],
     );
     let path = dir.path().join("journal");
     let good = fs::read(&path).expect("reads");
@@ -141,21 +106,10 @@ fn damage_is_said_with_its_place_and_the_next_write_is_not_hurt_by_it() {
     fs::write(&path, &good[..good.len() - 9]).expect("writes");
     write(dir.path(), &[(name("c"), memory(Desired::Up, 3))]);
     let restored = load(dir.path(), BOOT);
-    assert_eq!(
-        restored
-            .memories
-            .keys()
-            .map(ServiceName::as_str)
-            .collect::<Vec<_>>(),
-        ["a", "c"]
-    );
+    assert_eq!(restored.memories.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["a", "c"]);
     let half = good.len() / 2 + 1;
     let expected = format!("1 damaged line(s) skipped, the first at byte {half}; the rest is used");
-    assert!(
-        restored.notes[0].ends_with(&expected),
-        "{:?}",
-        restored.notes
-    );
+    assert!(restored.notes[0].ends_with(&expected), "{:?}", restored.notes);
 }
 
 /// CRA-08.
@@ -169,11 +123,7 @@ fn the_journal_of_a_newer_heeler_is_set_aside_untouched() {
     let (mut journal, restored) =
         Journal::open(dir.path(), BOOT, Trust::Whole, Wall(1_777_857_302_113));
     assert!(restored.memories.is_empty());
-    assert!(
-        restored.notes[0].contains("written by a newer heeler"),
-        "{:?}",
-        restored.notes
-    );
+    assert!(restored.notes[0].contains("written by a newer heeler"), "{:?}", restored.notes);
     journal.compact_if_due().expect("compacts");
     let aside = dir.path().join("journal.newer-20260504T011502Z");
     assert_eq!(fs::read_to_string(aside).expect("is kept"), newer);
@@ -181,12 +131,7 @@ fn the_journal_of_a_newer_heeler_is_set_aside_untouched() {
     journal.remember(&name("a"), &memory(Desired::Down, 1));
     journal.commit().expect("commits");
     let again = load(dir.path(), BOOT);
-    assert_eq!(
-        (again.memories.len(), again.notes.len()),
-        (1, 0),
-        "{:?}",
-        again.notes
-    );
+    assert_eq!((again.memories.len(), again.notes.len()), (1, 0), "{:?}", again.notes);
 }
 
 #[test]

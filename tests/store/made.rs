@@ -25,20 +25,11 @@ pub(crate) fn name(text: &str) -> ServiceName {
 
 pub(crate) fn host() -> HostFacts {
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").expect("a zone");
-    HostFacts {
-        hostname: "web1".into(),
-        from: None,
-        user: "root".into(),
-        zone,
-    }
+    HostFacts { hostname: "web1".into(), from: None, user: "root".into(), zone }
 }
 
 pub(crate) fn settings(boot: &str) -> Settings {
-    Settings {
-        boot_id: boot.into(),
-        host: host(),
-        delivery: Delivery::Folder,
-    }
+    Settings { boot_id: boot.into(), host: host(), delivery: Delivery::Folder }
 }
 
 /// A store on a directory, with what it says.
@@ -52,11 +43,7 @@ pub(crate) fn open(dir: &Path) -> (StoreHandle, Loaded, Receiver<Ack>) {
 
 pub(crate) fn memory(desired: Desired, opened: u32) -> Memory {
     Memory {
-        intent: Intent {
-            desired,
-            by: Who::Config,
-            at: Wall(7),
-        },
+        intent: Intent { desired, by: Who::Config, at: Wall(7) },
         incidents_opened: opened,
         open: vec![],
         last: None,
@@ -82,13 +69,7 @@ pub(crate) fn incident() -> Incident {
 
 pub(crate) fn alert(sequence: u32) -> Alert {
     let to = vec!["ops@example.com".into()];
-    Alert {
-        incident: incident(),
-        sequence,
-        kind: AlertKind::Fired,
-        to,
-        next: String::new(),
-    }
+    Alert { incident: incident(), sequence, kind: AlertKind::Fired, to, next: String::new() }
 }
 
 /// SplitMix64: a seed means the same for ever.
@@ -126,28 +107,14 @@ impl Seed {
     }
 
     fn text(&mut self) -> String {
-        const PARTS: [&str; 9] = [
-            "up",
-            " ",
-            "\n",
-            "\r\n",
-            "\0",
-            "\"\\",
-            "\u{1f415}",
-            "\u{202e}",
-            "memory (2710 MiB)",
-        ];
-        (0..self.below(6))
-            .map(|_| PARTS[self.below(9) as usize])
-            .collect()
+        const PARTS: [&str; 9] =
+            ["up", " ", "\n", "\r\n", "\0", "\"\\", "\u{1f415}", "\u{202e}", "memory (2710 MiB)"];
+        (0..self.below(6)).map(|_| PARTS[self.below(9) as usize]).collect()
     }
 
     fn identity(&mut self) -> ProcessIdentity {
         let pid = Pid(i32::try_from(self.small() >> 1).expect("31 bits"));
-        ProcessIdentity {
-            pid,
-            started_ticks: self.number(),
-        }
+        ProcessIdentity { pid, started_ticks: self.number() }
     }
 
     fn cause(&mut self) -> Cause {
@@ -171,10 +138,7 @@ impl Seed {
             title: self.text(),
             opened: Wall(self.number()),
             closed: self.maybe(|s| Wall(s.number())),
-            story: self.list(|s| StoryLine {
-                at: Wall(s.number()),
-                text: s.text(),
-            }),
+            story: self.list(|s| StoryLine { at: Wall(s.number()), text: s.text() }),
             dropped_lines: self.small(),
             output: Output {
                 head: Untrusted::from(self.text().as_str()),
@@ -190,18 +154,11 @@ impl Seed {
         let desired = [Desired::Up, Desired::Down, Desired::Unmonitored][self.below(3) as usize];
         let by = match self.below(3) {
             0 => Who::Config,
-            1 => Who::Operator {
-                uid: Uid(self.small()),
-                pid: self.identity().pid,
-            },
+            1 => Who::Operator { uid: Uid(self.small()), pid: self.identity().pid },
             _ => Who::Rule(self.text().into()),
         };
         Memory {
-            intent: Intent {
-                desired,
-                by,
-                at: Wall(self.number()),
-            },
+            intent: Intent { desired, by, at: Wall(self.number()) },
             incidents_opened: self.small(),
             open: self.list(Self::incident),
             last: self.maybe(Self::incident),

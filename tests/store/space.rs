@@ -30,19 +30,14 @@ fn inside() {
     let mut shop = memory(Desired::Up, 1);
     shop.last = Some(incident());
     shop.last.as_mut().expect("just set").title = "x".repeat(6000);
-    store.send([
-        Message::Remember(vec![(name("shop"), shop.clone())]),
-        Message::Barrier(1),
-    ]);
+    store.send([Message::Remember(vec![(name("shop"), shop.clone())]), Message::Barrier(1)]);
     assert_eq!(acks.recv_timeout(PATIENCE), Ok(Ack::Durable(1)));
 
     let filler = dir.join("filler");
     let mut file = fs::File::create(&filler).expect("creates");
     while file.write_all(&[0; 512]).is_ok() {}
-    let stopped = heeler::model::memory::Memory {
-        intent: memory(Desired::Down, 0).intent,
-        ..shop.clone()
-    };
+    let stopped =
+        heeler::model::memory::Memory { intent: memory(Desired::Down, 0).intent, ..shop.clone() };
     store.send([
         Message::Remember(vec![(name("shop"), stopped.clone())]),
         Message::Queue(Box::new(alert(0))),
@@ -59,35 +54,18 @@ fn inside() {
         "{said:?}"
     );
     store.send([Message::Barrier(3)]);
-    assert_eq!(
-        acks.recv_timeout(PATIENCE),
-        Ok(Ack::NotDurable(3)),
-        "and it is said only once"
-    );
+    assert_eq!(acks.recv_timeout(PATIENCE), Ok(Ack::NotDurable(3)), "and it is said only once");
     let (_, restored) = Journal::open(&state, BOOT, Trust::Whole, Wall(0));
-    assert_eq!(
-        restored.memories[&name("shop")],
-        shop,
-        "the old good state is untouched"
-    );
+    assert_eq!(restored.memories[&name("shop")], shop, "the old good state is untouched");
 
     drop(file);
     fs::remove_file(&filler).expect("removes");
-    assert_eq!(
-        acks.recv_timeout(PATIENCE),
-        Ok(Ack::Persistent),
-        "it heals by itself"
-    );
+    assert_eq!(acks.recv_timeout(PATIENCE), Ok(Ack::Persistent), "it heals by itself");
     let (_, restored) = Journal::open(&state, BOOT, Trust::Whole, Wall(0));
     assert_eq!(restored.memories[&name("shop")], stopped);
     assert_eq!(store.shutdown(PATIENCE), Shutdown::Clean);
     let mails = fs::read_dir(state.join("outbox")).expect("lists").flatten();
-    assert_eq!(
-        mails
-            .filter(|e| e.path().extension().is_some_and(|x| x == "eml"))
-            .count(),
-        1
-    );
+    assert_eq!(mails.filter(|e| e.path().extension().is_some_and(|x| x == "eml")).count(), 1);
     println!("the disk was full and healed");
 }
 
@@ -108,8 +86,5 @@ fn a_full_disk_loses_nothing_says_so_once_and_heals() {
         .expect("unshare runs");
     let said = String::from_utf8_lossy(&output.stdout);
     let why = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && said.contains("full and healed"),
-        "{said}\n{why}"
-    );
+    assert!(output.status.success() && said.contains("full and healed"), "{said}\n{why}");
 }

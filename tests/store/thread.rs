@@ -21,18 +21,11 @@ fn what_is_sent_before_a_barrier_is_there_after_it() {
     let state = dir.path().join("a/b/heeler");
     let (store, loaded, acks) = open(&state);
     assert!(loaded.memories.is_empty() && loaded.pending_alerts == 0);
-    assert!(
-        loaded.notes[0].contains("no [mail] in heeler.toml"),
-        "{:?}",
-        loaded.notes
-    );
+    assert!(loaded.notes[0].contains("no [mail] in heeler.toml"), "{:?}", loaded.notes);
     let down = memory(Desired::Down, 1);
     let text: Box<str> = "user = \"deploy\"\n".into();
     store.send([
-        Message::Remember(vec![
-            (name("shop"), down.clone()),
-            (name("gone"), down.clone()),
-        ]),
+        Message::Remember(vec![(name("shop"), down.clone()), (name("gone"), down.clone())]),
         Message::SaveDefinition(DefinitionName::Service(name("shop")), text.clone()),
         Message::Queue(Box::new(alert(0))),
         Message::Forget(name("gone")),
@@ -43,10 +36,7 @@ fn what_is_sent_before_a_barrier_is_there_after_it() {
     assert_eq!(kept.expect("loads").as_deref(), Some(&*text));
     assert_eq!(store.shutdown(PATIENCE), Shutdown::Clean);
     let (_store, loaded, _acks) = open(&state);
-    assert_eq!(
-        loaded.memories.into_iter().collect::<Vec<_>>(),
-        [(name("shop"), down)]
-    );
+    assert_eq!(loaded.memories.into_iter().collect::<Vec<_>>(), [(name("shop"), down)]);
     let mail = state.join("outbox/20260504T011502Z-shop.19df08d8e61.3-0000.eml");
     for (path, mode) in [
         (state.clone(), 0o700),
@@ -84,34 +74,19 @@ fn a_store_that_hangs_holds_up_nobody_and_keeps_only_the_newest() {
     assert_eq!(hangs.recv_timeout(PATIENCE), Ok(Ack::Durable(0)));
     let begun = Instant::now();
     for n in 0..20_000 {
-        store.send([Message::Remember(vec![(
-            name("shop"),
-            memory(Desired::Up, n),
-        )])]);
+        store.send([Message::Remember(vec![(name("shop"), memory(Desired::Up, n))])]);
     }
     for n in 0..u32::try_from(limits::OUTBOX_MAILS_MAX).expect("small") + 5 {
         store.send([Message::Queue(Box::new(alert(n)))]);
     }
     store.send([Message::Barrier(1)]);
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
-    assert_eq!(
-        store.shutdown(Duration::from_millis(50)),
-        Shutdown::Lost,
-        "it says so and returns"
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(store.shutdown(Duration::from_millis(50)), Shutdown::Lost, "it says so and returns");
     drop(release);
     let journal = dir.path().join("journal");
     assert_eq!(hangs.recv_timeout(PATIENCE * 3), Ok(Ack::Durable(1)));
     let text = fs::read_to_string(journal).expect("reads");
-    assert_eq!(
-        text.lines().filter(|line| !line.is_empty()).count(),
-        1,
-        "{text}"
-    );
+    assert_eq!(text.lines().filter(|line| !line.is_empty()).count(), 1, "{text}");
     assert!(text.contains("\"incidents_opened\":19999"));
     let dropped = dir.path().join("outbox/dropped");
     let text = wait_for("the count", PATIENCE, || fs::read_to_string(&dropped).ok());
@@ -126,14 +101,8 @@ fn memories_that_heeler_crashes_of_are_set_aside_and_wishes_stay() {
     for crash in 0..4 {
         let (store, loaded, acks) = open(dir.path());
         assert_eq!(loaded.memories.len(), usize::from(crash > 0));
-        assert!(
-            !loaded.notes.iter().any(|note| note.contains("crashed")),
-            "{crash}"
-        );
-        store.send([
-            Message::Remember(vec![(name("shop"), bad.clone())]),
-            Message::Barrier(0),
-        ]);
+        assert!(!loaded.notes.iter().any(|note| note.contains("crashed")), "{crash}");
+        store.send([Message::Remember(vec![(name("shop"), bad.clone())]), Message::Barrier(0)]);
         assert_eq!(acks.recv_timeout(PATIENCE), Ok(Ack::Durable(0)));
         // Dropped and not shut down: a crash. The thread is gone once its end of the channel is.
         drop(store);
@@ -141,39 +110,18 @@ fn memories_that_heeler_crashes_of_are_set_aside_and_wishes_stay() {
     }
     let (store, loaded, _acks) = open(dir.path());
     assert!(
-        loaded
-            .notes
-            .iter()
-            .any(|note| note.contains("heeler crashed 3 times")),
+        loaded.notes.iter().any(|note| note.contains("heeler crashed 3 times")),
         "{:?}",
         loaded.notes
     );
     let kept = &loaded.memories[&name("shop")];
-    assert_eq!(
-        (kept.intent.clone(), &kept.last),
-        (bad.intent.clone(), &None)
-    );
+    assert_eq!((kept.intent.clone(), &kept.last), (bad.intent.clone(), &None));
     assert_eq!(store.shutdown(PATIENCE), Shutdown::Clean);
-    let names = fs::read_dir(dir.path())
-        .expect("lists")
-        .flatten()
-        .map(|e| e.file_name());
-    assert!(
-        names
-            .into_iter()
-            .any(|n| n.to_string_lossy().starts_with("journal.poisoned-"))
-    );
+    let names = fs::read_dir(dir.path()).expect("lists").flatten().map(|e| e.file_name());
+    assert!(names.into_iter().any(|n| n.to_string_lossy().starts_with("journal.poisoned-")));
     let (_store, loaded, _acks) = open(dir.path());
-    assert!(
-        !loaded.notes.iter().any(|note| note.contains("crashed")),
-        "{:?}",
-        loaded.notes
-    );
-    assert_eq!(
-        loaded.memories[&name("shop")].last,
-        None,
-        "what was set aside stays aside"
-    );
+    assert!(!loaded.notes.iter().any(|note| note.contains("crashed")), "{:?}", loaded.notes);
+    assert_eq!(loaded.memories[&name("shop")].last, None, "what was set aside stays aside");
 }
 
 #[test]
@@ -181,14 +129,10 @@ fn a_directory_that_cannot_be_used_is_explained() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("file");
     fs::write(&file, "").expect("writes");
-    let error = StoreHandle::spawn(&file.join("heeler"), settings(BOOT), |_| {})
-        .err()
-        .expect("fails");
+    let error =
+        StoreHandle::spawn(&file.join("heeler"), settings(BOOT), |_| {}).err().expect("fails");
     let text = error.to_string();
-    assert!(
-        text.starts_with("failed to create the directory /"),
-        "{text}"
-    );
+    assert!(text.starts_with("failed to create the directory /"), "{text}");
     assert!(text.contains("set state_dir in heeler.toml"), "{text}");
 }
 
@@ -203,16 +147,10 @@ fn a_damaged_entry_of_the_queue_is_set_aside_and_holds_up_no_other() {
     assert_eq!(loaded.pending_alerts, 1);
     store.send([Message::Queue(Box::new(alert(0)))]);
     let said = acks.recv_timeout(PATIENCE).expect("says");
-    assert!(
-        matches!(&said, Ack::NotPersistent(text) if text.contains("0-bad.json")),
-        "{said:?}"
-    );
+    assert!(matches!(&said, Ack::NotPersistent(text) if text.contains("0-bad.json")), "{said:?}");
     assert_eq!(acks.recv_timeout(PATIENCE), Ok(Ack::Persistent));
     assert_eq!(store.shutdown(PATIENCE), Shutdown::Clean);
-    let left: Vec<_> = fs::read_dir(&queue)
-        .expect("lists")
-        .flatten()
-        .map(|e| e.file_name())
-        .collect();
+    let left: Vec<_> =
+        fs::read_dir(&queue).expect("lists").flatten().map(|e| e.file_name()).collect();
     assert_eq!(left, ["0-bad.json.bad"]);
 }

@@ -74,7 +74,8 @@ impl House {
 
     /// The same, by a command that is to end in `heeler`.
     pub fn open_by(&mut self, mut command: Command) {
-        let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("log");
+        let log =
+            fs::File::options().append(true).create(true).open(self.path("log")).expect("log");
         let keeper = command
             .arg("run")
             .arg(self.path("conf.d"))
@@ -148,10 +149,17 @@ impl House {
 
     /// Waits until the status words contain a text.
     pub fn wait_words(&self, name: &str, words: &str) -> serde_json::Value {
-        wait_for(&format!("{name} to be {words:?}; it is {:?}", self.status(name)), PATIENCE, || {
-            let status = self.status(name);
-            status["state"].as_str().is_some_and(|state| state.contains(words)).then_some(status)
-        })
+        wait_for(
+            &format!("{name} to be {words:?}; it is {:?}", self.status(name)),
+            PATIENCE,
+            || {
+                let status = self.status(name);
+                status["state"]
+                    .as_str()
+                    .is_some_and(|state| state.contains(words))
+                    .then_some(status)
+            },
+        )
     }
 
     /// The pids of all starts of a service, by its own word.
@@ -181,9 +189,11 @@ impl House {
             .unwrap_or_default();
         files.retain(|path: &PathBuf| path.extension().is_some_and(|ext| ext == "eml"));
         files.sort();
-        files.iter().filter_map(|path| fs::read(path).ok()).map(|bytes| {
-            String::from_utf8_lossy(&bytes).into_owned()
-        }).collect()
+        files
+            .iter()
+            .filter_map(|path| fs::read(path).ok())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .collect()
     }
 
     /// What heeler said so far.
@@ -205,9 +215,13 @@ impl Drop for House {
                 let about = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                 let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
                 let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
-                    .map(|dir| dir.flatten().filter_map(|fd| fs::read_link(fd.path()).ok()).collect())
+                    .map(|dir| {
+                        dir.flatten().filter_map(|fd| fs::read_link(fd.path()).ok()).collect()
+                    })
                     .unwrap_or_default();
-                let named = [about, environ].iter().any(|text| String::from_utf8_lossy(text).contains(&own));
+                let named = [about, environ]
+                    .iter()
+                    .any(|text| String::from_utf8_lossy(text).contains(&own));
                 let holds = open.iter().any(|path: &PathBuf| path.starts_with(&own));
                 if (named || holds) && pid != std::process::id() {
                     signal(pid, "KILL");
@@ -227,8 +241,9 @@ pub fn signal(pid: u32, name: &str) {
 
 /// Whether a process is there and not a zombie.
 pub fn alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with(['Z', 'X']))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with(['Z', 'X'])
+    })
 }
 
 /// All processes.
@@ -239,5 +254,7 @@ pub fn pids() -> Vec<u32> {
 
 /// The lines of a file; none when it is not there.
 pub fn lines(path: &Path) -> Vec<String> {
-    fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
+    fs::read_to_string(path)
+        .map(|text| text.lines().map(str::to_owned).collect())
+        .unwrap_or_default()
 }

@@ -1,9 +1,5 @@
 //! What several test binaries share: skipping honestly, waiting for a condition, finding the binary.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test binary uses its own part of this"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
 #![allow(
     clippy::allow_attributes,
     reason = "expect would be unfulfilled in the binaries that use all of it"
@@ -21,7 +17,8 @@ pub const HEELER: &str = env!("CARGO_BIN_EXE_heeler");
 /// (`HEELER_NO_SKIP=1`).
 #[must_use]
 pub fn can_run(needs: &[Need]) -> bool {
-    let missing: Vec<_> = needs.iter().filter(|need| !need.met()).map(|need| need.words()).collect();
+    let missing: Vec<_> =
+        needs.iter().filter(|need| !need.met()).map(|need| need.words()).collect();
     if missing.is_empty() {
         return true;
     }

@@ -52,10 +52,7 @@ impl Style {
     /// A moment in full.
     fn date_and_time(&self, unix_ms: u64) -> String {
         let then = self.zoned(unix_ms);
-        then.map_or_else(
-            || "?".to_owned(),
-            |then| then.strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        )
+        then.map_or_else(|| "?".to_owned(), |then| then.strftime("%Y-%m-%d %H:%M:%S").to_string())
     }
 
     /// A moment in full, and how long ago it was.
@@ -66,11 +63,7 @@ impl Style {
 
     fn zoned(&self, unix_ms: u64) -> Option<jiff::Zoned> {
         let ms = i64::try_from(unix_ms).ok()?;
-        Some(
-            Timestamp::from_millisecond(ms)
-                .ok()?
-                .to_zoned(self.zone.clone()),
-        )
+        Some(Timestamp::from_millisecond(ms).ok()?.to_zoned(self.zone.clone()))
     }
 
     /// Coloured by health; the text may be padded already.
@@ -81,11 +74,7 @@ impl Style {
             Health::Down => "31",
             Health::SetAside | Health::Other => return text.to_owned(),
         };
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -107,9 +96,5 @@ fn memory(service: &ServiceStatus) -> Option<String> {
 
 /// `label: text`, or the text alone where it begins with the label.
 fn check_text(label: &str, text: &str) -> String {
-    if text.starts_with(label) {
-        escape(text)
-    } else {
-        escape(&format!("{label}: {text}"))
-    }
+    if text.starts_with(label) { escape(text) } else { escape(&format!("{label}: {text}")) }
 }

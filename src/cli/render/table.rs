@@ -10,10 +10,8 @@ use crate::wire::control::ServiceStatus;
 /// and what is wrong are wrapped. Unlimited in width, nothing is.
 #[must_use]
 pub fn table(services: &[ServiceStatus], style: &Style) -> String {
-    let mut table: Vec<Column> = COLUMNS
-        .into_iter()
-        .map(|kind| kind.fill(services, style))
-        .collect();
+    let mut table: Vec<Column> =
+        COLUMNS.into_iter().map(|kind| kind.fill(services, style)).collect();
     table.retain(|column| {
         column.kind == Kind::Service || column.cells.iter().any(|c| !c.is_empty())
     });
@@ -21,16 +19,11 @@ pub fn table(services: &[ServiceStatus], style: &Style) -> String {
         fit(&mut table, width);
     }
     let mut out = String::new();
-    let titles: Vec<_> = table
-        .iter()
-        .map(|column| vec![column.kind.title().to_owned()])
-        .collect();
+    let titles: Vec<_> = table.iter().map(|column| vec![column.kind.title().to_owned()]).collect();
     write_row(&mut out, &table, &titles, |_, cell| cell.to_owned());
     for (row, service) in services.iter().enumerate() {
-        let cells: Vec<_> = table
-            .iter()
-            .map(|column| wrap(&column.cells[row], column.width))
-            .collect();
+        let cells: Vec<_> =
+            table.iter().map(|column| wrap(&column.cells[row], column.width)).collect();
         write_row(&mut out, &table, &cells, |kind, cell| match kind {
             Kind::State => style.by_health(service.health, cell),
             Kind::Service
@@ -68,13 +61,7 @@ const COLUMNS: [Kind; 8] = [
     Kind::Wrong,
 ];
 /// What a narrow terminal does without, first to last.
-const DROPPED: [Kind; 5] = [
-    Kind::Since,
-    Kind::Pid,
-    Kind::Cpu,
-    Kind::Uptime,
-    Kind::Memory,
-];
+const DROPPED: [Kind; 5] = [Kind::Since, Kind::Pid, Kind::Cpu, Kind::Uptime, Kind::Memory];
 const GAP: usize = 2;
 /// What the wrapped columns are left at least.
 const STATE_MIN: usize = 16;
@@ -101,16 +88,9 @@ impl Kind {
     }
 
     fn fill(self, services: &[ServiceStatus], style: &Style) -> Column {
-        let cells: Vec<_> = services
-            .iter()
-            .map(|service| self.cell(service, style))
-            .collect();
+        let cells: Vec<_> = services.iter().map(|service| self.cell(service, style)).collect();
         let natural = cells.iter().map(|cell| columns(cell)).max().unwrap_or(0);
-        Column {
-            kind: self,
-            width: natural.max(columns(self.title())),
-            cells,
-        }
+        Column { kind: self, width: natural.max(columns(self.title())), cells }
     }
 
     fn cell(self, service: &ServiceStatus, style: &Style) -> String {
@@ -151,11 +131,7 @@ impl Kind {
 fn fit(table: &mut Vec<Column>, width: usize) {
     let least = |table: &[Column]| -> usize {
         let gaps = GAP * table.len().saturating_sub(1);
-        table
-            .iter()
-            .map(|column| column.kind.least(column.width))
-            .sum::<usize>()
-            + gaps
+        table.iter().map(|column| column.kind.least(column.width)).sum::<usize>() + gaps
     };
     for kind in DROPPED {
         if least(table) <= width {
@@ -167,11 +143,7 @@ fn fit(table: &mut Vec<Column>, width: usize) {
     let has_wrong = table.iter().any(|column| column.kind == Kind::Wrong);
     for column in table {
         let least = column.kind.least(column.width);
-        let share = if column.kind == Kind::State && has_wrong {
-            spare / 2
-        } else {
-            spare
-        };
+        let share = if column.kind == Kind::State && has_wrong { spare / 2 } else { spare };
         let given = share.min(column.width - least);
         spare -= given;
         column.width = least + given;
@@ -191,11 +163,7 @@ fn write_row(
         for (column, lines) in table.iter().zip(cells) {
             let text = lines.get(line).map_or("", String::as_str);
             let pad = column.width.saturating_sub(columns(text));
-            let (before, after) = if column.kind.is_number() {
-                (pad, 0)
-            } else {
-                (0, pad)
-            };
+            let (before, after) = if column.kind.is_number() { (pad, 0) } else { (0, pad) };
             pending += before;
             // Spaces only before something: no line ends in them.
             if !text.is_empty() {

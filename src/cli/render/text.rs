@@ -45,11 +45,7 @@ pub(super) fn field(out: &mut String, width: Option<usize>, label: &str, text: &
     let indent = columns(label);
     let room = width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(20));
     for (n, line) in wrap(text, room).iter().enumerate() {
-        let before = if n == 0 {
-            label.to_owned()
-        } else {
-            " ".repeat(indent)
-        };
+        let before = if n == 0 { label.to_owned() } else { " ".repeat(indent) };
         out.push_str(format!("{before}{line}").trim_end());
         out.push('\n');
     }
@@ -64,15 +60,8 @@ mod tests {
         let text = "memory (2710 MiB) > 2600 MiB, 3 of 5 aaaaaaaaaaaaaaaaaaaaaaaaa b";
         for width in 1..80 {
             let lines = wrap(text, width);
-            assert!(
-                lines.iter().all(|line| columns(line) <= width),
-                "{width}: {lines:?}"
-            );
-            assert_eq!(
-                lines.concat().replace(' ', ""),
-                text.replace(' ', ""),
-                "{width}"
-            );
+            assert!(lines.iter().all(|line| columns(line) <= width), "{width}: {lines:?}");
+            assert_eq!(lines.concat().replace(' ', ""), text.replace(' ', ""), "{width}");
         }
         assert_eq!(wrap("", 5), [""]);
         assert_eq!(wrap("  at main.rb:1", 20), ["  at main.rb:1"]);

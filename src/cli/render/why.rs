@@ -11,12 +11,7 @@ use crate::wire::control::{Incident, WhyAnswer};
 pub fn why(answer: &WhyAnswer, style: &Style) -> String {
     let mut out = String::new();
     let name = escape(&answer.service);
-    field(
-        &mut out,
-        style.width,
-        &format!("{name}: "),
-        &escape(&answer.state),
-    );
+    field(&mut out, style.width, &format!("{name}: "), &escape(&answer.state));
     if answer.incidents.is_empty() {
         out.push_str("nothing has happened since heeler watches it\n");
     }
@@ -29,21 +24,15 @@ pub fn why(answer: &WhyAnswer, style: &Style) -> String {
 }
 
 fn one(out: &mut String, incident: &Incident, style: &Style) {
-    let which = if incident.closed_unix_ms.is_some() {
-        "last incident: "
-    } else {
-        "open incident: "
-    };
+    let which =
+        if incident.closed_unix_ms.is_some() { "last incident: " } else { "open incident: " };
     field(out, style.width, which, &escape(&incident.title));
     let mut row = |label: &str, text: &str| field(out, style.width, &format!("  {label:<8}"), text);
     row("began", &style.date_and_age(incident.opened_unix_ms));
     match incident.closed_unix_ms {
         Some(closed) => {
             let lasted = span(closed.saturating_sub(incident.opened_unix_ms));
-            row(
-                "ended",
-                &format!("{}, after {lasted}", style.date_and_time(closed)),
-            );
+            row("ended", &format!("{}, after {lasted}", style.date_and_time(closed)));
         }
         None => row("ended", "not yet"),
     }
@@ -57,10 +46,7 @@ fn one(out: &mut String, incident: &Incident, style: &Style) {
     let gap = (incident.dropped_lines > 0).then_some(incident.story.len() / 2);
     for (n, line) in incident.story.iter().enumerate() {
         if gap == Some(n) {
-            out.push_str(&format!(
-                "  [... {} lines not kept ...]\n",
-                incident.dropped_lines
-            ));
+            out.push_str(&format!("  [... {} lines not kept ...]\n", incident.dropped_lines));
         }
         let label = format!("  {}  ", style.moment(line.at_unix_ms));
         field(out, style.width, &label, &escape(&line.text));

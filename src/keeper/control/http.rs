@@ -33,10 +33,7 @@ pub(super) async fn read_request(
             break end;
         }
         if bytes.len() >= limits::CONTROL_HEAD_BYTES_MAX {
-            let text = format!(
-                "the head is longer than {} bytes",
-                limits::CONTROL_HEAD_BYTES_MAX
-            );
+            let text = format!("the head is longer than {} bytes", limits::CONTROL_HEAD_BYTES_MAX);
             return Err(ErrorAnswer::new(ErrorKind::TooLarge, text).into());
         }
         read_some(client, &mut bytes, limits::CONTROL_HEAD_BYTES_MAX).await?;
@@ -44,20 +41,13 @@ pub(super) async fn read_request(
     let head = Head::parse(&bytes[..head_end])?;
     let end = head_end.saturating_add(head.content_length);
     if end > limits::CONTROL_REQUEST_BYTES_MAX {
-        let text = format!(
-            "the request is over {} bytes",
-            limits::CONTROL_REQUEST_BYTES_MAX
-        );
+        let text = format!("the request is over {} bytes", limits::CONTROL_REQUEST_BYTES_MAX);
         return Err(ErrorAnswer::new(ErrorKind::TooLarge, text).into());
     }
     while bytes.len() < end {
         read_some(client, &mut bytes, end).await?;
     }
-    Ok(Request::decode(
-        &head.method,
-        &head.target,
-        &bytes[head_end..end],
-    )?)
+    Ok(Request::decode(&head.method, &head.target, &bytes[head_end..end])?)
 }
 
 async fn read_some(
@@ -103,9 +93,7 @@ impl Head {
     /// Parses what [`find_head_end`] let through, with its empty line.
     fn parse(bytes: &[u8]) -> Result<Self, ErrorAnswer> {
         let text = std::str::from_utf8(bytes).map_err(|_| bad("the head is not ASCII"))?;
-        let text = text
-            .strip_suffix("\r\n\r\n")
-            .ok_or_else(|| bad("the head has no end"))?;
+        let text = text.strip_suffix("\r\n\r\n").ok_or_else(|| bad("the head has no end"))?;
         let mut lines = text.split("\r\n");
         let first = lines.next().unwrap_or("");
         let mut words = first.split(' ');
@@ -125,9 +113,8 @@ impl Head {
             if n >= limits::CONTROL_HEADERS_MAX {
                 return Err(bad("too many headers"));
             }
-            let (name, value) = line
-                .split_once(':')
-                .ok_or_else(|| bad("a header without colon"))?;
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| bad("a header without colon"))?;
             if !is_token(name) {
                 return Err(bad("a header with a bad name"));
             }
@@ -149,11 +136,7 @@ impl Head {
             return Err(bad("the method is not a word"));
         }
         let content_length = length.map_or(Ok(0), parse_length)?;
-        Ok(Self {
-            method: method.to_owned(),
-            target: target.to_owned(),
-            content_length,
-        })
+        Ok(Self { method: method.to_owned(), target: target.to_owned(), content_length })
     }
 }
 
@@ -185,10 +168,7 @@ pub(super) fn write_response(response: &Response) -> Vec<u8> {
     let body = body.filter(|body| body.len() <= limits::CONTROL_RESPONSE_BYTES_MAX);
     let (code, body) = match body {
         Some(body) => (code(response), body),
-        None => (
-            code(&too_large()),
-            serde_json::to_vec(&too_large()).unwrap_or_default(),
-        ),
+        None => (code(&too_large()), serde_json::to_vec(&too_large()).unwrap_or_default()),
     };
     let head = format!(
         "HTTP/1.1 {code}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
@@ -224,9 +204,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Request, NoRequest> {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let mut bytes = bytes;
-        runtime
-            .expect("a runtime")
-            .block_on(read_request(&mut bytes))
+        runtime.expect("a runtime").block_on(read_request(&mut bytes))
     }
 
     fn kind(bytes: &[u8]) -> Option<ErrorKind> {
@@ -242,23 +220,15 @@ mod tests {
 
     #[test]
     fn what_curl_sends_is_read_and_what_follows_is_not() {
-        let status = Request::Status {
-            services: Vec::new(),
-        };
+        let status = Request::Status { services: Vec::new() };
         assert_eq!(read(CURL.as_bytes()).ok(), Some(status.clone()));
-        assert_eq!(
-            read(CURL.repeat(10_000).as_bytes()).ok(),
-            Some(status.clone())
-        );
+        assert_eq!(read(CURL.repeat(10_000).as_bytes()).ok(), Some(status.clone()));
         let body = r#"{"order":"stop","services":["a"]}"#;
         let order = format!(
             "POST /v1/order HTTP/1.1\r\nhost:x\r\nCONTENT-LENGTH: {}\r\n\r\n{body}",
             body.len()
         );
-        assert!(matches!(
-            read(order.as_bytes()),
-            Ok(Request::Order { wait: true, .. })
-        ));
+        assert!(matches!(read(order.as_bytes()), Ok(Request::Order { wait: true, .. })));
         // Every cut of it is a client that went away, never half a request.
         for end in 0..order.len() {
             assert_eq!(kind(&order.as_bytes()[..end]), None, "cut at {end}");
@@ -272,29 +242,14 @@ mod tests {
             ("\r\n\r\n".to_owned(), "no request line"),
             ("GET /v1/status HTTP/1.1\r\n\r\n".to_owned(), "no Host"),
             (format!("{get}Host: h\r\n\r\n"), "two Hosts"),
-            (
-                format!("{get}Transfer-Encoding: chunked\r\n\r\n"),
-                "chunked",
-            ),
-            (
-                format!("{get}Content-Length: 0\r\nContent-Length: 0\r\n\r\n"),
-                "two lengths",
-            ),
-            (
-                format!("{get}Content-Length: 0\r\nTransfer-Encoding: x\r\n\r\n"),
-                "both",
-            ),
+            (format!("{get}Transfer-Encoding: chunked\r\n\r\n"), "chunked"),
+            (format!("{get}Content-Length: 0\r\nContent-Length: 0\r\n\r\n"), "two lengths"),
+            (format!("{get}Content-Length: 0\r\nTransfer-Encoding: x\r\n\r\n"), "both"),
             (format!("{get}Content-Length: +1\r\n\r\nx"), "signed length"),
             (format!("{get}Content-Length: 0x1\r\n\r\nx"), "hex length"),
-            (
-                format!("{get}Content-Length: 99999999999999999999\r\n\r\n"),
-                "huge length",
-            ),
+            (format!("{get}Content-Length: 99999999999999999999\r\n\r\n"), "huge length"),
             (format!("{get}Content-Length:\r\n\r\n"), "no length"),
-            (
-                format!("{get}Content-Length : 0\r\n\r\n"),
-                "space before colon",
-            ),
+            (format!("{get}Content-Length : 0\r\n\r\n"), "space before colon"),
             (format!("{get} folded: x\r\n\r\n"), "folded header"),
             (format!("{get}no colon\r\n\r\n"), "no colon"),
             (CURL.replace("\r\n", "\n"), "bare LF"),
@@ -304,28 +259,18 @@ mod tests {
             (CURL.replace("HTTP/1.1", "HTTP/1.0"), "old version"),
             (CURL.replace("HTTP/1.1", "HTTP/2"), "new version"),
             (CURL.replace(" HTTP/1.1", ""), "no version"),
-            (
-                CURL.replace("/v1/status", "http://evil/v1/status"),
-                "absolute form",
-            ),
+            (CURL.replace("/v1/status", "http://evil/v1/status"), "absolute form"),
             (CURL.replace("/v1/status", "*"), "asterisk form"),
             (CURL.replace("/v1/status", "/v1/status#x"), "fragment"),
             (CURL.replace("GET ", "GET  "), "two spaces"),
             (CURL.replace("GET", "G(T"), "not a method"),
-            (
-                format!("{get}{}\r\n", "A: b\r\n".repeat(64)),
-                "too many headers",
-            ),
+            (format!("{get}{}\r\n", "A: b\r\n".repeat(64)), "too many headers"),
         ] {
             assert_eq!(kind(bytes.as_bytes()), Some(ErrorKind::BadRequest), "{why}");
         }
         for method in ["PUT", "DELETE", "HEAD", "BREW", "CONNECT"] {
             let bytes = CURL.replace("GET", method);
-            assert_eq!(
-                kind(bytes.as_bytes()),
-                Some(ErrorKind::WrongMethod),
-                "{method}"
-            );
+            assert_eq!(kind(bytes.as_bytes()), Some(ErrorKind::WrongMethod), "{method}");
         }
         assert_eq!(kind(b"\xff\xfe"), Some(ErrorKind::BadRequest));
     }

@@ -63,11 +63,7 @@ impl Request {
     /// Writes it.
     #[must_use]
     pub fn encode(&self) -> Encoded {
-        let get = |target| Encoded {
-            method: "GET",
-            target,
-            body: String::new(),
-        };
+        let get = |target| Encoded { method: "GET", target, body: String::new() };
         match self {
             Self::Status { services } => {
                 let mut target = STATUS.to_owned();
@@ -78,21 +74,13 @@ impl Request {
                 get(target)
             }
             Self::Why { service } => get(format!("{WHY}?service={service}")),
-            Self::Order {
-                order,
-                services,
-                wait,
-            } => {
+            Self::Order { order, services, wait } => {
                 let body = serde_json::json!(OrderBody {
                     order: order.name().to_owned(),
                     services: services.iter().map(ToString::to_string).collect(),
                     wait: *wait,
                 });
-                Encoded {
-                    method: "POST",
-                    target: ORDER.to_owned(),
-                    body: body.to_string(),
-                }
+                Encoded { method: "POST", target: ORDER.to_owned(), body: body.to_string() }
             }
         }
     }
@@ -125,9 +113,7 @@ impl Request {
                 Ok([service]) => Ok(Self::Why { service }),
                 Err(_) => Err(bad("why wants exactly one service=NAME")),
             },
-            _ => Ok(Self::Status {
-                services: services_of(query)?,
-            }),
+            _ => Ok(Self::Status { services: services_of(query)? }),
         }
     }
 
@@ -138,9 +124,7 @@ impl Request {
                  write {{\"order\":\"restart\",\"services\":[\"NAME\"],\"wait\":true}}"
             ))
         })?;
-        let order = Order::ALL
-            .into_iter()
-            .find(|order| order.name() == body.order);
+        let order = Order::ALL.into_iter().find(|order| order.name() == body.order);
         let words = Order::ALL.map(Order::name).join(", ");
         let order =
             order.ok_or_else(|| bad(format!("this is not an order; orders are {words}")))?;
@@ -154,11 +138,7 @@ impl Request {
         if services.is_empty() {
             return Err(bad("an order names at least one service"));
         }
-        Ok(Self::Order {
-            order,
-            services,
-            wait: body.wait,
-        })
+        Ok(Self::Order { order, services, wait: body.wait })
     }
 }
 

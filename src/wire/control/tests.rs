@@ -13,10 +13,7 @@ fn name(text: &str) -> ServiceName {
 
 fn sample(at_ms: u64, cpu_ms: u64) -> ProcessSample {
     ProcessSample {
-        identity: ProcessIdentity {
-            pid: Pid(7),
-            started_ticks: 1,
-        },
+        identity: ProcessIdentity { pid: Pid(7), started_ticks: 1 },
         at: Mono::from_nanos(at_ms * 1_000_000),
         age_ms: 60_000,
         cpu_ms: Some(cpu_ms),
@@ -39,17 +36,11 @@ fn status() -> Status {
         service: name("shop"),
         intent: Intent {
             desired: Desired::Down,
-            by: Who::Operator {
-                uid: Uid(0),
-                pid: Pid(12),
-            },
+            by: Who::Operator { uid: Uid(0), pid: Pid(12) },
             at: Wall(5),
         },
         phase: Phase::StartPeriod,
-        main: Some(ProcessIdentity {
-            pid: Pid(7),
-            started_ticks: 1,
-        }),
+        main: Some(ProcessIdentity { pid: Pid(7), started_ticks: 1 }),
         words: "up".to_owned(),
         since: Wall(1000),
         wrong: vec!["memory (3 MiB) > 2 MiB".to_owned()],
@@ -65,15 +56,9 @@ fn status() -> Status {
 /// The golden form. A change here breaks scripts and other people's readers: raise `VERSION` instead.
 #[test]
 fn the_json_of_a_status_does_not_change() {
-    let usage = Usage::of(
-        &sample(3000, 1250),
-        Some(&sample(1000, 1000)),
-        Mono::from_nanos(4_000_000_000),
-    );
-    let answer = Response::Status(StatusAnswer::new(vec![ServiceStatus::new(
-        &status(),
-        usage,
-    )]));
+    let usage =
+        Usage::of(&sample(3000, 1250), Some(&sample(1000, 1000)), Mono::from_nanos(4_000_000_000));
+    let answer = Response::Status(StatusAnswer::new(vec![ServiceStatus::new(&status(), usage)]));
     let json = serde_json::to_string(&answer).expect("it serializes");
     assert_eq!(
         json,
@@ -91,25 +76,13 @@ fn the_json_of_a_status_does_not_change() {
 #[test]
 fn cpu_needs_two_samples_of_one_process() {
     let other = ProcessSample {
-        identity: ProcessIdentity {
-            pid: Pid(7),
-            started_ticks: 2,
-        },
+        identity: ProcessIdentity { pid: Pid(7), started_ticks: 2 },
         ..sample(1000, 0)
     };
     let now = Mono::from_nanos(0);
-    assert_eq!(
-        Usage::of(&sample(3000, 9), None, now).cpu_milli_percent,
-        None
-    );
-    assert_eq!(
-        Usage::of(&sample(3000, 9), Some(&other), now).cpu_milli_percent,
-        None
-    );
-    assert_eq!(
-        Usage::of(&sample(3000, 9), Some(&sample(3000, 9)), now).cpu_milli_percent,
-        None
-    );
+    assert_eq!(Usage::of(&sample(3000, 9), None, now).cpu_milli_percent, None);
+    assert_eq!(Usage::of(&sample(3000, 9), Some(&other), now).cpu_milli_percent, None);
+    assert_eq!(Usage::of(&sample(3000, 9), Some(&sample(3000, 9)), now).cpu_milli_percent, None);
 }
 
 #[test]
@@ -121,15 +94,9 @@ fn why_shows_the_open_incidents_or_else_the_last() {
         title: "t".to_owned(),
         opened: Wall(255),
         closed: None,
-        story: vec![incident::StoryLine {
-            at: Wall(1),
-            text: "seen".to_owned(),
-        }],
+        story: vec![incident::StoryLine { at: Wall(1), text: "seen".to_owned() }],
         dropped_lines: 0,
-        output: Output {
-            head: Untrusted::new(b"a\x1b\nb"),
-            ..Output::default()
-        },
+        output: Output { head: Untrusted::new(b"a\x1b\nb"), ..Output::default() },
         told: 1,
         told_at: Wall(2),
     };
@@ -140,13 +107,7 @@ fn why_shows_the_open_incidents_or_else_the_last() {
         last: Some(incident(1)),
         boot: crate::model::memory::BootMemory::default(),
     };
-    let ids = |answer: WhyAnswer| {
-        answer
-            .incidents
-            .into_iter()
-            .map(|i| i.id)
-            .collect::<Vec<_>>()
-    };
+    let ids = |answer: WhyAnswer| answer.incidents.into_iter().map(|i| i.id).collect::<Vec<_>>();
     let answer = WhyAnswer::new(&status(), &memory);
     assert_eq!(answer.incidents[0].output_lines, ["a\\x1b", "b"]);
     assert_eq!(answer.incidents[0].check_index, Some(2));
@@ -169,28 +130,13 @@ fn a_reader_passes_over_what_it_does_not_know() {
 fn requests_come_back_as_they_were_written() {
     let services = vec![name("web@1"), name("b")];
     for request in [
-        Request::Status {
-            services: Vec::new(),
-        },
-        Request::Status {
-            services: services.clone(),
-        },
+        Request::Status { services: Vec::new() },
+        Request::Status { services: services.clone() },
         Request::Why { service: name("b") },
-        Request::Order {
-            order: Order::Restart,
-            services,
-            wait: false,
-        },
+        Request::Order { order: Order::Restart, services, wait: false },
     ] {
-        let Encoded {
-            method,
-            target,
-            body,
-        } = request.encode();
-        assert_eq!(
-            Request::decode(method, &target, body.as_bytes()),
-            Ok(request)
-        );
+        let Encoded { method, target, body } = request.encode();
+        assert_eq!(Request::decode(method, &target, body.as_bytes()), Ok(request));
     }
 }
 
@@ -212,24 +158,9 @@ fn what_is_not_a_request_is_refused() {
         ("GET", "/v1/status?service=../x", "", BadRequest),
         ("GET", "/v1/why", "", BadRequest),
         ("GET", "/v1/why?service=a&service=b", "", BadRequest),
-        (
-            "POST",
-            "/v1/order?x",
-            r#"{"order":"stop","services":["a"]}"#,
-            BadRequest,
-        ),
-        (
-            "POST",
-            "/v1/order",
-            r#"{"order":"stop","services":[]}"#,
-            BadRequest,
-        ),
-        (
-            "POST",
-            "/v1/order",
-            r#"{"order":"explode","services":["a"]}"#,
-            BadRequest,
-        ),
+        ("POST", "/v1/order?x", r#"{"order":"stop","services":["a"]}"#, BadRequest),
+        ("POST", "/v1/order", r#"{"order":"stop","services":[]}"#, BadRequest),
+        ("POST", "/v1/order", r#"{"order":"explode","services":["a"]}"#, BadRequest),
         ("POST", "/v1/order", r#"{"order":"stop"}"#, BadRequest),
         ("POST", "/v1/order", "", BadRequest),
     ] {
@@ -239,10 +170,5 @@ fn what_is_not_a_request_is_refused() {
     let deep = "[".repeat(60_000);
     assert!(Request::decode("POST", "/v1/order", deep.as_bytes()).is_err());
     let twice = Request::decode("GET", "/v1/status?service=%61&service=a", b"");
-    assert_eq!(
-        twice,
-        Ok(Request::Status {
-            services: vec![name("a")]
-        })
-    );
+    assert_eq!(twice, Ok(Request::Status { services: vec![name("a")] }));
 }

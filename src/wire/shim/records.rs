@@ -118,15 +118,11 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     if bytes.len() > limits::RECORD_BYTES_MAX {
         return Err(RecordError::TooLong);
     }
-    let version = serde_json::from_slice::<VersionOnly>(bytes)
-        .map_err(garbage)?
-        .v;
+    let version = serde_json::from_slice::<VersionOnly>(bytes).map_err(garbage)?.v;
     if version != VERSION {
         return Err(RecordError::Version(version));
     }
-    Ok(serde_json::from_slice::<Versioned<T>>(bytes)
-        .map_err(garbage)?
-        .fields)
+    Ok(serde_json::from_slice::<Versioned<T>>(bytes).map_err(garbage)?.fields)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -222,10 +218,9 @@ impl Record for OutcomeRecord {
                 Ended::Exited(Exit::Code(code)) => WireEnded::Code(*code),
                 Ended::Exited(Exit::Signal(signal)) => WireEnded::Signal(*signal),
                 Ended::TimedOut => WireEnded::TimedOut,
-                Ended::NotExecuted { stage, error } => WireEnded::NotExecuted {
-                    stage: stage.clone(),
-                    error: error.raw().to_owned(),
-                },
+                Ended::NotExecuted { stage, error } => {
+                    WireEnded::NotExecuted { stage: stage.clone(), error: error.raw().to_owned() }
+                }
                 Ended::Lost => WireEnded::Lost,
             },
             head: output.head.raw().to_owned(),
@@ -243,10 +238,9 @@ impl Record for OutcomeRecord {
                 WireEnded::Code(code) => Ended::Exited(Exit::Code(code)),
                 WireEnded::Signal(signal) => Ended::Exited(Exit::Signal(signal)),
                 WireEnded::TimedOut => Ended::TimedOut,
-                WireEnded::NotExecuted { stage, error } => Ended::NotExecuted {
-                    stage,
-                    error: error.as_str().into(),
-                },
+                WireEnded::NotExecuted { stage, error } => {
+                    Ended::NotExecuted { stage, error: error.as_str().into() }
+                }
                 WireEnded::Lost => Ended::Lost,
             },
             output: Output {
@@ -256,10 +250,7 @@ impl Record for OutcomeRecord {
             },
             took: Duration::from_nanos(wire.took_ns),
         };
-        Ok(Self {
-            action: ActionId(wire.action),
-            outcome,
-        })
+        Ok(Self { action: ActionId(wire.action), outcome })
     }
 }
 
@@ -284,10 +275,7 @@ impl Record for LadderRecord {
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let wire: WireLadder = decode(bytes)?;
         let kill_at = Mono::from_nanos(wire.kill_at_ns);
-        Ok(Self(Ladder {
-            identity: wire.identity.try_into()?,
-            kill_at,
-        }))
+        Ok(Self(Ladder { identity: wire.identity.try_into()?, kill_at }))
     }
 }
 

@@ -5,10 +5,7 @@ use crate::model::job::{Ended, Ladder, Outcome, Output};
 use crate::model::process::Exit;
 
 fn identity(pid: i32) -> ProcessIdentity {
-    ProcessIdentity {
-        pid: Pid(pid),
-        started_ticks: u64::MAX,
-    }
+    ProcessIdentity { pid: Pid(pid), started_ticks: u64::MAX }
 }
 
 fn plan() -> Plan {
@@ -41,10 +38,7 @@ fn plan() -> Plan {
 #[test]
 fn a_plan_comes_back_as_it_was() {
     let mut plan = plan();
-    assert_eq!(
-        Plan::decode(&plan.encode().expect("encode")),
-        Ok(plan.clone())
-    );
+    assert_eq!(Plan::decode(&plan.encode().expect("encode")), Ok(plan.clone()));
     plan.job.kind = JobKind::Instance;
     plan.job.deadline = Mono::NEVER;
     plan.job.main = None;
@@ -76,14 +70,8 @@ fn back<R: Record + PartialEq + fmt::Debug>(record: &R) {
     for cut in 0..bytes.len() {
         assert!(R::decode(&bytes[..cut]).is_err(), "cut at {cut}");
     }
-    for garbage in [
-        &b"null"[..],
-        b"[]",
-        b"{\"v\":1}",
-        b"{\"v\":\"1\"}",
-        b"\xff\xfe",
-        b"{\"v\":-1}",
-    ] {
+    for garbage in [&b"null"[..], b"[]", b"{\"v\":1}", b"{\"v\":\"1\"}", b"\xff\xfe", b"{\"v\":-1}"]
+    {
         assert!(R::decode(garbage).is_err());
     }
     let long = vec![b' '; limits::RECORD_BYTES_MAX + 1];
@@ -106,10 +94,7 @@ fn records_come_back_whole_or_with_an_error() {
         child: identity(3),
         cgroup: "/system.slice/heeler.service".into(),
     });
-    back(&LadderRecord(Ladder {
-        identity: identity(5),
-        kill_at: Mono::NEVER,
-    }));
+    back(&LadderRecord(Ladder { identity: identity(5), kill_at: Mono::NEVER }));
     back(&MainRecord {
         identity: identity(6),
         session: Pid(6),
@@ -121,26 +106,12 @@ fn records_come_back_whole_or_with_an_error() {
         Ended::Exited(Exit::Code(0)),
         Ended::Exited(Exit::Signal(64)),
         Ended::TimedOut,
-        Ended::NotExecuted {
-            stage: "find the user".into(),
-            error: "none".into(),
-        },
+        Ended::NotExecuted { stage: "find the user".into(), error: "none".into() },
         Ended::Lost,
     ] {
-        let output = Output {
-            head: "a\n\u{1b}".into(),
-            tail: "z".into(),
-            dropped_bytes: 9,
-        };
-        let outcome = Outcome {
-            ended,
-            output,
-            took: Duration::from_nanos(1),
-        };
-        back(&OutcomeRecord {
-            action: ActionId(4),
-            outcome,
-        });
+        let output = Output { head: "a\n\u{1b}".into(), tail: "z".into(), dropped_bytes: 9 };
+        let outcome = Outcome { ended, output, took: Duration::from_nanos(1) };
+        back(&OutcomeRecord { action: ActionId(4), outcome });
     }
 }
 

@@ -37,14 +37,8 @@ pub(crate) fn cart() -> Service {
         stop_timeout: span("30s"),
         start_period: span("60s"),
         exit_delay: span("5s"),
-        start_limit: StartLimit {
-            starts: 5,
-            window: span("10m"),
-        },
-        backoff: Backoff {
-            first: span("30s"),
-            last: span("30m"),
-        },
+        start_limit: StartLimit { starts: 5, window: span("10m") },
+        backoff: Backoff { first: span("30s"), last: span("30m") },
         remind: span("4h"),
         checks: Vec::new(),
     }
@@ -96,10 +90,7 @@ pub(crate) fn span(text: &str) -> Duration {
 }
 
 pub(crate) fn identity(pid: i32) -> ProcessIdentity {
-    ProcessIdentity {
-        pid: Pid(pid),
-        started_ticks: u64::try_from(pid).unwrap() * 7,
-    }
+    ProcessIdentity { pid: Pid(pid), started_ticks: u64::try_from(pid).unwrap() * 7 }
 }
 
 /// A process that outlives the main one: ours, holding nothing.
@@ -114,8 +105,5 @@ pub(crate) fn survivor(pid: i32) -> Survivor {
 
 /// The same, holding the listening socket.
 pub(crate) fn listener(pid: i32) -> Survivor {
-    Survivor {
-        holds: Holding::ListeningSocket,
-        ..survivor(pid)
-    }
+    Survivor { holds: Holding::ListeningSocket, ..survivor(pid) }
 }

@@ -22,13 +22,8 @@ impl Story {
         let shown = format!("{input:?}");
         self.engine.step(now, input, &mut effects);
         let after = self.engine.memory(&self.def.name);
-        let persisted = effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Persist { .. }));
-        assert!(
-            before == after || persisted,
-            "not persisted after {shown}: {before:?} {after:?}"
-        );
+        let persisted = effects.iter().any(|effect| matches!(effect, Effect::Persist { .. }));
+        assert!(before == after || persisted, "not persisted after {shown}: {before:?} {after:?}");
         self.carry_out(effects);
     }
 
@@ -44,8 +39,7 @@ impl Story {
     }
 
     fn note(&mut self, text: String) {
-        self.transcript
-            .push(format!("{} {text}", clock(self.clock)));
+        self.transcript.push(format!("{} {text}", clock(self.clock)));
     }
 
     fn ask(&mut self, what: &'static str, ask: AskId, answer: Option<Input>) -> Option<Input> {
@@ -66,18 +60,10 @@ impl Story {
                     self.held.insert(identity);
                     self.main = Some(identity);
                 }
-                let answer = found.map(|found| Input::Identified {
-                    service,
-                    ask,
-                    found,
-                });
+                let answer = found.map(|found| Input::Identified { service, ask, found });
                 self.ask("identify", ask, answer)
             }
-            Effect::Hold {
-                service,
-                ask,
-                identity,
-            } => {
+            Effect::Hold { service, ask, identity } => {
                 self.note(format!("hold {identity}"));
                 let found = if self.world.lives(identity) {
                     self.held.insert(identity);
@@ -93,22 +79,14 @@ impl Story {
                         | Claim::Silent => Absence::NoProcess,
                     })
                 };
-                Some(Input::Identified {
-                    service,
-                    ask,
-                    found,
-                })
+                Some(Input::Identified { service, ask, found })
             }
             Effect::Unwatch { identity, .. } => {
                 assert!(self.held.remove(&identity), "{identity} is not held");
                 self.note(format!("let go of {identity}"));
                 None
             }
-            Effect::Confirm {
-                service,
-                ask,
-                identity,
-            } => {
+            Effect::Confirm { service, ask, identity } => {
                 let how = self.world.confirmation(identity);
                 Some(Input::Confirmed { service, ask, how })
             }
@@ -117,29 +95,15 @@ impl Story {
                 let mut survivors = self.world.left.clone();
                 survivors.retain(|left| self.world.lives(left.identity));
                 self.held.extend(survivors.iter().map(|left| left.identity));
-                Some(Input::Surveyed {
-                    service,
-                    ask,
-                    survivors,
-                })
+                Some(Input::Surveyed { service, ask, survivors })
             }
-            Effect::Sample {
-                service,
-                ask,
-                identity,
-            } => {
+            Effect::Sample { service, ask, identity } => {
                 assert!(self.held.contains(&identity), "{identity} is not held");
                 let seen = self.world.sample.clone();
                 let answer = seen.map(|seen| Input::Sampled { service, ask, seen });
                 self.ask("sample", ask, answer)
             }
-            Effect::Signal {
-                service,
-                ask,
-                identity,
-                signal,
-                ..
-            } => {
+            Effect::Signal { service, ask, identity, signal, .. } => {
                 assert!(self.held.contains(&identity), "{identity} is not held");
                 self.note(format!("signal {identity} {}", signal.name()));
                 let result = match self.world.refuses_signals {
@@ -147,11 +111,7 @@ impl Story {
                     None if self.world.lives(identity) => Delivery::Sent,
                     None => Delivery::Gone,
                 };
-                Some(Input::Signalled {
-                    service,
-                    ask,
-                    result,
-                })
+                Some(Input::Signalled { service, ask, result })
             }
             Effect::Run(job) => {
                 self.runs(*job);
@@ -204,9 +164,7 @@ impl Story {
     fn runs(&mut self, job: Job) {
         self.note(format!("run {}: {}", job.kind.name(), job.command));
         assert!(
-            self.jobs
-                .iter()
-                .all(|(other, _)| other.kind == JobKind::Instance),
+            self.jobs.iter().all(|(other, _)| other.kind == JobKind::Instance),
             "two jobs at once: {job:?}"
         );
         if matches!(job.kind, JobKind::Start | JobKind::Instance) {
@@ -225,25 +183,12 @@ impl Story {
             AlertKind::Reminder => "reminder",
         };
         let (number, sequence) = (incident.number, alert.sequence);
-        self.note(format!(
-            "mail {number}.{sequence} {kind}: {}",
-            incident.title
-        ));
-        let thread: Vec<_> = self
-            .mails
-            .iter()
-            .filter(|mail| mail.incident.token() == incident.token())
-            .collect();
-        assert_eq!(
-            usize::try_from(sequence).unwrap(),
-            thread.len(),
-            "a gap in the thread"
-        );
+        self.note(format!("mail {number}.{sequence} {kind}: {}", incident.title));
+        let thread: Vec<_> =
+            self.mails.iter().filter(|mail| mail.incident.token() == incident.token()).collect();
+        assert_eq!(usize::try_from(sequence).unwrap(), thread.len(), "a gap in the thread");
         let over = [AlertKind::FiredAndResolved, AlertKind::Resolved];
-        assert!(
-            !thread.iter().any(|mail| over.contains(&mail.kind)),
-            "a mail after the end"
-        );
+        assert!(!thread.iter().any(|mail| over.contains(&mail.kind)), "a mail after the end");
         self.mails.push(alert);
     }
 }

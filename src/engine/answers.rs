@@ -1,0 +1,391 @@
+//! From inputs to classes: what each input means for a service.
+
+use crate::engine::Cx;
+use crate::engine::effect::Effect;
+use crate::engine::input::{Confirmation, Delivery, Input};
+use crate::engine::judge;
+use crate::engine::state::{By, ExitKind, OpenIncident, Stage, State, StopBy};
+use crate::engine::table::{Class, Where};
+use crate::model::ids::AskId;
+use crate::model::incident::Cause;
+use crate::model::intent::Desired;
+use crate::model::job::{JobKind, Ladder, Outcome};
+use crate::model::limits;
+use crate::model::order::{Order, ReplyResult};
+use crate::model::process::{Absence, Identification, ProcessIdentity};
+use crate::model::service::Life;
+use crate::model::text::Untrusted;
+use crate::model::time::Mono;
+
+impl State {
+    pub(super) fn take_input(&mut self, cx: &mut Cx<'_>, input: Input) {
+        match input {
+            Input::Tick => self.time_passed(cx),
+            Input::Identified { ask, found, .. } => {
+                if answers(&mut self.asked.identify, ask, cx) {
+                    let held = self.asked.held.take().filter(|(held, _)| *held == ask);
+                    self.looked(cx, held.map(|(_, identity)| identity), found);
+                }
+            }
+            Input::Exited { identity, exit, .. } => self.exited(cx, identity, exit),
+            Input::Surveyed { ask, survivors, .. } => {
+                if answers(&mut self.asked.survey, ask, cx) {
+                    self.surveyed(cx, survivors);
+                }
+            }
+            Input::Sampled { ask, seen, .. } => {
+                if answers(&mut self.asked.sample, ask, cx) {
+                    self.judge(cx, &seen);
+                }
+            }
+            Input::Confirmed { ask, how, .. } => {
+                if answers(&mut self.asked.confirm, ask, cx) {
+                    self.confirmed(cx, how);
+                }
+            }
+            Input::Launched { action, identity, .. } => {
+                let expected = matches!(
+                    &self.stage,
+                    Stage::Starting(starting) if starting.action == Some(action)
+                );
+                if expected {
+                    self.happen(cx, Class::Appeared, Some(identity));
+                } else {
+                    cx.counters.dropped_answers += 1;
+                    // Nobody waits for it, but it is there: look, and judge what is found.
+                    self.identify(cx);
+                }
+            }
+            Input::Finished { action, outcome, .. } => self.finished(cx, action, outcome),
+            Input::Signalled { ask, result, .. } => {
+                if !self.survivor_signalled(cx, ask, &result)
+                    && answers(&mut self.asked.signal, ask, cx)
+                {
+                    self.signalled(cx, result);
+                }
+            }
+            Input::Ordered { request, order, who, .. } => self.order(cx, request, order, who),
+        }
+    }
+
+    /// The answer to a look, or to whether a process known from a record lives (`held`).
+    pub(super) fn looked(
+        &mut self,
+        cx: &mut Cx<'_>,
+        held: Option<ProcessIdentity>,
+        found: Identification,
+    ) {
+        let trusted = held.is_some() && held == self.main;
+        let nobody = matches!(found, Identification::None(_));
+        if trusted && nobody {
+            // Taken as the main one on trust of a record: it died meanwhile.
+            self.died_meanwhile(cx);
+        } else if held.is_some() && nobody {
+            // That one is gone. What the claim says now is another question.
+            self.identify(cx);
+        } else if let (Some(back), Identification::One(found)) = (held, &found)
+            && trusted
+            && back == *found
+            && self.place() == Where::Present
+        {
+            // Still there: whoever waited for that is heard now.
+            self.resolve(cx, Cause::Unclear, "it can be told again");
+            self.recalled = Some(back);
+            self.happen(cx, Class::Appeared, Some(back));
+        } else {
+            self.identified(cx, found);
+        }
+    }
+
+    pub(super) fn identified(&mut self, cx: &mut Cx<'_>, found: Identification) {
+        match found {
+            Identification::One(identity) => {
+                self.resolve(cx, Cause::Unclear, "it can be told again");
+                let nobody = matches!(self.place(), Where::Clearing | Where::Backoff);
+                if self.main != Some(identity) || nobody {
+                    self.happen(cx, Class::Appeared, Some(identity));
+                } else if let Stage::Starting(starting) = &self.stage
+                    && starting.before == Some(identity)
+                    && starting.ended.is_some()
+                {
+                    self.restart_came_to_nothing(cx);
+                }
+            }
+            Identification::None(absence) => {
+                self.resolve(cx, Cause::Unclear, "there is nothing there now");
+                self.missing(cx, absence);
+            }
+            Identification::Refused(why) => self.unclear(cx, &why, "heeler may not touch it"),
+            Identification::Unknown(why) => {
+                self.unclear(cx, &why, "it cannot be told whether it runs")
+            }
+        }
+    }
+
+    /// A restart command ended, or its time is over, and the held process is the one from before: a reload
+    /// in place, or a failure. Nothing is started beside it.
+    pub(super) fn restart_came_to_nothing(&mut self, cx: &mut Cx<'_>) {
+        let (Stage::Starting(starting), Some(main)) = (&self.stage, self.main) else {
+            return;
+        };
+        let (result, text) = match &starting.ended {
+            Some(outcome) if outcome.ended.succeeded() => (
+                ReplyResult::Done,
+                format!("the restart command succeeded; pid {main} is still the same"),
+            ),
+            Some(outcome) => {
+                (ReplyResult::Failed, crate::engine::job::describe(JobKind::Restart, outcome))
+            }
+            None => (
+                ReplyResult::Failed,
+                format!("the restart did not end in time; pid {main} is still the same"),
+            ),
+        };
+        self.narrate(cx, text.clone());
+        self.answer(cx, |order| order == Order::Restart, result, &text);
+        self.answer_up(cx);
+        self.stage = Stage::StartPeriod { until: cx.now.mono + self.def.start_period };
+        self.since = cx.now;
+        cx.dirty = true;
+        if self.intent.desired == Desired::Down {
+            // Stop was asked during the restart, and nothing new will appear to be stopped.
+            self.happen(cx, Class::WishStop, None);
+        } else if self.def.start_period.is_zero() {
+            self.settle(cx);
+        }
+    }
+
+    pub(super) fn missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
+        let now = cx.now.mono;
+        if let Some(recalled) = self.recalled.filter(|_| self.main.is_none()) {
+            self.recalled = None;
+            cx.dirty = true;
+            // The claim is gone; the process an earlier keeper knew may not be. It goes on as the main
+            // one until it is known to be gone, and then that is a death like any other.
+            if matches!(self.stage, Stage::Watching) {
+                self.main = Some(recalled);
+            }
+            self.hold(cx, recalled);
+            return;
+        }
+        match &mut self.stage {
+            Stage::Clearing(clearing) => {
+                clearing.absence = Some((absence, now));
+                let orderly = absence == Absence::NoPidfile
+                    && clearing.exit == ExitKind::Unasked
+                    && clearing.by == By::Heeler
+                    && matches!(self.def.life, Life::Pidfile(_));
+                if orderly && clearing.successor_until.is_none() {
+                    let until = clearing.began + self.def.exit_delay;
+                    clearing.successor_until = Some(until);
+                    let wait = crate::model::units::show_duration(self.def.exit_delay);
+                    self.narrate(
+                        cx,
+                        format!("it removed its pidfile, an orderly exit: waiting {wait} for a successor"),
+                    );
+                }
+                self.clear_on(cx);
+            }
+            Stage::Starting(_) => self.start_missing(cx, absence),
+            Stage::Watching
+            | Stage::StartPeriod { .. }
+            | Stage::Stopping { .. }
+            | Stage::Killing { .. }
+            | Stage::Backoff { .. } => {
+                if self.place() == Where::Absent && self.intent.desired != Desired::Up {
+                    // An earlier keeper may have had no time to say so.
+                    self.resolve(cx, Cause::Down, "it is not wanted up any more");
+                    self.resolve(cx, Cause::Unkillable, "it is gone");
+                    self.forget_checks(cx);
+                }
+                // Clearing is for a start: where none may follow, it is enough to have said so.
+                if !self.may_start() && self.open.contains_key(&Cause::Down) {
+                    return;
+                }
+                self.happen(cx, Class::Missing, None);
+                if self.place() == Where::Absent {
+                    let text = "it is down";
+                    self.answer(cx, |order| order == Order::Stop, ReplyResult::Done, text);
+                }
+            }
+        }
+    }
+
+    /// Something is there that may not be touched, or nothing can be told: said, and looked at again.
+    pub(super) fn unclear(&mut self, cx: &mut Cx<'_>, why: &Untrusted, words: &str) {
+        let title = format!("{words}: {why}");
+        if !self.open.contains_key(&Cause::Unclear) {
+            self.open_incident(cx, Cause::Unclear, title.clone(), cx.now.mono + limits::TELL_AFTER);
+            if let Some(down) = self.open.get_mut(&Cause::Down) {
+                // It is why nothing is started.
+                down.record.tell(cx.now.wall, title.clone());
+            }
+        }
+        self.answer(cx, |_| true, ReplyResult::Failed, &title);
+        let next = cx.now.mono + self.def.every;
+        match &mut self.stage {
+            Stage::Clearing(clearing) => {
+                clearing.absence = None;
+                clearing.poll_at = next;
+            }
+            Stage::Starting(_)
+            | Stage::Watching
+            | Stage::StartPeriod { .. }
+            | Stage::Stopping { .. }
+            | Stage::Killing { .. }
+            | Stage::Backoff { .. } => {}
+        }
+    }
+
+    pub(super) fn exited(
+        &mut self,
+        cx: &mut Cx<'_>,
+        identity: ProcessIdentity,
+        exit: Option<crate::model::process::Exit>,
+    ) {
+        if self.main == Some(identity) {
+            self.died(cx, identity, exit);
+        } else if matches!(self.stage, Stage::Clearing(_)) {
+            self.survivor_gone(cx, identity);
+        } else {
+            cx.counters.dropped_answers += 1;
+        }
+    }
+
+    pub(super) fn confirmed(&mut self, cx: &mut Cx<'_>, how: Confirmation) {
+        match how {
+            Confirmation::Same => {
+                self.resolve(cx, Cause::Unclear, "it is as it should be again");
+                let up = matches!(self.place(), Where::Present | Where::StartPeriod);
+                let unsettled = |open: &OpenIncident| open.settles_at.is_none();
+                if up && self.open.get(&Cause::Down).is_some_and(unsettled) {
+                    // It was open when an earlier keeper ended.
+                    self.settle_down_incident(cx);
+                }
+            }
+            Confirmation::ClaimChanged => self.identify(cx),
+            Confirmation::Gone => self.died_meanwhile(cx),
+        }
+    }
+
+    /// The held main process is gone, and nobody said when or how.
+    pub(super) fn died_meanwhile(&mut self, cx: &mut Cx<'_>) {
+        if let Some(main) = self.main {
+            self.died(cx, main, None);
+        }
+    }
+
+    pub(super) fn finished(
+        &mut self,
+        cx: &mut Cx<'_>,
+        action: crate::model::ids::ActionId,
+        outcome: Outcome,
+    ) {
+        let job = self.job.filter(|job| job.action == action);
+        let starts =
+            matches!(&self.stage, Stage::Starting(starting) if starting.action == Some(action));
+        let kind = match (job, starts) {
+            (Some(job), _) => job.kind,
+            (None, true) => JobKind::Instance,
+            (None, false) => {
+                // An instance's end is known by its process; a job given up on is over already.
+                self.show_output(cx, &outcome.output);
+                return;
+            }
+        };
+        self.job = self.job.filter(|job| job.action != action);
+        self.show_output(cx, &outcome.output);
+        match kind {
+            JobKind::Start | JobKind::Restart | JobKind::Instance => {
+                if !outcome.ended.succeeded() {
+                    self.narrate(cx, crate::engine::job::describe(kind, &outcome));
+                }
+                if starts {
+                    self.start_ended(cx, kind, outcome);
+                }
+            }
+            JobKind::Stop => {
+                self.stop_ended(cx, &outcome);
+                self.clear_anew(cx);
+            }
+            JobKind::Exec => {
+                let text = crate::engine::job::describe(kind, &outcome);
+                self.narrate(cx, text);
+                self.clear_anew(cx);
+                self.act_on_pending(cx);
+            }
+        }
+    }
+
+    /// A survivor had its stop signal, or did not: answers whether this was about one.
+    pub(super) fn survivor_signalled(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ask: AskId,
+        result: &Delivery,
+    ) -> bool {
+        let Stage::Clearing(clearing) = &mut self.stage else {
+            return false;
+        };
+        let Some(at) = clearing.telling.iter().position(|(of, _)| *of == ask) else {
+            return false;
+        };
+        let (_, identity) = clearing.telling.swap_remove(at);
+        match result {
+            Delivery::Sent => clearing.told.push(identity),
+            Delivery::Gone => {}
+            Delivery::Refused(why) => {
+                self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
+            }
+        }
+        true
+    }
+
+    pub(super) fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
+        match result {
+            Delivery::Sent => self.was_told_to_go(cx),
+            Delivery::Gone => self.confirm(cx),
+            Delivery::Refused(why) => {
+                let title = format!("a signal was not sent: {why}");
+                let cause = match self.intent.desired {
+                    Desired::Down => Cause::UpUnwanted,
+                    Desired::Up | Desired::Unmonitored => Cause::Unclear,
+                };
+                self.open_incident(cx, cause, title.clone(), cx.now.mono);
+                self.answer(cx, |_| true, ReplyResult::Failed, &title);
+                if matches!(self.stage, Stage::Stopping { .. } | Stage::Killing { .. }) {
+                    cx.push(Effect::RecordLadder { service: self.def.name.clone(), ladder: None });
+                    self.leaving = None;
+                    self.stage = Stage::Watching;
+                    judge::forget_windows(self);
+                    self.since = cx.now;
+                    self.look_at = cx.now.mono + self.def.every;
+                    self.confirm(cx);
+                }
+            }
+        }
+    }
+
+    /// Only now: a record of a signal that was never sent would let the next keeper kill without warning.
+    pub(super) fn was_told_to_go(&mut self, cx: &mut Cx<'_>) {
+        if let Stage::Stopping { target, by: by @ StopBy::Signalling, kill_at } = &mut self.stage {
+            *by = StopBy::Ladder;
+            let (target, kill_at) = (*target, *kill_at);
+            cx.push(Effect::RecordLadder {
+                service: self.def.name.clone(),
+                ladder: Some(Ladder { identity: target, kill_at }),
+            });
+        }
+    }
+}
+
+/// Whether this answer is the one awaited; a late one is counted.
+fn answers(slot: &mut Option<(AskId, Mono)>, ask: AskId, cx: &mut Cx<'_>) -> bool {
+    let awaited = slot.is_some_and(|(awaited, _)| awaited == ask);
+    if awaited {
+        *slot = None;
+    } else {
+        cx.counters.dropped_answers += 1;
+    }
+    awaited
+}

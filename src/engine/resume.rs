@@ -1,0 +1,208 @@
+//! What survives the keeper: how a service is taken in, what is taken up again, what is remembered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::engine::Cx;
+use crate::engine::judge;
+use crate::engine::start_limit::StartRecord;
+use crate::engine::state::{Asked, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy};
+use crate::model::incident::Cause;
+use crate::model::intent::{Desired, Intent, Who};
+use crate::model::job::{InFlight, JobKind};
+use crate::model::limits;
+use crate::model::memory::{BootMemory, Memory};
+use crate::model::process::ProcessIdentity;
+use crate::model::service::{Mode, Service};
+use crate::model::time::{Mono, Now};
+
+impl State {
+    /// A service as it is taken in, before its first look.
+    pub(super) fn begin(now: Now, def: Arc<Service>, memory: Option<Memory>) -> Self {
+        let fresh = Memory {
+            intent: Intent { desired: Desired::Up, by: Who::Config, at: now.wall },
+            incidents_opened: 0,
+            open: Vec::new(),
+            last: None,
+            boot: BootMemory::default(),
+        };
+        let memory = memory.unwrap_or(fresh);
+        let spread = |every: std::time::Duration| {
+            let nanos = u64::try_from(every.as_nanos()).unwrap_or(u64::MAX).max(1);
+            judge::next_slot(now.mono, std::time::Duration::from_nanos(def.name.spread() % nanos))
+        };
+        let checks = def.checks.iter().map(|check| judge::fresh(spread(check.every))).collect();
+        let look_at = spread(def.every).max(now.mono + std::time::Duration::from_millis(1));
+        let mut state = Self {
+            intent: memory.intent,
+            main: None,
+            last_main: memory.boot.main,
+            recalled: memory.boot.main,
+            stage: Stage::Watching,
+            since: now,
+            leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
+            pending: Vec::new(),
+            job: None,
+            asked: Asked::default(),
+            look_at,
+            limit: StartRecord::recall(&memory.boot),
+            checks,
+            waiters: Vec::new(),
+            open: BTreeMap::new(),
+            last_incident: memory.last,
+            incidents_opened: memory.incidents_opened,
+            gone_at: None,
+            last_failure: None,
+            filed: Mono::NEVER,
+            def,
+        };
+        for record in memory.open {
+            state.resume_incident(now, record);
+        }
+        state
+    }
+
+    /// An incident that an earlier keeper had open: told at once if it never was, else reminded of.
+    pub(super) fn resume_incident(&mut self, now: Now, record: crate::model::incident::Incident) {
+        let known = match record.cause {
+            Cause::Check(kind, index) | Cause::CheckUnknown(kind, index) => {
+                self.def.checks.iter().any(|check| (check.kind, check.index) == (kind, index))
+            }
+            Cause::Down
+            | Cause::UpUnwanted
+            | Cause::Unclear
+            | Cause::Unkillable
+            | Cause::SetAside => true,
+        };
+        if !known {
+            return;
+        }
+        if let Cause::Check(_, index) = record.cause
+            && let Some(check) = self.checks.get_mut(usize::from(index.0))
+        {
+            check.window.resume_firing();
+        }
+        let by_operator = matches!(self.intent.by, Who::Operator { .. });
+        let tell_at = if record.told == 0 && record.cause == Cause::SetAside && by_operator {
+            let first = self.def.remind * crate::engine::orders::REMIND_OPERATOR_TIMES;
+            now.mono + first.saturating_sub(now.wall.since(record.opened))
+        } else if record.told == 0 {
+            now.mono + limits::TELL_AFTER
+        } else {
+            now.mono + self.def.remind.saturating_sub(now.wall.since(record.told_at))
+        };
+        // Nobody is reminded within the first moments: the incident may be over already.
+        let tell_at = tell_at.max(now.mono + limits::TELL_AFTER);
+        self.open
+            .insert(record.cause, OpenIncident { record, tell_at, settles_at: None, mended: None });
+    }
+
+    /// Takes up what is in flight, and looks.
+    pub(super) fn take_up(&mut self, cx: &mut Cx<'_>, in_flight: &InFlight) {
+        let now = cx.now.mono;
+        match *in_flight {
+            InFlight::Nothing => {}
+            InFlight::Job { action, kind, deadline, before } => {
+                let lost_at = deadline.max(now) + limits::ASK_TIMEOUT;
+                if kind != JobKind::Instance {
+                    self.job = Some(RunningJob { action, kind, lost_at });
+                }
+                match (kind, before) {
+                    (JobKind::Start | JobKind::Restart | JobKind::Instance, _) => {
+                        // Counted from when it began: keepers that come and go must not stretch it.
+                        let whole = self.def.start_timeout;
+                        let command = self.def.start.as_ref().and_then(|start| start.timeout);
+                        let left = deadline + whole.saturating_sub(command.unwrap_or(whole));
+                        let deadline = (now + whole).min(left.max(now));
+                        let starting = Starting {
+                            action: Some(action),
+                            ended: None,
+                            before,
+                            deadline,
+                            poll_at: now + limits::SUCCESSOR_POLL,
+                            by: By::Heeler,
+                            stale: before.map(|before| before.pid),
+                            dead_on_arrival: None,
+                        };
+                        self.stage = Stage::Starting(starting);
+                        if kind != JobKind::Restart {
+                            self.recall_death(cx, before);
+                        }
+                        if kind == JobKind::Restart {
+                            // Until the command takes it away, the old process is the main one.
+                            self.main = before;
+                        }
+                    }
+                    (JobKind::Stop, Some(target)) => {
+                        let kill_at = deadline.max(now + self.def.stop_timeout);
+                        self.main = Some(target);
+                        self.stage = Stage::Stopping { target, by: StopBy::Command, kill_at };
+                    }
+                    (JobKind::Stop, None) | (JobKind::Exec, _) => {}
+                }
+            }
+            InFlight::Ladder(ladder) => {
+                self.main = Some(ladder.identity);
+                self.leaving =
+                    self.leaving.or_else(|| Some((ladder.identity, resumed_by(&self.def))));
+                let kill_at = ladder.kill_at;
+                let target = ladder.identity;
+                self.stage = Stage::Stopping { target, by: StopBy::Ladder, kill_at };
+            }
+        }
+        match self.main {
+            Some(target) => self.hold(cx, target),
+            None => self.identify(cx),
+        }
+    }
+
+    /// An earlier keeper started it because this process was gone, and was itself gone before that was
+    /// on disk: it is told now.
+    fn recall_death(&mut self, cx: &mut Cx<'_>, before: Option<ProcessIdentity>) {
+        let Some(dead) = before.filter(|_| before == self.recalled) else {
+            return;
+        };
+        let asked = self.leaving.is_some_and(|(target, _)| target == dead);
+        if asked || self.intent.desired != Desired::Up || self.open.contains_key(&Cause::Down) {
+            return;
+        }
+        self.gone_at.get_or_insert(cx.now.mono);
+        let title = format!("the main process {dead} is gone");
+        self.open_incident(cx, Cause::Down, title, cx.now.mono + limits::TELL_AFTER);
+    }
+
+    /// What must survive the keeper.
+    pub(super) fn remember(&self) -> Memory {
+        let mut boot = BootMemory {
+            main: self.main.or(self.recalled).or(match self.stage {
+                // Until it is cleared up after, the dead one still matters.
+                Stage::Clearing(_) => self.last_main,
+                Stage::Backoff { .. }
+                | Stage::Watching
+                | Stage::Starting(_)
+                | Stage::StartPeriod { .. }
+                | Stage::Stopping { .. }
+                | Stage::Killing { .. } => None,
+            }),
+            leaving: self.leaving.map(|(identity, _)| identity),
+            ..BootMemory::default()
+        };
+        self.limit.remember(&mut boot);
+        Memory {
+            intent: self.intent.clone(),
+            incidents_opened: self.incidents_opened,
+            open: self.open.values().map(|open| open.record.clone()).collect(),
+            last: self.last_incident.clone(),
+            boot,
+        }
+    }
+}
+
+/// On whose account a stop is that an earlier keeper began. Nobody remembers, so the start after it is
+/// counted; where only operators act it was one's.
+fn resumed_by(def: &Service) -> By {
+    match def.mode {
+        Mode::Active => By::Heeler,
+        Mode::Observe => By::Operator,
+    }
+}

@@ -1,0 +1,226 @@
+//! Starting: once, within the limit, and judged by the process that is there, not by an exit code.
+
+use crate::engine::Cx;
+use crate::engine::job::describe;
+use crate::engine::start_limit::Permission;
+use crate::engine::state::{By, Clearing, Stage, Starting, State};
+use crate::engine::table::Class;
+use crate::model::incident::Cause;
+use crate::model::job::{JobKind, Outcome};
+use crate::model::limits;
+use crate::model::order::{Order, ReplyResult};
+use crate::model::process::Absence;
+use crate::model::service::{Life, Mode};
+use crate::model::time::Mono;
+use crate::model::units::show_duration;
+
+impl State {
+    /// Starts, if that is possible and allowed now.
+    pub(super) fn start(&mut self, cx: &mut Cx<'_>) {
+        let Stage::Clearing(Clearing { by, absence, .. }) = self.stage else {
+            return;
+        };
+        let stale = match absence {
+            Some((Absence::Stale(pid), _)) => Some(pid),
+            Some((Absence::NoPidfile | Absence::NoProcess, _)) | None => None,
+        };
+        let now = cx.now.mono;
+        if !self.can_start() {
+            let text = "nothing can be started here: waiting for it to come back";
+            self.narrate_new(cx, text.to_owned());
+            let waits = |order| matches!(order, Order::Start | Order::Restart);
+            self.answer(cx, waits, ReplyResult::Failed, text);
+            self.enter(cx, Stage::Watching);
+            self.look_at = now + self.def.every;
+            return;
+        }
+        let mut which = String::new();
+        if by == By::Heeler {
+            if self.def.mode == Mode::Observe {
+                self.narrate_new(cx, "would start it now, but mode is \"observe\"".to_owned());
+                self.enter(cx, Stage::Watching);
+                self.look_at = now + self.def.every;
+                return;
+            }
+            match self.limit.ask(now, self.def.start_limit, self.def.backoff) {
+                Permission::Go => {
+                    let count = self.limit.started(now, self.def.start_limit);
+                    which = format!(" ({count} of {})", self.def.start_limit);
+                }
+                Permission::Gap(until) => {
+                    self.enter(cx, Stage::Backoff { until });
+                    return;
+                }
+                Permission::BackOff(until) => {
+                    self.back_off(cx, until);
+                    return;
+                }
+            }
+        }
+        let (kind, command) = match (&self.def.life, &self.def.start) {
+            (Life::Run(command), _) => (JobKind::Instance, command.clone()),
+            (Life::Pidfile(_) | Life::Match(_), Some(command)) => (JobKind::Start, command.clone()),
+            (Life::Pidfile(_) | Life::Match(_), None) => return,
+        };
+        let (action, deadline) = match self.job {
+            // An earlier start command that never returned: it is still the action.
+            Some(job) => (job.action, job.lost_at),
+            None => {
+                self.last_failure = None;
+                self.narrate(cx, format!("starting{which}: {command}"));
+                let timeout = command.timeout.unwrap_or(self.def.start_timeout);
+                (self.run(cx, kind, command, now + timeout, "start"), now + self.def.start_timeout)
+            }
+        };
+        self.enter(
+            cx,
+            Stage::Starting(Starting {
+                action: Some(action),
+                ended: None,
+                before: self.last_main,
+                deadline,
+                poll_at: now + limits::SUCCESSOR_POLL,
+                by,
+                stale,
+                dead_on_arrival: None,
+            }),
+        );
+    }
+
+    pub(super) fn can_start(&self) -> bool {
+        self.def.startable()
+    }
+
+    /// Whether heeler may start it by itself.
+    pub(super) fn may_start(&self) -> bool {
+        self.def.startable() && self.def.mode == Mode::Active
+    }
+
+    pub(super) fn back_off(&mut self, cx: &mut Cx<'_>, until: Mono) {
+        let wait = show_duration(until.since(cx.now.mono));
+        let limit = self.def.start_limit;
+        self.narrate(
+            cx,
+            format!("the start limit of {limit} is used up: the next start is in {wait}"),
+        );
+        self.enter(cx, Stage::Backoff { until });
+        self.look_at = cx.now.mono + self.def.every;
+        if self.limit.first_backoff()
+            && let Some(open) = self.open.get_mut(&Cause::Down)
+        {
+            // Worth a mail even when the death was told: from here on nothing happens for a while.
+            open.tell_at = cx.now.mono;
+        }
+    }
+
+    /// Time passed, or something was learnt, during a start.
+    pub(super) fn start_on(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        let Stage::Starting(starting) = &mut self.stage else {
+            return;
+        };
+        if now >= starting.deadline {
+            match self.job.filter(|job| Some(job.action) == starting.action) {
+                // Its shim is about to end it and say so.
+                Some(job) if now < job.lost_at => starting.deadline = job.lost_at,
+                Some(_) | None if self.main.is_some() => {
+                    self.restart_came_to_nothing(cx);
+                    return;
+                }
+                Some(_) | None => {
+                    self.happen(cx, Class::Late, None);
+                    return;
+                }
+            }
+        }
+        if now >= starting.poll_at {
+            starting.poll_at = now + limits::SUCCESSOR_POLL;
+            self.identify(cx);
+        }
+    }
+
+    /// There is no process yet. A command that failed will bring none; nor will one whose process is in
+    /// the claim already, and dead: unless the claim changes while one can look twice.
+    pub(super) fn start_missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
+        let now = cx.now.mono;
+        let Stage::Starting(starting) = &mut self.stage else { return };
+        let Some(ended) = &starting.ended else { return };
+        let failed = !ended.ended.succeeded();
+        starting.dead_on_arrival = match (absence, starting.dead_on_arrival) {
+            (Absence::Stale(pid), _) if starting.stale == Some(pid) => None,
+            (Absence::Stale(pid), Some((same, since))) if pid == same => Some((same, since)),
+            (Absence::Stale(pid), _) => Some((pid, now)),
+            (Absence::NoPidfile | Absence::NoProcess, _) => None,
+        };
+        let dead = starting
+            .dead_on_arrival
+            .filter(|(_, since)| now.since(*since) >= limits::DEAD_ON_ARRIVAL)
+            .map(|(pid, _)| pid);
+        if failed && self.main.is_some() {
+            self.restart_came_to_nothing(cx);
+        } else if failed {
+            self.happen(cx, Class::StartFailed, None);
+        } else if let Some(pid) = dead.filter(|_| self.main.is_none()) {
+            self.last_failure = Some(format!("it came up as pid {pid} and was gone again"));
+            self.happen(cx, Class::StartFailed, None);
+        }
+    }
+
+    /// The start command ended, or the foreground program did before it was ever seen.
+    pub(super) fn start_ended(&mut self, cx: &mut Cx<'_>, kind: JobKind, outcome: Outcome) {
+        let failed = !outcome.ended.succeeded();
+        if failed {
+            self.last_failure = Some(describe(kind, &outcome));
+        }
+        let Stage::Starting(starting) = &mut self.stage else {
+            return;
+        };
+        starting.action = None;
+        starting.ended = Some(outcome);
+        if failed && kind == JobKind::Instance {
+            self.happen(cx, Class::StartFailed, None);
+        } else {
+            self.identify(cx);
+        }
+    }
+
+    pub(super) fn retry(&mut self, cx: &mut Cx<'_>) {
+        let Stage::Starting(starting) = &self.stage else {
+            return;
+        };
+        let by = starting.by;
+        let ended = starting.ended.clone();
+        let why = self.last_failure.clone().unwrap_or_else(|| {
+            format!("no process within {}", show_duration(self.def.start_timeout))
+        });
+        self.last_failure = Some(why.clone());
+        let title = format!("failed to start: {why}");
+        self.gone_at.get_or_insert(cx.now.mono);
+        if !self.open.contains_key(&Cause::Down) {
+            self.open_incident(cx, Cause::Down, title.clone(), cx.now.mono + limits::TELL_AFTER);
+            // When the command ended there was nothing open yet that could show what it printed.
+            if let Some(ended) = &ended {
+                self.show_output(cx, &ended.output);
+            }
+        } else if ended.is_none_or(|ended| ended.ended.succeeded()) {
+            // A command that failed has been told of by itself.
+            self.narrate(cx, title.clone());
+        }
+        let waits = |order| matches!(order, Order::Start | Order::Restart);
+        self.answer(cx, waits, ReplyResult::Failed, &title);
+        if by == By::Operator {
+            // A person's start is not counted, but what follows is heeler's own: it keeps the gap.
+            self.limit.overrule();
+        }
+        let now = cx.now.mono;
+        let until = match self.limit.ask(now, self.def.start_limit, self.def.backoff) {
+            Permission::Go | Permission::Gap(_) => now + limits::START_GAP_MIN,
+            Permission::BackOff(until) => {
+                self.back_off(cx, until);
+                return;
+            }
+        };
+        self.enter(cx, Stage::Backoff { until });
+        self.look_at = now + self.def.every;
+    }
+}
