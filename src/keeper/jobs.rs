@@ -244,9 +244,10 @@ impl Keeper {
         else {
             return;
         };
-        let came = served.held.iter().any(|(identity, held)| {
-            held.proved().is_some() && Some(*identity) != record.before
-        });
+        let came = served
+            .held
+            .iter()
+            .any(|(identity, held)| held.proved().is_some() && Some(*identity) != record.before);
         if !came {
             return;
         }
