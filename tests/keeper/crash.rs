@@ -32,7 +32,9 @@ fn ask_without_waiting(house: &House, args: &[&str]) {
 #[test]
 fn killed_between_stop_and_start_it_starts_once() {
     let mut house = House::new("");
-    house.daemon("shop", "", QUICK);
+    // A keeper that is killed within the millisecond in which it gave the order knows of a death only.
+    let patient = "exit_delay = \"300ms\"\nstart_limit = \"100 per 1m\"\n";
+    house.daemon("shop", "", &format!("{QUICK}{patient}"));
     house.open();
     let mut last = house.wait_up("shop", None);
     for round in 1..=5 {
