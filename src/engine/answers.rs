@@ -183,6 +183,8 @@ impl State {
                         cx,
                         format!("it removed its pidfile, an orderly exit: waiting {wait} for a successor"),
                     );
+                    // A deploy's own restart is nobody's mail; that none came is told once it is known.
+                    self.tell_no_sooner(Cause::Down, until + limits::TELL_AFTER);
                 }
                 self.clear_on(cx);
             }

@@ -99,6 +99,10 @@ impl State {
                 }
                 (None, None) => self.narrate(cx, format!("up: pid {pid}")),
             }
+            if matches!(&self.stage, Stage::Clearing(clearing) if clearing.successor_until.is_some()) {
+                // Somebody stopped it in order and started it again: a deploy, not an incident.
+                self.dismiss(Cause::Down);
+            }
             self.resolve(cx, Cause::Unkillable, "another process took its place");
             let until = cx.now.mono + self.def.start_period;
             self.enter(cx, Stage::StartPeriod { until });

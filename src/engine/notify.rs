@@ -123,6 +123,20 @@ impl State {
         }
     }
 
+    /// What is not told yet is told then at the earliest.
+    pub(super) fn tell_no_sooner(&mut self, cause: Cause, at: Mono) {
+        if let Some(open) = self.open.get_mut(&cause).filter(|open| open.record.told == 0) {
+            open.tell_at = open.tell_at.max(at);
+        }
+    }
+
+    /// It was no incident after all, and nobody was told of one.
+    pub(super) fn dismiss(&mut self, cause: Cause) {
+        if self.open.get(&cause).is_some_and(|open| open.record.told == 0) {
+            self.open.remove(&cause);
+        }
+    }
+
     /// Closes an incident, if it is open, and tells.
     pub(super) fn resolve(&mut self, cx: &mut Cx<'_>, cause: Cause, how: &str) {
         let Some(mut open) = self.open.remove(&cause) else {

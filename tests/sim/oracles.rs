@@ -238,6 +238,11 @@ impl World {
     fn look_at_view(&mut self, svc: usize) {
         let Some(view) = self.see(svc) else { return };
         let old = self.oracles.watched[svc].view.replace(view);
+        // Out of clearing without a start of heeler's: a deploy's own restart is nobody's mail.
+        let cleared = old.is_some_and(|old| old.phase == Phase::Clearing);
+        if cleared && matches!(view.phase, Phase::Watching | Phase::StartPeriod) && view.main.is_some() {
+            self.oracles.watched[svc].untold.clear();
+        }
         self.oracles.watched[svc].old = old;
         let settled = |view: View| view.phase == Phase::Watching && view.main.is_some();
         let fresh = old.is_none_or(|old| !settled(old) || old.main != view.main);
