@@ -99,7 +99,8 @@ impl State {
                 }
                 (None, None) => self.narrate(cx, format!("up: pid {pid}")),
             }
-            if matches!(&self.stage, Stage::Clearing(clearing) if clearing.successor_until.is_some()) {
+            if matches!(&self.stage, Stage::Clearing(clearing) if clearing.successor_until.is_some())
+            {
                 // Somebody stopped it in order and started it again: a deploy, not an incident.
                 self.dismiss(Cause::Down);
             }

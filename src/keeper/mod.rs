@@ -44,6 +44,7 @@ use crate::model::process::ProcessIdentity;
 use crate::model::time::{Mono, Now};
 use crate::store::{Ack, Message, Shutdown, StoreHandle};
 use crate::sys::clock;
+use crate::sys::identity::{ClaimStamp, Found};
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 
@@ -218,11 +219,14 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found, at } => {
+            Done::Identified { service, ask, found } => {
                 if let Some(served) = self.services.get_mut(&service) {
                     served.in_pool.look = false;
+                    if let Found::One(_, ClaimStamp::Pidfile(_, spot)) = &found {
+                        served.spot = spot.clone().map(|spot| (spot, Instant::now()));
+                    }
                 }
-                self.identified(service, ask, found, at);
+                self.identified(service, ask, found);
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),

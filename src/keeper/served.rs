@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::model::service::Service;
 use crate::sys::identity::{ClaimStamp, Proved};
+use crate::sys::pidfile::Spot;
 use crate::sys::survey::Hold;
 
 /// One service.
@@ -20,8 +22,8 @@ pub(super) struct Served {
     pub(super) records: PathBuf,
     /// What all its conditions together need of a sample.
     pub(super) needs: Needs,
-    /// Whether looking at its pidfile cannot hang, now or at the next look.
-    pub(super) claim_at: Place,
+    /// Where its pidfile can be looked at on the loop, and when its path was last walked to there.
+    pub(super) spot: Option<(Arc<Spot>, Instant)>,
     /// What the pool is doing for it.
     pub(super) in_pool: InPool,
     /// The state of the claim when it was last found good.
@@ -32,15 +34,6 @@ pub(super) struct Served {
     pub(super) families: BTreeMap<ProcessIdentity, Family>,
     /// The last sample, for rates.
     pub(super) last_sample: Option<ProcessSample>,
-}
-
-/// Where a file is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// On a file system that cannot hang on a network, and nobody but root can put a link to one there.
-    Local,
-    /// Elsewhere, or not known yet: only looked at from the pool.
-    Elsewhere,
 }
 
 /// The tasks of one service in the pool: one of a kind, so that one that hangs never becomes two.

@@ -25,7 +25,7 @@ use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::samples::needs_of;
-use crate::keeper::served::{Family, InPool, Place, Served};
+use crate::keeper::served::{Family, InPool, Served};
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
@@ -187,9 +187,7 @@ impl Keeper {
             let main = read_record::<MainRecord>(&records, MAIN_FILE);
             let claim = main.as_ref().and_then(|main| main.claim).map(Stamp::from_numbers);
             let stamp = match (&def.life, claim) {
-                (Life::Pidfile(path), Some(claim)) => {
-                    Some(ClaimStamp::Pidfile(path.as_path().into(), claim))
-                }
+                (Life::Pidfile(_), Some(claim)) => Some(ClaimStamp::Pidfile(claim, None)),
                 (Life::Pidfile(_) | Life::Match(_) | Life::Run(_), _) => None,
             };
             let families = main
@@ -203,7 +201,7 @@ impl Keeper {
                 owner: self.people.owner(def),
                 records,
                 needs: needs_of(def),
-                claim_at: Place::Elsewhere,
+                spot: None,
                 in_pool: InPool::default(),
                 stamp,
                 held: BTreeMap::new(),

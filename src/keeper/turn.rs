@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::Keeper;
 use crate::keeper::jobs::read_record;
-use crate::keeper::served::{Family, Holding, Place};
+use crate::keeper::served::{Family, Holding};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
 use crate::model::job::Ladder;
@@ -19,9 +20,9 @@ use crate::store::Message;
 use crate::sys::evidence;
 use crate::sys::identity::{self, ClaimStamp, Found, Owner, Proved};
 use crate::sys::pidfile::{self, Stamp};
+use crate::sys::records;
 use crate::sys::signal::{self, Delivered};
 use crate::sys::survey::{self, DeadMain, Hold, Left};
-use crate::sys::{place, records};
 use crate::wire::shim::{
     ChildRecord, LADDER_FILE, LadderRecord, MAIN_FILE, MainRecord, Record, Slot, SlotFile,
 };
@@ -40,7 +41,7 @@ pub(super) enum Source {
 /// What the pool brings back.
 pub(super) enum Done {
     /// The answer to `Identify` or `Hold`.
-    Identified { service: ServiceName, ask: AskId, found: Found, at: Place },
+    Identified { service: ServiceName, ask: AskId, found: Found },
     /// The answer to `Sample`.
     Sampled(super::samples::Sampled),
     /// The answers to all `Survey`s of one turn.
@@ -101,7 +102,7 @@ impl Keeper {
             Effect::Identify { service, ask } => self.identify(service, ask),
             Effect::Hold { service, ask, identity } => {
                 let found = identity::identify_recorded(identity);
-                self.identified(service, ask, found, Place::Elsewhere);
+                self.identified(service, ask, found);
             }
             Effect::Unwatch { service, identity } => {
                 self.let_go(&service, identity);
@@ -125,8 +126,8 @@ impl Keeper {
                     && let Life::Pidfile(path) = &served.def.life
                 {
                     let path = path.clone();
-                    if served.claim_at == Place::Local {
-                        let _removed = pidfile::remove_if_names(&path, dead);
+                    if let Some((spot, _)) = &served.spot {
+                        let _removed = spot.remove_if_names(dead);
                     } else {
                         let remove = move || {
                             let _removed = pidfile::remove_if_names(&path, dead);
@@ -182,53 +183,60 @@ impl Keeper {
             let why =
                 format!("the user {user} could not be looked up yet; does it exist? `id {user}`");
             let found = Found::Unknown(Untrusted::from(why.as_str()));
-            self.identified(service, ask, found, Place::Elsewhere);
+            self.identified(service, ask, found);
             return;
         };
         match served.def.life.clone() {
             Life::Run(_) => {
                 let found = self.identify_instance(&service);
-                self.identified(service, ask, found, Place::Elsewhere);
-            }
-            Life::Pidfile(path) if served.claim_at == Place::Local => {
-                let found = identity::identify_pidfile(&path, &owner);
-                self.identified(service, ask, found, Place::Local);
+                self.identified(service, ask, found);
             }
             Life::Pidfile(_) | Life::Match(_) if served.in_pool.look => {
                 // The last look has not come back, and its time is over: a second one would hang, too.
                 let text = "the last look at it has not come back yet: does its file system hang? try `df`";
-                self.identified(
-                    service,
-                    ask,
-                    Found::Unknown(Untrusted::from(text)),
-                    Place::Elsewhere,
-                );
+                self.identified(service, ask, Found::Unknown(Untrusted::from(text)));
             }
-            Life::Pidfile(path) => self.look_in_pool(service, ask, move || {
-                let found = identity::identify_pidfile(&path, &owner);
-                let at = if place::cannot_hang(&path) { Place::Local } else { Place::Elsewhere };
-                (found, at)
-            }),
-            Life::Match(pattern) => self.look_in_pool(service, ask, move || {
-                (identity::identify_match(&pattern, &owner), Place::Elsewhere)
-            }),
+            Life::Pidfile(path) => match self.identify_here(&service, &owner) {
+                Some(found) => self.identified(service, ask, found),
+                None => self
+                    .look_in_pool(service, ask, move || identity::identify_pidfile(&path, &owner)),
+            },
+            Life::Match(pattern) => {
+                self.look_in_pool(service, ask, move || identity::identify_match(&pattern, &owner))
+            }
         }
+    }
+
+    /// Looks at a pidfile on the loop, where that cannot hang and its path was walked not long ago: the
+    /// place held may not be where the path leads now.
+    fn identify_here(&self, service: &ServiceName, owner: &Owner) -> Option<Found> {
+        let (spot, walked) = self.services.get(service)?.spot.as_ref()?;
+        let found = identity::identify_at(spot, owner)?;
+        let trusted = match &found {
+            Found::One(..) | Found::None(Absence::Stale(_), _) => WALK_AGAIN,
+            Found::None(Absence::NoPidfile | Absence::NoProcess, _)
+            | Found::Refused(_)
+            | Found::Unknown(_) => WALK_AGAIN_MISSING,
+        };
+        (walked.elapsed() < trusted).then_some(found)
     }
 
     fn look_in_pool(
         &mut self,
         service: ServiceName,
         ask: AskId,
-        look: impl FnOnce() -> (Found, Place) + Send + 'static,
+        look: impl FnOnce() -> Found + Send + 'static,
     ) {
         let Some(served) = self.services.get_mut(&service) else { return };
         served.in_pool.look = true;
+        if let Some((_, walked)) = &mut served.spot {
+            *walked = Instant::now();
+        }
         self.pool.submit(move || {
-            let (found, at) = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
-                let text = "the look at it crashed: this is a bug of heeler";
-                (Found::Unknown(Untrusted::from(text)), Place::Elsewhere)
+            let found = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
+                Found::Unknown(Untrusted::from("the look at it crashed: this is a bug of heeler"))
             });
-            Done::Identified { service, ask, found, at }
+            Done::Identified { service, ask, found }
         });
     }
 
@@ -244,13 +252,10 @@ impl Keeper {
     }
 
     /// Takes in what identification found, on the loop or in the pool.
-    pub(super) fn identified(&mut self, service: ServiceName, ask: AskId, found: Found, at: Place) {
+    pub(super) fn identified(&mut self, service: ServiceName, ask: AskId, found: Found) {
         let found = match found {
             Found::One(proved, stamp) => {
                 let identity = proved.identity();
-                if let Some(served) = self.services.get_mut(&service) {
-                    served.claim_at = at;
-                }
                 self.take_main(&service, proved, Some(stamp));
                 Identification::One(identity)
             }
@@ -340,8 +345,8 @@ impl Keeper {
         let Some(served) = self.services.get(service) else { return Confirmation::Gone };
         let Some(held) = served.held.get(&identity) else { return Confirmation::Gone };
         let Some(proved) = held.proved() else { return Confirmation::Gone };
-        match (&served.def.life, &served.stamp, served.claim_at) {
-            (Life::Pidfile(_), Some(stamp), Place::Local) => {
+        match (&served.def.life, &served.stamp, &served.spot) {
+            (Life::Pidfile(_), Some(stamp), Some((_, walked))) if walked.elapsed() < WALK_AGAIN => {
                 match identity::confirm(proved, stamp) {
                     identity::Confirmation::Same => Confirmation::Same,
                     identity::Confirmation::ClaimChanged => Confirmation::ClaimChanged,
@@ -486,10 +491,16 @@ impl Keeper {
     }
 }
 
+/// How long the place of a pidfile is taken for where its path leads, while it has something to say, and
+/// while it has not: its directory may have been replaced.
+const WALK_AGAIN: Duration = Duration::from_secs(60);
+/// See [`WALK_AGAIN`].
+const WALK_AGAIN_MISSING: Duration = Duration::from_secs(2);
+
 /// The state of the pidfile in a claim.
 fn claim_of(stamp: &ClaimStamp) -> Option<Stamp> {
     match stamp {
-        ClaimStamp::Pidfile(_, stamp) => Some(*stamp),
+        ClaimStamp::Pidfile(stamp, _) => Some(*stamp),
         ClaimStamp::Standing => None,
     }
 }

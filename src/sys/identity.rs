@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
 
@@ -14,7 +15,7 @@ use crate::model::limits;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Uid};
 use crate::model::text::Untrusted;
 use crate::sys::accept::{self, Acceptance, ClaimFacts, Expected, Facts, Kind, Numbering, Rule};
-use crate::sys::pidfile::{self, Claim, Reading, Stamp};
+use crate::sys::pidfile::{self, Claim, Reading, Spot, Stamp};
 use crate::sys::{clock, pidfd, procfs};
 
 /// A process that is held and known, but not proved to be ours: it may be watched, never signalled.
@@ -150,32 +151,51 @@ pub enum Found {
 }
 
 /// What the claim was, to see cheaply whether it still stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum ClaimStamp {
-    /// This pidfile, in this state.
-    Pidfile(Box<Path>, Stamp),
+    /// The pidfile, in this state; and where that can be looked at again without hanging, if it can.
+    Pidfile(Stamp, Option<Arc<Spot>>),
     /// Nothing that could change while the process lives.
     Standing,
+}
+
+impl PartialEq for ClaimStamp {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pidfile(ours, _), Self::Pidfile(theirs, _)) => ours == theirs,
+            (Self::Standing, Self::Standing) => true,
+            (Self::Pidfile(..), Self::Standing) | (Self::Standing, Self::Pidfile(..)) => false,
+        }
+    }
 }
 
 /// Finds the process a pidfile names. Not on the loop: the file may be on a file system that hangs.
 #[must_use]
 pub fn identify_pidfile(path: &Path, owner: &Owner) -> Found {
-    let Claim { pid, owner: file_owner, modified_wall_ms, writers, stamp } =
-        match pidfile::read(path) {
-            Reading::Claim(claim) => claim,
-            Reading::Absent => return Found::None(Absence::NoPidfile, None),
-            Reading::Unsafe(reason) => return Found::Refused(reason),
-            Reading::NotPid => return unknown("the pidfile does not begin with a process number"),
-            Reading::Unreadable(reason) => return Found::Unknown(reason),
-        };
+    identify_claim(pidfile::read(path), owner)
+}
+
+/// The same where its pidfile was before, which cannot hang. `None`: what is there now needs a walk.
+#[must_use]
+pub fn identify_at(spot: &Spot, owner: &Owner) -> Option<Found> {
+    Some(identify_claim(spot.read()?, owner))
+}
+
+fn identify_claim(reading: Reading, owner: &Owner) -> Found {
+    let Claim { pid, owner: file_owner, modified_wall_ms, writers, stamp, spot } = match reading {
+        Reading::Claim(claim) => claim,
+        Reading::Absent => return Found::None(Absence::NoPidfile, None),
+        Reading::Unsafe(reason) => return Found::Refused(reason),
+        Reading::NotPid => return unknown("the pidfile does not begin with a process number"),
+        Reading::Unreadable(reason) => return Found::Unknown(reason),
+    };
     let claim = ClaimFacts::Pidfile {
         owner: file_owner,
         writers,
         modified_wall_ms,
         unchanged: owner.known_by == Some(stamp),
     };
-    judge(pid, owner, &claim, Absence::Stale(pid), ClaimStamp::Pidfile(path.into(), stamp))
+    judge(pid, owner, &claim, Absence::Stale(pid), ClaimStamp::Pidfile(stamp, spot))
 }
 
 /// Finds the process that the manager of the service's user calls its main one. The number may come
@@ -243,17 +263,19 @@ pub enum Confirmation {
     Gone,
 }
 
-/// Looks again: one poll(2) and, for a pidfile, one stat(2).
+/// Looks again: one poll(2) and, for a pidfile, one fstatat(2) where that cannot hang.
 #[must_use]
 pub fn confirm(proved: &Proved, claim: &ClaimStamp) -> Confirmation {
     if !proved.is_alive() {
         return Confirmation::Gone;
     }
     match claim {
-        ClaimStamp::Pidfile(path, stamp) if Stamp::at(path) != Some(*stamp) => {
-            Confirmation::ClaimChanged
+        ClaimStamp::Pidfile(stamp, Some(spot)) if spot.stamp() == Some(*stamp) => {
+            Confirmation::Same
         }
-        ClaimStamp::Pidfile(..) | ClaimStamp::Standing => Confirmation::Same,
+        // Changed, or only to be seen by a walk.
+        ClaimStamp::Pidfile(..) => Confirmation::ClaimChanged,
+        ClaimStamp::Standing => Confirmation::Same,
     }
 }
 

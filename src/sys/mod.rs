@@ -11,7 +11,6 @@ pub mod lock;
 pub mod peer;
 mod pidfd;
 pub mod pidfile;
-pub mod place;
 pub mod privilege;
 pub mod procfs;
 pub mod records;

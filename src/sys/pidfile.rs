@@ -10,12 +10,13 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::statfs;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::model::limits;
@@ -39,7 +40,7 @@ pub enum Reading {
 }
 
 /// What a pidfile claims, and how far it may be believed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Claim {
     /// The process it names: a number, no more.
     pub pid: Pid,
@@ -51,6 +52,8 @@ pub struct Claim {
     pub writers: Writers,
     /// To notice a change.
     pub stamp: Stamp,
+    /// Where it can be looked at again on the loop, if it can.
+    pub spot: Option<Arc<Spot>>,
 }
 
 /// Who could have made a file say what it says.
@@ -72,17 +75,6 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of whatever is at `path` now, or none. One stat(2): about a microsecond, but it hangs
-    /// where the file system does (NFS).
-    pub(super) fn at(path: &Path) -> Option<Self> {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Self {
-            place: (meta.dev(), meta.ino()),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
-
     /// As plain numbers, for a record.
     #[must_use]
     pub fn numbers(&self) -> [i64; 6] {
@@ -111,17 +103,85 @@ impl Stamp {
     }
 }
 
+/// The place of a pidfile, held: looking there cannot hang, whatever its owner puts into the path. The
+/// directory is open, on a file system that needs no network and no other process to answer, and a link
+/// in the file's place is not followed. What is *not* seen is another directory in this one's place:
+/// so the path itself has to be walked anew ([`read`]) from time to time.
+#[derive(Debug)]
+pub struct Spot {
+    directory: Arc<OwnedFd>,
+    name: OsString,
+    trust: Trust,
+}
+
+impl Spot {
+    /// Reads the pidfile as [`read`] does, and never hangs. `None`: what is there now needs a walk.
+    #[must_use]
+    pub fn read(&self) -> Option<Reading> {
+        match self.step()? {
+            Ok(walked) => Some(claim_of(&walked).unwrap_or_else(|reading| reading)),
+            Err(reading) => Some(reading),
+        }
+    }
+
+    /// [`remove_if_names`] here, without ever hanging.
+    #[must_use]
+    pub fn remove_if_names(&self, dead: ProcessIdentity) -> Removal {
+        match self.step() {
+            Some(Ok(walked)) => remove_walked(&walked, dead),
+            Some(Err(Reading::Absent)) => Removal::Absent,
+            Some(Err(reading)) => Removal::Kept(keep_reason(reading)),
+            None => kept("something else is in its place now"),
+        }
+    }
+
+    /// The stamp of what is there now. One fstatat(2), below a microsecond.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        fstatat(&*self.directory, self.name.as_os_str(), flags).ok().map(|stat| Stamp::of(&stat))
+    }
+
+    fn step(&self) -> Option<Result<Walked, Reading>> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = match openat(&*self.directory, self.name.as_os_str(), flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(error) => return Some(Err(failed(self.name.to_string_lossy(), error))),
+        };
+        let stat = fstat(&file).ok()?;
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return None;
+        }
+        let mut trust = self.trust.clone();
+        let judged = trust.step(&self.name, &stat).and_then(|()| trust.end(&self.name, &stat));
+        Some(judged.map(|()| Walked {
+            directory: Arc::clone(&self.directory),
+            name: self.name.clone(),
+            file,
+            stat,
+            before: self.trust.clone(),
+            trust,
+        }))
+    }
+}
+
+/// Whether a directory is on a file system of this machine (statfs(2), magic numbers of linux/magic.h).
+/// What is not known not to hang counts as able to.
+fn is_local(directory: &OwnedFd) -> bool {
+    let local = [
+        statfs::EXT4_SUPER_MAGIC,
+        statfs::TMPFS_MAGIC,
+        statfs::BTRFS_SUPER_MAGIC,
+        statfs::OVERLAYFS_SUPER_MAGIC,
+        statfs::XFS_SUPER_MAGIC,
+    ];
+    statfs::fstatfs(directory).is_ok_and(|fs| local.contains(&fs.filesystem_type()))
+}
+
 /// Reads a pidfile. Never waits for a FIFO or a device; hangs where the file system does, so not on
 /// the loop.
 #[must_use]
 pub fn read(path: &Path) -> Reading {
     walk(path).and_then(|walked| claim_of(&walked)).unwrap_or_else(|reading| reading)
-}
-
-/// Whether nobody but root can change what a pidfile's path leads to. Hangs as [`read`] does.
-#[must_use]
-pub(super) fn only_root_decides(path: &Path) -> bool {
-    walk(path).is_ok_and(|walked| walked.writers == Writers::OnlyRoot)
 }
 
 /// What came of wanting a dead process's pidfile gone.
@@ -142,12 +202,15 @@ pub enum Removal {
 /// written anew; the kernel has no call that closes them.
 #[must_use]
 pub fn remove_if_names(path: &Path, dead: ProcessIdentity) -> Removal {
-    let walked = match walk(path) {
-        Ok(walked) => walked,
-        Err(Reading::Absent) => return Removal::Absent,
-        Err(reading) => return Removal::Kept(keep_reason(reading)),
-    };
-    let claim = match claim_of(&walked) {
+    match walk(path) {
+        Ok(walked) => remove_walked(&walked, dead),
+        Err(Reading::Absent) => Removal::Absent,
+        Err(reading) => Removal::Kept(keep_reason(reading)),
+    }
+}
+
+fn remove_walked(walked: &Walked, dead: ProcessIdentity) -> Removal {
+    let claim = match claim_of(walked) {
         Ok(Reading::Claim(claim)) => claim,
         Ok(reading) | Err(reading) => return Removal::Kept(keep_reason(reading)),
     };
@@ -158,18 +221,18 @@ pub fn remove_if_names(path: &Path, dead: ProcessIdentity) -> Removal {
         return kept(reason);
     }
     // A user's own link must not have root delete where that user could not.
-    let directory_owner = fstat(&walked.directory).map(|stat| Uid(stat.st_uid));
-    if walked.links == Links::SomeUsers && directory_owner != Ok(claim.owner) {
+    let directory_owner = fstat(&*walked.directory).map(|stat| Uid(stat.st_uid));
+    if walked.trust.links == Links::SomeUsers && directory_owner != Ok(claim.owner) {
         return kept("a user's symbolic link leads to it in a directory of another owner");
     }
     let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-    match fstatat(&walked.directory, walked.name.as_os_str(), flags) {
+    match fstatat(&*walked.directory, walked.name.as_os_str(), flags) {
         Ok(stat) if Stamp::of(&stat) == claim.stamp => {}
         Ok(_) => return kept("it has just been written"),
         Err(Errno::ENOENT) => return Removal::Absent,
         Err(error) => return kept(&error.desc().to_lowercase()),
     }
-    match unlinkat(&walked.directory, walked.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+    match unlinkat(&*walked.directory, walked.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) => Removal::Removed,
         Err(Errno::ENOENT) => Removal::Absent,
         Err(error) => kept(&error.desc().to_lowercase()),
@@ -207,16 +270,17 @@ fn keep_reason(reading: Reading) -> Untrusted {
 
 /// A path followed to its end: the directory and name there, and the file (opened without access).
 struct Walked {
-    directory: OwnedFd,
+    directory: Arc<OwnedFd>,
     name: OsString,
     file: OwnedFd,
     stat: FileStat,
-    writers: Writers,
-    links: Links,
+    /// What was known in front of the file, and with it.
+    before: Trust,
+    trust: Trust,
 }
 
 /// Whose symbolic links were followed.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Links {
     OnlyRoots,
     SomeUsers,
@@ -246,6 +310,7 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
         let next = openat(&directory, name.as_os_str(), flags, steps)
             .map_err(|error| failed(name.to_string_lossy(), error))?;
         let stat = stat_of(&next, &name)?;
+        let before = trust.clone();
         trust.step(&name, &stat)?;
         match stat.st_mode & libc::S_IFMT {
             libc::S_IFLNK => {
@@ -265,8 +330,8 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
             }
             libc::S_IFREG if ahead.is_empty() => {
                 trust.end(&name, &stat)?;
-                let Trust { writers, links, decider: _ } = trust;
-                return Ok(Walked { directory, name, file: next, stat, writers, links });
+                let directory = Arc::new(directory);
+                return Ok(Walked { directory, name, file: next, stat, before, trust });
             }
             libc::S_IFDIR if !ahead.is_empty() => directory = next,
             kind => {
@@ -279,6 +344,7 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
 }
 
 /// Who decides what lies at the end of the path, as far as it was followed.
+#[derive(Clone, Debug)]
 struct Trust {
     decider: Option<(u32, Untrusted)>,
     writers: Writers,
@@ -353,9 +419,22 @@ fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
         pid,
         owner: Uid(stat.st_uid),
         modified_wall_ms: seconds_ms + u64::try_from(stat.st_mtime_nsec).unwrap_or(0) / 1_000_000,
-        writers: walked.writers,
+        writers: walked.trust.writers,
         stamp: Stamp::of(stat),
+        spot: spot_of(walked),
     }))
+}
+
+/// A user's link may lead elsewhere at any moment, and is only seen by walking.
+fn spot_of(walked: &Walked) -> Option<Arc<Spot>> {
+    let holds = walked.trust.links == Links::OnlyRoots && is_local(&walked.directory);
+    holds.then(|| {
+        Arc::new(Spot {
+            directory: Arc::clone(&walked.directory),
+            name: walked.name.clone(),
+            trust: walked.before.clone(),
+        })
+    })
 }
 
 /// Parses a pidfile: on its first line one number of at most 7 digits (the kernel's largest is 4194304),

@@ -255,7 +255,7 @@ fn a_listening_socket_tells_heirs_from_strangers_of_the_same_session() {
     assert_eq!(dead.sockets.len(), 4);
     let _ = send(main, Signal::Kill);
     wait_for("its death", SOON, || (!main.is_alive()).then_some(()));
-    let left = survey::survey(&[dead], &HashSet::new()).expect("surveyed");
+    let left = survey(&[dead], &HashSet::new()).expect("surveyed");
     let pids: Vec<_> = left.iter().map(|left| left.survivor.identity.pid).collect();
     assert_eq!(pids, [roles["heir"]], "{roles:?}");
     assert_eq!(left[0].survivor.holds, Holding::ListeningSocket);

@@ -240,7 +240,10 @@ impl World {
         let old = self.oracles.watched[svc].view.replace(view);
         // Out of clearing without a start of heeler's: a deploy's own restart is nobody's mail.
         let cleared = old.is_some_and(|old| old.phase == Phase::Clearing);
-        if cleared && matches!(view.phase, Phase::Watching | Phase::StartPeriod) && view.main.is_some() {
+        if cleared
+            && matches!(view.phase, Phase::Watching | Phase::StartPeriod)
+            && view.main.is_some()
+        {
             self.oracles.watched[svc].untold.clear();
         }
         self.oracles.watched[svc].old = old;
