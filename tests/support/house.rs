@@ -210,8 +210,22 @@ impl Drop for House {
         self.kill_keeper();
         // Shims and services outlive the keeper by design; their command lines or directories name the house.
         let own = self.dir.path().to_string_lossy().into_owned();
+        // Children of `service.pl` have neither; they are in the session or group of one that noted itself.
+        let noted: Vec<u32> = fs::read_dir(self.path("srv"))
+            .map(|dir| dir.flatten().flat_map(|entry| lines(&entry.path())).collect::<Vec<_>>())
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|line| line.split(' ').next()?.parse().ok())
+            .filter(|pid| *pid > 1)
+            .collect();
         for _ in 0..3 {
             for pid in pids() {
+                let number = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+                let above = [nix::unistd::getsid(Some(number)), nix::unistd::getpgid(Some(number))];
+                let of_noted = above
+                    .iter()
+                    .flatten()
+                    .any(|above| noted.contains(&u32::try_from(above.as_raw()).unwrap_or(0)));
                 let about = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                 let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
                 let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
@@ -223,7 +237,7 @@ impl Drop for House {
                     .iter()
                     .any(|text| String::from_utf8_lossy(text).contains(&own));
                 let holds = open.iter().any(|path: &PathBuf| path.starts_with(&own));
-                if (named || holds) && pid != std::process::id() {
+                if (named || holds || of_noted) && pid != std::process::id() {
                     signal(pid, "KILL");
                 }
             }
