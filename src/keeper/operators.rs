@@ -13,6 +13,7 @@ use crate::keeper::control::{ControlEvent, ControlRequest};
 use crate::keeper::rights::Peer;
 use crate::model::ids::{RequestId, ServiceName};
 use crate::model::order::{Order, Reply};
+use crate::model::process::ProcessIdentity;
 use crate::model::sample::{Needs, ProcessSample};
 use crate::store::{Ack, Message};
 use crate::sys::sampler;
@@ -69,9 +70,9 @@ impl Keeper {
         };
         match request {
             Request::Status { services } => {
-                let now = self.now();
-                let fresh = services.iter().any(|name| self.measure(name, now).is_none());
-                let at = Instant::now() + if fresh { CPU_INTERVAL } else { Duration::ZERO };
+                // What has nothing to compare with is looked at twice.
+                let fresh = services.iter().filter(|name| !self.was_shown(name)).count();
+                let at = Instant::now() + if fresh > 0 { CPU_INTERVAL } else { Duration::ZERO };
                 self.operators.statuses.push(DueStatus { at, services, reply });
             }
             Request::Why { service } => {
@@ -211,41 +212,30 @@ impl Keeper {
         for name in services {
             let Some(status) = self.engine.status(now, name) else { continue };
             let before = self.operators.shown.get(name).cloned();
-            let usage = match status.main.and_then(|_| self.measure(name, now).or(before.clone())) {
-                Some(_) => self
-                    .operators
-                    .shown
-                    .get(name)
-                    .map(|sample| Usage::of(sample, before.as_ref(), now.mono)),
-                None => None,
-            };
+            let sample = status.main.and_then(|main| self.measure(name, main));
+            let usage = sample.map(|sample| Usage::of(&sample, before.as_ref(), now.mono));
             answers.push(ServiceStatus::new(&status, usage.unwrap_or_default()));
         }
         StatusAnswer::new(answers)
     }
 
-    /// Samples a service for people: only what never blocks. Answers the sample before, if there is one
-    /// far enough back to compare with.
-    fn measure(
-        &mut self,
-        name: &ServiceName,
-        now: crate::model::time::Now,
-    ) -> Option<ProcessSample> {
-        const NEEDS: Needs = Needs {
-            pss_above_bytes: None,
-            rss: true,
-            private: false,
-            stat: true,
-            fds: false,
-            io: false,
-            children: false,
-            tree_cpu: false,
-            tree_pss: false,
-        };
-        let served = self.services.get(name)?;
-        let held = served.held.values().next_back()?;
-        let sample = sampler::quick(held.hold.held(), NEEDS, None).ok()?;
-        let before = self.operators.shown.insert(name.clone(), sample);
-        before.filter(|before| now.mono.since(before.at) >= CPU_INTERVAL)
+    /// Whether there is an earlier sample of a service to compare with; if not, one is taken now.
+    fn was_shown(&mut self, name: &ServiceName) -> bool {
+        let main = self.engine.status(self.now(), name).and_then(|status| status.main);
+        let Some(main) = main else { return true };
+        let known = self.operators.shown.get(name).is_some_and(|sample| sample.identity == main);
+        if !known {
+            self.measure(name, main);
+        }
+        known
+    }
+
+    /// Samples a main process for people: only what never blocks.
+    fn measure(&mut self, name: &ServiceName, main: ProcessIdentity) -> Option<ProcessSample> {
+        let needs = Needs { rss: true, stat: true, ..Needs::default() };
+        let held = self.services.get(name)?.held.get(&main)?;
+        let sample = sampler::quick(held.hold.held(), needs, None).ok()?;
+        self.operators.shown.insert(name.clone(), sample.clone());
+        Some(sample)
     }
 }

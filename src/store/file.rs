@@ -120,10 +120,10 @@ pub(super) fn names(dir: &Path, suffix: &str) -> Result<Vec<String>, StoreError>
     let list = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                if name.ends_with(suffix) {
-                    names.push(name);
-                }
+            if let Ok(name) = entry?.file_name().into_string()
+                && name.ends_with(suffix)
+            {
+                names.push(name);
             }
         }
         names.sort_unstable();

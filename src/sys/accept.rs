@@ -121,10 +121,10 @@ pub fn accept(facts: &Facts, expected: &Expected, claim: &ClaimFacts) -> Accepta
     if pid.0 <= 1 {
         return Acceptance::Refused(format!("process {pid} is the machine's first process"));
     }
-    if let ClaimFacts::Recorded(identity) = claim {
-        if *identity != facts.identity {
-            return Acceptance::Stale(format!("process {pid} is a new one with the same number"));
-        }
+    if let ClaimFacts::Recorded(identity) = claim
+        && *identity != facts.identity
+    {
+        return Acceptance::Stale(format!("process {pid} is a new one with the same number"));
     }
     if let (ClaimFacts::Pidfile { unchanged: true, .. }, Some(known)) = (claim, expected.known)
         && known.pid == pid
