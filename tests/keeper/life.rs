@@ -38,6 +38,7 @@ fn a_foreground_program_is_kept_and_its_exit_status_is_told() {
     house.define("shop", &format!("run = {run:?}\n{QUICK}"));
     house.open();
     let first = house.wait_up("shop", None);
+    house.wait_starts("shop", &[first]);
     signal(first, "KILL");
     let second = house.wait_up("shop", Some(first));
     house.wait_starts("shop", &[first, second]);
