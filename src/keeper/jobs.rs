@@ -197,12 +197,8 @@ impl Keeper {
         } else if running.slot == Slot::Action {
             self.consume(&service, running.action);
         }
-        let exit = match outcome.ended {
-            Ended::Exited(exit) => Some(exit),
-            Ended::TimedOut | Ended::NotExecuted { .. } | Ended::Lost => None,
-        };
         if let Some(child) = running.child {
-            self.instance_ended(&service, child, exit);
+            self.instance_ended(&service, child, exit_of(&outcome));
         }
         self.inbox.push_back(Input::Finished { service, action: running.action, outcome });
     }
@@ -277,6 +273,27 @@ impl Keeper {
         }
     }
 
+    /// The program of a `run` service ended while no keeper ran: how it did is in its shim's records,
+    /// until the next start takes their place.
+    pub(super) fn tell_missed_end(&mut self, service: &ServiceName, identity: ProcessIdentity) {
+        let Some(served) = self.services.get(service) else { return };
+        let name = Slot::Instance.file(SlotFile::Child);
+        let Some(record) = read_record::<ChildRecord>(&served.records, name)
+            .filter(|record| record.child == identity)
+        else {
+            return;
+        };
+        let action = record.action;
+        if self.running.iter().any(|running| running.action == action) {
+            // Its shim is still heard.
+            return;
+        }
+        let Some(outcome) = read_outcome(&served.records, Slot::Instance, action) else { return };
+        let exit = exit_of(&outcome);
+        self.inbox.push_back(Input::Exited { service: service.clone(), identity, exit });
+        self.inbox.push_back(Input::Finished { service: service.clone(), action, outcome });
+    }
+
     /// What is due by time: exits whose status never came, records of adopted shims.
     pub(super) fn jobs_due(&mut self, now: Instant) {
         let due: Vec<_> =
@@ -345,20 +362,25 @@ impl Keeper {
             let (action, kind, deadline) = (record.action, record.kind, record.deadline);
             // Without its shim: the command still runs, or it ended and nobody took its outcome yet.
             let late = self.now().mono >= deadline + served.def.start_timeout;
+            let outcome = read_outcome(&records, slot, action);
             let open = slot == Slot::Action
                 && !late
-                && (lives(&records, slot, action)
-                    || read_outcome(&records, slot, action).is_some());
+                && (lives(&records, slot, action) || outcome.is_some());
+            let words = match &outcome {
+                Some(outcome) if slot == Slot::Action => outcome.ended.to_string(),
+                Some(_) | None => "is still under way".to_owned(),
+            };
+            if !busy && !open && (slot == Slot::Instance || outcome.is_none()) {
+                continue;
+            }
+            let text = format!("an earlier heeler's {} {words}", kind.name());
+            self.log.say(self.now().wall, Level::Info, service.as_str(), text);
             if !busy && !open {
+                // So long ago that nothing depends on it any more.
+                let _gone = records::remove_record(&records, slot.file(SlotFile::Job));
                 continue;
             }
             let child = read_child(&records, slot, action);
-            self.log.say(
-                self.now().wall,
-                Level::Info,
-                service.as_str(),
-                format!("an earlier heeler's {} is still under way", kind.name()),
-            );
             self.running.push(Running {
                 service: service.clone(),
                 slot,
@@ -383,6 +405,14 @@ impl Keeper {
 
 /// How long the exit status of a `run` program is waited for once it is known to be dead.
 const EXIT_STATUS_WAIT: Duration = Duration::from_millis(200);
+
+/// How the program ended, where it is known.
+fn exit_of(outcome: &Outcome) -> Option<Exit> {
+    match outcome.ended {
+        Ended::Exited(exit) => Some(exit),
+        Ended::TimedOut | Ended::NotExecuted { .. } | Ended::Lost => None,
+    }
+}
 
 /// Reads a record; one that is missing or not understood is none: reality decides, not records.
 pub(super) fn read_record<R: Record>(records: &Path, name: &str) -> Option<R> {

@@ -101,6 +101,9 @@ impl Keeper {
             Effect::Identify { service, ask } => self.identify(service, ask),
             Effect::Hold { service, ask, identity } => {
                 let found = identity::identify_recorded(identity);
+                if let Found::None(..) = found {
+                    self.tell_missed_end(&service, identity);
+                }
                 self.identified(service, ask, found, Place::Elsewhere);
             }
             Effect::Unwatch { service, identity } => {

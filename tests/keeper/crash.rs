@@ -312,3 +312,35 @@ fn a_full_run_dir_is_said_and_healed() {
     assert_eq!(house.doubles("shop"), 0);
     assert_eq!(house.heeler(&["restart", "shop"]).0, 0);
 }
+
+#[test]
+fn what_ended_while_no_keeper_ran_is_told_by_the_next() {
+    let mut house = House::new("");
+    let pidfile = house.path("srv/command.pid");
+    // The first run of each ends badly, all others stay: nobody but the first can be told of.
+    let first = |name: &str, end: &str| {
+        let mark = house.path(&format!("srv/{name}.mark"));
+        format!("test -e {0} && exec sleep 1000; touch {0}; {end}", mark.display())
+    };
+    let start = first("command", "sleep 1; echo no database; exit 43");
+    let run = first("program", "sleep 2; exit 44");
+    house.define(
+        "command",
+        &format!("pidfile = {pidfile:?}\nstart = {{ run = {start:?}, shell = true }}\n{QUICK}"),
+    );
+    house.define("program", &format!("run = {{ run = {run:?}, shell = true }}\n{QUICK}"));
+    house.open();
+    house.wait_up("program", None);
+    let ends = ["command/action.outcome", "program/instance.outcome"]
+        .map(|file| house.path("run/svc").join(file));
+    wait_for("the command to run", PATIENCE, || {
+        house.path("run/svc/command/action.child").exists().then_some(())
+    });
+    house.kill_keeper();
+    assert!(!house.log().contains("code 4"), "{}", house.log());
+    wait_for("both to end", PATIENCE, || ends.iter().all(|file| file.exists()).then_some(()));
+    house.open();
+    for words in ["code 43", "code 44"] {
+        wait_for(words, PATIENCE, || house.log().contains(words).then_some(()));
+    }
+}
