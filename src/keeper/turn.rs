@@ -35,6 +35,8 @@ pub(super) enum Source {
     Status(ActionId),
     /// A shim.
     Shim(ActionId),
+    /// A shim of an earlier keeper, or the foreground program that it keeps.
+    Adopted(ActionId),
 }
 
 /// What the pool brings back.
