@@ -30,7 +30,10 @@ impl State {
             Input::Exited { identity, exit, .. } => self.exited(cx, identity, exit),
             Input::Surveyed { ask, survivors, .. } => {
                 if answers(&mut self.asked.survey, ask, cx) {
-                    self.surveyed(cx, survivors);
+                    match survivors {
+                        Ok(survivors) => self.surveyed(cx, survivors),
+                        Err(why) => self.survey_failed(cx, &why),
+                    }
                 }
             }
             Input::Sampled { ask, seen, .. } => {

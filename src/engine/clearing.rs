@@ -11,6 +11,7 @@ use crate::model::job::JobKind;
 use crate::model::limits;
 use crate::model::process::{Absence, Holding, Ours, ProcessIdentity, Signal};
 use crate::model::service::Mode;
+use crate::model::text::Untrusted;
 use crate::model::time::Mono;
 
 impl State {
@@ -23,13 +24,12 @@ impl State {
         self.resolve(cx, Cause::Unkillable, "it is gone");
         if let Some(dead) = dead {
             self.last_main = Some(dead);
-            let ask = cx.ask();
-            self.asked.survey = Some((ask, now + limits::ASK_TIMEOUT));
-            cx.push(Effect::Survey { service: self.def.name.clone(), ask, dead });
+            self.survey(cx, dead);
         }
         self.asked =
             Asked { survey: self.asked.survey.filter(|_| dead.is_some()), ..Asked::default() };
         let clearing = Clearing {
+            survey_failed: false,
             surveyed: if dead.is_some() { Surveyed::Asked } else { Surveyed::Answered },
             survivors: Vec::new(),
             absence: None,
@@ -71,7 +71,7 @@ impl State {
         let Stage::Clearing(clearing) = &mut self.stage else {
             return;
         };
-        if clearing.surveyed == Surveyed::Asked {
+        if clearing.surveyed != Surveyed::Answered {
             return;
         }
         let Some((absence, seen_at)) = clearing.absence else {
@@ -148,6 +148,45 @@ impl State {
             self.narrate(cx, format!("waiting for what it left: {line}"));
         }
         self.clear_on(cx);
+    }
+
+    fn survey(&mut self, cx: &mut Cx<'_>, dead: ProcessIdentity) {
+        let ask = cx.ask();
+        self.asked.survey = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
+        cx.push(Effect::Survey { service: self.def.name.clone(), ask, dead });
+    }
+
+    /// Asks again who is left, where that could not be told and it is time.
+    pub(super) fn survey_due(&mut self, cx: &mut Cx<'_>) {
+        if let Stage::Clearing(clearing) = &mut self.stage
+            && matches!(clearing.surveyed, Surveyed::AgainAt(at) if cx.now.mono >= at)
+            && let Some(dead) = self.last_main
+        {
+            clearing.surveyed = Surveyed::Asked;
+            self.survey(cx, dead);
+        }
+    }
+
+    /// It cannot be told who is left. That is not "nobody": it is asked again, for as long as survivors
+    /// would be waited for.
+    pub(super) fn survey_failed(&mut self, cx: &mut Cx<'_>, why: &Untrusted) {
+        let now = cx.now.mono;
+        let Stage::Clearing(clearing) = &mut self.stage else {
+            return;
+        };
+        let first = !std::mem::replace(&mut clearing.survey_failed, true);
+        let give_up = now >= clearing.deadline;
+        clearing.surveyed = if give_up {
+            Surveyed::Answered
+        } else {
+            Surveyed::AgainAt((now + limits::SURVEY_AGAIN).min(clearing.deadline))
+        };
+        if give_up {
+            self.narrate(cx, format!("going on without knowing what it left: {why}"));
+            self.clear_on(cx);
+        } else if first {
+            self.narrate(cx, format!("it cannot be told what it left, asking again: {why}"));
+        }
     }
 
     /// A survivor went.

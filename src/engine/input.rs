@@ -38,8 +38,8 @@ pub enum Input {
         service: ServiceName,
         /// Which question.
         ask: AskId,
-        /// Who is left, each watched by the keeper already.
-        survivors: Vec<Survivor>,
+        /// Who is left, each watched by the keeper already; or why that cannot be told.
+        survivors: Result<Vec<Survivor>, Untrusted>,
     },
     /// Answers `Sample`: one observation for all process checks of the service.
     Sampled {

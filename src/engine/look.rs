@@ -3,12 +3,13 @@
 use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::judge;
-use crate::engine::state::{Stage, State, Surveyed};
+use crate::engine::state::{Stage, State};
 use crate::engine::table::{Class, Where};
 use crate::model::ids::AskId;
 use crate::model::job::{Ended, Outcome, Output};
 use crate::model::limits;
 use crate::model::process::ProcessIdentity;
+use crate::model::text::Untrusted;
 use crate::model::time::Mono;
 
 impl State {
@@ -24,6 +25,7 @@ impl State {
                     clearing.poll_at = now + limits::SUCCESSOR_POLL;
                     self.identify(cx);
                 }
+                self.survey_due(cx);
                 self.clear_on(cx);
             }
             Stage::Starting(_) => self.start_on(cx),
@@ -59,7 +61,7 @@ impl State {
             Where::Absent | Where::Backoff => self.identify(cx),
             Where::Present | Where::StartPeriod => {
                 self.confirm(cx);
-                if self.sample_due(now) {
+                if self.sample_due(now) && !self.on_trust() {
                     self.sample(cx);
                 }
             }
@@ -72,6 +74,12 @@ impl State {
             .filter(|check| check.due > now)
             .map(|check| check.due)
             .fold(self.look_at, Mono::min);
+    }
+
+    /// Whether the main process is one of a record, not found again yet: its values begin when it is.
+    fn on_trust(&self) -> bool {
+        let asked = self.asked.identify.map(|(ask, _)| ask);
+        self.asked.held.is_some_and(|(ask, _)| Some(ask) == asked)
     }
 
     pub(super) fn schedule_first_look(&mut self, now: Mono) {
@@ -118,10 +126,8 @@ impl State {
         if expired(&mut self.asked.identify) {
             self.identify(cx);
         }
-        if expired(&mut self.asked.survey)
-            && let Stage::Clearing(clearing) = &mut self.stage
-        {
-            clearing.surveyed = Surveyed::Answered;
+        if expired(&mut self.asked.survey) {
+            self.survey_failed(cx, &Untrusted::from("no answer came"));
         }
     }
 

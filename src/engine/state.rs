@@ -71,8 +71,10 @@ pub(crate) enum Stage {
 /// Waiting until nothing is left of the old process and nobody else starts a new one.
 #[derive(Clone, Debug)]
 pub(crate) struct Clearing {
-    /// Whether the survey was answered.
+    /// Whether it is known who is left.
     pub(crate) surveyed: Surveyed,
+    /// Whether it was said that this could not be told.
+    pub(crate) survey_failed: bool,
     pub(crate) survivors: Vec<Survivor>,
     /// How it is missing and when that was seen, once asked after the death.
     pub(crate) absence: Option<(Absence, Mono)>,
@@ -109,6 +111,8 @@ pub(crate) enum ExitKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Surveyed {
     Asked,
+    /// It could not be told: asked again then.
+    AgainAt(Mono),
     Answered,
 }
 
@@ -283,9 +287,12 @@ impl State {
 
 impl Clearing {
     fn next_due(&self) -> Mono {
-        if self.surveyed == Surveyed::Asked || self.absence.is_none() {
+        match self.surveyed {
+            Surveyed::AgainAt(at) => return at.min(self.poll_at),
             // An answer is awaited; the question has a deadline of its own.
-            return self.poll_at;
+            Surveyed::Asked => return self.poll_at,
+            Surveyed::Answered if self.absence.is_none() => return self.poll_at,
+            Surveyed::Answered => {}
         }
         // While a successor is waited for, nothing happens to survivors' deadline.
         let deadline = self.successor_until.map_or(self.deadline, |until| until.max(self.deadline));

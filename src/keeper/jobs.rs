@@ -1,7 +1,8 @@
 //! Jobs in flight: spawning shims, hearing from them, and taking over those of an earlier keeper.
 //!
 //! A shim says `executed` on its status pipe and closes it once the outcome is in place. A shim that an
-//! earlier keeper spawned has no pipe to this one: its lock and its records are looked at instead.
+//! earlier keeper spawned has no pipe to this one: its lock and its records are looked at instead, and
+//! where it keeps a foreground program only when that or the shim itself ended.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -17,7 +18,7 @@ use crate::model::ids::{ActionId, ServiceName};
 use crate::model::job::{Ended, InFlight, Job, JobKind, Outcome, Output};
 use crate::model::process::{Exit, ProcessIdentity};
 use crate::model::text::Untrusted;
-use crate::sys::identity::{self, Found};
+use crate::sys::identity::{self, Found, Proved};
 use crate::sys::lock::{self, TryLock};
 use crate::sys::records;
 use crate::sys::spawn::{self, EXECUTED, Shim};
@@ -47,6 +48,8 @@ enum Voice {
     Pipe { status: OwnedFd, token: u64 },
     /// By looking.
     Records { look_at: Instant },
+    /// By the end of the shim or of the foreground program it keeps, each watched under its token.
+    Ends([(Proved, u64); 2]),
 }
 
 impl Keeper {
@@ -169,14 +172,10 @@ impl Keeper {
     /// A shim has nothing more to say: the outcome is in place, or the shim is lost.
     fn job_over(&mut self, at: usize) {
         let running = &mut self.running[at];
-        let heard = std::mem::replace(
-            &mut running.voice,
-            Voice::Records { look_at: Instant::now() + ADOPTED_POLL },
-        );
-        if let Voice::Pipe { status, token } = &heard {
-            let _unwatched = self.watcher.get_ref().remove(status.as_fd());
-            self.sources.remove(token);
-        }
+        let look_at = Instant::now() + ADOPTED_POLL;
+        let heard = std::mem::replace(&mut running.voice, Voice::Records { look_at });
+        self.hear_no_more(&heard);
+        let running = &self.running[at];
         let Some(served) = self.services.get(&running.service) else { return };
         let outcome = read_outcome(&served.records, running.slot, running.action);
         if outcome.is_none() && lives(&served.records, running.slot, running.action) {
@@ -200,14 +199,47 @@ impl Keeper {
         } else if running.slot == Slot::Action {
             self.consume(&service, running.action);
         }
-        let exit = match outcome.ended {
-            Ended::Exited(exit) => Some(exit),
-            Ended::TimedOut | Ended::NotExecuted { .. } | Ended::Lost => None,
-        };
         if let Some(child) = running.child {
-            self.instance_ended(&service, child, exit);
+            self.instance_ended(&service, child, exit_of(&outcome));
         }
         self.inbox.push_back(Input::Finished { service, action: running.action, outcome });
+    }
+
+    fn hear_no_more(&mut self, voice: &Voice) {
+        let watched = match voice {
+            Voice::Pipe { status, token } => vec![(status.as_fd(), token)],
+            Voice::Ends(both) => both.iter().map(|(who, token)| (who.as_fd(), token)).collect(),
+            Voice::Records { .. } => Vec::new(),
+        };
+        for (fd, token) in watched {
+            let _unwatched = self.watcher.get_ref().remove(fd);
+            self.sources.remove(token);
+        }
+    }
+
+    /// The shim of an earlier keeper ended, or the program it keeps: its records say what that means.
+    pub(super) fn adopted_ended(&mut self, action: ActionId) {
+        let Some(at) = self.running.iter().position(|running| running.action == action) else {
+            return;
+        };
+        let look_at = Instant::now();
+        let heard = std::mem::replace(&mut self.running[at].voice, Voice::Records { look_at });
+        self.hear_no_more(&heard);
+    }
+
+    /// Waits for the end of an earlier keeper's shim and of its foreground program instead of looking.
+    fn wait_for_ends(&mut self, at: usize, record: &ChildRecord) {
+        let hold = |identity| match identity::identify_recorded(identity) {
+            Found::One(proved, _) => Some(proved),
+            Found::None(..) | Found::Refused(_) | Found::Unknown(_) => None,
+        };
+        let (Some(shim), Some(child)) = (hold(record.shim), hold(record.child)) else { return };
+        let action = record.action;
+        let both = [shim, child].map(|who| {
+            let token = self.watch(&who, Source::Adopted(action));
+            (who, token)
+        });
+        self.running[at].voice = Voice::Ends(both);
     }
 
     /// Somebody killed the shim, and what it kept lives on. A foreground program goes on as any process
@@ -283,6 +315,27 @@ impl Keeper {
         }
     }
 
+    /// The program of a `run` service ended while no keeper ran: how it did is in its shim's records,
+    /// until the next start takes their place.
+    pub(super) fn tell_missed_end(&mut self, service: &ServiceName, identity: ProcessIdentity) {
+        let Some(served) = self.services.get(service) else { return };
+        let name = Slot::Instance.file(SlotFile::Child);
+        let Some(record) = read_record::<ChildRecord>(&served.records, name)
+            .filter(|record| record.child == identity)
+        else {
+            return;
+        };
+        let action = record.action;
+        if self.running.iter().any(|running| running.action == action) {
+            // Its shim is still heard.
+            return;
+        }
+        let Some(outcome) = read_outcome(&served.records, Slot::Instance, action) else { return };
+        let exit = exit_of(&outcome);
+        self.inbox.push_back(Input::Exited { service: service.clone(), identity, exit });
+        self.inbox.push_back(Input::Finished { service: service.clone(), action, outcome });
+    }
+
     /// What is due by time: exits whose status never came, records of adopted shims.
     pub(super) fn jobs_due(&mut self, now: Instant) {
         let due: Vec<_> =
@@ -298,7 +351,7 @@ impl Keeper {
                     *look_at = now + ADOPTED_POLL;
                     Some(running.action)
                 }
-                Voice::Records { .. } | Voice::Pipe { .. } => None,
+                Voice::Records { .. } | Voice::Pipe { .. } | Voice::Ends(_) => None,
             })
             .collect();
         for action in looks {
@@ -310,7 +363,7 @@ impl Keeper {
     pub(super) fn jobs_wakeup(&self) -> Option<Instant> {
         let looks = self.running.iter().filter_map(|running| match running.voice {
             Voice::Records { look_at } => Some(look_at),
-            Voice::Pipe { .. } => None,
+            Voice::Pipe { .. } | Voice::Ends(_) => None,
         });
         looks.chain(self.deferred_exits.iter().map(|(at, ..)| *at)).min()
     }
@@ -323,16 +376,20 @@ impl Keeper {
         let (service, slot) = (running.service.clone(), running.slot);
         let Some(served) = self.services.get(&service) else { return };
         let records = served.records.clone();
-        if running.child.is_none() && read_child(&records, slot, action).is_some() {
+        let record: Option<ChildRecord> = read_record(&records, slot.file(SlotFile::Child));
+        let record = record.filter(|record| record.action == action);
+        if running.child.is_none() && record.is_some() {
             self.executed(at);
         }
+        // Not before its lock is free: the next action may follow at once.
+        let lock = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
+        let free = matches!(lock, Ok(TryLock::Taken(_)));
+        drop(lock);
         let ended = read_outcome(&records, slot, action).is_some();
-        let free = || {
-            let lock = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
-            matches!(lock, Ok(TryLock::Taken(_)))
-        };
-        if ended || (free() && !lives(&records, slot, action)) {
+        if free && (ended || slot == Slot::Instance || !lives(&records, slot, action)) {
             self.job_over(at);
+        } else if let Some(record) = record.filter(|_| slot == Slot::Instance && !ended) {
+            self.wait_for_ends(at, &record);
         }
     }
 
@@ -351,20 +408,25 @@ impl Keeper {
             let (action, kind, deadline) = (record.action, record.kind, record.deadline);
             // Without its shim: the command still runs, or it ended and nobody took its outcome yet.
             let late = self.now().mono >= deadline + served.def.start_timeout;
+            let outcome = read_outcome(&records, slot, action);
             let open = slot == Slot::Action
                 && !late
-                && (lives(&records, slot, action)
-                    || read_outcome(&records, slot, action).is_some());
+                && (lives(&records, slot, action) || outcome.is_some());
+            let words = match &outcome {
+                Some(outcome) if slot == Slot::Action => outcome.ended.to_string(),
+                Some(_) | None => "is still under way".to_owned(),
+            };
+            if !busy && !open && (slot == Slot::Instance || outcome.is_none()) {
+                continue;
+            }
+            let text = format!("an earlier heeler's {} {words}", kind.name());
+            self.log.say(self.now().wall, Level::Info, service.as_str(), text);
             if !busy && !open {
+                // So long ago that nothing depends on it any more.
+                let _gone = records::remove_record(&records, slot.file(SlotFile::Job));
                 continue;
             }
             let child = read_child(&records, slot, action);
-            self.log.say(
-                self.now().wall,
-                Level::Info,
-                service.as_str(),
-                format!("an earlier heeler's {} is still under way", kind.name()),
-            );
             self.running.push(Running {
                 service: service.clone(),
                 slot,
@@ -390,6 +452,14 @@ impl Keeper {
 
 /// How long the exit status of a `run` program is waited for once it is known to be dead.
 const EXIT_STATUS_WAIT: Duration = Duration::from_millis(200);
+
+/// How the program ended, where it is known.
+fn exit_of(outcome: &Outcome) -> Option<Exit> {
+    match outcome.ended {
+        Ended::Exited(exit) => Some(exit),
+        Ended::TimedOut | Ended::NotExecuted { .. } | Ended::Lost => None,
+    }
+}
 
 /// Reads a record; one that is missing or not understood is none: reality decides, not records.
 pub(super) fn read_record<R: Record>(records: &Path, name: &str) -> Option<R> {

@@ -209,6 +209,7 @@ impl Keeper {
                     }
                     Source::Status(action) => self.shim_speaks(action),
                     Source::Shim(action) => self.shim_ended(action),
+                    Source::Adopted(action) => self.adopted_ended(action),
                 }
             }
             if got == 0 || known == 0 {

@@ -1,6 +1,6 @@
 //! One turn of the loop: inputs into the engine, effects out of it, until nothing is left to do.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ pub(super) enum Source {
     Status(ActionId),
     /// A shim.
     Shim(ActionId),
+    /// A shim of an earlier keeper, or the foreground program that it keeps.
+    Adopted(ActionId),
 }
 
 /// What the pool brings back.
@@ -60,7 +62,8 @@ pub(super) struct DueSurvey {
 /// Who outlived the main processes that died in one turn.
 pub(super) struct Surveyed {
     due: Vec<DueSurvey>,
-    left: std::io::Result<Vec<Left>>,
+    /// Of each of them.
+    left: Vec<std::io::Result<Vec<Left>>>,
 }
 
 impl Keeper {
@@ -102,6 +105,9 @@ impl Keeper {
             Effect::Identify { service, ask } => self.identify(service, ask),
             Effect::Hold { service, ask, identity } => {
                 let found = identity::identify_recorded(identity);
+                if let Found::None(..) = found {
+                    self.tell_missed_end(&service, identity);
+                }
                 self.identified(service, ask, found);
             }
             Effect::Unwatch { service, identity } => {
@@ -371,34 +377,36 @@ impl Keeper {
             self.services.values().flat_map(|served| served.families.keys().copied()).collect();
         // Nothing in it hangs, so it is nobody's.
         self.pool
-            .submit(move || Done::Surveyed(Surveyed { left: survey::survey(&dead, &mains), due }));
+            .submit(move || Done::Surveyed(Surveyed { left: survey_each(&dead, &mains), due }));
     }
 
     /// Holds whoever is left, and tells the engine.
     pub(super) fn surveyed(&mut self, surveyed: Surveyed) {
         let Surveyed { due, left } = surveyed;
-        let mut survivors: BTreeMap<usize, Vec<Survivor>> = BTreeMap::new();
-        match left {
-            Ok(left) => {
-                for Left { dead, survivor, hold } in left {
-                    let Some(due) = due.get(dead) else { continue };
-                    let served = self.services.get(&due.service);
-                    // A successor that came up in the same session is no survivor.
-                    if served.is_none_or(|served| served.held.contains_key(&survivor.identity)) {
-                        continue;
-                    }
-                    self.hold(&due.service, hold);
-                    survivors.entry(dead).or_default().push(survivor);
+        for (DueSurvey { service, ask, .. }, left) in due.into_iter().zip(left) {
+            let survivors = match left {
+                Ok(left) => Ok(self.hold_survivors(&service, left)),
+                Err(error) => {
+                    let text = format!("failed to look for what was left behind: {error}");
+                    Err(Untrusted::from(text.as_str()))
                 }
-            }
-            Err(error) => {
-                self.say(Level::Error, &format!("failed to look for what was left behind: {error}"))
-            }
+            };
+            self.inbox.push_back(Input::Surveyed { service, ask, survivors });
         }
-        for (at, due) in due.into_iter().enumerate() {
-            let survivors = survivors.remove(&at).unwrap_or_default();
-            self.inbox.push_back(Input::Surveyed { service: due.service, ask: due.ask, survivors });
+    }
+
+    fn hold_survivors(&mut self, service: &ServiceName, left: Vec<Left>) -> Vec<Survivor> {
+        let mut survivors = Vec::new();
+        for Left { survivor, hold, .. } in left {
+            let served = self.services.get(service);
+            // A successor that came up in the same session is no survivor.
+            if served.is_none_or(|served| served.held.contains_key(&survivor.identity)) {
+                continue;
+            }
+            self.hold(service, hold);
+            survivors.push(survivor);
         }
+        survivors
     }
 
     fn dead_main(&self, service: &ServiceName, dead: ProcessIdentity) -> DeadMain {
@@ -496,6 +504,24 @@ impl Keeper {
 const WALK_AGAIN: Duration = Duration::from_secs(60);
 /// See [`WALK_AGAIN`].
 const WALK_AGAIN_MISSING: Duration = Duration::from_secs(2);
+
+/// In one pass; where it cannot be told for all of them, in one for each, so that a process of one
+/// service that cannot be examined holds up no other.
+fn survey_each(
+    dead: &[DeadMain],
+    mains: &HashSet<ProcessIdentity>,
+) -> Vec<std::io::Result<Vec<Left>>> {
+    let Ok(left) = survey::survey(dead, mains) else {
+        return dead.chunks(1).map(|one| survey::survey(one, mains)).collect();
+    };
+    let mut each: Vec<_> = dead.iter().map(|_| Ok(Vec::new())).collect();
+    for left in left {
+        if let Some(Ok(of)) = each.get_mut(left.dead) {
+            of.push(left);
+        }
+    }
+    each
+}
 
 /// The state of the pidfile in a claim.
 fn claim_of(stamp: &ClaimStamp) -> Option<Stamp> {

@@ -166,3 +166,5 @@ pub const FILE_POOL_THREADS_MAX: usize = 64;
 pub const FILE_POOL_STUCK_THREADS: usize = 256;
 
 const _: () = assert!(FILE_POOL_THREADS < FILE_POOL_STUCK_THREADS);
+/// How soon it is asked again who is left of a dead process, where that could not be told.
+pub const SURVEY_AGAIN: Duration = Duration::from_secs(1);

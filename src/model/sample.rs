@@ -53,11 +53,12 @@ impl Needs {
         }
     }
 
-    /// Whether a read may block for ever (`smaps_rollup` and `io` take locks of the target), so that
-    /// it has to be done off the loop.
+    /// Whether a read may block for ever (`smaps_rollup` and `io` take locks of the target) or take as
+    /// long as the target likes (before Linux 6.2 its descriptors are counted one by one), so that it
+    /// has to be done off the loop.
     #[must_use]
     pub fn may_block(&self) -> bool {
-        self.pss_above_bytes.is_some() || self.private || self.io || self.tree_pss
+        self.pss_above_bytes.is_some() || self.private || self.io || self.tree_pss || self.fds
     }
 }
 
@@ -94,4 +95,23 @@ pub struct ProcessSample {
     pub read_bytes: Option<u64>,
     /// Bytes written to storage since it began.
     pub written_bytes: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_read_in_one_bounded_step_is_read_on_the_loop() {
+        let quick = Needs { rss: true, stat: true, children: true, ..Needs::default() };
+        assert!(!quick.may_block());
+        for slow in [
+            Needs { fds: true, ..quick },
+            Needs { private: true, ..quick },
+            Needs { io: true, ..quick },
+            Needs { pss_above_bytes: Some(0), ..quick },
+        ] {
+            assert!(slow.may_block(), "{slow:?}");
+        }
+    }
 }

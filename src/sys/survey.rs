@@ -39,7 +39,7 @@ pub struct DeadMain {
 /// given again once nobody has the socket.
 #[must_use]
 pub fn sockets(main: &Proved) -> Vec<u64> {
-    let sockets = sockets_of(main.identity().pid, limits::MAIN_FDS_MAX);
+    let sockets = sockets_of(main.identity().pid, limits::MAIN_FDS_MAX).unwrap_or_default();
     sockets.into_iter().map(|(_, inode)| inode).collect()
 }
 
@@ -80,9 +80,10 @@ impl Hold {
 /// Not on the loop: it takes as long as there are processes.
 ///
 /// # Errors
-/// When /proc cannot be listed: then it is not known whether anybody is left.
+/// When /proc cannot be listed, or a process that may be one of them cannot be held or examined (no
+/// descriptor is free, /proc hides it): then it is not known whether anybody is left.
 pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result<Vec<Left>> {
-    let wanted = wanted(dead);
+    let wanted = wanted(dead)?;
     let mut tables = SocketTables::default();
     let mut left = Vec::new();
     if wanted.is_empty() && dead.iter().all(|main| main.sockets.is_empty()) {
@@ -90,16 +91,23 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
     }
     let ours = [procfs::heeler(), procfs::heelers_parent()];
     for pid in procfs::pids()?.into_iter().filter(|pid| !ours.contains(pid)) {
-        let descent = || descends(pid, &wanted).or_else(|| heir(pid, dead));
-        let Some(index) = descent() else { continue };
+        let descent = || match descends(pid, &wanted) {
+            Some(index) => Ok(Some(index)),
+            None => heir(pid, dead),
+        };
+        let Some(index) = descent()? else { continue };
         // Each costs a descriptor: whoever leaves thousands must not take those of other services.
         if left.iter().filter(|other: &&Left| other.dead == index).count() >= limits::SURVIVORS_MAX
         {
             continue;
         }
-        let Gathered::Process(held, facts) = gather(pid) else { continue };
+        let (held, facts) = match gather(pid) {
+            Gathered::Process(held, facts) => (held, facts),
+            Gathered::Unclear(reason) => return Err(io::Error::other(reason)),
+            Gathered::Gone | Gathered::Zombie { .. } | Gathered::Thread(_) => continue,
+        };
         // Once more, now that it is held.
-        if descent() != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
+        if descent()? != Some(index) || facts.kind == Kind::Kernel || !held.is_alive() {
             continue;
         }
         if serves_another(held.identity(), mains) {
@@ -113,7 +121,7 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
         };
         let by_number = descends(pid, &wanted).is_some();
         let inherited = |inode| by_number || dead[index].sockets.contains(&inode);
-        let holds = match tables.listens(&held, inherited) {
+        let holds = match tables.listens(&held, inherited)? {
             true => Holding::ListeningSocket,
             // What it shares with the dead one is no more than, say, the output of a deploy over ssh.
             false if !by_number => continue,
@@ -143,22 +151,22 @@ impl Wanted {
     }
 }
 
-fn wanted(dead: &[DeadMain]) -> Wanted {
+fn wanted(dead: &[DeadMain]) -> io::Result<Wanted> {
     let mut wanted = Wanted { sessions: HashMap::new(), groups: HashMap::new() };
     for (index, main) in dead.iter().enumerate() {
         let pid = main.identity.pid;
         // Process 1's session is not a service's; numbers below mean "my own" to the kernel.
-        if pid.0 > 1 && owner_of(main.identity) == Number::Free {
+        if pid.0 > 1 && owner_of(main.identity)? == Number::Free {
             wanted.sessions.insert(pid.0, index);
             wanted.groups.insert(pid.0, index);
         }
         for leader in &main.sessions {
-            if leader.pid.0 > 1 && owner_of(*leader) != Number::Reused {
+            if leader.pid.0 > 1 && owner_of(*leader)? != Number::Reused {
                 wanted.sessions.insert(leader.pid.0, index);
             }
         }
     }
-    wanted
+    Ok(wanted)
 }
 
 /// What became of a process's number.
@@ -172,14 +180,14 @@ enum Number {
     Reused,
 }
 
-fn owner_of(identity: ProcessIdentity) -> Number {
-    match gather(identity.pid) {
+fn owner_of(identity: ProcessIdentity) -> io::Result<Number> {
+    Ok(match gather(identity.pid) {
         Gathered::Process(held, _) if held.identity() == identity => Number::Same,
         // A zombie still has its number, so a new process cannot.
         Gathered::Gone | Gathered::Zombie { .. } => Number::Free,
-        // What cannot be told apart is treated as somebody else's.
-        Gathered::Process(..) | Gathered::Thread(_) | Gathered::Unclear(_) => Number::Reused,
-    }
+        Gathered::Process(..) | Gathered::Thread(_) => Number::Reused,
+        Gathered::Unclear(reason) => return Err(io::Error::other(reason)),
+    })
 }
 
 /// Whose descendant a process is.
@@ -216,45 +224,63 @@ struct SocketTables(HashMap<std::path::PathBuf, HashSet<u64>>);
 impl SocketTables {
     /// Whether a process has a descriptor of a listening socket (TCP or Unix) of its namespace, among
     /// these.
-    fn listens(&mut self, held: &Held, among: impl Fn(u64) -> bool) -> bool {
+    fn listens(&mut self, held: &Held, among: impl Fn(u64) -> bool) -> io::Result<bool> {
         let pid = held.identity().pid;
-        let mut sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
+        let mut sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX)?;
         sockets.retain(|(_, inode)| among(*inode));
         if sockets.is_empty() {
-            return false;
+            return Ok(false);
         }
-        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else { return false };
+        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else { return Ok(false) };
         let listening = self.0.entry(namespace).or_insert_with(|| listening_near(pid));
-        sockets.iter().any(|(fd, inode)| {
+        Ok(sockets.iter().any(|(fd, inode)| {
             // Not on the table's word alone: a Unix socket's name may hold a line break, so anybody
             // can write a line into net/unix that says that another one's socket listens.
             listening.contains(inode) && pidfd::accepts_connections(held, *fd).unwrap_or(true)
-        })
+        }))
     }
 }
 
 /// Whose socket a younger process of the same user and session has inherited. One that is older (or as
 /// old, in clock ticks) may have given the main process that socket; one in a session of its own may be a
 /// successor that got it from the same giver (socket activation).
-fn heir(pid: Pid, dead: &[DeadMain]) -> Option<usize> {
-    let session = getsid(Some(unistd::Pid::from_raw(pid.0))).ok()?.as_raw();
-    let near = |main: &&DeadMain| main.session == session && !main.sockets.is_empty();
-    dead.iter().find(near)?;
-    let owner = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
-    let began = procfs::stat(pid).ok()?.started_ticks;
-    let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX);
-    dead.iter().position(|main| {
-        near(&main)
-            && main.user.0 == owner
-            && began > main.identity.started_ticks
-            && sockets.iter().any(|(_, inode)| main.sockets.contains(inode))
-    })
+fn heir(pid: Pid, dead: &[DeadMain]) -> io::Result<Option<usize>> {
+    let Ok(session) = getsid(Some(unistd::Pid::from_raw(pid.0))) else { return Ok(None) };
+    let near = |main: &DeadMain| main.session == session.as_raw() && !main.sockets.is_empty();
+    if !dead.iter().any(near) {
+        return Ok(None);
+    }
+    let Ok(owner) = fs::metadata(format!("/proc/{pid}")).map(|facts| facts.uid()) else {
+        return Ok(None);
+    };
+    let began = match procfs::stat(pid) {
+        Ok(stat) => stat.started_ticks,
+        Err(error) if procfs::is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let may_be =
+        |main: &DeadMain| near(main) && main.user.0 == owner && began > main.identity.started_ticks;
+    if !dead.iter().any(may_be) {
+        return Ok(None);
+    }
+    let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX)?;
+    let has = |main: &DeadMain| sockets.iter().any(|(_, inode)| main.sockets.contains(inode));
+    Ok(dead.iter().position(|main| may_be(main) && has(main)))
 }
 
-/// The sockets of a process: descriptor and inode.
-fn sockets_of(pid: Pid, fds_max: usize) -> Vec<(i32, u64)> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    entries
+/// The sockets of a process: descriptor and inode. One that is gone, or that nobody may look into, has
+/// none.
+fn sockets_of(pid: Pid, fds_max: usize) -> io::Result<Vec<(i32, u64)>> {
+    let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(entries) => entries,
+        Err(error)
+            if procfs::is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(entries
         .take(fds_max)
         .filter_map(|entry| {
             let path = entry.ok()?.path();
@@ -263,7 +289,7 @@ fn sockets_of(pid: Pid, fds_max: usize) -> Vec<(i32, u64)> {
                 target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
             Some((path.file_name()?.to_str()?.parse().ok()?, inode))
         })
-        .collect()
+        .collect())
 }
 
 /// Every listening socket in the network namespace of a process (proc_pid_net(5)).
@@ -314,6 +340,47 @@ mod tests {
             assert_eq!(tcp_listener(odd).or_else(|| unix_listener(odd)), None);
         }
     }
+
+    #[test]
+    fn what_cannot_be_examined_is_not_nobody() {
+        // In a process of its own: the limit of descriptors holds for all threads.
+        if std::env::var_os("HEELER_TEST_NO_DESCRIPTORS").is_none() {
+            let exe = std::env::current_exe().expect("this test");
+            let name = "sys::survey::tests::what_cannot_be_examined_is_not_nobody";
+            let status = std::process::Command::new(exe)
+                .args(["--exact", name, "--nocapture"])
+                .env("HEELER_TEST_NO_DESCRIPTORS", "1")
+                .status();
+            assert!(status.expect("runs").success());
+            return;
+        }
+        // Nobody has the dead one's number; whoever is in this session was the start command's.
+        let session = getsid(None).expect("a session").as_raw();
+        let leader = ProcessIdentity {
+            pid: Pid(session),
+            started_ticks: procfs::stat(Pid(session)).map_or(0, |stat| stat.started_ticks),
+        };
+        let dead = DeadMain {
+            identity: ProcessIdentity { pid: Pid(i32::MAX - 1), started_ticks: 1 },
+            user: Uid(0),
+            sessions: vec![leader],
+            session: 0,
+            sockets: Vec::new(),
+        };
+        let (soft, hard) = nix::sys::resource::getrlimit(LIMIT).expect("getrlimit");
+        nix::sys::resource::setrlimit(LIMIT, 64, hard).expect("setrlimit");
+        let mut taken = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            taken.push(file);
+        }
+        // Enough to list /proc, not to hold a process and read its files.
+        taken.pop();
+        let left = survey(&[dead], &HashSet::new());
+        nix::sys::resource::setrlimit(LIMIT, soft, hard).expect("setrlimit");
+        assert!(left.is_err(), "{left:?}");
+    }
+
+    const LIMIT: nix::sys::resource::Resource = nix::sys::resource::Resource::RLIMIT_NOFILE;
 
     #[test]
     fn nobody_makes_anothers_socket_listen_by_a_line_break_in_a_name() {

@@ -314,3 +314,52 @@ fn an_orphan_that_does_not_die_is_named_and_then_started_beside() {
     story.saw("40s mail 1.1 resolved: the main process 100 is gone");
     story.ends();
 }
+
+#[test]
+fn what_cannot_be_surveyed_is_not_started_over_at_once() {
+    let mut story = Story::of_running(cart());
+    story.world.left = vec![listener(110)];
+    story.lives_unclaimed(110);
+    story.world.survey_fails = Some("no descriptor is free");
+    story.crashes(100);
+    story.log_says("it cannot be told what it left, asking again: no descriptor is free");
+    story.at("1s500ms");
+    story.world.survey_fails = None;
+    story.at("4s");
+    story.crashes(110);
+    story.saw(
+        "0s survey what 100 left
+         1s survey what 100 left
+         2s survey what 100 left
+         2s signal 110 TERM
+         4s remove the pidfile of 100
+         4s run start: bin/start",
+    );
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("1m");
+    story.saw("14s mail 1.0 fired and resolved: the main process 100 is gone");
+    story.ends();
+}
+
+#[test]
+fn what_can_never_be_surveyed_is_started_after_the_start_timeout_and_says_so() {
+    let mut story = Story::of_running(cart_with(|service| service.start_timeout = span("3s")));
+    story.world.survey_fails = Some("no descriptor is free");
+    story.crashes(100);
+    story.at("4s");
+    story.saw(
+        "0s survey what 100 left
+         1s survey what 100 left
+         2s survey what 100 left
+         3s survey what 100 left
+         3s remove the pidfile of 100
+         3s run start: bin/start",
+    );
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("1m");
+    story.saw("14s mail 1.0 fired and resolved: the main process 100 is gone");
+    story.last_mail_says("going on without knowing what it left: no descriptor is free");
+    story.ends();
+}

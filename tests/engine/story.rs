@@ -84,6 +84,7 @@ impl Story {
                 claim: Claim::NoPidfile,
                 alive: BTreeSet::new(),
                 left: Vec::new(),
+                survey_fails: None,
                 sample: Some(memory_mib(100)),
                 refuses_signals: None,
             },

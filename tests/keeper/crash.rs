@@ -314,3 +314,79 @@ fn a_full_run_dir_is_said_and_healed() {
     assert_eq!(house.doubles("shop"), 0);
     assert_eq!(house.heeler(&["restart", "shop"]).0, 0);
 }
+
+#[test]
+fn what_ended_while_no_keeper_ran_is_told_by_the_next() {
+    let mut house = House::new("");
+    let pidfile = house.path("srv/command.pid");
+    // The first run of each ends badly, all others stay: nobody but the first can be told of.
+    let first = |name: &str, end: &str| {
+        let mark = house.path(&format!("srv/{name}.mark"));
+        format!("test -e {0} && exec sleep 1000; touch {0}; {end}", mark.display())
+    };
+    let start = first("command", "sleep 1; echo no database; exit 43");
+    let run = first("program", "sleep 2; exit 44");
+    house.define(
+        "command",
+        &format!("pidfile = {pidfile:?}\nstart = {{ run = {start:?}, shell = true }}\n{QUICK}"),
+    );
+    house.define("program", &format!("run = {{ run = {run:?}, shell = true }}\n{QUICK}"));
+    house.open();
+    house.wait_up("program", None);
+    let ends = ["command/action.outcome", "program/instance.outcome"]
+        .map(|file| house.path("run/svc").join(file));
+    wait_for("the command to run", PATIENCE, || {
+        house.path("run/svc/command/action.child").exists().then_some(())
+    });
+    house.kill_keeper();
+    assert!(!house.log().contains("code 4"), "{}", house.log());
+    wait_for("both to end", PATIENCE, || ends.iter().all(|file| file.exists()).then_some(()));
+    house.open();
+    for words in ["code 43", "code 44"] {
+        wait_for(words, PATIENCE, || house.log().contains(words).then_some(()));
+    }
+}
+
+/// How often a process waited for something and was woken.
+fn waits(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("is there");
+    let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:"));
+    line.and_then(|line| line.split('\t').nth(1)?.parse().ok()).expect("a number")
+}
+
+#[test]
+fn an_adopted_program_is_not_polled_and_its_end_is_seen_at_once() {
+    let mut house = House::new("");
+    let run = house.command("program", "foreground");
+    house.define("program", &format!("run = {run:?}\nevery = \"1h\"\nstart_period = \"0s\"\n"));
+    house.open();
+    let pid = house.wait_up("program", None);
+    house.kill_keeper();
+    house.open();
+    assert_eq!(house.wait_up("program", None), pid);
+    std::thread::sleep(Duration::from_secs(1));
+    let before = waits(house.keeper());
+    std::thread::sleep(Duration::from_secs(3));
+    let woken = waits(house.keeper()) - before;
+    assert!(woken < 20, "woken {woken} times in 3 s");
+    let began = Instant::now();
+    signal(pid, "KILL");
+    wait_for("its second start", PATIENCE, || (house.starts("program").len() == 2).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(house.log().contains("killed by SIGKILL"), "{}", house.log());
+    // The shim alone is killed: what it kept goes on, and is watched like any other process.
+    let second = house.wait_up("program", Some(pid));
+    house.kill_keeper();
+    house.open();
+    assert_eq!(house.wait_up("program", None), second);
+    let record = fs::read_to_string(house.path("run/svc/program/instance.child")).expect("record");
+    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    let shim = record["shim"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    signal(shim.expect("a pid"), "KILL");
+    wait_for("heeler to say it", PATIENCE, || {
+        house.log().contains("the shim of its run is gone").then_some(())
+    });
+    assert_eq!(house.wait_up("program", None), second);
+    signal(second, "KILL");
+    house.wait_up("program", Some(second));
+}

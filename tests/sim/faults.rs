@@ -41,10 +41,11 @@ pub(crate) enum Fault {
     KeeperKill,
     KillBetween,
     SlowStore,
+    FailingSurvey,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::Crash,
         Self::OrderlyExit,
         Self::Deploy,
@@ -79,6 +80,7 @@ impl Fault {
         Self::KeeperKill,
         Self::KillBetween,
         Self::SlowStore,
+        Self::FailingSurvey,
     ];
 
     /// Those that strike at a moment of their own; the others lie in wait for something to spoil.

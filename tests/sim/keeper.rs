@@ -317,7 +317,11 @@ impl World {
                 Input::Confirmed { service, ask, how }
             }
             Question::Survey(ask, dead) => {
-                let survivors = self.survey(svc, dead);
+                let fails = self.faults.strikes(&mut self.rng, Fault::FailingSurvey, 150);
+                let survivors = match fails {
+                    true => Err("no descriptor is free".into()),
+                    false => Ok(self.survey(svc, dead)),
+                };
                 Input::Surveyed { service, ask, survivors }
             }
             Question::Sample(ask, identity) => {

@@ -387,6 +387,7 @@ impl World {
             | Fault::LateAnswer
             | Fault::MissingAnswer
             | Fault::Survivors
+            | Fault::FailingSurvey
             | Fault::Operator
             | Fault::LateTick
             | Fault::KillBetween

@@ -92,10 +92,13 @@ impl Story {
             }
             Effect::Survey { service, ask, dead } => {
                 self.note(format!("survey what {dead} left"));
+                if let Some(why) = self.world.survey_fails {
+                    return Some(Input::Surveyed { service, ask, survivors: Err(why.into()) });
+                }
                 let mut survivors = self.world.left.clone();
                 survivors.retain(|left| self.world.lives(left.identity));
                 self.held.extend(survivors.iter().map(|left| left.identity));
-                Some(Input::Surveyed { service, ask, survivors })
+                Some(Input::Surveyed { service, ask, survivors: Ok(survivors) })
             }
             Effect::Sample { service, ask, identity } => {
                 assert!(self.held.contains(&identity), "{identity} is not held");

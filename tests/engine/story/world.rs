@@ -15,6 +15,8 @@ pub(crate) struct World {
     pub(super) alive: BTreeSet<i32>,
     /// What the dead main process left.
     pub(crate) left: Vec<Survivor>,
+    /// Why it cannot be told what it left.
+    pub(crate) survey_fails: Option<&'static str>,
     /// What a sample reads; `None`: no answer.
     pub(crate) sample: Option<Observation>,
     /// Why signals are refused, if they are.
