@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -81,6 +81,8 @@ pub(crate) struct Keeper {
     inbox: VecDeque<Input>,
     effects: Vec<Effect>,
     surveys: Vec<DueSurvey>,
+    /// How long the last one took.
+    survey_took: Duration,
     /// What the store is to be given at the end of this turn.
     outgoing: Vec<Message>,
     /// Services whose memory changed in this turn.
@@ -179,7 +181,7 @@ impl Keeper {
             let text = "not everything could be written to the state folder; what is missing is seen again";
             self.log.say(now().wall, Level::Error, "heeler", text);
         }
-        self.log.flush(std::time::Duration::from_secs(1));
+        self.log.flush(Duration::from_secs(1));
         Ok(())
     }
 
@@ -262,8 +264,8 @@ impl Keeper {
     }
 }
 
-const LONGEST_SLEEP: std::time::Duration = std::time::Duration::from_secs(60);
-const SHUTDOWN_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 fn now() -> Now {
     clock::now()

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -86,6 +87,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         inbox: VecDeque::new(),
         effects: Vec::new(),
         surveys: Vec::new(),
+        survey_took: Duration::ZERO,
         outgoing: Vec::new(),
         dirty: BTreeSet::new(),
         watcher,
@@ -125,7 +127,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
 /// Requests waiting for the loop; more wait in their connections.
 const CONTROL_QUEUE: usize = 64;
 /// How long the first looks wait for user names.
-const FIRST_LOOK_UP: std::time::Duration = std::time::Duration::from_secs(1);
+const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Which definition of each service is in force: the file's, or for a bad file its last good one.

@@ -69,15 +69,18 @@ pub(super) struct Surveyed {
 impl Keeper {
     /// Steps the engine with everything that happened, and does what it says.
     pub(super) fn turn(&mut self) {
-        while let Some(input) = self.inbox.pop_front() {
-            let mut effects = std::mem::take(&mut self.effects);
-            self.engine.step(self.now(), input, &mut effects);
-            for effect in effects.drain(..) {
-                self.perform(effect);
+        loop {
+            while let Some(input) = self.inbox.pop_front() {
+                let mut effects = std::mem::take(&mut self.effects);
+                self.engine.step(self.now(), input, &mut effects);
+                for effect in effects.drain(..) {
+                    self.perform(effect);
+                }
+                self.effects = effects;
             }
-            self.effects = effects;
-        }
-        if !self.surveys.is_empty() {
+            if self.surveys.is_empty() {
+                break;
+            }
             self.survey();
         }
         self.remember();
@@ -375,9 +378,18 @@ impl Keeper {
         let dead: Vec<_> = due.iter().map(|due| self.dead_main(&due.service, due.dead)).collect();
         let mains: HashSet<_> =
             self.services.values().flat_map(|served| served.families.keys().copied()).collect();
-        // Nothing in it hangs, so it is nobody's.
-        self.pool
-            .submit(move || Done::Surveyed(Surveyed { left: survey_each(&dead, &mains), due }));
+        if self.survey_took <= SURVEY_ON_THE_LOOP {
+            // Nothing in it hangs, and a start waits for it: no thread is worth waking.
+            let began = Instant::now();
+            let left = survey_each(&dead, &mains);
+            self.survey_took = began.elapsed();
+            self.surveyed(Surveyed { left, due });
+        } else {
+            // So many processes that even a look at each is long.
+            self.survey_took = Duration::ZERO;
+            self.pool
+                .submit(move || Done::Surveyed(Surveyed { left: survey_each(&dead, &mains), due }));
+        }
     }
 
     /// Holds whoever is left, and tells the engine.
@@ -498,6 +510,9 @@ impl Keeper {
         let _unwatched = self.watcher.get_ref().remove(fd.as_fd());
     }
 }
+
+/// A pass over all processes that took no longer is done on the loop the next time, too.
+const SURVEY_ON_THE_LOOP: Duration = Duration::from_millis(10);
 
 /// How long the place of a pidfile is taken for where its path leads, while it has something to say, and
 /// while it has not: its directory may have been replaced.
