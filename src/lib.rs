@@ -100,6 +100,18 @@
 //! - *In clearing* a survivor that holds a listening socket is told to go after two seconds and gets its
 //!   whole `stop_timeout`; the others are waited for up to `start_timeout`, because a session that
 //!   outlives its sshd is healthy (promise 1).
+//! - *A descendant of a main process that heeler did not start* is in a session that is not its own. It
+//!   is proved by a listening socket it shares with the dead one, within that session, of the same user,
+//!   and younger. What lives under another service's main process is never a survivor.
+//! - *Looking at a pidfile* cannot hang the loop: its directory is held, on a local file system, and a
+//!   link in the file's place is not followed ([`sys::pidfile::Spot`]). The path itself is walked anew
+//!   by the pool, each minute and whenever the place has nothing to say.
+//! - *A pidfile untouched since it proved a process* names no other: a reused number is stale, whatever
+//!   the wall clock did. An empty pidfile that nobody is writing names nobody.
+//! - *A ladder is recorded once its first signal was sent*: KILL is only for who was told to go, so the
+//!   record must not come first.
+//! - *A deploy's own stop and start is nobody's mail*; an orderly exit without a successor is told once
+//!   it is known how that ended. A start in the first look of a boot is nobody's mail either.
 //! - *One mail per ordinary crash*: a death is told when its story has an end (up again, and still up
 //!   after `start_period` or ten seconds), or after five seconds without one. A service that had to
 //!   back off counts as mended only after a full window of health.
