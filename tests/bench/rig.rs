@@ -36,7 +36,8 @@ impl Watchdog {
             Self::Monit => (MONIT, "-V"),
         };
         let output = Command::new(program).arg(option).output().expect("the watchdog runs");
-        String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("?").to_owned()
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.lines().next().unwrap_or("?").trim_start_matches("This is ").to_owned()
     }
 }
 
@@ -104,7 +105,12 @@ pub(crate) struct Rig<'a> {
 }
 
 impl<'a> Rig<'a> {
-    pub(crate) fn new(ground: &'a Ground, watchdog: Watchdog, services: usize, watch: Watch) -> Self {
+    pub(crate) fn new(
+        ground: &'a Ground,
+        watchdog: Watchdog,
+        services: usize,
+        watch: Watch,
+    ) -> Self {
         let (dir, disk) =
             (tempdir(&std::env::temp_dir()), tempdir(Path::new(env!("CARGO_TARGET_TMPDIR"))));
         let (pids, log) = (dir.path().join("pids"), dir.path().join("starts"));
@@ -172,7 +178,8 @@ impl<'a> Rig<'a> {
                 let conf = self.disk.path().join("monitrc");
                 let said = ask(Command::new(MONIT).arg("-c").arg(conf).args(["summary", "-B"]));
                 let said = String::from_utf8_lossy(&said);
-                let up = |line: &&str| line.contains(" OK ") && line.trim_end().ends_with("Process");
+                let up =
+                    |line: &&str| line.contains(" OK ") && line.trim_end().ends_with("Process");
                 said.lines().filter(up).count()
             }
         }

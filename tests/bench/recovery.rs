@@ -1,11 +1,11 @@
 //! heeler beside Monit on this machine, in one Markdown table: `cargo bench`.
 //!
 //! Needs gcc; `/usr/bin/monit` fills the other column when it is there; root for services of another
-//! user and for nice -15. About 20 minutes.
+//! user and for nice -15. About 20 minutes; the table goes to stdout, progress to stderr.
 //!
 //!     cargo bench                                  # all
-//!     cargo bench -- recovery footprint            # cases whose names contain one of these words
-//!     HEELER_BENCH_QUICK=1 cargo bench             # a trial of two minutes: its figures mean nothing
+//!     cargo bench -- recovery footprint            # rows that contain one of these
+//!     HEELER_BENCH_QUICK=1 cargo bench             # a trial of four minutes: not to be quoted
 //!     HEELER_BENCH_KILLS=300 cargo bench           # figures to quote
 //!     HEELER_BENCH_MONIT_HERD=1 cargo bench        # Monit also has 200 deaths at once, three times
 //!
@@ -111,7 +111,7 @@ impl Bench {
         let kills = std::env::var("HEELER_BENCH_KILLS").ok();
         let kills = kills
             .map_or(self.size.kills, |text| text.parse().expect("HEELER_BENCH_KILLS is a number"));
-        let case = format!("recovery, {services} services, {kills} kills");
+        let case = format!("recovery, {}, {kills} kills", count(services));
         let [heeler, monit] =
             self.both(&case, ROUNDS, self.monit, services, Watch::Existence, |rig| {
                 let mut all = Vec::new();
@@ -167,10 +167,10 @@ impl Bench {
     /// What watching costs when nothing happens.
     fn footprint(&self, services: usize, watch: Watch) {
         let what = if watch == Watch::Conditions { ", cpu and memory" } else { "" };
-        let case = format!("footprint, {services} services{what}");
+        let case = format!("footprint, {}{what}", count(services));
         let [heeler, monit] =
             self.both(&case, 1, self.monit, services, watch, |rig| self.at_rest(rig));
-        let figures: [(&str, fn(&(Footprint, f64)) -> f64); 5] = [
+        let figures: [(&str, fn(&Rest) -> f64); 5] = [
             ("PSS, MiB", |(memory, _)| mib(memory.pss_kib)),
             ("private, MiB", |(memory, _)| mib(memory.private_kib)),
             ("threads", |(memory, _)| memory.threads as f64),
@@ -178,7 +178,7 @@ impl Bench {
             ("CPU, ms/s", |(_, cpu)| *cpu),
         ];
         for (name, figure) in figures {
-            let of = |runs: &Runs<(Footprint, f64)>| runs.results.first().map(figure);
+            let of = |runs: &Runs<Rest>| runs.results.first().map(figure);
             row(
                 &format!("{case}: {name}"),
                 heeler.as_ref().and_then(of),
@@ -191,7 +191,7 @@ impl Bench {
     /// What `run =` costs: one shim each. Monit has nothing like it.
     fn shims(&self) {
         let services = self.size.runs;
-        let case = format!("shims, {services} `run =` services");
+        let case = format!("shims, {services} `run =`");
         let [heeler, _] = self.both(&case, 1, false, services, Watch::Run, |rig| {
             let (_, cpu) = self.at_rest(rig);
             let (keeper, shims): (Vec<_>, _) =
@@ -216,8 +216,7 @@ impl Bench {
         noise(&case, &heeler, &None);
     }
 
-    /// Memory, and CPU in ms per second, of a watchdog with nothing to do.
-    fn at_rest(&self, rig: &Rig<'_>) -> (Footprint, f64) {
+    fn at_rest(&self, rig: &Rig<'_>) -> Rest {
         wait(Duration::from_secs(3));
         let (began, before) = (now(), cpu(rig));
         wait(self.size.cpu);
@@ -226,11 +225,8 @@ impl Bench {
         (memory, used / ((now() - began) as f64 / 1e9))
     }
 
-    fn wants(&self, case: &str) -> bool {
-        self.wanted.is_empty() || self.wanted.iter().any(|word| case.contains(word))
-    }
-
-    /// Runs a case with both in turn, `rounds` times, each time from scratch.
+    /// Runs a case with both in turn, `rounds` times, each time from scratch; nothing of a case that
+    /// is not wanted.
     fn both<T>(
         &self,
         case: &str,
@@ -240,7 +236,8 @@ impl Bench {
         watch: Watch,
         mut measure: impl FnMut(&mut Rig<'_>) -> T,
     ) -> [Option<Runs<T>>; 2] {
-        let mut all = [Some(Runs::default()), monit.then(Runs::default)];
+        let wanted = self.wanted.is_empty() || self.wanted.iter().any(|word| case.contains(word));
+        let mut all = [wanted, wanted && monit].map(|runs| runs.then(Runs::default));
         for round in 1..=rounds {
             for (watchdog, runs) in [Watchdog::Heeler, Watchdog::Monit].into_iter().zip(&mut all) {
                 let Some(runs) = runs else { continue };
@@ -256,6 +253,9 @@ impl Bench {
     }
 }
 
+/// What one costs with nothing to do: memory, and CPU in ms per second.
+type Rest = (Footprint, f64);
+
 /// What the rounds of one watchdog gave.
 struct Runs<T> {
     results: Vec<T>,
@@ -269,6 +269,9 @@ impl<T> Default for Runs<T> {
 }
 
 fn row(what: &str, heeler: Option<f64>, monit: Option<f64>) {
+    if heeler.is_none() {
+        return;
+    }
     let ratio = heeler.zip(monit).filter(|(heeler, _)| *heeler > 0.0);
     let ratio = ratio.map(|(heeler, monit)| monit / heeler);
     line(what, [figure(heeler), figure(monit), figure(ratio)]);
@@ -281,6 +284,9 @@ fn noise<T>(case: &str, heeler: &Option<Runs<T>>, monit: &Option<Runs<T>>) {
         let foreign = all.iter().map(|noise| noise.foreign).sum::<f64>() / all.len() as f64;
         Some(format!("{load:.2} / {foreign:.2}"))
     };
+    if heeler.is_none() {
+        return;
+    }
     let words = [of(heeler), of(monit), None].map(|said| said.unwrap_or_else(|| "–".to_owned()));
     line(&format!("{case}: noise"), words);
 }
@@ -295,6 +301,10 @@ fn line(what: &str, [heeler, monit, ratio]: [String; 3]) {
 fn percentile(mut all: Vec<f64>, share: f64) -> Option<f64> {
     all.sort_by(f64::total_cmp);
     all.get(((all.len() as f64 * share).ceil() as usize).saturating_sub(1)).copied()
+}
+
+fn count(services: usize) -> String {
+    if services == 1 { "1 service".to_owned() } else { format!("{services} services") }
 }
 
 fn mib(kib: u64) -> f64 {
