@@ -170,20 +170,16 @@ impl Bench {
         let case = format!("footprint, {}{what}", count(services));
         let [heeler, monit] =
             self.both(&case, 1, self.monit, services, watch, |rig| self.at_rest(rig));
-        let figures: [(&str, fn(&Rest) -> f64); 5] = [
-            ("PSS, MiB", |(memory, _)| mib(memory.pss_kib)),
-            ("private, MiB", |(memory, _)| mib(memory.private_kib)),
-            ("threads", |(memory, _)| memory.threads as f64),
-            ("processes", |(memory, _)| memory.processes as f64),
-            ("CPU, ms/s", |(_, cpu)| *cpu),
-        ];
-        for (name, figure) in figures {
-            let of = |runs: &Runs<Rest>| runs.results.first().map(figure);
-            row(
-                &format!("{case}: {name}"),
-                heeler.as_ref().and_then(of),
-                monit.as_ref().and_then(of),
-            );
+        let figures = |runs: &Option<Runs<Rest>>| {
+            let (memory, cpu) = runs.as_ref().and_then(|runs| runs.results.first().copied())?;
+            let [threads, processes] = [memory.threads, memory.processes].map(|n| n as f64);
+            Some([mib(memory.pss_kib), mib(memory.private_kib), threads, processes, cpu])
+        };
+        let (ours, theirs) = (figures(&heeler), figures(&monit));
+        let names = ["PSS, MiB", "private, MiB", "threads", "processes", "CPU, ms/s"];
+        for (at, name) in names.into_iter().enumerate() {
+            let of = |all: Option<[f64; 5]>| all.map(|all| all[at]);
+            row(&format!("{case}: {name}"), of(ours), of(theirs));
         }
         noise(&case, &heeler, &monit);
     }
