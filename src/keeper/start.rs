@@ -43,7 +43,7 @@ use crate::sys::lock::{self, Lock, TryLock};
 use crate::sys::pidfile::Stamp;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
-use crate::sys::{clock, records};
+use crate::sys::{clock, heap, records};
 use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, Slot, SlotFile};
 
 /// Runs until told to end.
@@ -58,7 +58,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     }
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
-    let settings = &loaded.settings;
+    let settings = &loaded.settings.clone();
     make_dir(&settings.run_dir, 0o755)?;
     for dir in [&settings.run_dir, &settings.state_dir] {
         only_trusted_above(dir, &who)?;
@@ -109,13 +109,15 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     for note in &stored.notes {
         keeper.say(Level::Warning, note);
     }
-    let services = keeper.choose(&loaded);
+    let services = keeper.choose(loaded);
     let signals = Signals::catch().map_err(|error| format!("failed to catch signals: {error}"))?;
     let (control_to, control) = mpsc::channel(CONTROL_QUEUE);
     let mut ears = Ears { done, acks, control, people: people_heard, signals };
     keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
+    // What reading the configuration took is not needed again.
+    heap::give_back();
     let serving = tokio::spawn(socket.serve(rights, control_to));
     let result = keeper.watch_over(ears).await;
     serving.abort();
@@ -131,15 +133,15 @@ const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Which definition of each service is in force: the file's, or for a bad file its last good one.
-    fn choose(&mut self, loaded: &Loaded) -> Vec<Arc<Service>> {
+    fn choose(&mut self, loaded: Loaded) -> Vec<Arc<Service>> {
         let mut services = Vec::new();
-        for good in &loaded.services {
+        for good in loaded.services {
             let name = DefinitionName::Service(good.service.name.clone());
-            self.store.send([Message::SaveDefinition(name, good.text.clone())]);
-            services.push(Arc::new(good.service.clone()));
+            self.store.send([Message::SaveDefinition(name, good.text)]);
+            services.push(Arc::new(good.service));
         }
-        if let Some(text) = &loaded.settings_text {
-            self.store.send([Message::SaveDefinition(DefinitionName::Daemon, text.clone())]);
+        if let Some(text) = loaded.settings_text {
+            self.store.send([Message::SaveDefinition(DefinitionName::Daemon, text)]);
         }
         for warning in &loaded.warnings {
             self.say_lines(Level::Warning, std::slice::from_ref(warning));

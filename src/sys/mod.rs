@@ -6,6 +6,7 @@ pub mod defaults;
 pub mod environment;
 pub mod evidence;
 pub mod fork;
+pub mod heap;
 pub mod identity;
 pub mod lock;
 pub mod peer;
