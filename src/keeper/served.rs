@@ -55,8 +55,8 @@ pub(super) struct InPool {
 /// A held process.
 pub(super) struct Holding {
     pub(super) hold: Hold,
-    /// Its token with the watcher.
-    pub(super) token: u64,
+    /// Its token with the watcher; `None` where the kernel watches no more: then only looks tell its end.
+    pub(super) token: Option<u64>,
 }
 
 impl Holding {

@@ -114,6 +114,15 @@ impl Keeper {
             }
             Effect::Confirm { service, ask, identity } => {
                 let how = self.confirm(&service, identity);
+                let unwatched = self
+                    .services
+                    .get(&service)
+                    .and_then(|served| served.held.get(&identity))
+                    .is_some_and(|held| held.token.is_none());
+                if how == Confirmation::Gone && unwatched {
+                    // Nobody else will see its end.
+                    self.let_go(&service, identity);
+                }
                 self.inbox.push_back(Input::Confirmed { service, ask, how });
             }
             Effect::Survey { service, ask, dead } => {
@@ -311,7 +320,17 @@ impl Keeper {
 
     fn hold(&mut self, service: &ServiceName, hold: Hold) {
         let identity = hold.held().identity();
-        let token = self.watch(hold.held(), Source::Process(service.clone(), identity));
+        let token = match self.watch(hold.held(), Source::Process(service.clone(), identity)) {
+            Ok(token) => Some(token),
+            Err(error) => {
+                let text = format!(
+                    "failed to watch process {identity}, looking at it every interval instead \
+                     (is fs.epoll.max_user_watches too low?): {error}"
+                );
+                self.log.say(self.now().wall, Level::Error, service.as_str(), text);
+                None
+            }
+        };
         if let Some(served) = self.services.get_mut(service) {
             served.held.insert(identity, Holding { hold, token });
         }
@@ -321,8 +340,10 @@ impl Keeper {
     pub(super) fn let_go(&mut self, service: &ServiceName, identity: ProcessIdentity) -> bool {
         let held = self.services.get_mut(service).and_then(|served| served.held.remove(&identity));
         let Some(held) = held else { return false };
-        self.sources.remove(&held.token);
-        let _unwatched = self.watcher.get_ref().remove(held.hold.held());
+        if let Some(token) = held.token {
+            self.sources.remove(&token);
+            let _unwatched = self.watcher.get_ref().remove(held.hold.held());
+        }
         true
     }
 
@@ -472,20 +493,16 @@ impl Keeper {
 
     // ---- descriptors -------------------------------------------------------------------------
 
-    /// Watches a descriptor. One that cannot be watched is found by polling instead.
-    pub(super) fn watch(&mut self, fd: &impl AsFd, source: Source) -> u64 {
+    /// Watches a descriptor.
+    ///
+    /// # Errors
+    /// When the kernel watches no more (`fs.epoll.max_user_watches`): whoever asked has to look.
+    pub(super) fn watch(&mut self, fd: &impl AsFd, source: Source) -> std::io::Result<u64> {
         self.next_token += 1;
         let token = self.next_token;
-        match self.watcher.get_ref().add(fd.as_fd(), token) {
-            Ok(()) => {
-                self.sources.insert(token, source);
-            }
-            Err(error) => {
-                let text = format!("failed to watch a descriptor, polling instead: {error}");
-                self.log.say(self.now().wall, Level::Error, "heeler", text);
-            }
-        }
-        token
+        self.watcher.get_ref().add(fd.as_fd(), token)?;
+        self.sources.insert(token, source);
+        Ok(token)
     }
 
     /// Watches it no more.
