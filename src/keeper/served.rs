@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::model::service::Service;
+use crate::model::text::Untrusted;
 use crate::sys::identity::{ClaimStamp, Proved};
 use crate::sys::survey::Hold;
 
@@ -30,6 +31,8 @@ pub(super) struct Served {
     pub(super) held: BTreeMap<ProcessIdentity, Holding>,
     /// What is known of main processes for the survey after their death.
     pub(super) families: BTreeMap<ProcessIdentity, Family>,
+    /// What was said last of why nothing lives there: each look would say it again.
+    pub(super) absence_note: Option<Untrusted>,
     /// The last sample, for rates.
     pub(super) last_sample: Option<ProcessSample>,
 }

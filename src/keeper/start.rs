@@ -208,6 +208,7 @@ impl Keeper {
                 stamp,
                 held: BTreeMap::new(),
                 families,
+                absence_note: None,
                 last_sample: None,
                 def: Arc::clone(def),
             };

@@ -265,12 +265,17 @@ impl Keeper {
                 let identity = proved.identity();
                 if let Some(served) = self.services.get_mut(&service) {
                     served.claim_at = at;
+                    served.absence_note = None;
                 }
                 self.take_main(&service, proved, Some(stamp));
                 Identification::One(identity)
             }
             Found::None(absence, note) => {
-                if let Some(note) = note {
+                let said = self.services.get_mut(&service).map(|served| &mut served.absence_note);
+                if let (Some(note), Some(said)) = (note, said)
+                    && said.as_ref() != Some(&note)
+                {
+                    *said = Some(note.clone());
                     self.log.say(self.now().wall, Level::Info, service.as_str(), note.to_string());
                 }
                 Identification::None(absence)
