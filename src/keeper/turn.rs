@@ -295,8 +295,9 @@ impl Keeper {
     ) {
         let (identity, session) = (proved.identity(), proved.session());
         let Some(served) = self.services.get_mut(service) else { return };
-        let held = served.held.contains_key(&identity);
-        if held && served.stamp == stamp {
+        // It may be held as a survivor: without a family, or without the right to signal it.
+        let held = served.held.get(&identity).is_some_and(|held| held.proved().is_some());
+        if held && served.families.contains_key(&identity) && served.stamp == stamp {
             return;
         }
         // Whoever leads a session needs no other proof of its descendants.
@@ -318,6 +319,7 @@ impl Keeper {
             self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
         if !held {
+            self.let_go(service, identity);
             self.hold(service, Hold::Proved(proved));
         }
         self.start_came_up(service);
