@@ -28,6 +28,8 @@ use crate::wire::shim::{
 
 /// How often the records of an earlier keeper's shim are looked at.
 const ADOPTED_POLL: Duration = Duration::from_millis(50);
+/// How often it is looked whether a shim that cannot be watched is to be reaped.
+const UNWATCHED_POLL: Duration = Duration::from_secs(1);
 
 /// A job in flight.
 pub(super) struct Running {
@@ -103,18 +105,20 @@ impl Keeper {
         let title = [service.as_str(), kind.name()];
         let Shim { pidfd, status, .. } =
             spawn::spawn_shim(&self.exe, title, &plan, lock).map_err(said("start the shim"))?;
-        let token = self.watch(&status, Source::Status(action));
-        let shim_token = self.watch(&pidfd, Source::Shim(action));
+        // It is spawned, so it is heard one way or the other.
+        let look_at = Instant::now() + ADOPTED_POLL;
+        let voice = match self.watch(&status, Source::Status(action)) {
+            Ok(token) => Voice::Pipe { status, token },
+            Err(error) => {
+                let text = format!("failed to watch a shim, looking at its records: {error}");
+                self.log.say(self.now().wall, Level::Error, service.as_str(), text);
+                Voice::Records { look_at }
+            }
+        };
+        let shim_token = self.watch(&pidfd, Source::Shim(action)).map_err(|_| look_at);
         self.shims.insert(action, (shim_token, pidfd));
-        self.running.push(Running {
-            service,
-            slot,
-            action,
-            kind,
-            voice: Voice::Pipe { status, token },
-            child: None,
-            came: false,
-        });
+        let (child, came) = (None, false);
+        self.running.push(Running { service, slot, action, kind, voice, child, came });
         Ok(())
     }
 
@@ -143,8 +147,10 @@ impl Keeper {
         }
         // Reaped, or nothing there to reap: either way it ended, and a descriptor that stays readable
         // would be told again without end.
-        self.unwatch_fd(pidfd);
-        self.sources.remove(token);
+        if let Ok(token) = token {
+            self.unwatch_fd(pidfd);
+            self.sources.remove(token);
+        }
         self.shims.remove(&action);
         // Its pipe is closed with it; that is heard by itself.
     }
@@ -235,11 +241,15 @@ impl Keeper {
         };
         let (Some(shim), Some(child)) = (hold(record.shim), hold(record.child)) else { return };
         let action = record.action;
-        let both = [shim, child].map(|who| {
-            let token = self.watch(&who, Source::Adopted(action));
-            (who, token)
-        });
-        self.running[at].voice = Voice::Ends(both);
+        let Ok(of_shim) = self.watch(&shim, Source::Adopted(action)) else {
+            // Looking goes on.
+            return;
+        };
+        let Ok(of_child) = self.watch(&child, Source::Adopted(action)) else {
+            self.sources.remove(&of_shim);
+            return;
+        };
+        self.running[at].voice = Voice::Ends([(shim, of_shim), (child, of_child)]);
     }
 
     /// Somebody killed the shim, and what it kept lives on. A foreground program goes on as any process
@@ -357,6 +367,20 @@ impl Keeper {
         for action in looks {
             self.look_at_adopted(action);
         }
+        let reapable: Vec<_> = self
+            .shims
+            .iter_mut()
+            .filter_map(|(action, (token, _))| match token {
+                Err(look_at) if now >= *look_at => {
+                    *look_at = now + UNWATCHED_POLL;
+                    Some(*action)
+                }
+                Ok(_) | Err(_) => None,
+            })
+            .collect();
+        for action in reapable {
+            self.shim_ended(action);
+        }
     }
 
     /// When something of a job is due next.
@@ -365,7 +389,8 @@ impl Keeper {
             Voice::Records { look_at } => Some(look_at),
             Voice::Pipe { .. } | Voice::Ends(_) => None,
         });
-        looks.chain(self.deferred_exits.iter().map(|(at, ..)| *at)).min()
+        let reaps = self.shims.values().filter_map(|(token, _)| token.err());
+        looks.chain(reaps).chain(self.deferred_exits.iter().map(|(at, ..)| *at)).min()
     }
 
     fn look_at_adopted(&mut self, action: ActionId) {

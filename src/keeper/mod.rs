@@ -96,8 +96,9 @@ pub(crate) struct Keeper {
     exe: SelfExe,
     boot_id: Box<str>,
     running: Vec<Running>,
-    /// Shims to be reaped, each with its token at the watcher.
-    shims: BTreeMap<ActionId, (u64, OwnedFd)>,
+    /// Shims to be reaped, each with its token at the watcher, or with the next look at one that is not
+    /// watched.
+    shims: BTreeMap<ActionId, (Result<u64, Instant>, OwnedFd)>,
     /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
     deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
     operators: Operators,

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -32,6 +33,10 @@ pub(super) struct People {
     groups: BTreeMap<Box<str>, Gid>,
     rights: watch::Sender<Arc<Rights>>,
     answers: UnboundedSender<Answer>,
+    /// Whether a child is out: one that does not even die must not become many.
+    asking: Arc<AtomicBool>,
+    /// What was said of names: once is enough.
+    said: BTreeSet<String>,
 }
 
 impl People {
@@ -43,7 +48,8 @@ impl People {
     ) -> (Self, watch::Receiver<Arc<Rights>>) {
         let (rights, seen) = watch::channel(Arc::new(Rights::new(own)));
         let users = own_name.map(|name| (name.into(), own)).into_iter().collect();
-        (Self { own, users, groups: BTreeMap::new(), rights, answers }, seen)
+        let (asking, said) = (Arc::default(), BTreeSet::new());
+        (Self { own, users, groups: BTreeMap::new(), rights, answers, asking, said }, seen)
     }
 
     /// The uid of a service's user, when it is known.
@@ -57,7 +63,7 @@ impl People {
     /// Sends the child out for every name that is not known; its answers come to the loop.
     pub(super) fn look_up(&self, exe: &SelfExe, services: impl Iterator<Item = Arc<Service>>) {
         let questions = self.unknown(services);
-        if questions.is_empty() {
+        if questions.is_empty() || self.asking.load(Ordering::Acquire) {
             return;
         }
         let answers = self.answers.clone();
@@ -69,11 +75,18 @@ impl People {
                 return;
             }
         };
+        self.asking.store(true, Ordering::Release);
+        let asking = Arc::clone(&self.asking);
+        let spawn::Resolver { pidfd, stdin, stdout } = child;
         let thread =
             std::thread::Builder::new().name("heeler-people".to_owned()).spawn(move || {
-                let _sent = answers.send(ask(child, &questions));
+                let _sent = answers.send(ask(File::from(stdin), File::from(stdout), &questions));
+                // It may be stuck in the kernel: only this thread waits for that.
+                spawn::end_child(&pidfd);
+                asking.store(false, Ordering::Release);
             });
         if let Err(error) = thread {
+            self.asking.store(false, Ordering::Release);
             let _sent =
                 self.answers.send(Err(format!("failed to start the look-up of users: {error}")));
         }
@@ -142,13 +155,10 @@ impl Keeper {
                     self.people.groups.insert(name.into(), gid);
                 }
                 resolve::Answer::Missing { name } => {
-                    self.say(
-                        Level::Error,
-                        &format!("there is no user or group {name:?} on this machine"),
-                    );
+                    self.say_once(format!("there is no user or group {name:?} on this machine"));
                 }
                 resolve::Answer::Failed { name, error } => {
-                    self.say(Level::Error, &format!("failed to look up {name:?}: {error}"));
+                    self.say_once(format!("failed to look up {name:?}: {error}"));
                 }
             }
         }
@@ -163,9 +173,19 @@ impl Keeper {
         self.services.values().any(|served| served.owner.is_none())
     }
 
-    /// A user that is not known yet is looked up again after a while.
+    fn say_once(&mut self, text: String) {
+        if !self.people.said.contains(&text) {
+            self.say(Level::Error, &text);
+            self.people.said.insert(text);
+        }
+    }
+
+    /// A name that is not known yet, a service's user or one in its `allow`, is looked up again after a
+    /// while.
     pub(super) fn plan_look_up(&mut self) {
-        self.look_up_at = self.somebody_unknown().then(|| Instant::now() + AGAIN);
+        let services = self.services.values().map(|served| Arc::clone(&served.def));
+        let unknown = !self.people.unknown(services).is_empty();
+        self.look_up_at = unknown.then(|| Instant::now() + AGAIN);
     }
 
     /// Sends the child out again.
@@ -175,18 +195,15 @@ impl Keeper {
     }
 }
 
-/// Asks the child, and ends it when it takes too long.
-fn ask(child: spawn::Resolver, questions: &str) -> Answer {
+/// Asks the child, for as long as it is not silent for too long.
+fn ask(mut stdin: File, mut stdout: File, questions: &str) -> Answer {
     let fail =
         |error: &dyn std::fmt::Display| format!("failed to look up users and groups: {error}");
-    let mut stdin = File::from(child.stdin);
     // A pipe takes 64 KiB at once; a child that reads nothing is met by the deadline below.
     let sent = write_all(&mut stdin, questions.as_bytes());
     drop(stdin);
-    let mut stdout = File::from(child.stdout);
     let mut text = Vec::new();
     let result = sent.and_then(|()| read_all(&mut stdout, &mut text));
-    spawn::end_child(&child.pidfd);
     let lines = String::from_utf8_lossy(&text);
     let answers: Vec<_> = lines.lines().filter_map(resolve::Answer::decode).collect();
     match result {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::model::service::Service;
+use crate::model::text::Untrusted;
 use crate::sys::identity::{ClaimStamp, Proved};
 use crate::sys::pidfile::Spot;
 use crate::sys::survey::Hold;
@@ -32,6 +33,8 @@ pub(super) struct Served {
     pub(super) held: BTreeMap<ProcessIdentity, Holding>,
     /// What is known of main processes for the survey after their death.
     pub(super) families: BTreeMap<ProcessIdentity, Family>,
+    /// What was said last of why nothing lives there: each look would say it again.
+    pub(super) absence_note: Option<Untrusted>,
     /// The last sample, for rates.
     pub(super) last_sample: Option<ProcessSample>,
 }
@@ -48,8 +51,8 @@ pub(super) struct InPool {
 /// A held process.
 pub(super) struct Holding {
     pub(super) hold: Hold,
-    /// Its token with the watcher.
-    pub(super) token: u64,
+    /// Its token with the watcher; `None` where the kernel watches no more: then only looks tell its end.
+    pub(super) token: Option<u64>,
 }
 
 impl Holding {

@@ -210,13 +210,14 @@ impl Keeper {
                 stamp,
                 held: BTreeMap::new(),
                 families,
+                absence_note: None,
                 last_sample: None,
                 def: Arc::clone(def),
             };
             self.services.insert(def.name.clone(), served);
         }
+        self.look_up_people();
         if self.somebody_unknown() {
-            self.look_up_people();
             // Local users are known in milliseconds; a name service that hangs must not hold up the start.
             if let Ok(Some(answer)) = tokio::time::timeout(FIRST_LOOK_UP, ears.people.recv()).await
             {

@@ -118,6 +118,15 @@ impl Keeper {
             }
             Effect::Confirm { service, ask, identity } => {
                 let how = self.confirm(&service, identity);
+                let unwatched = self
+                    .services
+                    .get(&service)
+                    .and_then(|served| served.held.get(&identity))
+                    .is_some_and(|held| held.token.is_none());
+                if how == Confirmation::Gone && unwatched {
+                    // Nobody else will see its end.
+                    self.let_go(&service, identity);
+                }
                 self.inbox.push_back(Input::Confirmed { service, ask, how });
             }
             Effect::Survey { service, ask, dead } => {
@@ -265,11 +274,18 @@ impl Keeper {
         let found = match found {
             Found::One(proved, stamp) => {
                 let identity = proved.identity();
+                if let Some(served) = self.services.get_mut(&service) {
+                    served.absence_note = None;
+                }
                 self.take_main(&service, proved, Some(stamp));
                 Identification::One(identity)
             }
             Found::None(absence, note) => {
-                if let Some(note) = note {
+                let said = self.services.get_mut(&service).map(|served| &mut served.absence_note);
+                if let (Some(note), Some(said)) = (note, said)
+                    && said.as_ref() != Some(&note)
+                {
+                    *said = Some(note.clone());
                     self.log.say(self.now().wall, Level::Info, service.as_str(), note.to_string());
                 }
                 Identification::None(absence)
@@ -289,8 +305,9 @@ impl Keeper {
     ) {
         let (identity, session) = (proved.identity(), proved.session());
         let Some(served) = self.services.get_mut(service) else { return };
-        let held = served.held.contains_key(&identity);
-        if held && served.stamp == stamp {
+        // It may be held as a survivor: without a family, or without the right to signal it.
+        let held = served.held.get(&identity).is_some_and(|held| held.proved().is_some());
+        if held && served.families.contains_key(&identity) && served.stamp == stamp {
             return;
         }
         // Whoever leads a session needs no other proof of its descendants.
@@ -312,6 +329,7 @@ impl Keeper {
             self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
         if !held {
+            self.let_go(service, identity);
             self.hold(service, Hold::Proved(proved));
         }
         self.start_came_up(service);
@@ -319,7 +337,17 @@ impl Keeper {
 
     fn hold(&mut self, service: &ServiceName, hold: Hold) {
         let identity = hold.held().identity();
-        let token = self.watch(hold.held(), Source::Process(service.clone(), identity));
+        let token = match self.watch(hold.held(), Source::Process(service.clone(), identity)) {
+            Ok(token) => Some(token),
+            Err(error) => {
+                let text = format!(
+                    "failed to watch process {identity}, looking at it every interval instead \
+                     (is fs.epoll.max_user_watches too low?): {error}"
+                );
+                self.log.say(self.now().wall, Level::Error, service.as_str(), text);
+                None
+            }
+        };
         if let Some(served) = self.services.get_mut(service) {
             served.held.insert(identity, Holding { hold, token });
         }
@@ -329,8 +357,10 @@ impl Keeper {
     pub(super) fn let_go(&mut self, service: &ServiceName, identity: ProcessIdentity) -> bool {
         let held = self.services.get_mut(service).and_then(|served| served.held.remove(&identity));
         let Some(held) = held else { return false };
-        self.sources.remove(&held.token);
-        let _unwatched = self.watcher.get_ref().remove(held.hold.held());
+        if let Some(token) = held.token {
+            self.sources.remove(&token);
+            let _unwatched = self.watcher.get_ref().remove(held.hold.held());
+        }
         true
     }
 
@@ -489,20 +519,16 @@ impl Keeper {
 
     // ---- descriptors -------------------------------------------------------------------------
 
-    /// Watches a descriptor. One that cannot be watched is found by polling instead.
-    pub(super) fn watch(&mut self, fd: &impl AsFd, source: Source) -> u64 {
+    /// Watches a descriptor.
+    ///
+    /// # Errors
+    /// When the kernel watches no more (`fs.epoll.max_user_watches`): whoever asked has to look.
+    pub(super) fn watch(&mut self, fd: &impl AsFd, source: Source) -> std::io::Result<u64> {
         self.next_token += 1;
         let token = self.next_token;
-        match self.watcher.get_ref().add(fd.as_fd(), token) {
-            Ok(()) => {
-                self.sources.insert(token, source);
-            }
-            Err(error) => {
-                let text = format!("failed to watch a descriptor, polling instead: {error}");
-                self.log.say(self.now().wall, Level::Error, "heeler", text);
-            }
-        }
-        token
+        self.watcher.get_ref().add(fd.as_fd(), token)?;
+        self.sources.insert(token, source);
+        Ok(token)
     }
 
     /// Watches it no more.

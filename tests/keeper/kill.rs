@@ -275,3 +275,21 @@ fn what_even_kill_does_not_end_is_said_and_gets_no_second_copy() {
     assert_eq!(house.doubles("shop"), 0);
     assert!(!alive(pid));
 }
+
+#[test]
+fn a_survivor_that_becomes_the_main_process_is_recorded_as_such() {
+    let mut house = House::new("");
+    // Of its own: titles are the same for all houses.
+    let name = &format!("heir{}", std::process::id());
+    let start = house.command(name, "stay");
+    house.define(name, &format!("match = \"^service {name}\"\nstart = {start:?}\n{QUICK}"));
+    house.open();
+    let first = house.wait_up(name, None);
+    let rest = wait_for("its child", PATIENCE, || {
+        noted(&house, &format!("{name}.rests")).first().copied()
+    });
+    signal(first, "KILL");
+    assert_eq!(house.wait_up(name, Some(first)), rest);
+    let record = fs::read_to_string(house.path(&format!("run/svc/{name}/main"))).expect("a record");
+    assert!(record.contains(&format!("\"pid\":{rest},")), "{record}");
+}

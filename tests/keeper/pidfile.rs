@@ -88,3 +88,17 @@ fn a_pidfile_that_lies_hurts_nobody_and_tells_nothing() {
     stranger.kill().expect("kill");
     stranger.wait().expect("wait");
 }
+
+#[test]
+fn a_zombie_that_nobody_reaps_is_told_of_once() {
+    let mut house = House::new("");
+    let pidfile = house.path("srv/shop.pid");
+    let mut zombie = Command::new("true").spawn().expect("true");
+    house.write("srv/shop.pid", &format!("{}\n", zombie.id()));
+    let lines = "start = \"/bin/sleep 1000\"\nevery = \"300ms\"\n";
+    house.define("shop", &format!("pidfile = {pidfile:?}\n{lines}"));
+    house.open();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(house.log().matches("is a zombie").count(), 1, "{}", house.log());
+    zombie.wait().expect("wait");
+}

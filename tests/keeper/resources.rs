@@ -2,10 +2,11 @@
 //! (2,000 for the whole thing; some hundred by default).
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::house::{House, PATIENCE, pids, signal};
-use crate::support::wait_for;
+use crate::support::{HEELER, Need, can_run, wait_for};
 
 const MANY: usize = 20;
 
@@ -102,3 +103,53 @@ fn many_restarts_leave_nothing_behind() {
     let doubles: usize = names.iter().map(|name| house.doubles(name)).sum();
     assert_eq!(doubles, 0);
 }
+
+/// epoll_ctl(2) that refuses every descriptor of heeler's own watch (tokio's are edge-triggered).
+const NO_WATCHES: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/epoll.h>
+int epoll_ctl(int ep, int op, int fd, struct epoll_event *event) {
+  static int (*real)(int, int, int, struct epoll_event *);
+  if (!real) real = dlsym(RTLD_NEXT, "epoll_ctl");
+  if (op == EPOLL_CTL_ADD && event->events == EPOLLIN) { errno = ENOSPC; return -1; }
+  return real(ep, op, fd, event);
+}
+"#;
+
+#[test]
+fn what_the_kernel_does_not_watch_is_looked_at() {
+    if !can_run(&[Need::Program("/usr/bin/cc", "a C compiler")]) {
+        return;
+    }
+    let mut house = House::new("");
+    house.write("no_watches.c", NO_WATCHES);
+    let library = house.path("no_watches.so");
+    let made = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(house.path("no_watches.c"))
+        .status();
+    assert!(made.expect("cc").success());
+    house.daemon("shop", "", QUICK);
+    let run = house.command("program", "foreground");
+    house.define("program", &format!("run = {run:?}\n{QUICK}"));
+    let mut command = Command::new(HEELER);
+    command.env("LD_PRELOAD", &library);
+    house.open_by(command);
+    for name in ["shop", "program"] {
+        let mut last = house.wait_up(name, None);
+        for _ in 0..2 {
+            signal(last, "KILL");
+            last = house.wait_up(name, Some(last));
+        }
+        assert_eq!(house.heeler(&["restart", name]).0, 0);
+        assert_eq!(house.doubles(name), 0);
+    }
+    let log = house.log();
+    assert!(log.contains("is fs.epoll.max_user_watches too low?"), "{log}");
+    wait_for("ended shims to be reaped", PATIENCE, || (zombies(house.keeper()) == 0).then_some(()));
+}
+
+const QUICK: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstop_timeout = \"2s\"\n";

@@ -142,3 +142,33 @@ fn a_flood_holds_up_neither_the_watch_nor_the_operator() {
     let log = house.log();
     assert!(log.len() < 1 << 20, "the flood filled the log: {} bytes", log.len());
 }
+
+#[test]
+fn a_group_of_allow_that_was_not_there_is_looked_up_again() {
+    if !can_run(&[Need::Root, Need::Program("/usr/bin/unshare", "unshare(1)")]) {
+        return;
+    }
+    let mut house = House::new("");
+    house.daemon("shop", "", &format!("allow = {{ \"%helpers\" = [\"status\"] }}\n{QUICK}"));
+    house.write("group", "root:x:0:\n");
+    let groups = house.path("group").display().to_string();
+    let mut command = Command::new("unshare");
+    command.args([
+        "-m",
+        "sh",
+        "-c",
+        "mount --bind \"$0\" /etc/group; exec \"$@\"",
+        &groups,
+        HEELER,
+    ]);
+    house.open_by(command);
+    house.wait_up("shop", None);
+    let missing = "there is no user or group";
+    wait_for("heeler to miss the group", PATIENCE, || house.log().contains(missing).then_some(()));
+    assert!(!nobody(&house, &["status"]).status.success());
+    house.write("group", &format!("root:x:0:\nhelpers:x:{NOBODY}:\n"));
+    wait_for("its members to be let in", Duration::from_secs(45), || {
+        let said = nobody(&house, &["status"]);
+        String::from_utf8_lossy(&said.stdout).contains("shop").then_some(())
+    });
+}
