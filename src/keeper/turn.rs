@@ -97,6 +97,7 @@ impl Keeper {
             self.outgoing.push(Message::Remember(memories.collect()));
         }
         self.send_barriers();
+        self.log.pass_on();
         // In one go: an alert is on disk before the memory that says it was told.
         if !self.outgoing.is_empty() {
             self.store.send(self.outgoing.drain(..));

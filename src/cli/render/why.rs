@@ -18,7 +18,7 @@ pub fn why(answer: &WhyAnswer, style: &Style) -> String {
     for incident in &answer.incidents {
         out.push('\n');
         one(&mut out, incident, style);
-        field(&mut out, style.width, "  next    ", &next(&name, incident));
+        field(&mut out, style.width, "  next    ", &next(&name, &answer.state, incident));
     }
     out
 }
@@ -60,11 +60,14 @@ fn one(out: &mut String, incident: &Incident, style: &Style) {
 }
 
 /// What an operator can do; what heeler does by itself is said too, so that nobody fights it.
-fn next(name: &str, incident: &Incident) -> String {
+fn next(name: &str, state: &str, incident: &Incident) -> String {
     if incident.closed_unix_ms.is_some() {
         return "nothing to do: it is over".to_owned();
     }
     match incident.cause.as_str() {
+        "down" if state.starts_with("up") => {
+            "nothing to do: it is up again, and this is over once it has stayed so".to_owned()
+        }
         "down" => format!(
             "heeler goes on trying; when the cause is mended, `heeler start {name}` tries at once. \
              `heeler stop {name}` ends the trying"
