@@ -163,11 +163,15 @@ impl State {
             return;
         };
         let asked = self.leaving.is_some_and(|(target, _)| target == dead);
-        if asked || self.intent.desired != Desired::Up || self.open.contains_key(&Cause::Down) {
+        let title = format!("the main process {dead} is gone");
+        // An incident may be open of this death, or of one before it.
+        let told = self.open.get(&Cause::Down).is_some_and(|open| {
+            open.record.story.iter().any(|line| line.text.starts_with(title.as_str()))
+        });
+        if asked || told || self.intent.desired != Desired::Up {
             return;
         }
         self.gone_at.get_or_insert(cx.now.mono);
-        let title = format!("the main process {dead} is gone");
         self.open_incident(cx, Cause::Down, title, cx.now.mono + limits::TELL_AFTER);
     }
 

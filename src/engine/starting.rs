@@ -145,7 +145,7 @@ impl State {
         let now = cx.now.mono;
         let Stage::Starting(starting) = &mut self.stage else { return };
         let Some(ended) = &starting.ended else { return };
-        let failed = !ended.ended.succeeded();
+        let failed = ended.ended.failed();
         starting.dead_on_arrival = match (absence, starting.dead_on_arrival) {
             (Absence::Stale(pid), _) if starting.stale == Some(pid) => None,
             (Absence::Stale(pid), Some((same, since))) if pid == same => Some((same, since)),
@@ -168,8 +168,8 @@ impl State {
 
     /// The start command ended, or the foreground program did before it was ever seen.
     pub(super) fn start_ended(&mut self, cx: &mut Cx<'_>, kind: JobKind, outcome: Outcome) {
-        let failed = !outcome.ended.succeeded();
-        if failed {
+        let succeeded = outcome.ended.succeeded();
+        if !succeeded {
             self.last_failure = Some(describe(kind, &outcome));
         }
         let Stage::Starting(starting) = &mut self.stage else {
@@ -177,7 +177,7 @@ impl State {
         };
         starting.action = None;
         starting.ended = Some(outcome);
-        if failed && kind == JobKind::Instance {
+        if !succeeded && kind == JobKind::Instance {
             self.happen(cx, Class::StartFailed, None);
         } else {
             self.identify(cx);

@@ -190,14 +190,14 @@ impl Keeper {
         }
         let running = self.running.swap_remove(at);
         let outcome = outcome.unwrap_or_else(|| Outcome {
-            ended: Ended::Lost,
+            ended: lost(&served.records, running.slot, running.action),
             output: Output::default(),
             took: Duration::ZERO,
         });
         let service = running.service;
         let waits_on = match running.kind {
             // The command may return before the service is there: until then the start is under way.
-            JobKind::Start | JobKind::Restart => outcome.ended.succeeded() && !running.came,
+            JobKind::Start | JobKind::Restart => !outcome.ended.failed() && !running.came,
             JobKind::Stop | JobKind::Exec | JobKind::Instance => false,
         };
         if waits_on {
@@ -431,12 +431,13 @@ impl Keeper {
                 continue;
             };
             let (action, kind, deadline) = (record.action, record.kind, record.deadline);
-            // Without its shim: the command still runs, or it ended and nobody took its outcome yet.
+            // Without its shim: the command still runs, or it ended and nobody took its outcome yet, or
+            // nobody could say how.
             let late = self.now().mono >= deadline + served.def.start_timeout;
             let outcome = read_outcome(&records, slot, action);
             let open = slot == Slot::Action
                 && !late
-                && (lives(&records, slot, action) || outcome.is_some());
+                && (read_child(&records, slot, action).is_some() || outcome.is_some());
             let words = match &outcome {
                 Some(outcome) if slot == Slot::Action => outcome.ended.to_string(),
                 Some(_) | None => "is still under way".to_owned(),
@@ -494,6 +495,18 @@ pub(super) fn read_record<R: Record>(records: &Path, name: &str) -> Option<R> {
 fn read_child(records: &Path, slot: Slot, action: ActionId) -> Option<ProcessIdentity> {
     let record: ChildRecord = read_record(records, slot.file(SlotFile::Child))?;
     (record.action == action).then_some(record.child)
+}
+
+/// What is known of an action whose shim left no outcome. A shim records its child before it lets it
+/// execute anything.
+fn lost(records: &Path, slot: Slot, action: ActionId) -> Ended {
+    match read_child(records, slot, action) {
+        Some(_) => Ended::Lost,
+        None => Ended::NotExecuted {
+            stage: "begin".into(),
+            error: "its shim was killed; see the kernel's log for the out-of-memory killer".into(),
+        },
+    }
 }
 
 /// Whether the command that a shim executed is still there.

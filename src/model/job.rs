@@ -107,7 +107,7 @@ pub enum Ended {
         /// The cause with its remedy.
         error: Untrusted,
     },
-    /// The shim was lost (killed, machine trouble) before it could say.
+    /// The command was about to be executed or was, and its shim was lost before it could say more.
     Lost,
 }
 
@@ -116,6 +116,17 @@ impl Ended {
     #[must_use]
     pub fn succeeded(&self) -> bool {
         matches!(self, Self::Exited(Exit::Code(0)))
+    }
+
+    /// Whether it is known to have failed. A lost one may have succeeded, and what it started may be on
+    /// its way.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        match self {
+            Self::Exited(exit) => *exit != Exit::Code(0),
+            Self::TimedOut | Self::NotExecuted { .. } => true,
+            Self::Lost => false,
+        }
     }
 }
 

@@ -364,6 +364,41 @@ fn a_question_that_is_lost_is_asked_again() {
 }
 
 #[test]
+fn what_a_lost_command_started_may_be_on_its_way() {
+    let mut story = Story::of(cart());
+    story.begins();
+    story.saw("0s run start: bin/start");
+    story.finishes(JobKind::Start, Ended::Lost, "");
+    story.at("5s");
+    // No second copy beside one that has not written its pidfile yet.
+    story.saw("");
+    story.appears(101);
+    story.at("30s");
+    story.status_is("up, start period 35s");
+    story.saw("");
+    story.ends();
+}
+
+#[test]
+fn a_lost_command_whose_service_never_comes_is_run_again() {
+    let mut story = Story::of(cart());
+    story.begins();
+    story.saw("0s run start: bin/start");
+    story.finishes(JobKind::Start, Ended::Lost, "");
+    story.at("32s");
+    story.saw("31s run start: bin/start");
+    story.log_says("failed to start: the start command was lost: its shim ended without a word");
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("2m");
+    story.saw(
+        "42s mail 1.0 fired and resolved: failed to start: the start command was lost: its shim \
+         ended without a word",
+    );
+    story.ends();
+}
+
+#[test]
 fn a_foreground_program_that_is_executed_late_is_adopted() {
     let mut story = Story::of(foreground());
     story.world.claim = Claim::NoProcess;

@@ -207,7 +207,16 @@ impl World {
             return (Vec::new(), soon, Ended::NotExecuted { stage, error });
         }
         if self.faults.strikes(&mut self.rng, Fault::JobLost, 60) {
-            return (Vec::new(), soon, Ended::Lost);
+            // Its shim is killed; the command may have been on its way, and goes on.
+            let steps = match job.kind {
+                JobKind::Start if self.rng.chance(500) => self.plan_start(svc, soon, later).0,
+                JobKind::Start
+                | JobKind::Stop
+                | JobKind::Restart
+                | JobKind::Exec
+                | JobKind::Instance => Vec::new(),
+            };
+            return (steps, soon, Ended::Lost);
         }
         let never = Duration::from_secs(100_000);
         match job.kind {
