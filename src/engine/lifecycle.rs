@@ -10,6 +10,7 @@ use crate::model::intent::Desired;
 use crate::model::limits;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Exit, ProcessIdentity};
+use crate::model::service::Life;
 use crate::model::units::show_duration;
 
 impl State {
@@ -83,6 +84,10 @@ impl State {
     pub(super) fn adopt(&mut self, cx: &mut Cx<'_>, identity: Option<ProcessIdentity>) {
         let before = self.main;
         let known = self.recalled.is_some() && self.recalled == identity;
+        if !known && self.main.is_none() && matches!(self.def.life, Life::Run(_)) {
+            // Nobody but an earlier keeper put this one in the place of the one that is remembered.
+            self.recall_death(cx, self.recalled);
+        }
         self.take(cx, identity);
         let pid = self.main.map(|main| main.to_string()).unwrap_or_default();
         if known {

@@ -158,7 +158,7 @@ impl State {
 
     /// An earlier keeper started it because this process was gone, and was itself gone before that was
     /// on disk: it is told now.
-    fn recall_death(&mut self, cx: &mut Cx<'_>, before: Option<ProcessIdentity>) {
+    pub(super) fn recall_death(&mut self, cx: &mut Cx<'_>, before: Option<ProcessIdentity>) {
         let Some(dead) = before.filter(|_| before == self.recalled) else {
             return;
         };
