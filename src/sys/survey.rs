@@ -354,11 +354,13 @@ mod tests {
             assert!(status.expect("runs").success());
             return;
         }
-        // Nobody has the dead one's number; whoever is in this session was the start command's.
-        let session = getsid(None).expect("a session").as_raw();
+        // Nobody has the dead one's number; whoever is in this session was the start command's. A session
+        // made here: the one we were given may have no number in this namespace, and us alone in it.
+        let session = unistd::setsid().expect("leads no group").as_raw();
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
         let leader = ProcessIdentity {
             pid: Pid(session),
-            started_ticks: procfs::stat(Pid(session)).map_or(0, |stat| stat.started_ticks),
+            started_ticks: procfs::stat(Pid(session)).expect("ours").started_ticks,
         };
         let dead = DeadMain {
             identity: ProcessIdentity { pid: Pid(i32::MAX - 1), started_ticks: 1 },
@@ -377,6 +379,7 @@ mod tests {
         taken.pop();
         let left = survey(&[dead], &HashSet::new());
         nix::sys::resource::setrlimit(LIMIT, soft, hard).expect("setrlimit");
+        other.kill().and_then(|()| other.wait()).expect("ended");
         assert!(left.is_err(), "{left:?}");
     }
 
