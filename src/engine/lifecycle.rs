@@ -179,7 +179,7 @@ impl State {
         self.recalled = self.recalled.filter(|recalled| *recalled != identity);
         self.limit.down();
         let place = self.place();
-        let words = exit.map_or_else(|| "is gone".to_owned(), |exit| format!("is gone: {exit}"));
+        let words = how_gone(exit);
         match place {
             Where::Stopping | Where::Killing => {
                 self.narrate(cx, format!("pid {identity} {words}"));
@@ -193,7 +193,7 @@ impl State {
             Where::Present | Where::StartPeriod => match self.intent.desired {
                 Desired::Up => {
                     self.gone_at.get_or_insert(cx.now.mono);
-                    let title = format!("the main process {identity} {words}");
+                    let title = death(identity, exit);
                     let tell_at = cx.now.mono + limits::TELL_AFTER;
                     self.open_incident(cx, Cause::Down, title, tell_at);
                 }
@@ -215,4 +215,18 @@ impl State {
     pub(super) fn asked_to_go(&self) -> Option<By> {
         self.leaving.filter(|(target, _)| Some(*target) == self.main).map(|(_, by)| by)
     }
+}
+
+/// What an incident's story says of a death.
+pub(super) fn death(main: ProcessIdentity, exit: Option<Exit>) -> String {
+    format!("the main process {main} {}", how_gone(exit))
+}
+
+/// Whether a line of a story says that.
+pub(super) fn tells_death(line: &str, main: ProcessIdentity) -> bool {
+    line.starts_with(&death(main, None))
+}
+
+fn how_gone(exit: Option<Exit>) -> String {
+    exit.map_or_else(|| "is gone".to_owned(), |exit| format!("is gone: {exit}"))
 }

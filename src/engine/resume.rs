@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::Cx;
 use crate::engine::judge;
+use crate::engine::lifecycle::{death, tells_death};
 use crate::engine::start_limit::StartRecord;
 use crate::engine::state::{Asked, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy};
 use crate::model::incident::Cause;
@@ -163,16 +164,16 @@ impl State {
             return;
         };
         let asked = self.leaving.is_some_and(|(target, _)| target == dead);
-        let title = format!("the main process {dead} is gone");
         // An incident may be open of this death, or of one before it.
-        let told = self.open.get(&Cause::Down).is_some_and(|open| {
-            open.record.story.iter().any(|line| line.text.starts_with(title.as_str()))
-        });
+        let told = self
+            .open
+            .get(&Cause::Down)
+            .is_some_and(|open| open.record.story.iter().any(|line| tells_death(&line.text, dead)));
         if asked || told || self.intent.desired != Desired::Up {
             return;
         }
         self.gone_at.get_or_insert(cx.now.mono);
-        self.open_incident(cx, Cause::Down, title, cx.now.mono + limits::TELL_AFTER);
+        self.open_incident(cx, Cause::Down, death(dead, None), cx.now.mono + limits::TELL_AFTER);
     }
 
     /// What must survive the keeper.
