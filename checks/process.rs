@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::checks::CheckType;
+use crate::checks::{CheckType, Probe, Unsaid};
 use crate::model::condition::Condition;
 use crate::model::metric::{Metric, Reading, Value};
 use crate::model::observation::{Observation, Outcome};
@@ -12,7 +12,13 @@ use crate::model::sample::{Needs, ProcessSample};
 use crate::model::text::Untrusted;
 
 /// This type.
-pub const TYPE: CheckType = CheckType::Sample { metrics: &METRICS, needs, observe };
+pub const TYPE: CheckType = CheckType {
+    keys: &[],
+    metrics: || METRICS.to_vec(),
+    unsaid: Unsaid::Required,
+    timeout: Duration::ZERO,
+    read: |_| Ok(Probe::Sample),
+};
 
 /// What its conditions may use.
 pub const METRICS: [Metric; 13] = [
@@ -39,7 +45,7 @@ pub fn needs(condition: &Condition) -> Needs {
         match metric {
             // One less than the limit, so that `>=` has its exact value on the limit itself.
             Metric::Memory => {
-                all.pss_above_bytes = match condition.exact_above(metric) {
+                all.pss_above_bytes = match condition.exact_above(&metric) {
                     Some(Value::Bytes(limit)) => Some(limit.saturating_sub(1)),
                     _ => Some(0),
                 }
@@ -53,6 +59,38 @@ pub fn needs(condition: &Condition) -> Needs {
             Metric::Children => all.children = true,
             Metric::Fds => all.fds = true,
             Metric::ReadRate | Metric::WriteRate => all.io = true,
+            // Of other types: not among what is declared here.
+            Metric::ResponseTime
+            | Metric::Status
+            | Metric::Size
+            | Metric::ExpiresIn
+            | Metric::Answers
+            | Metric::Loss
+            | Metric::ExitCode
+            | Metric::Entries
+            | Metric::Matches
+            | Metric::Used
+            | Metric::Free
+            | Metric::InodesUsed
+            | Metric::InodesFree
+            | Metric::Load1
+            | Metric::Load5
+            | Metric::Load15
+            | Metric::LoadPerCore
+            | Metric::IoWait
+            | Metric::Steal
+            | Metric::MemoryUsed
+            | Metric::MemoryAvailable
+            | Metric::SwapUsed
+            | Metric::CpuPressure
+            | Metric::MemoryPressure
+            | Metric::IoPressure
+            | Metric::Uptime
+            | Metric::ReceiveRate
+            | Metric::SendRate
+            | Metric::Errors
+            | Metric::Saturation
+            | Metric::Perfdata(_) => {}
         }
     }
     all
@@ -114,7 +152,7 @@ pub fn observe(
         exact.into_iter().filter_map(|(metric, value)| Some((metric, Reading::Exact(value?))));
     let metrics =
         memory.map(|reading| (Metric::Memory, reading)).into_iter().chain(exact).collect();
-    Observation { outcome, metrics, took: Duration::ZERO }
+    Observation { metrics, ..Observation::of(outcome) }
 }
 
 /// The facts that were needed and are not there.
@@ -175,7 +213,7 @@ mod tests {
 
     fn judge(text: &str, sample: &ProcessSample, previous: Option<&ProcessSample>) -> Verdict {
         let condition = condition(text);
-        condition.judge(&observe(sample, previous, needs(&condition)))
+        condition.judge(&observe(sample, previous, needs(&condition)), None)
     }
 
     #[test]
@@ -205,7 +243,7 @@ mod tests {
             ..sample(at_ms)
         };
         let seen = observe(&full(1000, 500), Some(&full(0, 0)), Needs::default());
-        assert!(METRICS.iter().all(|metric| seen.reading(*metric).is_some()), "{seen:?}");
+        assert!(METRICS.iter().all(|metric| seen.reading(metric).is_some()), "{seen:?}");
     }
 
     #[test]
@@ -220,7 +258,7 @@ mod tests {
         let small = ProcessSample { rss_bytes: Some(60 * MIB), ..sample(0) };
         assert_eq!(judge("memory > 100MiB", &small, None), Verdict::Pass);
         let seen = observe(&small, None, needs(&condition("memory > 100MiB")));
-        assert_eq!(seen.reading(Metric::Memory), Some(Reading::AtMost(Value::Bytes(60 * MIB))));
+        assert_eq!(seen.reading(&Metric::Memory), Some(Reading::AtMost(Value::Bytes(60 * MIB))));
         let big =
             ProcessSample { rss_bytes: Some(150 * MIB), pss_bytes: Some(90 * MIB), ..sample(0) };
         assert_eq!(judge("memory > 100MiB", &big, None), Verdict::Pass);
@@ -237,7 +275,7 @@ mod tests {
         let condition = condition("memory > 100MiB");
         let seen = observe(&unread, None, needs(&condition));
         assert_eq!(seen.outcome, Outcome::Unknown("failed to read its memory (PSS)".into()));
-        assert_eq!(condition.judge(&seen), Verdict::Unknown);
+        assert_eq!(condition.judge(&seen, None), Verdict::Unknown);
         assert_eq!(judge("fds > 5", &sample(0), None), Verdict::Unknown);
         let seen = observe(&sample(0), None, needs(&self::condition("fds > 5 or cpu > 5%")));
         let named = "failed to read its CPU time, state and threads, open files";
@@ -251,7 +289,7 @@ mod tests {
     #[test]
     fn cpu_is_a_share_of_one_core_since_the_last_sample() {
         let cpu = |sample: &ProcessSample, previous| {
-            observe(sample, previous, Needs::default()).reading(Metric::Cpu)
+            observe(sample, previous, Needs::default()).reading(&Metric::Cpu)
         };
         let (before, after) = (busy(1000, 500), busy(3000, 2000));
         assert_eq!(cpu(&after, Some(&before)), Some(Reading::Exact(Value::Percent(75_000))));
@@ -278,9 +316,9 @@ mod tests {
             ..sample(at_ms)
         };
         let seen = observe(&traffic(2500, 20_000_000), Some(&traffic(500, 0)), Needs::default());
-        assert_eq!(seen.reading(Metric::ReadRate), Some(Reading::Exact(Value::Rate(10_000_000))));
-        assert_eq!(seen.reading(Metric::WriteRate), Some(Reading::Exact(Value::Rate(0))));
+        assert_eq!(seen.reading(&Metric::ReadRate), Some(Reading::Exact(Value::Rate(10_000_000))));
+        assert_eq!(seen.reading(&Metric::WriteRate), Some(Reading::Exact(Value::Rate(0))));
         let huge = observe(&traffic(1, u64::MAX), Some(&traffic(0, 0)), Needs::default());
-        assert_eq!(huge.reading(Metric::ReadRate), Some(Reading::Exact(Value::Rate(u64::MAX))));
+        assert_eq!(huge.reading(&Metric::ReadRate), Some(Reading::Exact(Value::Rate(u64::MAX))));
     }
 }

@@ -130,6 +130,7 @@ pub mod engine;
 pub mod keeper;
 pub mod mail;
 pub mod model;
+pub mod scout;
 pub mod shim;
 pub mod store;
 #[expect(unsafe_code, reason = "the one room where it may be")]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::checks;
+use crate::checks::{self, CheckType, Probe, Unsaid};
 use crate::config::command::command;
 use crate::config::document::{Document, Field, Value, field, get, shorten};
 use crate::config::error::nearest;
+use crate::config::probe::probe;
 use crate::model::action::Action;
 use crate::model::check::{Check, CheckKind};
 use crate::model::condition::Condition;
@@ -21,29 +22,26 @@ use crate::model::tolerance::Tolerance;
 /// The checks of a service, and where one of them wants it started.
 pub(crate) struct Checks {
     pub(crate) checks: Vec<Check>,
+    /// What probes each of them.
+    pub(crate) probes: Vec<Probe>,
     /// The first `start` or `restart`.
     pub(crate) starts: Option<Range<usize>>,
 }
 
 const KEYS: [&str; 9] = ["type", "name", "if", "for", "recover", "then", "else", "every", "repeat"];
-const LATER_TYPES: [&str; 17] = [
-    "http",
-    "port",
-    "tcp",
-    "unix",
-    "icmp",
-    "ping",
-    "dns",
-    "worker",
-    "puma",
-    "file",
-    "directory",
-    "filesystem",
-    "program",
-    "content",
-    "certificate",
-    "system",
-    "network",
+const LATER_TYPES: [&str; 2] = ["worker", "puma"];
+/// What people call a type that has another name here.
+const OTHER_NAMES: [(&str, &str); 10] = [
+    ("tcp", "port"),
+    ("udp", "port"),
+    ("unix", "port"),
+    ("socket", "port"),
+    ("https", "http"),
+    ("ping", "host"),
+    ("icmp", "host"),
+    ("content", "file"),
+    ("cert", "certificate"),
+    ("disk", "filesystem"),
 ];
 const ACTIONS: [&str; 5] = ["alert", "start", "stop", "restart", "unmonitor"];
 const LATER_ACTIONS: [(&str, &str); 3] = [
@@ -55,7 +53,7 @@ const LABEL_BYTES_MAX: usize = 64;
 
 /// Reads the value of `check`. `every` is the service's.
 pub(crate) fn checks(doc: &mut Document<'_>, at: Field<'_>, every: Duration) -> Checks {
-    let mut out = Checks { checks: Vec::new(), starts: None };
+    let mut out = Checks { checks: Vec::new(), probes: Vec::new(), starts: None };
     let hint = "each check is a table of its own, headed [[check]]";
     for (index, item) in (0..).zip(doc.list(at, hint).unwrap_or_default()) {
         if usize::from(index) >= limits::CHECKS_PER_SERVICE_MAX {
@@ -67,7 +65,8 @@ pub(crate) fn checks(doc: &mut Document<'_>, at: Field<'_>, every: Duration) -> 
         let Some(table) = doc.table(item, hint) else {
             continue;
         };
-        let Some(check) = check(doc, item.value, table, CheckIndex(index), every, &mut out.starts)
+        let Some((check, probe)) =
+            check(doc, item.value, table, CheckIndex(index), every, &mut out.starts)
         else {
             continue;
         };
@@ -81,6 +80,7 @@ pub(crate) fn checks(doc: &mut Document<'_>, at: Field<'_>, every: Duration) -> 
             );
         }
         out.checks.push(check);
+        out.probes.push(probe);
     }
     out
 }
@@ -92,13 +92,18 @@ fn check(
     index: CheckIndex,
     every: Duration,
     starts: &mut Option<Range<usize>>,
-) -> Option<Check> {
+) -> Option<(Check, Probe)> {
     let kind = match field(table, "type") {
         Some(at) => kind(doc, at)?,
         None => CheckKind::Process,
     };
-    doc.known_keys(table, &KEYS, &[], &[]);
-    let condition = condition(doc, whole, table, checks::of(kind).metrics());
+    let of = checks::of(kind);
+    let timed = kind != CheckKind::Process;
+    let own = of.keys.iter().map(|key| key.name).chain(timed.then_some("timeout"));
+    doc.known_keys(table, &KEYS.into_iter().chain(own).collect::<Vec<_>>(), &[], &[]);
+    let condition = condition(doc, whole, table, &of);
+    let probe = probe(doc, whole, table, &of);
+    let timeout = get(doc, table, "timeout", timeout).unwrap_or(of.timeout);
     let [tolerance, recover] =
         ["for", "recover"].map(|key| get(doc, table, key, tolerance).unwrap_or(Tolerance::ONCE));
     let then = get(doc, table, "then", |doc, at| actions(doc, at, starts))
@@ -118,7 +123,7 @@ fn check(
     let name = get(doc, table, "name", label);
     let condition = condition?;
     let label = name.unwrap_or_else(|| format!("{}: {condition}", kind.name()).into());
-    Some(Check {
+    let check = Check {
         index,
         label,
         kind,
@@ -128,15 +133,33 @@ fn check(
         then,
         on_recovery,
         every,
+        timeout,
         repeat,
-    })
+    };
+    Some((check, probe?))
+}
+
+/// How long a probe may take.
+fn timeout(doc: &mut Document<'_>, at: Field<'_>) -> Option<Duration> {
+    let span = doc.duration(at, limits::SPAN_MIN)?;
+    if span > limits::PROBE_TIMEOUT_MAX {
+        let most = crate::model::units::show_duration(limits::PROBE_TIMEOUT_MAX);
+        doc.error(at.value.span(), format!("`timeout` is at most {most}"), None);
+        return None;
+    }
+    Some(span)
 }
 
 fn kind(doc: &mut Document<'_>, at: Field<'_>) -> Option<CheckKind> {
     let text = at.value.get_ref().as_str().unwrap_or_default();
     if LATER_TYPES.contains(&text) {
         let message = format!("checks of type `{text}` are not in this version yet");
-        doc.error(at.value.span(), message, Some("this version has: process"));
+        doc.error(at.value.span(), message, Some("a check of type `process` can look at it whole"));
+        return None;
+    }
+    if let Some((_, name)) = OTHER_NAMES.iter().find(|(other, _)| *other == text) {
+        let message = format!("`{text}` is not a type of check");
+        doc.error(at.value.span(), message, Some(&format!("it is called `{name}` here")));
         return None;
     }
     let names = CheckKind::ALL.map(CheckKind::name);
@@ -148,10 +171,23 @@ fn condition(
     doc: &mut Document<'_>,
     whole: &Value<'_>,
     table: &DeTable<'_>,
-    declared: &[Metric],
+    of: &CheckType,
 ) -> Option<Condition> {
     const EXAMPLE: &str = "memory > 650MiB";
+    let declared = &(of.metrics)();
+    let of_process = declared.contains(&Metric::Memory);
     let Some(at) = field(table, "if") else {
+        if of.unsaid == Unsaid::Failed {
+            return Some(Condition::FAILED);
+        }
+        if !of_process {
+            let first = declared.first();
+            let like =
+                first.map(|metric| format!("{} > {}", metric.name(), metric.unit().example()));
+            let hint = format!("for example: if = {:?}", like.unwrap_or_default());
+            doc.missing(Some(whole.span()), "this check does not say `if`", &hint);
+            return None;
+        }
         let message = "this check does not say `if`";
         let hint = format!(
             "for example: if = {EXAMPLE:?}; that the process is alive is watched without a check"
@@ -161,7 +197,7 @@ fn condition(
     };
     let text = doc.string(at, EXAMPLE)?;
     match Condition::parse(text, declared) {
-        Ok(condition) if condition.metrics().is_empty() => {
+        Ok(condition) if of_process && condition.metrics().is_empty() => {
             let message = "this condition looks at nothing of the process";
             doc.error(at.value.span(), message, Some(&format!("for example: if = {EXAMPLE:?}")));
             None

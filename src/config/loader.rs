@@ -13,7 +13,8 @@ use crate::config::service::{place_of, service};
 use crate::config::settings::Settings;
 use crate::config::trust::{Contents, Refusal, Rule};
 use crate::config::{
-    BadFile, LoadAs, Loaded, LoadedService, Parsed, Role, SETTINGS_FILE, parse_settings, verdict,
+    BadFile, Definition, LoadAs, Loaded, LoadedService, Parsed, Role, SETTINGS_FILE,
+    parse_settings, verdict,
 };
 use crate::model::ids::ServiceName;
 use crate::model::limits;
@@ -74,9 +75,9 @@ impl<'a> Loader<'a> {
             }
         };
         match read.and_then(|text| Ok((self.service(&role, &shown, &text)?, text))) {
-            Ok(((service, warnings), text)) => {
+            Ok(((definition, warnings), text)) => {
                 self.loaded.warnings.extend(warnings);
-                self.loaded.services.push(LoadedService { service, text: text.into(), path });
+                self.loaded.services.push(LoadedService { definition, text: text.into(), path });
             }
             Err(diagnostics) => {
                 self.loaded.bad.push(BadFile { role: Role::Service(role), path, diagnostics });
@@ -108,10 +109,10 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn service(&mut self, name: &ServiceName, shown: &str, text: &str) -> Parsed<Service> {
+    fn service(&mut self, name: &ServiceName, shown: &str, text: &str) -> Parsed<Definition> {
         let (mut doc, table) = Document::parse(shown, text);
-        let service = service(&mut doc, name, table.get_ref(), &self.loaded.settings, self.who);
-        if let Some(service) = &service {
+        let defined = service(&mut doc, name, table.get_ref(), &self.loaded.settings, self.who);
+        if let Some(Definition { service, .. }) = &defined {
             if self.who.uid == Uid(0)
                 && matches!(service.user.as_deref(), None | Some("root" | "0"))
             {
@@ -119,7 +120,7 @@ impl<'a> Loader<'a> {
             }
             self.claim(&mut doc, service, table.get_ref());
         }
-        verdict(service, doc.findings())
+        verdict(defined, doc.findings())
     }
 
     /// What root runs must be changeable by root alone, or who can change it is root.
@@ -144,7 +145,7 @@ impl<'a> Loader<'a> {
     fn claim(&mut self, doc: &mut Document<'_>, service: &Service, table: &DeTable<'_>) {
         let pidfile = match &service.life {
             Life::Pidfile(path) => Some(("pidfile", path.to_string_lossy().into_owned())),
-            Life::Match(_) | Life::Run(_) => None,
+            Life::Match(_) | Life::Run(_) | Life::Nothing => None,
         };
         let start = service.start.as_ref().map(|start| {
             (

@@ -12,6 +12,7 @@ pub mod defaults;
 mod document;
 pub mod error;
 mod loader;
+mod probe;
 mod service;
 pub mod settings;
 pub mod trust;
@@ -20,6 +21,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::checks::Probe;
 use crate::config::document::Document;
 use crate::config::error::{Diagnostic, Severity};
 use crate::config::loader::Loader;
@@ -88,11 +90,20 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// What one file says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Definition {
+    /// For the engine.
+    pub service: Service,
+    /// What probes each of its checks, in their order.
+    pub probes: Vec<Probe>,
+}
+
 /// One good service.
 #[derive(Debug)]
 pub struct LoadedService {
-    /// The service.
-    pub service: Service,
+    /// What its file says.
+    pub definition: Definition,
     /// Its definition as written, to be kept as the last good one.
     pub text: Box<str>,
     /// Its file.
@@ -200,7 +211,7 @@ pub fn parse_service(
     text: &str,
     settings: &Settings,
     who: &LoadAs,
-) -> Parsed<Service> {
+) -> Parsed<Definition> {
     let (mut doc, table) = Document::parse(file, text);
     let service = service::service(&mut doc, name, table.get_ref(), settings, who);
     verdict(service, doc.findings())

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use regex::RegexBuilder;
 use toml::de::DeTable;
 
-use crate::config::LoadAs;
-use crate::config::check::checks;
+use crate::config::check::{Checks, checks};
 use crate::config::command::{self, Stop, command};
 use crate::config::defaults::{COMMON_KEYS, Defaults};
 use crate::config::document::{Document, Field, field, get, shorten};
 use crate::config::error::nearest;
 use crate::config::settings::Settings;
+use crate::config::{Definition, LoadAs};
+use crate::model::action::Action;
+use crate::model::check::CheckKind;
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::{Signal, Uid};
@@ -47,7 +49,7 @@ pub(crate) fn service(
     table: &DeTable<'_>,
     settings: &Settings,
     who: &LoadAs,
-) -> Option<Service> {
+) -> Option<Definition> {
     doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
@@ -63,11 +65,16 @@ pub(crate) fn service(
         doc.missing(Some(at), message, "say `start`, or `run`");
     }
     let (stop, stop_signal) = ladder(doc, table, common.stop_signal);
-    Some(Service {
+    let checks = checks.unwrap_or(Checks { checks: Vec::new(), probes: Vec::new(), starts: None });
+    let life = life?;
+    if life == Life::Nothing {
+        without_process(doc, table, &checks);
+    }
+    let service = Service {
         name: name.clone(),
         user,
         group,
-        life: life?,
+        life,
         start,
         stop,
         restart,
@@ -86,8 +93,27 @@ pub(crate) fn service(
         start_limit: common.start_limit,
         backoff: common.backoff,
         remind: common.remind,
-        checks: checks.map(|checks| checks.checks).unwrap_or_default(),
-    })
+        checks: checks.checks,
+    };
+    Some(Definition { service, probes: checks.probes })
+}
+
+/// A service without a process has nothing that could be started or stopped, or sampled.
+fn without_process(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
+    let hint = "say which process it is: `pidfile`, `match` or `run`";
+    doc.misplaced(table, &["start", "stop", "restart"], "needs a process", hint);
+    let stops = |action: &Action| matches!(action, Action::Stop);
+    for check in &checks.checks {
+        let at = table.get("check").and_then(|all| all.get_ref().as_array());
+        let at = at.and_then(|all| all.get(usize::from(check.index.0)));
+        let span = at.map_or(0..0, |at| at.span());
+        if check.kind == CheckKind::Process {
+            doc.error(span, "there is no process that this check could look at", Some(hint));
+        } else if check.then.iter().chain(&check.on_recovery).any(stops) {
+            let hint = "\"unmonitor\" sets its checks aside";
+            doc.error(span, "there is no process that this check could stop", Some(hint));
+        }
+    }
 }
 
 /// The stop command and the first signal of the ladder.
@@ -144,8 +170,11 @@ fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Opt
     let mut names = table.keys().take(limits::CONFIG_FINDINGS_MAX).map(|key| key.get_ref());
     let said = LIVES.iter().any(|key| table.contains_key(*key));
     if !said && !names.any(|name| misspelt(name)) {
+        if table.contains_key("check") && !table.contains_key("start") {
+            return Some(Life::Nothing);
+        }
         let hint = "say `pidfile`, `match` or `run`; \
-                    a service of network checks alone comes with a later version";
+                    without a process there has to be a [[check]] of something else";
         doc.missing(None, "nothing says which process this service is", hint);
     }
     let says = |key| table.contains_key(key);

@@ -41,6 +41,7 @@ impl State {
                     self.judge(cx, &seen);
                 }
             }
+            Input::Observed { ask, check, seen, .. } => self.observed(cx, ask, check, &seen),
             Input::Confirmed { ask, how, .. } => {
                 if answers(&mut self.asked.confirm, ask, cx) {
                     self.confirmed(cx, how);
@@ -319,6 +320,8 @@ impl State {
                 self.clear_anew(cx);
                 self.act_on_pending(cx);
             }
+            // The engine asks for probes by an effect of their own.
+            JobKind::Probe(_) => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! Everything the engine can ask for.
 
-use crate::model::ids::{AskId, RequestId, ServiceName};
+use crate::model::ids::{AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::incident::Alert;
 use crate::model::job::{Job, Ladder};
 use crate::model::order::Reply;
@@ -59,6 +59,15 @@ pub enum Effect {
         ask: AskId,
         /// Of which process.
         identity: ProcessIdentity,
+    },
+    /// Probe one check that is not about the process sample. Answer: `Observed`.
+    Probe {
+        /// Whose.
+        service: ServiceName,
+        /// Which check.
+        check: CheckIndex,
+        /// The question.
+        ask: AskId,
     },
     /// Run a job by a shim. Answers: `Launched` for an Instance that was executed, and `Finished`.
     Run(Box<Job>),

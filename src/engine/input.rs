@@ -1,6 +1,6 @@
 //! Everything that can happen to the engine.
 
-use crate::model::ids::{ActionId, AskId, RequestId, ServiceName};
+use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::intent::Who;
 use crate::model::job::Outcome;
 use crate::model::observation::Observation;
@@ -47,6 +47,17 @@ pub enum Input {
         service: ServiceName,
         /// Which question.
         ask: AskId,
+        /// What was seen.
+        seen: Observation,
+    },
+    /// Answers `Probe`.
+    Observed {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// Which check.
+        check: CheckIndex,
         /// What was seen.
         seen: Observation,
     },

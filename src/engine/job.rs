@@ -47,7 +47,7 @@ impl State {
             reason,
             main: self.main.or(self.last_main),
             at_deadline: match kind {
-                JobKind::Exec | JobKind::Stop => AtDeadline::Group,
+                JobKind::Exec | JobKind::Stop | JobKind::Probe(_) => AtDeadline::Group,
                 JobKind::Start | JobKind::Restart | JobKind::Instance => AtDeadline::DirectChild,
             },
         })));
@@ -62,7 +62,7 @@ const SHIM_GRACE: std::time::Duration = std::time::Duration::from_secs(20);
 pub(super) fn describe(kind: JobKind, outcome: &Outcome) -> String {
     let what = match kind {
         JobKind::Instance => "the program".to_owned(),
-        JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Exec => {
+        JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Exec | JobKind::Probe(_) => {
             format!("the {} command", kind.name())
         }
     };

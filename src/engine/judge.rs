@@ -7,9 +7,10 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::start_limit::Permission;
 use crate::engine::state::{CheckState, State};
 use crate::engine::table::{Class, Where};
-use crate::engine::tolerance::Change;
+use crate::engine::tolerance::{Change, Window};
 use crate::model::action::Action;
-use crate::model::check::Check;
+use crate::model::check::{Check, CheckKind};
+use crate::model::ids::{AskId, CheckIndex};
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::JobKind;
@@ -23,38 +24,83 @@ use crate::model::units::show_duration;
 const UNKNOWN_ALERT: u32 = 3;
 
 impl State {
-    /// Judges one observation by every check that is due.
+    /// Judges one sample by every process check that is due.
     pub(super) fn judge(&mut self, cx: &mut Cx<'_>, seen: &Observation) {
         let now = cx.now.mono;
         let def = self.def.clone();
-        let acting = self.settled() && self.intent.desired == Desired::Up;
         let mut changes = Vec::new();
         for (at, check) in def.checks.iter().enumerate() {
             let Some(state) = self.checks.get_mut(at) else {
                 continue;
             };
-            if state.due > now {
+            if check.kind != CheckKind::Process || state.due > now {
                 continue;
             }
             state.due = next_slot(now, check.every);
-            state.last = Some(check.condition.explain(seen));
-            let verdict = check.condition.judge(seen);
-            self.unknowns(cx, at, check, seen);
-            let bad = match verdict {
-                Verdict::Unknown => continue,
-                Verdict::Fail => true,
-                Verdict::Pass => false,
-            };
-            if !acting {
-                continue;
-            }
-            let Some(state) = self.checks.get_mut(at) else {
-                continue;
-            };
-            let tolerances = (check.tolerance, check.recover);
-            let change = state.window.push(now, bad, tolerances, check.every);
+            let change = self.verdict(cx, at, check, seen);
             changes.push((at, check, change));
         }
+        self.follow(cx, changes, seen);
+    }
+
+    /// A probe of one check came back.
+    pub(super) fn observed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ask: AskId,
+        index: CheckIndex,
+        seen: &Observation,
+    ) {
+        let at = usize::from(index.0);
+        let awaited = self.checks.get(at).and_then(|state| state.asked);
+        let (Some(check), true) = (
+            self.def.clone().checks.get(at).cloned(),
+            awaited.is_some_and(|(awaited, _)| awaited == ask),
+        ) else {
+            cx.counters.dropped_answers += 1;
+            return;
+        };
+        if let Some(state) = self.checks.get_mut(at) {
+            state.asked = None;
+        }
+        let change = self.verdict(cx, at, &check, seen);
+        self.follow(cx, vec![(at, &check, change)], seen);
+    }
+
+    /// What one observation means for one check.
+    fn verdict(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) -> Change {
+        let acting = self.settled() && self.intent.desired == Desired::Up;
+        self.unknowns(cx, at, check, seen);
+        let Some(state) = self.checks.get_mut(at) else {
+            return Change::None;
+        };
+        state.last = Some(check.condition.explain(seen));
+        let verdict = check.condition.judge(seen, state.fingerprint);
+        state.fingerprint = seen.fingerprint.or(state.fingerprint);
+        let bad = match verdict {
+            Verdict::Unknown => return Change::None,
+            Verdict::Fail => true,
+            Verdict::Pass => false,
+        };
+        if !acting {
+            return Change::None;
+        }
+        let change =
+            state.window.push(cx.now.mono, bad, (check.tolerance, check.recover), check.every);
+        if change == Change::Fired && check.condition.is_of_change() {
+            // It happened, and that is all: nothing is left to be resolved.
+            state.window = Window::default();
+        }
+        change
+    }
+
+    /// Does what the checks whose rule state changed ask for.
+    fn follow(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut changes: Vec<(usize, &Check, Change)>,
+        seen: &Observation,
+    ) {
         // What sets it aside goes first: a restart begun beside it would leave it down.
         changes.sort_by_key(|(_, check, _)| !check.then.iter().any(Action::sets_aside));
         for (at, check, change) in changes {
@@ -79,7 +125,13 @@ impl State {
         let tell_at = if acts { cx.now.mono + limits::TELL_AFTER } else { cx.now.mono };
         let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
         self.open_incident(cx, cause, title, tell_at);
-        if let Some(state) = self.checks.get_mut(at) {
+        if check.condition.is_of_change() {
+            // One mail, with what was done about it.
+            if let Some(open) = self.open.get_mut(&cause) {
+                open.tell_at = Mono::NEVER;
+                open.settles_at = Some(cx.now.mono + limits::TELL_AFTER);
+            }
+        } else if let Some(state) = self.checks.get_mut(at) {
             state.repeat_at = check.repeat.map(|every| cx.now.mono + every);
         }
         for action in &check.then {
@@ -141,7 +193,9 @@ impl State {
     fn act(&mut self, cx: &mut Cx<'_>, check: &Check, action: &Action) {
         match action {
             Action::Alert => {
-                if let Some(open) = self.open.get_mut(&Cause::Check(check.kind, check.index)) {
+                if let Some(open) = self.open.get_mut(&Cause::Check(check.kind, check.index))
+                    && open.settles_at.is_none()
+                {
                     open.tell_at = open.tell_at.min(cx.now.mono + limits::TELL_AFTER);
                 }
                 return;
@@ -241,7 +295,7 @@ impl State {
             self.resolve(cx, cause, "no longer judged: it is not wanted up any more");
         }
         for check in &mut self.checks {
-            check.window = crate::engine::tolerance::Window::default();
+            check.window = Window::default();
             check.repeat_at = None;
         }
     }
@@ -280,13 +334,33 @@ impl State {
 
     /// Whether any check needs a sample now.
     pub(super) fn sample_due(&self, now: Mono) -> bool {
-        self.checks.iter().any(|check| check.due <= now)
+        let mut pairs = self.def.checks.iter().zip(&self.checks);
+        pairs.any(|(check, state)| check.kind == CheckKind::Process && state.due <= now)
+    }
+
+    /// Sends out the probes that are due. One that is still under way is not begun twice: its check waits
+    /// for its next turn.
+    pub(super) fn probe(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        let def = self.def.clone();
+        for (check, state) in def.checks.iter().zip(&mut self.checks) {
+            if check.kind == CheckKind::Process || state.due > now {
+                continue;
+            }
+            state.due = next_slot(now, check.every);
+            if state.asked.is_none() {
+                let ask = cx.ask();
+                state.asked = Some((ask, now + check.timeout + limits::ASK_TIMEOUT));
+                let (service, check) = (def.name.clone(), check.index);
+                cx.push(Effect::Probe { service, check, ask });
+            }
+        }
     }
 
     /// Sends the question for a sample.
     pub(super) fn sample(&mut self, cx: &mut Cx<'_>) {
         let Some(identity) = self.main else { return };
-        if self.asked.sample.is_some() || self.def.checks.is_empty() {
+        if self.asked.sample.is_some() {
             return;
         }
         let ask = cx.ask();
@@ -302,15 +376,19 @@ pub(super) fn forget_windows(state: &mut State) {
     for check in &mut state.checks {
         check.window.clear();
         check.unknown = 0;
+        // What was asked of the one before says nothing of this one.
+        check.asked = None;
     }
 }
 
 /// A check that was never judged.
 pub(super) fn fresh(due: Mono) -> CheckState {
     CheckState {
-        window: crate::engine::tolerance::Window::default(),
+        window: Window::default(),
         due,
         last: None,
+        asked: None,
+        fingerprint: None,
         unknown: 0,
         repeat_at: None,
     }

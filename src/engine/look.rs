@@ -9,6 +9,7 @@ use crate::model::ids::AskId;
 use crate::model::job::{Ended, Outcome, Output};
 use crate::model::limits;
 use crate::model::process::ProcessIdentity;
+use crate::model::service::Life;
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
 
@@ -55,14 +56,23 @@ impl State {
     /// The periodic look: contradicts the event stream, and samples what checks ask for.
     pub(super) fn look(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
-        self.look_at = judge::next_slot(now, self.def.every).max(now + limits::SUCCESSOR_POLL);
+        self.look_at = match self.def.life {
+            // Nothing to look at but what its checks ask for.
+            Life::Nothing => Mono::NEVER,
+            Life::Pidfile(_) | Life::Match(_) | Life::Run(_) => {
+                judge::next_slot(now, self.def.every).max(now + limits::SUCCESSOR_POLL)
+            }
+        };
         cx.dirty |= self.limit.forgive(now, self.def.start_limit.window);
         match self.place() {
             Where::Absent | Where::Backoff => self.identify(cx),
             Where::Present | Where::StartPeriod => {
                 self.confirm(cx);
-                if self.sample_due(now) && !self.on_trust() {
-                    self.sample(cx);
+                if !self.on_trust() {
+                    if self.sample_due(now) {
+                        self.sample(cx);
+                    }
+                    self.probe(cx);
                 }
             }
             Where::Stopping | Where::Killing => self.confirm(cx),
@@ -88,7 +98,7 @@ impl State {
 
     /// Looks for the main process, unless the question is out already.
     pub(super) fn identify(&mut self, cx: &mut Cx<'_>) {
-        if self.asked.identify.is_none() {
+        if self.asked.identify.is_none() && self.def.life != Life::Nothing {
             let ask = cx.ask();
             self.asked.identify = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
             cx.push(Effect::Identify { service: self.def.name.clone(), ask });
@@ -123,6 +133,9 @@ impl State {
         expired(&mut self.asked.confirm);
         expired(&mut self.asked.sample);
         expired(&mut self.asked.signal);
+        self.checks.iter_mut().for_each(|check| {
+            expired(&mut check.asked);
+        });
         if expired(&mut self.asked.identify) {
             self.identify(cx);
         }

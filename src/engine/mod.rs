@@ -247,6 +247,7 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Exited { service, .. }
         | Input::Surveyed { service, .. }
         | Input::Sampled { service, .. }
+        | Input::Observed { service, .. }
         | Input::Confirmed { service, .. }
         | Input::Launched { service, .. }
         | Input::Finished { service, .. }

@@ -168,8 +168,18 @@ impl State {
             .map(|(cause, _)| *cause)
             .collect();
         for cause in settled {
-            let up = self.main.map(|main| format!("up since as pid {main}")).unwrap_or_default();
-            self.resolve(cx, cause, &up);
+            let how = match cause {
+                Cause::Check(..) => "it changed, and that is all".to_owned(),
+                Cause::Down
+                | Cause::UpUnwanted
+                | Cause::Unclear
+                | Cause::Unkillable
+                | Cause::SetAside
+                | Cause::CheckUnknown(..) => {
+                    self.main.map(|main| format!("up since as pid {main}")).unwrap_or_default()
+                }
+            };
+            self.resolve(cx, cause, &how);
         }
         let next = self.what_next(now);
         let remind = self.def.remind;

@@ -9,6 +9,7 @@ use crate::model::ids::RequestId;
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::order::{Order, Reply, ReplyResult};
+use crate::model::service::Life;
 
 /// An operator who set a service aside is reminded less often than of a rule's doing.
 pub(super) const REMIND_OPERATOR_TIMES: u32 = 6;
@@ -16,6 +17,18 @@ pub(super) const REMIND_OPERATOR_TIMES: u32 = 6;
 impl State {
     /// Takes an order: the wish is changed at once, the answer comes when it is fulfilled or cannot be.
     pub(super) fn order(&mut self, cx: &mut Cx<'_>, request: RequestId, order: Order, who: Who) {
+        let about_a_process = matches!(order, Order::Start | Order::Stop | Order::Restart);
+        if about_a_process && self.def.life == Life::Nothing {
+            let name = &self.def.name;
+            let text = format!(
+                "it has no process to {}: only its checks are watched \
+                 (`heeler unmonitor {name}` sets them aside, `heeler monitor {name}` ends that)",
+                order.name()
+            );
+            let reply = Reply { result: ReplyResult::Failed, text };
+            cx.push(Effect::Answer { request, reply });
+            return;
+        }
         self.narrate(cx, format!("{} asked by {who}", order.name()));
         let desired = desired_by(order);
         self.supersede(cx, order, &who);

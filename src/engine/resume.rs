@@ -32,7 +32,9 @@ impl State {
             let nanos = u64::try_from(every.as_nanos()).unwrap_or(u64::MAX).max(1);
             judge::next_slot(now.mono, std::time::Duration::from_nanos(def.name.spread() % nanos))
         };
-        let checks = def.checks.iter().map(|check| judge::fresh(spread(check.every))).collect();
+        // What is looked at once a day is looked at once now, too.
+        let first = |every: std::time::Duration| spread(every.min(def.every));
+        let checks = def.checks.iter().map(|check| judge::fresh(first(check.every))).collect();
         let look_at = spread(def.every).max(now.mono + std::time::Duration::from_millis(1));
         let mut state = Self {
             intent: memory.intent,
@@ -139,7 +141,7 @@ impl State {
                         self.main = Some(target);
                         self.stage = Stage::Stopping { target, by: StopBy::Command, kill_at };
                     }
-                    (JobKind::Stop, None) | (JobKind::Exec, _) => {}
+                    (JobKind::Stop, None) | (JobKind::Exec | JobKind::Probe(_), _) => {}
                 }
             }
             InFlight::Ladder(ladder) => {

@@ -60,7 +60,7 @@ impl State {
         let (kind, command) = match (&self.def.life, &self.def.start) {
             (Life::Run(command), _) => (JobKind::Instance, command.clone()),
             (Life::Pidfile(_) | Life::Match(_), Some(command)) => (JobKind::Start, command.clone()),
-            (Life::Pidfile(_) | Life::Match(_), None) => return,
+            (Life::Pidfile(_) | Life::Match(_), None) | (Life::Nothing, _) => return,
         };
         let (action, deadline) = match self.job {
             // An earlier start command that never returned: it is still the action.

@@ -13,7 +13,7 @@ use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::order::Order;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
-use crate::model::service::Service;
+use crate::model::service::{Life, Service};
 use crate::model::status::Phase;
 use crate::model::time::{Mono, Now, Wall};
 
@@ -192,6 +192,10 @@ pub(crate) struct CheckState {
     pub(crate) due: Mono,
     /// The condition with its last values.
     pub(crate) last: Option<String>,
+    /// The probe that is under way, and when it counts as lost.
+    pub(crate) asked: Option<(AskId, Mono)>,
+    /// What `changed` compares with.
+    pub(crate) fingerprint: Option<u64>,
     /// Unknown observations in a row.
     pub(crate) unknown: u32,
     /// When alert and exec happen again.
@@ -223,8 +227,9 @@ impl State {
     /// Where the table finds it.
     pub(crate) fn place(&self) -> Where {
         match (&self.stage, self.main) {
-            (Stage::Watching, None) => Where::Absent,
-            (Stage::Watching, Some(_)) => Where::Present,
+            (Stage::Watching, None) if self.def.life != Life::Nothing => Where::Absent,
+            // Where there is no process, there is none to be missed: its checks are what is there.
+            (Stage::Watching, _) => Where::Present,
             (Stage::Clearing(_), _) => Where::Clearing,
             (Stage::Starting(_), _) => Where::Starting,
             (Stage::StartPeriod { .. }, _) => Where::StartPeriod,
@@ -269,6 +274,7 @@ impl State {
             .open
             .values()
             .map(|open| open.settles_at.map_or(open.tell_at, |at| at.min(open.tell_at)));
+        let asks = asks.chain(self.checks.iter().filter_map(|check| Some(check.asked?.1)));
         let repeats = self.checks.iter().filter_map(|check| check.repeat_at);
         let job = self.job.map(|job| job.lost_at);
         asks.chain(incidents)

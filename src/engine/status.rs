@@ -3,6 +3,7 @@
 use crate::engine::state::{Stage, State, ago};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
+use crate::model::service::Life;
 use crate::model::status::{CheckStatus, Health, RuleState, Status};
 use crate::model::time::Now;
 use crate::model::tolerance::Tolerance;
@@ -34,6 +35,12 @@ impl State {
     fn words(&self, now: Now) -> String {
         let mono = now.mono;
         match (&self.stage, self.intent.desired, self.main) {
+            (Stage::Watching, Desired::Up, _) if self.def.life == Life::Nothing => {
+                "watched".to_owned()
+            }
+            (Stage::Watching, Desired::Unmonitored, _) if self.def.life == Life::Nothing => {
+                format!("not monitored (by {})", self.intent.by)
+            }
             (Stage::Watching, Desired::Up, Some(_)) => "up".to_owned(),
             (Stage::Watching, Desired::Up, None)
                 if self.recalled.is_some() || self.asked.identify.is_some() =>
@@ -76,6 +83,13 @@ impl State {
 
     fn health(&self, wrong: bool) -> Health {
         match (self.intent.desired, self.main, &self.stage) {
+            (Desired::Up, None, _) if self.def.life == Life::Nothing => {
+                if wrong {
+                    Health::Wanting
+                } else {
+                    Health::Good
+                }
+            }
             (Desired::Up, None, _) => Health::Down,
             (Desired::Up, Some(_), Stage::Watching | Stage::StartPeriod { .. }) if !wrong => {
                 Health::Good

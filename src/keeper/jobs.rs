@@ -57,11 +57,15 @@ enum Voice {
 impl Keeper {
     /// Spawns the shim of a job. Whatever goes wrong is the job's outcome: nothing was executed.
     pub(super) fn run(&mut self, job: Job) {
-        let (service, action) = (job.service.clone(), job.action);
+        let (service, action, kind) = (job.service.clone(), job.action, job.kind);
         if let Err((stage, error)) = self.spawn(job) {
             let ended =
                 Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error.as_str()) };
             let outcome = Outcome { ended, output: Output::default(), took: Duration::ZERO };
+            if let JobKind::Probe(check) = kind {
+                self.program_ended(service, check, action, &outcome);
+                return;
+            }
             self.log.say(
                 self.now().wall,
                 Level::Error,
@@ -95,10 +99,13 @@ impl Keeper {
             deadline: job.deadline,
         };
         for old in [SlotFile::Child, SlotFile::Outcome] {
-            records::remove_record(&dir, slot.file(old)).map_err(said("record the action"))?;
+            records::remove_record(&dir, &slot.file(old)).map_err(said("record the action"))?;
         }
-        records::write_record(&dir, slot.file(SlotFile::Job), &record.encode())
-            .map_err(said("record the action"))?;
+        // Nobody takes a probe over: its time is short, and it changed nothing.
+        if !matches!(job.kind, JobKind::Probe(_)) {
+            records::write_record(&dir, &slot.file(SlotFile::Job), &record.encode())
+                .map_err(said("record the action"))?;
+        }
         let (service, action, kind) = (job.service.clone(), job.action, job.kind);
         let plan = Plan { boot: self.boot_id.clone(), records: dir, job };
         let plan = plan.encode().map_err(|error| ("write the plan", error.to_string()))?;
@@ -198,7 +205,7 @@ impl Keeper {
         let waits_on = match running.kind {
             // The command may return before the service is there: until then the start is under way.
             JobKind::Start | JobKind::Restart => !outcome.ended.failed() && !running.came,
-            JobKind::Stop | JobKind::Exec | JobKind::Instance => false,
+            JobKind::Stop | JobKind::Exec | JobKind::Instance | JobKind::Probe(_) => false,
         };
         if waits_on {
             self.start_came_up(&service);
@@ -207,6 +214,10 @@ impl Keeper {
         }
         if let Some(child) = running.child {
             self.instance_ended(&service, child, exit_of(&outcome));
+        }
+        if let JobKind::Probe(check) = running.kind {
+            self.program_ended(service, check, running.action, &outcome);
+            return;
         }
         self.inbox.push_back(Input::Finished { service, action: running.action, outcome });
     }
@@ -271,10 +282,10 @@ impl Keeper {
     fn consume(&self, service: &ServiceName, action: ActionId) {
         let Some(served) = self.services.get(service) else { return };
         let name = Slot::Action.file(SlotFile::Job);
-        if read_record::<JobRecord>(&served.records, name)
+        if read_record::<JobRecord>(&served.records, &name)
             .is_some_and(|record| record.action == action)
         {
-            let _gone = records::remove_record(&served.records, name);
+            let _gone = records::remove_record(&served.records, &name);
         }
     }
 
@@ -282,7 +293,7 @@ impl Keeper {
     pub(super) fn start_came_up(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
         let Some(record) =
-            read_record::<JobRecord>(&served.records, Slot::Action.file(SlotFile::Job))
+            read_record::<JobRecord>(&served.records, &Slot::Action.file(SlotFile::Job))
         else {
             return;
         };
@@ -330,7 +341,7 @@ impl Keeper {
     pub(super) fn tell_missed_end(&mut self, service: &ServiceName, identity: ProcessIdentity) {
         let Some(served) = self.services.get(service) else { return };
         let name = Slot::Instance.file(SlotFile::Child);
-        let Some(record) = read_record::<ChildRecord>(&served.records, name)
+        let Some(record) = read_record::<ChildRecord>(&served.records, &name)
             .filter(|record| record.child == identity)
         else {
             return;
@@ -401,7 +412,7 @@ impl Keeper {
         let (service, slot) = (running.service.clone(), running.slot);
         let Some(served) = self.services.get(&service) else { return };
         let records = served.records.clone();
-        let record: Option<ChildRecord> = read_record(&records, slot.file(SlotFile::Child));
+        let record: Option<ChildRecord> = read_record(&records, &slot.file(SlotFile::Child));
         let record = record.filter(|record| record.action == action);
         if running.child.is_none() && record.is_some() {
             self.executed(at);
@@ -426,7 +437,7 @@ impl Keeper {
         for slot in [Slot::Instance, Slot::Action] {
             let busy = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
             let busy = matches!(busy, Ok(TryLock::Busy));
-            let record: Option<JobRecord> = read_record(&records, slot.file(SlotFile::Job));
+            let record: Option<JobRecord> = read_record(&records, &slot.file(SlotFile::Job));
             let Some(record) = record.filter(|record| record.boot == self.boot_id) else {
                 continue;
             };
@@ -449,7 +460,7 @@ impl Keeper {
             self.log.say(self.now().wall, Level::Info, service.as_str(), text);
             if !busy && !open {
                 // So long ago that nothing depends on it any more.
-                let _gone = records::remove_record(&records, slot.file(SlotFile::Job));
+                let _gone = records::remove_record(&records, &slot.file(SlotFile::Job));
                 continue;
             }
             let child = read_child(&records, slot, action);
@@ -493,7 +504,7 @@ pub(super) fn read_record<R: Record>(records: &Path, name: &str) -> Option<R> {
 }
 
 fn read_child(records: &Path, slot: Slot, action: ActionId) -> Option<ProcessIdentity> {
-    let record: ChildRecord = read_record(records, slot.file(SlotFile::Child))?;
+    let record: ChildRecord = read_record(records, &slot.file(SlotFile::Child))?;
     (record.action == action).then_some(record.child)
 }
 
@@ -516,6 +527,6 @@ fn lives(records: &Path, slot: Slot, action: ActionId) -> bool {
 }
 
 fn read_outcome(records: &Path, slot: Slot, action: ActionId) -> Option<Outcome> {
-    let record: OutcomeRecord = read_record(records, slot.file(SlotFile::Outcome))?;
+    let record: OutcomeRecord = read_record(records, &slot.file(SlotFile::Outcome))?;
     (record.action == action).then_some(record.outcome)
 }

@@ -11,8 +11,10 @@ mod log;
 mod operators;
 mod people;
 mod pool;
+mod probes;
 pub mod rights;
 mod samples;
+mod scout;
 mod served;
 mod start;
 mod turn;
@@ -37,6 +39,7 @@ use crate::keeper::log::Log;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
+use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
 use crate::keeper::turn::{Done, DueSurvey, Source};
 use crate::model::ids::{ActionId, ServiceName};
@@ -104,6 +107,7 @@ pub(crate) struct Keeper {
     operators: Operators,
     people: People,
     load_as: LoadAs,
+    scout: Scout,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
 }
@@ -213,6 +217,8 @@ impl Keeper {
                     Source::Status(action) => self.shim_speaks(action),
                     Source::Shim(action) => self.shim_ended(action),
                     Source::Adopted(action) => self.adopted_ended(action),
+                    Source::ScoutSpeaks => self.scout_speaks(),
+                    Source::ScoutEnded => self.scout_ended(),
                 }
             }
             if got == 0 || known == 0 {
@@ -233,6 +239,7 @@ impl Keeper {
                 self.identified(service, ask, found);
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
+            Done::Looked(looked) => self.looked_in_pool(looked),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::Nothing => {}
         }
@@ -243,6 +250,8 @@ impl Keeper {
         self.jobs_due(instant);
         self.operators_due(instant);
         self.pool.relieve(instant);
+        self.scout_due(instant);
+        self.probes_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
             self.plan_look_up();
@@ -259,8 +268,14 @@ impl Keeper {
             Mono::NEVER => instant + LONGEST_SLEEP,
             at => instant + at.since(now().mono).min(LONGEST_SLEEP),
         };
-        let own =
-            [self.jobs_wakeup(), self.operators_wakeup(), self.look_up_at, self.pool.wakeup()];
+        let own = [
+            self.jobs_wakeup(),
+            self.operators_wakeup(),
+            self.look_up_at,
+            self.pool.wakeup(),
+            self.scout_wakeup(),
+            self.probes_wakeup(),
+        ];
         own.into_iter().flatten().fold(engine, Instant::min)
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::engine::effect::Level;
 use crate::keeper::Keeper;
 use crate::keeper::rights::{Principal, Rights};
+use crate::keeper::scout::ScoutUser;
 use crate::model::limits;
 use crate::model::process::{Gid, Uid};
 use crate::model::service::{Grantee, Right, Service};
@@ -29,12 +30,14 @@ pub(super) type Answer = Result<Vec<resolve::Answer>, String>;
 /// What is known of users and groups.
 pub(super) struct People {
     own: Uid,
-    users: BTreeMap<Box<str>, Uid>,
+    users: BTreeMap<Box<str>, (Uid, Gid)>,
     groups: BTreeMap<Box<str>, Gid>,
     rights: watch::Sender<Arc<Rights>>,
     answers: UnboundedSender<Answer>,
     /// Whether a child is out: one that does not even die must not become many.
     asking: Arc<AtomicBool>,
+    /// Who the scout may be, the first that there is; nobody where no service needs one.
+    scouts: Vec<Box<str>>,
     /// What was said of names: once is enough.
     said: BTreeSet<String>,
 }
@@ -47,17 +50,38 @@ impl People {
         answers: UnboundedSender<Answer>,
     ) -> (Self, watch::Receiver<Arc<Rights>>) {
         let (rights, seen) = watch::channel(Arc::new(Rights::new(own)));
-        let users = own_name.map(|name| (name.into(), own)).into_iter().collect();
+        let gid = Gid(nix::unistd::getegid().as_raw());
+        let users = own_name.map(|name| (name.into(), (own, gid))).into_iter().collect();
         let (asking, said) = (Arc::default(), BTreeSet::new());
-        (Self { own, users, groups: BTreeMap::new(), rights, answers, asking, said }, seen)
+        let (groups, scouts) = (BTreeMap::new(), Vec::new());
+        (Self { own, users, groups, rights, answers, asking, scouts, said }, seen)
     }
 
     /// The uid of a service's user, when it is known.
     pub(super) fn owner(&self, service: &Service) -> Option<Uid> {
         match &service.user {
             None => Some(self.own),
-            Some(name) => self.users.get(name).copied(),
+            Some(name) => self.users.get(name).map(|(uid, _)| *uid),
         }
+    }
+
+    /// A scout is needed: `named` in heeler.toml, else `heeler`, else `nobody`.
+    pub(super) fn need_scout(&mut self, named: Option<&str>) {
+        if self.own == Uid(0) {
+            self.scouts = match named {
+                Some(name) => vec![name.into()],
+                None => DEFAULT_SCOUTS.map(Into::into).to_vec(),
+            };
+        }
+    }
+
+    /// Who the scout is to be.
+    pub(super) fn scout(&self) -> ScoutUser {
+        if self.own != Uid(0) {
+            return ScoutUser::Same;
+        }
+        let known = self.scouts.iter().find_map(|name| self.users.get(name));
+        known.map_or(ScoutUser::Unknown, |(uid, gid)| ScoutUser::Known(*uid, *gid))
     }
 
     /// Sends the child out for every name that is not known; its answers come to the loop.
@@ -94,6 +118,10 @@ impl People {
 
     fn unknown(&self, services: impl Iterator<Item = Arc<Service>>) -> String {
         let mut questions = BTreeSet::new();
+        if self.scout() == ScoutUser::Unknown {
+            let names = self.scouts.iter().map(|name| resolve::Question::User(name.to_string()));
+            questions.extend(names.map(|name| name.encode()));
+        }
         for service in services {
             let grantees = service.allow.iter().map(|grant| grant.to.clone());
             for name in service.user.clone().map(Grantee::User).into_iter().chain(grantees) {
@@ -114,7 +142,7 @@ impl People {
 
     fn principal(&self, to: &Grantee) -> Option<Principal> {
         match to {
-            Grantee::User(name) => self.users.get(name).copied().map(Principal::User),
+            Grantee::User(name) => self.users.get(name).map(|(uid, _)| Principal::User(*uid)),
             Grantee::Group(name) => self.groups.get(name).copied().map(Principal::Group),
         }
     }
@@ -148,11 +176,16 @@ impl Keeper {
         };
         for answer in answers {
             match answer {
-                resolve::Answer::User { name, uid, .. } => {
-                    self.people.users.insert(name.into(), uid);
+                resolve::Answer::User { name, uid, gid, .. } => {
+                    self.people.users.insert(name.into(), (uid, gid));
                 }
                 resolve::Answer::Group { name, gid } => {
                     self.people.groups.insert(name.into(), gid);
+                }
+                resolve::Answer::Missing { name } if name == DEFAULT_SCOUTS[0] => {
+                    let text = "there is no user \"heeler\" for the network checks: they run as \"nobody\", \
+                                with whom other daemons may share it; `useradd -r heeler` makes one";
+                    self.say_once(text.to_owned());
                 }
                 resolve::Answer::Missing { name } => {
                     self.say_once(format!("there is no user or group {name:?} on this machine"));
@@ -212,6 +245,8 @@ fn ask(mut stdin: File, mut stdout: File, questions: &str) -> Answer {
     }
 }
 
+/// Who the scout is where nobody said it.
+const DEFAULT_SCOUTS: [&str; 2] = ["heeler", "nobody"];
 /// How long after a look-up an unknown name is looked up again.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long the child may be silent.

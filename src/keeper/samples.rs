@@ -2,10 +2,11 @@
 
 use std::panic::catch_unwind;
 
-use crate::checks::{self, CheckType};
+use crate::checks;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::turn::Done;
+use crate::model::check::CheckKind;
 use crate::model::ids::{AskId, ServiceName};
 use crate::model::observation::{Observation, Outcome};
 use crate::model::process::ProcessIdentity;
@@ -24,13 +25,8 @@ pub(super) struct Sampled {
 
 /// What all conditions of a service together need.
 pub(super) fn needs_of(service: &Service) -> Needs {
-    service
-        .checks
-        .iter()
-        .map(|check| match checks::of(check.kind) {
-            CheckType::Sample { needs, .. } => needs(&check.condition),
-        })
-        .fold(Needs::default(), Needs::and)
+    let checks = service.checks.iter().filter(|check| check.kind == CheckKind::Process);
+    checks.map(|check| checks::process::needs(&check.condition)).fold(Needs::default(), Needs::and)
 }
 
 impl Keeper {
@@ -83,11 +79,7 @@ impl Keeper {
                 served.last_sample = Some(sample);
                 seen
             }
-            Err(why) => Observation {
-                outcome: Outcome::Unknown(why),
-                metrics: Vec::new(),
-                took: std::time::Duration::ZERO,
-            },
+            Err(why) => Observation::of(Outcome::Unknown(why)),
         };
         self.inbox.push_back(Input::Sampled { service, ask, seen });
     }

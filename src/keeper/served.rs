@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::checks::Probe;
+use crate::keeper::probes::Probing;
+use crate::model::ids::CheckIndex;
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::model::service::Service;
@@ -35,6 +38,10 @@ pub(super) struct Served {
     pub(super) families: BTreeMap<ProcessIdentity, Family>,
     /// What was said last of why nothing lives there: each look would say it again.
     pub(super) absence_note: Option<Untrusted>,
+    /// What probes each of its checks, in their order.
+    pub(super) probes: Vec<Probe>,
+    /// What is known of the probes that look at files.
+    pub(super) probing: BTreeMap<CheckIndex, Probing>,
     /// The last sample, for rates.
     pub(super) last_sample: Option<ProcessSample>,
 }

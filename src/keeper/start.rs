@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::checks::Probe;
 use crate::config::error::{Diagnostic, render};
 use crate::config::settings::Settings;
 use crate::config::trust::{Refusal, Rule};
-use crate::config::{self, LoadAs, Loaded, Role};
+use crate::config::{self, Definition, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
@@ -26,13 +27,14 @@ use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::samples::needs_of;
+use crate::keeper::scout::Scout;
 use crate::keeper::served::{Family, InPool, Served};
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
 use crate::model::memory::Memory;
 use crate::model::process::Uid;
-use crate::model::service::{Life, Service};
+use crate::model::service::Life;
 use crate::store::definitions::{self, DefinitionName};
 use crate::store::thread::Delivery;
 use crate::store::{self, Message, StoreHandle};
@@ -44,7 +46,7 @@ use crate::sys::pidfile::Stamp;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 use crate::sys::{clock, heap, records};
-use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, Slot, SlotFile};
+use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, PROBE_FILES, Slot, SlotFile};
 
 /// Runs until told to end.
 pub(super) async fn keep(options: &Options) -> Result<(), String> {
@@ -104,6 +106,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         operators: Operators::default(),
         people,
         load_as: who,
+        scout: Scout::default(),
         look_up_at: None,
     };
     for note in &stored.notes {
@@ -133,12 +136,12 @@ const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Which definition of each service is in force: the file's, or for a bad file its last good one.
-    fn choose(&mut self, loaded: Loaded) -> Vec<Arc<Service>> {
+    fn choose(&mut self, loaded: Loaded) -> Vec<Definition> {
         let mut services = Vec::new();
         for good in loaded.services {
-            let name = DefinitionName::Service(good.service.name.clone());
+            let name = DefinitionName::Service(good.definition.service.name.clone());
             self.store.send([Message::SaveDefinition(name, good.text)]);
-            services.push(Arc::new(good.service));
+            services.push(good.definition);
         }
         if let Some(text) = loaded.settings_text {
             self.store.send([Message::SaveDefinition(DefinitionName::Daemon, text)]);
@@ -155,7 +158,7 @@ impl Keeper {
         services
     }
 
-    fn last_good(&self, settings: &Settings, name: &ServiceName) -> Option<Arc<Service>> {
+    fn last_good(&self, settings: &Settings, name: &ServiceName) -> Option<Definition> {
         let file = DefinitionName::Service(name.clone());
         let text = definitions::load(&settings.state_dir, &file).ok().flatten();
         let parsed = text.and_then(|text| {
@@ -168,7 +171,7 @@ impl Keeper {
             ),
         };
         self.say(Level::Error, &said);
-        parsed.map(|(service, _)| Arc::new(service))
+        parsed.map(|(definition, _)| definition)
     }
 
     fn say_lines(&self, level: Level, diagnostics: &[Diagnostic]) {
@@ -181,18 +184,21 @@ impl Keeper {
     async fn serve_all(
         &mut self,
         settings: &Settings,
-        services: Vec<Arc<Service>>,
+        definitions: Vec<Definition>,
         mut memories: BTreeMap<ServiceName, Memory>,
         ears: &mut Ears,
     ) -> Result<(), String> {
-        for def in &services {
+        let mut services = Vec::new();
+        for Definition { service, probes } in definitions {
+            let def = Arc::new(service);
+            services.push(Arc::clone(&def));
             let records = settings.run_dir.join("svc").join(def.name.as_str());
             make_dir(&records, 0o700)?;
             let main = read_record::<MainRecord>(&records, MAIN_FILE);
             let claim = main.as_ref().and_then(|main| main.claim).map(Stamp::from_numbers);
             let stamp = match (&def.life, claim) {
                 (Life::Pidfile(_), Some(claim)) => Some(ClaimStamp::Pidfile(claim, None)),
-                (Life::Pidfile(_) | Life::Match(_) | Life::Run(_), _) => None,
+                (Life::Pidfile(_) | Life::Match(_) | Life::Run(_) | Life::Nothing, _) => None,
             };
             let families = main
                 .map(|main| {
@@ -202,9 +208,9 @@ impl Keeper {
                 .into_iter()
                 .collect();
             let served = Served {
-                owner: self.people.owner(def),
+                owner: self.people.owner(&def),
                 records,
-                needs: needs_of(def),
+                needs: needs_of(&def),
                 spot: None,
                 in_pool: InPool::default(),
                 stamp,
@@ -212,9 +218,15 @@ impl Keeper {
                 families,
                 absence_note: None,
                 last_sample: None,
-                def: Arc::clone(def),
+                probes,
+                probing: BTreeMap::new(),
+                def: Arc::clone(&def),
             };
             self.services.insert(def.name.clone(), served);
+        }
+        let network = |probe: &Probe| matches!(probe, Probe::Network(_));
+        if self.services.values().any(|served| served.probes.iter().any(network)) {
+            self.people.need_scout(settings.scout_user.as_deref());
         }
         self.look_up_people();
         if self.somebody_unknown() {
@@ -349,11 +361,15 @@ fn forget_other_boots(run_dir: &Path, boot_id: &str) -> Result<(), String> {
     };
     for service in services {
         let dir = service.map_err(fail)?.path();
-        let slots = Slot::ALL.into_iter().flat_map(|slot| {
+        let slots = Slot::ACTIONS.into_iter().flat_map(|slot| {
             [SlotFile::Job, SlotFile::Child, SlotFile::Outcome].map(|file| slot.file(file))
         });
-        for name in slots.chain([LADDER_FILE, MAIN_FILE]) {
-            records::remove_record(&dir, name).map_err(fail)?;
+        let of_probes = fs::read_dir(&dir).map_err(fail)?.filter_map(|entry| {
+            entry.ok()?.file_name().into_string().ok().filter(|name| name.starts_with(PROBE_FILES))
+        });
+        let others = [LADDER_FILE, MAIN_FILE].map(str::to_owned);
+        for name in slots.chain(of_probes).chain(others) {
+            records::remove_record(&dir, &name).map_err(fail)?;
         }
     }
     write_mark(&mark, boot_id).map_err(fail)

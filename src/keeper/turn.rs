@@ -36,6 +36,10 @@ pub(super) enum Source {
     Status(ActionId),
     /// A shim.
     Shim(ActionId),
+    /// The scout's socket.
+    ScoutSpeaks,
+    /// The scout.
+    ScoutEnded,
     /// A shim of an earlier keeper, or the foreground program that it keeps.
     Adopted(ActionId),
 }
@@ -46,6 +50,8 @@ pub(super) enum Done {
     Identified { service: ServiceName, ask: AskId, found: Found },
     /// The answer to `Sample`.
     Sampled(super::samples::Sampled),
+    /// The answer to a `Probe` of files.
+    Looked(super::probes::Looked),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// Something that nobody waits for is done.
@@ -83,6 +89,7 @@ impl Keeper {
             }
             self.survey();
         }
+        self.flush_scout();
         self.remember();
     }
 
@@ -134,6 +141,7 @@ impl Keeper {
                 self.surveys.push(DueSurvey { service, ask, dead });
             }
             Effect::Sample { service, ask, identity } => self.sample(service, ask, identity),
+            Effect::Probe { service, check, ask } => self.probe(service, check, ask),
             Effect::Run(job) => self.run(*job),
             Effect::Signal { service, ask, identity, signal, why } => {
                 let result = self.signal(&service, identity, signal, why);
@@ -220,6 +228,10 @@ impl Keeper {
                 None => self
                     .look_in_pool(service, ask, move || identity::identify_pidfile(&path, &owner)),
             },
+            Life::Nothing => {
+                let found = Found::None(Absence::NoProcess, None);
+                self.identified(service, ask, found);
+            }
             Life::Match(pattern) => {
                 self.look_in_pool(service, ask, move || identity::identify_match(&pattern, &owner))
             }
@@ -262,7 +274,7 @@ impl Keeper {
     /// The process of a foreground program is the one its shim recorded.
     fn identify_instance(&self, service: &ServiceName) -> Found {
         let recorded = self.services.get(service).and_then(|served| {
-            read_record::<ChildRecord>(&served.records, Slot::Instance.file(SlotFile::Child))
+            read_record::<ChildRecord>(&served.records, &Slot::Instance.file(SlotFile::Child))
         });
         match recorded {
             Some(record) => identity::identify_recorded(record.child),
@@ -396,7 +408,7 @@ impl Keeper {
             _ if !proved.is_alive() => Confirmation::Gone,
             // A file that may hang, or none seen yet: the pool looks.
             (Life::Pidfile(_), _, _) => Confirmation::ClaimChanged,
-            (Life::Match(_) | Life::Run(_), _, _) => Confirmation::Same,
+            (Life::Match(_) | Life::Run(_) | Life::Nothing, _, _) => Confirmation::Same,
         }
     }
 
@@ -459,7 +471,7 @@ impl Keeper {
         // A session that heeler's own start command began holds nobody but its descendants.
         let started = served
             .and_then(|served| {
-                read_record::<ChildRecord>(&served.records, Slot::Action.file(SlotFile::Child))
+                read_record::<ChildRecord>(&served.records, &Slot::Action.file(SlotFile::Child))
             })
             .map(|record| record.child)
             .filter(|leader| session == Some(leader.pid.0));

@@ -28,26 +28,63 @@ pub struct Check {
     pub on_recovery: Vec<Action>,
     /// How often it is probed; a multiple of nothing, rounded to the schedule's slots.
     pub every: Duration,
+    /// How long one probe may take. A look at the process sample has no time of its own.
+    pub timeout: Duration,
     /// `repeat`: how often alert and exec happen again while it stays firing.
     pub repeat: Option<Duration>,
 }
 
 /// The types of checks. Each is one file under `checks/`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[expect(missing_docs, reason = "each is described at the head of the file of its name")]
 pub enum CheckKind {
-    /// `checks/process.rs`: the metrics of the main process, from the sample the keeper takes once.
     Process,
+    Http,
+    Port,
+    Certificate,
+    Dns,
+    Host,
+    Program,
+    File,
+    Directory,
+    Filesystem,
+    System,
+    Network,
 }
 
 impl CheckKind {
     /// Every type.
-    pub const ALL: [Self; 1] = [Self::Process];
+    pub const ALL: [Self; 12] = [
+        Self::Process,
+        Self::Http,
+        Self::Port,
+        Self::Certificate,
+        Self::Dns,
+        Self::Host,
+        Self::Program,
+        Self::File,
+        Self::Directory,
+        Self::Filesystem,
+        Self::System,
+        Self::Network,
+    ];
 
     /// The word in `type = "..."`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Process => "process",
+            Self::Http => "http",
+            Self::Port => "port",
+            Self::Certificate => "certificate",
+            Self::Dns => "dns",
+            Self::Host => "host",
+            Self::Program => "program",
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Filesystem => "filesystem",
+            Self::System => "system",
+            Self::Network => "network",
         }
     }
 }

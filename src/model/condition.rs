@@ -24,6 +24,7 @@ pub struct Condition {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Expr {
     Failed,
+    Changed,
     Compare(Metric, Op, Value),
     Not(Box<Self>),
     And(Box<Self>, Box<Self>),
@@ -84,12 +85,12 @@ impl Condition {
         }
     }
 
-    /// Judges an observation. A part that cannot be told matters only when the rest does not decide.
+    /// Judges an observation; `before` is the fingerprint of the one before it. A part that cannot be told matters only when the rest does not decide.
     #[must_use]
-    pub fn judge(&self, seen: &Observation) -> Verdict {
+    pub fn judge(&self, seen: &Observation, before: Option<u64>) -> Verdict {
         match seen.outcome {
             Outcome::Unknown(_) => Verdict::Unknown,
-            Outcome::Ok | Outcome::Failed(_) => match self.expr.holds(seen) {
+            Outcome::Ok | Outcome::Failed(_) => match self.expr.holds(seen, before) {
                 Some(true) => Verdict::Fail,
                 Some(false) => Verdict::Pass,
                 None => Verdict::Unknown,
@@ -105,13 +106,25 @@ impl Condition {
         out
     }
 
+    /// Whether it asks for `changed`: true of one observation, and over with the next.
+    #[must_use]
+    pub fn is_of_change(&self) -> bool {
+        self.expr.any(&|expr| matches!(expr, Expr::Changed))
+    }
+
+    /// Whether it looks at the outcome: `failed`.
+    #[must_use]
+    pub fn is_of_failure(&self) -> bool {
+        self.expr.any(&|expr| matches!(expr, Expr::Failed))
+    }
+
     /// The metrics it uses.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         let mut found = Vec::new();
         self.expr.visit(&mut |metric, _, _| {
-            if !found.contains(&metric) {
-                found.push(metric);
+            if !found.contains(metric) {
+                found.push(metric.clone());
             }
         });
         found
@@ -120,7 +133,7 @@ impl Condition {
     /// The smallest value at which an upper bound of `metric` stops being enough to decide: below it a
     /// cheap upper bound proves the condition false. None when only the exact value will do.
     #[must_use]
-    pub fn exact_above(&self, metric: Metric) -> Option<Value> {
+    pub fn exact_above(&self, metric: &Metric) -> Option<Value> {
         let (mut lowest, mut exact) = (None, false);
         self.expr.visit(&mut |name, op, value| {
             if name == metric {
@@ -146,17 +159,23 @@ impl fmt::Display for Condition {
 
 impl Expr {
     /// Kleene's three-valued logic: `None` is "cannot be told".
-    fn holds(&self, seen: &Observation) -> Option<bool> {
+    fn holds(&self, seen: &Observation, before: Option<u64>) -> Option<bool> {
         match self {
             Self::Failed => Some(matches!(seen.outcome, Outcome::Failed(_))),
-            Self::Compare(metric, op, value) => op.holds(seen.reading(*metric)?, *value),
-            Self::Not(inner) => inner.holds(seen).map(|holds| !holds),
-            Self::And(left, right) => match (left.holds(seen), right.holds(seen)) {
+            Self::Changed => Some(seen.fingerprint? != before?),
+            Self::Compare(metric, op, value) => {
+                let reading = seen.reading(metric)?;
+                // Perfdata comes in the unit that the plugin chose.
+                let comparable = reading.value().unit() == value.unit();
+                comparable.then(|| op.holds(reading, *value)).flatten()
+            }
+            Self::Not(inner) => inner.holds(seen, before).map(|holds| !holds),
+            Self::And(left, right) => match (left.holds(seen, before), right.holds(seen, before)) {
                 (Some(false), _) | (_, Some(false)) => Some(false),
                 (Some(true), Some(true)) => Some(true),
                 (None, _) | (_, None) => None,
             },
-            Self::Or(left, right) => match (left.holds(seen), right.holds(seen)) {
+            Self::Or(left, right) => match (left.holds(seen, before), right.holds(seen, before)) {
                 (Some(true), _) | (_, Some(true)) => Some(true),
                 (Some(false), Some(false)) => Some(false),
                 (None, _) | (_, None) => None,
@@ -164,10 +183,19 @@ impl Expr {
         }
     }
 
-    fn visit(&self, see: &mut impl FnMut(Metric, Op, Value)) {
+    fn any(&self, is: &impl Fn(&Self) -> bool) -> bool {
+        is(self)
+            || match self {
+                Self::Failed | Self::Changed | Self::Compare(..) => false,
+                Self::Not(inner) => inner.any(is),
+                Self::And(left, right) | Self::Or(left, right) => left.any(is) || right.any(is),
+            }
+    }
+
+    fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Metric, Op, Value)) {
         match self {
-            Self::Failed => {}
-            Self::Compare(metric, op, value) => see(*metric, *op, *value),
+            Self::Failed | Self::Changed => {}
+            Self::Compare(metric, op, value) => see(metric, *op, *value),
             Self::Not(inner) => inner.visit(see),
             Self::And(left, right) | Self::Or(left, right) => {
                 left.visit(see);
@@ -184,10 +212,16 @@ impl Expr {
                 }
                 Some(Outcome::Ok) | None => out.push_str("failed"),
             },
+            Self::Changed => {
+                out.push_str("changed");
+                if let Some(seen) = seen.filter(|seen| !seen.detail.is_empty()) {
+                    out.push_str(&format!(" ({})", seen.detail));
+                }
+            }
             Self::Compare(metric, op, value) => {
                 out.push_str(metric.name());
                 if let Some(seen) = seen {
-                    match seen.reading(*metric) {
+                    match seen.reading(metric) {
                         Some(reading) => out.push_str(&format!(" ({reading})")),
                         None => out.push_str(" (no value yet)"),
                     }
@@ -289,7 +323,7 @@ fn tokenize(text: &str) -> Result<Vec<Token<'_>>, ConditionError> {
         } else if matches!(c, '(' | ')') {
             1
         } else {
-            let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '%' | '-');
+            let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '%' | '-' | '/');
             let len = rest.find(|c| !word(c)).unwrap_or(rest.len());
             if len == 0 {
                 return Err(ConditionError {
@@ -368,6 +402,7 @@ impl<'a> Parser<'a> {
             }),
             "not" => Ok(Expr::Not(Box::new(self.unary()?))),
             "failed" => Ok(Expr::Failed),
+            "changed" => Ok(Expr::Changed),
             "(" => {
                 let inner = self.or()?;
                 if self.accept(")") {
@@ -387,7 +422,14 @@ impl<'a> Parser<'a> {
     }
 
     fn comparison(&mut self, word: &str, span: Range<usize>) -> Result<Expr, ConditionError> {
-        let metric = self.declared.iter().copied().find(|metric| metric.name() == word);
+        let metric = self.declared.iter().find_map(|metric| {
+            if let Metric::Perfdata(prefix) = metric {
+                // Declared without a label: any.
+                let label = word.strip_prefix(&**prefix).filter(|label| !label.is_empty());
+                return label.map(|_| Metric::Perfdata(word.into()));
+            }
+            (metric.name() == word).then(|| metric.clone())
+        });
         let Some(metric) = metric else {
             let names: Vec<_> = self.declared.iter().map(|metric| metric.name()).collect();
             return Err(ConditionError {
@@ -439,6 +481,13 @@ fn parse_value(text: &str, unit: Unit) -> Result<Value, String> {
         Unit::Count => {
             text.parse().map(Value::Count).map_err(|_| "a whole number is expected".to_owned())
         }
+        Unit::Decimal => units::parse_milli(text)
+            .map(Value::Decimal)
+            .ok_or_else(|| "a number is expected".to_owned()),
+        Unit::Any => [Unit::Percent, Unit::Bytes, Unit::Duration, Unit::Decimal]
+            .into_iter()
+            .find_map(|unit| parse_value(text, unit).ok())
+            .ok_or_else(|| "a number is expected, with its unit if it has one".to_owned()),
         Unit::Letter => {
             let mut chars = text.chars();
             match (chars.next(), chars.next()) {
@@ -458,14 +507,14 @@ mod tests {
     const DECLARED: [Metric; 4] = [Metric::Memory, Metric::Age, Metric::Threads, Metric::State];
 
     fn seen(outcome: Outcome, metrics: &[(Metric, Reading)]) -> Observation {
-        Observation { outcome, metrics: metrics.to_vec(), took: Duration::ZERO }
+        Observation { metrics: metrics.to_vec(), ..Observation::of(outcome) }
     }
 
     fn check(text: &str, metrics: &[(Metric, Reading)], verdict: Verdict, explained: &str) {
         let condition = Condition::parse(text, &DECLARED).expect("parses");
         let seen = seen(Outcome::Ok, metrics);
         assert_eq!(
-            (condition.judge(&seen), condition.explain(&seen).as_str()),
+            (condition.judge(&seen, None), condition.explain(&seen).as_str()),
             (verdict, explained)
         );
     }
@@ -511,7 +560,7 @@ mod tests {
         check("memory > 50MiB", &bound, Verdict::Unknown, "memory (at most 100 MiB) > 50 MiB");
         check("memory < 50MiB", &bound, Verdict::Unknown, "memory (at most 100 MiB) < 50 MiB");
         let above =
-            |text| Condition::parse(text, &DECLARED).expect("parses").exact_above(Metric::Memory);
+            |text| Condition::parse(text, &DECLARED).expect("parses").exact_above(&Metric::Memory);
         assert_eq!(above("memory > 9MiB or memory > 5MiB"), Some(mib(5)));
         assert_eq!(above("memory > 9MiB or memory < 5MiB"), None);
         assert_eq!(above("age > 1h"), None);
@@ -520,11 +569,38 @@ mod tests {
     #[test]
     fn an_unknown_observation_never_fails() {
         let condition = Condition::parse("failed", &DECLARED).expect("parses");
-        assert_eq!(
-            condition.judge(&seen(Outcome::Unknown("no permission".into()), &[])),
-            Verdict::Unknown
-        );
-        assert_eq!(condition.judge(&seen(Outcome::Failed("refused".into()), &[])), Verdict::Fail);
+        let judge = |outcome| condition.judge(&seen(outcome, &[]), None);
+        assert_eq!(judge(Outcome::Unknown("no permission".into())), Verdict::Unknown);
+        assert_eq!(judge(Outcome::Failed("refused".into())), Verdict::Fail);
+    }
+
+    #[test]
+    fn changed_compares_with_the_observation_before() {
+        let condition = Condition::parse("changed", &DECLARED).expect("parses");
+        assert!(condition.is_of_change() && !condition.is_of_failure());
+        let seen =
+            Observation { fingerprint: Some(7), detail: "mode 0644".into(), ..Observation::ok() };
+        assert_eq!(condition.judge(&seen, None), Verdict::Unknown, "nothing to compare with");
+        assert_eq!(condition.judge(&seen, Some(7)), Verdict::Pass);
+        assert_eq!(condition.judge(&seen, Some(8)), Verdict::Fail);
+        assert_eq!(condition.explain(&seen), "changed (mode 0644)");
+    }
+
+    #[test]
+    fn perfdata_has_the_unit_it_was_written_with() {
+        let declared = [Metric::Perfdata("perfdata.".into())];
+        let text = "perfdata./var > 90% or perfdata.time >= 2s or perfdata.users > 5";
+        let condition = Condition::parse(text, &declared).expect("parses");
+        assert_eq!(condition.to_string(), text);
+        let with = |name: &str, value| {
+            let metric = Metric::Perfdata(format!("perfdata.{name}").into());
+            condition.judge(&Observation::ok().with(metric, value), None)
+        };
+        assert_eq!(with("/var", Value::Percent(95_000)), Verdict::Fail);
+        assert_eq!(with("time", Value::Duration(Duration::from_secs(2))), Verdict::Fail);
+        assert_eq!(with("users", Value::Decimal(6_000)), Verdict::Fail);
+        assert_eq!(with("users", Value::Percent(6_000)), Verdict::Unknown, "another unit");
+        assert!(Condition::parse("perfdata. > 5", &declared).is_err());
     }
 
     #[test]

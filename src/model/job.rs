@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::ids::{ActionId, ServiceName};
+use crate::model::ids::{ActionId, CheckIndex, ServiceName};
 use crate::model::process::{Exit, Pid, ProcessIdentity};
 use crate::model::service::Command;
 use crate::model::text::Untrusted;
@@ -54,11 +54,14 @@ pub enum JobKind {
     Instance,
     /// A check's `exec`.
     Exec,
+    /// The program of a check: it acts on nothing, and waits for no action.
+    Probe(CheckIndex),
 }
 
 impl JobKind {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Start, Self::Stop, Self::Restart, Self::Instance, Self::Exec];
+    /// Every kind of action; probes are none.
+    pub const ACTIONS: [Self; 5] =
+        [Self::Start, Self::Stop, Self::Restart, Self::Instance, Self::Exec];
 
     /// The word in records and in `HEELER_ACTION`.
     #[must_use]
@@ -69,6 +72,7 @@ impl JobKind {
             Self::Restart => "restart",
             Self::Instance => "run",
             Self::Exec => "exec",
+            Self::Probe(_) => "probe",
         }
     }
 }

@@ -143,6 +143,24 @@ pub const EVERY_MIN: Duration = Duration::from_millis(200);
 pub const SPAN_MIN: Duration = Duration::from_millis(100);
 /// The text of a `match`.
 pub const PATTERN_BYTES_MAX: usize = 4096;
+/// The longest `timeout` of a check.
+pub const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// Entries of a list or a table in a check.
+pub const WORDS_MAX: usize = 64;
+/// Each of the two texts in a scout's answer.
+pub const SCOUT_TEXT_BYTES_MAX: usize = 512;
+/// One packet between keeper and scout.
+pub const SCOUT_PACKET_BYTES_MAX: usize = 128 << 10;
+/// Network probes at once.
+pub const PROBES_MAX: usize = 256;
+/// Network probes of one service at once: one that hangs counts against its own service first.
+pub const PROBES_PER_SERVICE_MAX: usize = 16;
+/// How long a probe may wait for others to end before it is Unknown.
+pub const PROBE_QUEUE_MAX: Duration = Duration::from_secs(2);
+/// How much later than its time a probe's answer may come before the scout counts as hung.
+pub const SCOUT_GRACE: Duration = Duration::from_secs(3);
+/// Later than this, a timeout says more about heeler than about the target.
+pub const LATE: Duration = Duration::from_millis(250);
 /// The text of an `if`.
 pub const CONDITION_BYTES_MAX: usize = 2048;
 /// The path of a Unix socket: `sun_path` less its NUL (unix(7)).

@@ -1,12 +1,13 @@
 //! Named numbers with units. All are whole numbers: the engine has no floats.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::units;
 
 /// A named number that a condition may use. Which check type measures which is that type's word.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Metric {
     /// Proportional set size of the main process.
     Memory,
@@ -34,12 +35,74 @@ pub enum Metric {
     WriteRate,
     /// The letter of its state: R S D T Z ...
     State,
+    /// How long the target took to answer.
+    ResponseTime,
+    /// The status code of an HTTP answer.
+    Status,
+    /// Bytes: of an HTTP body, of a file.
+    Size,
+    /// How long a certificate is still valid; zero once it is not.
+    ExpiresIn,
+    /// Records in a DNS answer.
+    Answers,
+    /// Share of echo requests without an answer.
+    Loss,
+    /// The exit code of a program.
+    ExitCode,
+    /// Entries of a directory.
+    Entries,
+    /// Lines that matched since the last look.
+    Matches,
+    /// Used space of a file system, as df counts it.
+    Used,
+    /// Space of a file system that is left for ordinary users.
+    Free,
+    /// Used inodes of a file system.
+    InodesUsed,
+    /// Inodes of a file system that are left.
+    InodesFree,
+    /// Load average over one minute.
+    Load1,
+    /// Load average over five minutes.
+    Load5,
+    /// Load average over fifteen minutes.
+    Load15,
+    /// Load average over one minute, per core.
+    LoadPerCore,
+    /// Share of the machine's CPU time spent waiting for storage.
+    IoWait,
+    /// Share of the machine's CPU time taken by its hypervisor.
+    Steal,
+    /// Memory of the machine that is not available.
+    MemoryUsed,
+    /// Memory of the machine that is available.
+    MemoryAvailable,
+    /// Used swap space.
+    SwapUsed,
+    /// Share of the last ten seconds in which something waited for a CPU (PSI).
+    CpuPressure,
+    /// The same for memory.
+    MemoryPressure,
+    /// The same for storage.
+    IoPressure,
+    /// Time since the machine was booted.
+    Uptime,
+    /// Bytes a network interface received per second since the last sample.
+    ReceiveRate,
+    /// Bytes a network interface sent per second since the last sample.
+    SendRate,
+    /// Errors and drops of a network interface since the last sample.
+    Errors,
+    /// The busier direction of a network interface, as a share of its speed.
+    Saturation,
+    /// A number that a plugin printed, under its own label (`perfdata.LABEL`).
+    Perfdata(Arc<str>),
 }
 
 impl Metric {
     /// The word in a condition.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Memory => "memory",
             Self::Rss => "rss",
@@ -54,19 +117,79 @@ impl Metric {
             Self::ReadRate => "read_rate",
             Self::WriteRate => "write_rate",
             Self::State => "state",
+            Self::ResponseTime => "response_time",
+            Self::Status => "status",
+            Self::Size => "size",
+            Self::ExpiresIn => "expires_in",
+            Self::Answers => "answers",
+            Self::Loss => "loss",
+            Self::ExitCode => "exit_code",
+            Self::Entries => "entries",
+            Self::Matches => "matches",
+            Self::Used => "used",
+            Self::Free => "free",
+            Self::InodesUsed => "inodes_used",
+            Self::InodesFree => "inodes_free",
+            Self::Load1 => "load1",
+            Self::Load5 => "load5",
+            Self::Load15 => "load15",
+            Self::LoadPerCore => "load_per_core",
+            Self::IoWait => "iowait",
+            Self::Steal => "steal",
+            Self::MemoryUsed => "memory_used",
+            Self::MemoryAvailable => "memory_available",
+            Self::SwapUsed => "swap_used",
+            Self::CpuPressure => "cpu_pressure",
+            Self::MemoryPressure => "memory_pressure",
+            Self::IoPressure => "io_pressure",
+            Self::Uptime => "uptime",
+            Self::ReceiveRate => "receive_rate",
+            Self::SendRate => "send_rate",
+            Self::Errors => "errors",
+            Self::Saturation => "saturation",
+            Self::Perfdata(name) => name,
         }
     }
 
     /// What its numbers are in.
     #[must_use]
-    pub fn unit(self) -> Unit {
+    pub fn unit(&self) -> Unit {
         match self {
-            Self::Memory | Self::Rss | Self::Private | Self::MemoryTotal => Unit::Bytes,
-            Self::Cpu | Self::CpuTotal => Unit::Percent,
-            Self::Age => Unit::Duration,
-            Self::Threads | Self::Children | Self::Fds => Unit::Count,
-            Self::ReadRate | Self::WriteRate => Unit::Rate,
+            Self::Memory
+            | Self::Rss
+            | Self::Private
+            | Self::MemoryTotal
+            | Self::Size
+            | Self::Free
+            | Self::MemoryAvailable => Unit::Bytes,
+            Self::Cpu
+            | Self::CpuTotal
+            | Self::Loss
+            | Self::Used
+            | Self::InodesUsed
+            | Self::IoWait
+            | Self::Steal
+            | Self::MemoryUsed
+            | Self::SwapUsed
+            | Self::CpuPressure
+            | Self::MemoryPressure
+            | Self::IoPressure
+            | Self::Saturation => Unit::Percent,
+            Self::Age | Self::ResponseTime | Self::ExpiresIn | Self::Uptime => Unit::Duration,
+            Self::Threads
+            | Self::Children
+            | Self::Fds
+            | Self::Status
+            | Self::Answers
+            | Self::ExitCode
+            | Self::Entries
+            | Self::Matches
+            | Self::InodesFree
+            | Self::Errors => Unit::Count,
+            Self::ReadRate | Self::WriteRate | Self::ReceiveRate | Self::SendRate => Unit::Rate,
+            Self::Load1 | Self::Load5 | Self::Load15 | Self::LoadPerCore => Unit::Decimal,
             Self::State => Unit::Letter,
+            Self::Perfdata(_) => Unit::Any,
         }
     }
 }
@@ -80,7 +203,11 @@ pub enum Unit {
     Duration,
     Count,
     Rate,
+    /// A number with up to three decimals.
+    Decimal,
     Letter,
+    /// Whatever unit it was written with.
+    Any,
 }
 
 impl Unit {
@@ -93,7 +220,9 @@ impl Unit {
             Self::Duration => "6h",
             Self::Count => "20",
             Self::Rate => "10MB (per second)",
+            Self::Decimal => "4.5",
             Self::Letter => "D",
+            Self::Any => "20, 95%, 64MiB or 10s",
         }
     }
 }
@@ -111,6 +240,8 @@ pub enum Value {
     Count(u64),
     /// Bytes per second.
     Rate(u64),
+    /// Thousandths of a number.
+    Decimal(u64),
     /// A process state.
     Letter(char),
 }
@@ -125,6 +256,7 @@ impl Value {
             Self::Duration(_) => Unit::Duration,
             Self::Count(_) => Unit::Count,
             Self::Rate(_) => Unit::Rate,
+            Self::Decimal(_) => Unit::Decimal,
             Self::Letter(_) => Unit::Letter,
         }
     }
@@ -138,6 +270,7 @@ impl fmt::Display for Value {
             Self::Duration(span) => f.write_str(&units::show_duration(*span)),
             Self::Count(count) => write!(f, "{count}"),
             Self::Rate(rate) => write!(f, "{}/s", units::show_size(*rate)),
+            Self::Decimal(milli) => f.write_str(&units::show_milli(*milli)),
             Self::Letter(letter) => write!(f, "{letter}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::metric::{Metric, Reading};
+use crate::model::metric::{Metric, Reading, Value};
 use crate::model::text::Untrusted;
 
 /// What one probe of one check saw.
@@ -14,13 +14,55 @@ pub struct Observation {
     pub metrics: Vec<(Metric, Reading)>,
     /// How long the probe took.
     pub took: Duration,
+    /// Stands for everything that `changed` is about; the same number means the same thing. None where
+    /// there is nothing to compare.
+    pub fingerprint: Option<u64>,
+    /// What was seen, in one line, for people.
+    pub detail: Untrusted,
 }
 
 impl Observation {
+    /// The target behaved.
+    #[must_use]
+    pub fn ok() -> Self {
+        Self::of(Outcome::Ok)
+    }
+
+    /// The target misbehaved, in words.
+    #[must_use]
+    pub fn failed(why: &str) -> Self {
+        Self::of(Outcome::Failed(Untrusted::from(why)))
+    }
+
+    /// It cannot be told, and why.
+    #[must_use]
+    pub fn unknown(why: &str) -> Self {
+        Self::of(Outcome::Unknown(Untrusted::from(why)))
+    }
+
+    /// Nothing but an outcome.
+    #[must_use]
+    pub fn of(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            metrics: Vec::new(),
+            took: Duration::ZERO,
+            fingerprint: None,
+            detail: Untrusted::default(),
+        }
+    }
+
+    /// With the exact value of a metric.
+    #[must_use]
+    pub fn with(mut self, metric: Metric, value: Value) -> Self {
+        self.metrics.push((metric, Reading::Exact(value)));
+        self
+    }
+
     /// The reading of a metric, if it has one.
     #[must_use]
-    pub fn reading(&self, metric: Metric) -> Option<Reading> {
-        self.metrics.iter().find(|(name, _)| *name == metric).map(|(_, reading)| *reading)
+    pub fn reading(&self, metric: &Metric) -> Option<Reading> {
+        self.metrics.iter().find(|(name, _)| name == metric).map(|(_, reading)| *reading)
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Service {
     pub user: Option<Box<str>>,
     /// Another group than the user's primary one.
     pub group: Option<Box<str>>,
-    /// How its main process is known.
+    /// How its main process is known, if it has one.
     pub life: Life,
     /// How it is started, where a command does it (never with [`Life::Run`]).
     pub start: Option<Command>,
@@ -77,6 +77,8 @@ pub enum Life {
     Match(Box<str>),
     /// A foreground program kept by a shim that outlives heeler.
     Run(Command),
+    /// There is none: only its checks matter (a disk, a page of somebody else's, a machine).
+    Nothing,
 }
 
 /// A command, as argv. There is no shell in it unless it was asked for, and then it is in `argv`.

@@ -106,8 +106,8 @@ pub fn parse_percent(text: &str) -> Result<u64, UnitError> {
     parse_milli(digits.trim_end()).ok_or_else(fail)
 }
 
-/// `12.5` as 12500.
-fn parse_milli(digits: &str) -> Option<u64> {
+/// `12.5` as 12500: a number with up to three decimals, in thousandths.
+pub(crate) fn parse_milli(digits: &str) -> Option<u64> {
     let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
     if whole.is_empty() || part.len() > 3 || digits.ends_with('.') {
         return None;
@@ -166,6 +166,13 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
+/// Shows thousandths: `4`, `4.5`, `0.125`.
+#[must_use]
+pub fn show_milli(milli: u64) -> String {
+    let text = format!("{}.{:03}", milli / 1000, milli % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// Shows thousandths of a percent: `95%`, `12.5%`.
 #[must_use]
 pub fn show_percent(milli: u64) -> String {
@@ -208,5 +215,6 @@ mod tests {
         assert_eq!(show_size(2710 << 20), "2710 MiB");
         assert_eq!(show_size(3 << 19), "1.5 MiB");
         assert_eq!(show_percent(12_500), "12.5%");
+        assert_eq!([4000, 4500, 125, 0, 10_000].map(show_milli), ["4", "4.5", "0.125", "0", "10"]);
     }
 }

@@ -73,7 +73,7 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn record(&self, file: SlotFile, bytes: &[u8]) -> io::Result<()> {
         let name = Slot::of(self.plan.job.kind).file(file);
-        write_record(&self.plan.records, name, bytes)
+        write_record(&self.plan.records, &name, bytes)
     }
 }
 

@@ -171,6 +171,17 @@ enum CauseRecord {
 #[serde(rename_all = "kebab-case")]
 enum KindRecord {
     Process,
+    Http,
+    Port,
+    Certificate,
+    Dns,
+    Host,
+    Program,
+    File,
+    Directory,
+    Filesystem,
+    System,
+    Network,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -293,6 +304,17 @@ impl From<CheckKind> for KindRecord {
     fn from(kind: CheckKind) -> Self {
         match kind {
             CheckKind::Process => Self::Process,
+            CheckKind::Http => Self::Http,
+            CheckKind::Port => Self::Port,
+            CheckKind::Certificate => Self::Certificate,
+            CheckKind::Dns => Self::Dns,
+            CheckKind::Host => Self::Host,
+            CheckKind::Program => Self::Program,
+            CheckKind::File => Self::File,
+            CheckKind::Directory => Self::Directory,
+            CheckKind::Filesystem => Self::Filesystem,
+            CheckKind::System => Self::System,
+            CheckKind::Network => Self::Network,
         }
     }
 }
@@ -301,6 +323,17 @@ impl From<KindRecord> for CheckKind {
     fn from(record: KindRecord) -> Self {
         match record {
             KindRecord::Process => Self::Process,
+            KindRecord::Http => Self::Http,
+            KindRecord::Port => Self::Port,
+            KindRecord::Certificate => Self::Certificate,
+            KindRecord::Dns => Self::Dns,
+            KindRecord::Host => Self::Host,
+            KindRecord::Program => Self::Program,
+            KindRecord::File => Self::File,
+            KindRecord::Directory => Self::Directory,
+            KindRecord::Filesystem => Self::Filesystem,
+            KindRecord::System => Self::System,
+            KindRecord::Network => Self::Network,
         }
     }
 }

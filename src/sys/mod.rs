@@ -16,6 +16,7 @@ pub mod privilege;
 pub mod procfs;
 pub mod records;
 pub mod sampler;
+pub mod sandbox;
 pub mod selfexe;
 pub mod signal;
 pub mod spawn;

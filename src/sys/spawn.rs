@@ -12,11 +12,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::unistd::pipe2;
 
 use super::lock::Lock;
 use super::selfexe::SelfExe;
-use crate::model::process::{Exit, Pid};
+use crate::model::process::{Exit, Gid, Pid, Uid};
 
 /// Where the shim finds its plan.
 const PLAN_FD: i32 = 3;
@@ -86,6 +87,39 @@ pub fn spawn_resolver(exe: &SelfExe) -> io::Result<Resolver> {
     let (_, pidfd) = spawn(exe, &["heeler", "resolve"], &fds)?;
     Ok(Resolver { pidfd, stdin, stdout })
 }
+
+/// A scout that was spawned. Dropping it closes its socket, which ends it.
+#[derive(Debug)]
+pub struct Scout {
+    /// Its number, for the log.
+    pub pid: Pid,
+    /// Readable once it ended; then [`reap`] it.
+    pub pidfd: OwnedFd,
+    /// Non-blocking SOCK_SEQPACKET: packets in, packets out.
+    pub socket: OwnedFd,
+}
+
+/// Spawns `heeler scout ROLE`, with the user it is to become (none: it stays who it is).
+///
+/// # Errors
+/// When nothing was spawned.
+pub fn spawn_scout(exe: &SelfExe, role: &str, user: Option<(Uid, Gid)>) -> io::Result<Scout> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    for end in [&socket, &theirs] {
+        // Without root the kernel's own bound stays; then more packets wait here.
+        let _wider = setsockopt(end, sockopt::SndBufForce, &SCOUT_SOCKET_BYTES);
+    }
+    let (theirs, null) = (raise(theirs)?, raise(null()?)?);
+    let null = null.as_fd();
+    let fds = [null, null, null, theirs.as_fd()];
+    let user = user.map_or_else(|| "same".to_owned(), |(uid, gid)| format!("{}:{}", uid.0, gid.0));
+    let (pid, pidfd) = spawn(exe, &["heeler", "scout", role, &user], &fds)?;
+    Ok(Scout { pid, pidfd, socket })
+}
+
+/// Room for the packets of one burst of questions.
+const SCOUT_SOCKET_BYTES: usize = 1 << 20;
 
 /// How a child ended, once its pidfd is readable; `None` while it lives. It is reaped by this.
 ///

@@ -20,7 +20,7 @@ pub fn env(who: &str, dir: &Path) -> ExitCode {
 
 fn service(name: &str, dir: &Path) -> Option<Service> {
     let loaded = config::load(dir, &LoadAs::of_process(), None).ok()?;
-    let mut services = loaded.services.into_iter().map(|loaded| loaded.service);
+    let mut services = loaded.services.into_iter().map(|loaded| loaded.definition.service);
     services.find(|service| service.name.as_str() == name)
 }
 

@@ -98,8 +98,8 @@ fn unknown_accounts(loaded: &Loaded) -> Vec<Diagnostic> {
     let mut asked: BTreeMap<(&str, &str), bool> = BTreeMap::new();
     let mut findings = Vec::new();
     for loaded in &loaded.services {
-        let user = loaded.service.user.as_deref().map(|name| ("user", name));
-        let group = loaded.service.group.as_deref().map(|name| ("group", name));
+        let user = loaded.definition.service.user.as_deref().map(|name| ("user", name));
+        let group = loaded.definition.service.group.as_deref().map(|name| ("group", name));
         for (kind, name) in user.into_iter().chain(group) {
             let unknown = *asked.entry((kind, name)).or_insert_with(|| match kind {
                 "user" => matches!(User::from_name(name), Ok(None)) && name.parse::<u32>().is_err(),

@@ -3,4 +3,5 @@
 
 pub mod control;
 pub mod resolve;
+pub mod scout;
 pub mod shim;

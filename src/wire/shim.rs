@@ -15,7 +15,7 @@ pub use records::{
     ChildRecord, JobRecord, LADDER_FILE, LadderRecord, MAIN_FILE, MainRecord, OutcomeRecord, Record,
 };
 
-use crate::model::ids::{ActionId, ServiceName};
+use crate::model::ids::{ActionId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind};
 use crate::model::limits;
 use crate::model::process::{Pid, ProcessIdentity};
@@ -25,13 +25,16 @@ use crate::model::time::Mono;
 /// The version this heeler writes and reads.
 const VERSION: u64 = 1;
 
-/// A service may have one action and one instance in flight, each with its lock and records.
+/// A service may have one action, one instance and one probe of each check in flight, each with its lock
+/// and records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slot {
     /// start, stop, restart, exec.
     Action,
     /// The program of `run =`, for its whole life.
     Instance,
+    /// The program of a check.
+    Probe(CheckIndex),
 }
 
 /// One file of a slot.
@@ -48,33 +51,39 @@ pub enum SlotFile {
 }
 
 impl Slot {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Action, Self::Instance];
+    /// Those that a new keeper takes over.
+    pub const ACTIONS: [Self; 2] = [Self::Action, Self::Instance];
 
     /// The slot of a kind of job.
     #[must_use]
     pub fn of(kind: JobKind) -> Self {
         match kind {
             JobKind::Instance => Self::Instance,
+            JobKind::Probe(check) => Self::Probe(check),
             JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Exec => Self::Action,
         }
     }
 
     /// The name of its file in `run_dir/svc/NAME`.
     #[must_use]
-    pub fn file(self, file: SlotFile) -> &'static str {
-        match (self, file) {
-            (Self::Action, SlotFile::Lock) => "action.lock",
-            (Self::Action, SlotFile::Job) => "action.job",
-            (Self::Action, SlotFile::Child) => "action.child",
-            (Self::Action, SlotFile::Outcome) => "action.outcome",
-            (Self::Instance, SlotFile::Lock) => "instance.lock",
-            (Self::Instance, SlotFile::Job) => "instance.job",
-            (Self::Instance, SlotFile::Child) => "instance.child",
-            (Self::Instance, SlotFile::Outcome) => "instance.outcome",
-        }
+    pub fn file(self, file: SlotFile) -> String {
+        let slot = match self {
+            Self::Action => "action".to_owned(),
+            Self::Instance => "instance".to_owned(),
+            Self::Probe(check) => format!("{PROBE_FILES}{}", check.0),
+        };
+        let file = match file {
+            SlotFile::Lock => "lock",
+            SlotFile::Job => "job",
+            SlotFile::Child => "child",
+            SlotFile::Outcome => "outcome",
+        };
+        format!("{slot}.{file}")
     }
 }
+
+/// How the names of all files of probes begin.
+pub const PROBE_FILES: &str = "probe-";
 
 /// Everything a shim needs; it asks nobody.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -218,6 +227,8 @@ struct WirePlan {
     action: u64,
     service: String,
     kind: String,
+    #[serde(default)]
+    check: Option<u16>,
     command: WireCommand,
     user: Option<Box<str>>,
     group: Option<Box<str>>,
@@ -242,7 +253,7 @@ fn text(path: &std::path::Path) -> Result<String, RecordError> {
 }
 
 fn kind(name: &str) -> Result<JobKind, RecordError> {
-    JobKind::ALL
+    JobKind::ACTIONS
         .into_iter()
         .find(|kind| kind.name() == name)
         .ok_or(RecordError::Value("a kind of job nobody knows"))
@@ -257,6 +268,14 @@ impl WirePlan {
             action: job.action.0,
             service: job.service.as_str().to_owned(),
             kind: job.kind.name().to_owned(),
+            check: match job.kind {
+                JobKind::Probe(check) => Some(check.0),
+                JobKind::Start
+                | JobKind::Stop
+                | JobKind::Restart
+                | JobKind::Instance
+                | JobKind::Exec => None,
+            },
             command: WireCommand {
                 argv: job.command.argv.clone(),
                 env: job.command.env.clone(),
@@ -285,7 +304,10 @@ impl WirePlan {
             action: ActionId(self.action),
             service: ServiceName::parse(&self.service)
                 .map_err(|_| RecordError::Value("a service name that is none"))?,
-            kind: kind(&self.kind)?,
+            kind: match self.check {
+                Some(check) => JobKind::Probe(CheckIndex(check)),
+                None => kind(&self.kind)?,
+            },
             command: Command {
                 argv: self.command.argv,
                 timeout: None,

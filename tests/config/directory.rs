@@ -63,7 +63,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 fn names(loaded: &Loaded) -> Vec<&str> {
-    loaded.services.iter().map(|loaded| loaded.service.name.as_str()).collect()
+    loaded.services.iter().map(|loaded| loaded.definition.service.name.as_str()).collect()
 }
 
 fn told(loaded: &Loaded) -> String {
@@ -206,7 +206,10 @@ fn cfg_03_a_bad_settings_file_leaves_the_last_good_one_in_force() {
     let every = |last| {
         let loaded = load(conf.dir(), &who(), last).expect("usable");
         assert_eq!(loaded.bad.first().map(|bad| bad.role.clone()), Some(Role::Settings));
-        (loaded.services[0].service.every, loaded.settings_text.as_deref().map(str::to_owned))
+        (
+            loaded.services[0].definition.service.every,
+            loaded.settings_text.as_deref().map(str::to_owned),
+        )
     };
     let last = "[defaults]\nevery = \"3s\"\n";
     assert_eq!(every(Some(last)), (Duration::from_secs(3), Some(last.to_owned())));

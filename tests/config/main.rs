@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use heeler::config::error::{Diagnostic, render};
 use heeler::config::settings::Settings;
-use heeler::config::{LoadAs, parse_service, parse_settings};
+use heeler::config::{Definition, LoadAs, parse_service, parse_settings};
 use heeler::model::action::Action;
-use heeler::model::check::Check;
+use heeler::model::check::{Check, CheckKind};
 use heeler::model::ids::ServiceName;
 use heeler::model::process::Uid;
-use heeler::model::service::{Command, Life, Service};
+use heeler::model::service::{Command, Life};
 use heeler::model::units::show_duration;
 
 #[test]
@@ -157,12 +157,13 @@ fn outcome(stem: &str, text: &str) -> (bool, String) {
     }
     let name = ServiceName::parse(stem).expect("a service's name");
     match parse_service(&name, &format!("{stem}.toml"), text, &Settings::of(&who), &who) {
-        Ok((service, warnings)) => (true, summary(&service, &warnings)),
+        Ok((definition, warnings)) => (true, summary(&definition, &warnings)),
         Err(found) => (false, render(&found)),
     }
 }
 
-fn summary(service: &Service, warnings: &[Diagnostic]) -> String {
+fn summary(definition: &Definition, warnings: &[Diagnostic]) -> String {
+    let Definition { service, probes } = definition;
     let argv = |command: &Command| {
         let Command { argv, timeout, env, cwd } = command;
         let mut out = format!("{argv:?}");
@@ -175,6 +176,7 @@ fn summary(service: &Service, warnings: &[Diagnostic]) -> String {
         Life::Pidfile(path) => format!("pidfile {}", path.display()),
         Life::Match(pattern) => format!("match {pattern}"),
         Life::Run(command) => format!("run {}", argv(command)),
+        Life::Nothing => "no process".to_owned(),
     };
     let mut out = vec![life, format!("user {:?}, group {:?}", service.user, service.group)];
     for (key, command) in
@@ -201,7 +203,12 @@ fn summary(service: &Service, warnings: &[Diagnostic]) -> String {
         service.remind
     ));
     out.push(format!("start_limit {}, {:?}", service.start_limit, service.backoff));
-    out.extend(service.checks.iter().map(told));
+    for (check, probe) in service.checks.iter().zip(probes) {
+        out.push(told(check));
+        if check.kind != CheckKind::Process {
+            out.push(format!("    timeout {:?}: {probe:?}", check.timeout));
+        }
+    }
     out.join("\n") + "\n" + &render(warnings)
 }
 
@@ -217,6 +224,7 @@ fn told(check: &Check) -> String {
         then,
         on_recovery,
         every,
+        timeout: _,
         repeat,
     } = check;
     let (index, then, otherwise) = (index.0, actions(then), actions(on_recovery));

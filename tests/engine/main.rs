@@ -9,6 +9,7 @@ mod desired;
 mod incidents;
 mod limits;
 mod orders;
+mod probes;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;

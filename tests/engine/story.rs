@@ -31,7 +31,7 @@ use heeler::model::memory::Memory;
 use heeler::model::observation::Observation;
 use heeler::model::order::Order;
 use heeler::model::process::{Exit, Identification, Pid, ProcessIdentity, Uid};
-use heeler::model::service::Service;
+use heeler::model::service::{Life, Service};
 use heeler::model::status::Status;
 use heeler::model::text::Untrusted;
 use heeler::model::time::{Mono, Now, Wall};
@@ -65,6 +65,8 @@ pub(crate) struct Story {
     /// Late answers that the story gave on purpose.
     late_answers: u64,
     ticks: u32,
+    /// Probes that were asked for.
+    pub(crate) probes: u32,
     keepers: u64,
     ended: bool,
 }
@@ -86,6 +88,7 @@ impl Story {
                 left: Vec::new(),
                 survey_fails: None,
                 sample: Some(memory_mib(100)),
+                probe: Some(Observation::ok()),
                 refuses_signals: None,
             },
             transcript: Vec::new(),
@@ -101,6 +104,7 @@ impl Story {
             last_request: 0,
             late_answers: 0,
             ticks: 0,
+            probes: 0,
             keepers: 0,
             ended: false,
         }
@@ -216,6 +220,18 @@ impl Story {
     pub(crate) fn sample_is_answered(&mut self, seen: Observation) {
         let ask = self.unanswered.remove("sample").expect("it was asked");
         self.input(Input::Sampled { service: self.def.name.clone(), ask, seen });
+    }
+
+    /// Gives the answer to `probe` that the silent world owed.
+    pub(crate) fn probe_is_answered(&mut self, seen: Observation) {
+        let ask = self.unanswered.remove("probe").expect("it was asked");
+        let service = self.def.name.clone();
+        self.input(Input::Observed { service, ask, check: CheckIndex(0), seen });
+    }
+
+    /// The answer to a probe never came, and nobody waits for it any more.
+    pub(crate) fn forgets_the_probe(&mut self) {
+        self.unanswered.remove("probe");
     }
 
     /// So many late answers were given on purpose.
@@ -376,7 +392,12 @@ impl Story {
         assert!(self.unanswered.is_empty(), "unanswered: {:?}", self.unanswered);
         let wakeup = self.engine.next_wakeup();
         assert!(wakeup > self.now().mono, "it wants to be woken in the past");
-        assert!(wakeup <= self.now().mono + self.def.every * 2, "it sleeps for too long");
+        let own = if self.def.life == Life::Nothing {
+            self.def.checks.iter().map(|check| check.every).min().unwrap_or(self.def.every)
+        } else {
+            self.def.every
+        };
+        assert!(wakeup <= self.now().mono + own * 2, "it sleeps for too long");
         self.ticks = 0;
         self.pass(self.clock + span("5m"));
         self.saw("");

@@ -3,12 +3,12 @@
 use heeler::engine::Engine;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Confirmation, Delivery, Input};
-use heeler::model::ids::{AskId, RequestId};
+use heeler::model::ids::{AskId, CheckIndex, RequestId};
 use heeler::model::incident::Alert;
 use heeler::model::intent::Who;
 use heeler::model::job::{InFlight, JobKind};
 use heeler::model::memory::Memory;
-use heeler::model::metric::{Metric, Reading, Value};
+use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::{Observation, Outcome};
 use heeler::model::order::{Order, Reply};
 use heeler::model::process::{
@@ -32,6 +32,7 @@ pub(crate) enum Question {
     Confirm(AskId, ProcessIdentity),
     Survey(AskId, ProcessIdentity),
     Sample(AskId, ProcessIdentity),
+    Probe(AskId, CheckIndex),
     Signalled(AskId, Delivery),
 }
 
@@ -150,6 +151,7 @@ impl World {
             | Effect::Confirm { .. }
             | Effect::Survey { .. }
             | Effect::Sample { .. }
+            | Effect::Probe { .. }
             | Effect::Signal { .. }
             | Effect::RecordLadder { .. }
             | Effect::RemoveStalePidfile { .. }
@@ -171,6 +173,9 @@ impl World {
             }
             Effect::Sample { service, ask, identity } => {
                 self.ask(&service, Question::Sample(ask, identity));
+            }
+            Effect::Probe { service, ask, check } => {
+                self.ask(&service, Question::Probe(ask, check));
             }
             Effect::Unwatch { service, identity } => {
                 let svc = self.index(&service);
@@ -273,6 +278,7 @@ impl World {
                 [one] => Identification::One(one),
                 [..] => Identification::Unknown("several match".into()),
             },
+            Life::Nothing => Identification::None(Absence::NoProcess),
             Life::Run(_) => self
                 .mains(svc)
                 .first()
@@ -328,6 +334,10 @@ impl World {
                 let seen = self.sample(svc, identity);
                 Input::Sampled { service, ask, seen }
             }
+            Question::Probe(ask, check) => {
+                let seen = Observation::unknown("nothing here is probed");
+                Input::Observed { service, ask, check, seen }
+            }
             Question::Signalled(ask, result) => Input::Signalled { service, ask, result },
         };
         self.note(|| format!("{} {input:?}", self.svcs[svc].def.name));
@@ -355,7 +365,7 @@ impl World {
         }
         let same = match self.svcs[svc].def.life {
             Life::Pidfile(_) => self.svcs[svc].pidfile.is_some_and(|file| file.pid == identity.pid),
-            Life::Match(_) | Life::Run(_) => true,
+            Life::Match(_) | Life::Run(_) | Life::Nothing => true,
         };
         if same { Confirmation::Same } else { Confirmation::ClaimChanged }
     }
@@ -388,11 +398,7 @@ impl World {
         };
         let big = self.svcs[svc].big_until > self.now && self.rng.chance(800);
         let bytes = if big { MEMORY_LIMIT_BYTES * 2 } else { MEMORY_LIMIT_BYTES / 5 };
-        Observation {
-            outcome,
-            metrics: vec![(Metric::Memory, Reading::Exact(Value::Bytes(bytes)))],
-            took: std::time::Duration::ZERO,
-        }
+        Observation::of(outcome).with(Metric::Memory, Value::Bytes(bytes))
     }
 
     fn signal(&mut self, svc: usize, identity: ProcessIdentity, signal: Signal) -> Delivery {

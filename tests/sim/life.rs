@@ -214,7 +214,8 @@ impl World {
                 | JobKind::Stop
                 | JobKind::Restart
                 | JobKind::Exec
-                | JobKind::Instance => Vec::new(),
+                | JobKind::Instance
+                | JobKind::Probe(_) => Vec::new(),
             };
             return (steps, soon, Ended::Lost);
         }
@@ -244,7 +245,7 @@ impl World {
                 }
                 (vec![(soon, JobStep::Launch)], Duration::ZERO, SUCCESS)
             }
-            JobKind::Exec => {
+            JobKind::Exec | JobKind::Probe(_) => {
                 let end = if self.rng.chance(100) { never } else { later };
                 (Vec::new(), end, if self.rng.chance(800) { SUCCESS } else { FAILURE })
             }

@@ -179,7 +179,8 @@ impl World {
         let service = match input {
             Input::Exited { service, .. }
             | Input::Confirmed { service, .. }
-            | Input::Sampled { service, .. } => service,
+            | Input::Sampled { service, .. }
+            | Input::Observed { service, .. } => service,
             Input::Tick
             | Input::Identified { .. }
             | Input::Surveyed { .. }
@@ -226,6 +227,7 @@ impl World {
             | Effect::Confirm { .. }
             | Effect::Survey { .. }
             | Effect::Sample { .. }
+            | Effect::Probe { .. }
             | Effect::Run(_)
             | Effect::Signal { .. }
             | Effect::RemoveStalePidfile { .. }
@@ -313,7 +315,7 @@ impl World {
     fn judge_sample(&mut self, svc: usize, view: View, seen: &Observation) {
         let def = self.svcs[svc].def.clone();
         let acting = view.phase == Phase::Watching && view.desired == Desired::Up;
-        let bytes = seen.reading(Metric::Memory).map(|reading| reading.value());
+        let bytes = seen.reading(&Metric::Memory).map(|reading| reading.value());
         if acting && view.main.is_some() && seen.outcome == Outcome::Ok && def.checks.len() == 1 {
             let bad = bytes > Some(Value::Bytes(MEMORY_LIMIT_BYTES));
             let check = &def.checks[0];
@@ -434,7 +436,7 @@ impl World {
                     self.oracles.told_to_go.entry(main).or_insert(now);
                 }
             }
-            JobKind::Exec => {}
+            JobKind::Exec | JobKind::Probe(_) => {}
         }
     }
 

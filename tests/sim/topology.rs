@@ -87,6 +87,7 @@ fn check(rng: &mut Rng, at: u16, every: Duration) -> Check {
         then,
         on_recovery: if rng.chance(200) { vec![Action::Alert] } else { Vec::new() },
         every,
+        timeout: secs(rng, 1, 10),
         repeat: rng.chance(250).then(|| secs(rng, 10, 60)),
     }
 }

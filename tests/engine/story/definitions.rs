@@ -81,8 +81,29 @@ pub(crate) fn rule(condition: &str, tolerance: &str, then: Action) -> Check {
         then: vec![then],
         on_recovery: Vec::new(),
         every: span("10s"),
+        timeout: span("5s"),
         repeat: None,
     }
+}
+
+/// A check of something else than the process.
+pub(crate) fn probe(condition: &str, tolerance: &str, then: Action) -> Check {
+    const METRICS: [Metric; 1] = [Metric::ResponseTime];
+    Check {
+        kind: CheckKind::Http,
+        label: condition.into(),
+        condition: Condition::parse(condition, &METRICS).unwrap(),
+        ..rule("memory > 1GiB", tolerance, then)
+    }
+}
+
+/// A service that is only its checks.
+pub(crate) fn page(checks: Vec<Check>) -> Service {
+    cart_with(|service| {
+        service.life = Life::Nothing;
+        service.start = None;
+        service.checks = checks;
+    })
 }
 
 pub(crate) fn span(text: &str) -> Duration {

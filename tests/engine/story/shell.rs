@@ -106,6 +106,12 @@ impl Story {
                 let answer = seen.map(|seen| Input::Sampled { service, ask, seen });
                 self.ask("sample", ask, answer)
             }
+            Effect::Probe { service, ask, check } => {
+                self.probes += 1;
+                let seen = self.world.probe.clone();
+                let answer = seen.map(|seen| Input::Observed { service, ask, check, seen });
+                self.ask("probe", ask, answer)
+            }
             Effect::Signal { service, ask, identity, signal, .. } => {
                 assert!(self.held.contains(&identity), "{identity} is not held");
                 self.note(format!("signal {identity} {}", signal.name()));

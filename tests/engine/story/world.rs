@@ -1,12 +1,11 @@
 //! What the engine's questions are answered from.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::definitions::identity;
 use heeler::engine::input::Confirmation;
-use heeler::model::metric::{Metric, Reading, Value};
-use heeler::model::observation::{self, Observation};
+use heeler::model::metric::{Metric, Value};
+use heeler::model::observation::Observation;
 use heeler::model::process::{Absence, Identification, Pid, ProcessIdentity, Survivor};
 
 /// What the engine's questions are answered from.
@@ -19,6 +18,8 @@ pub(crate) struct World {
     pub(crate) survey_fails: Option<&'static str>,
     /// What a sample reads; `None`: no answer.
     pub(crate) sample: Option<Observation>,
+    /// What a probe sees; `None`: no answer.
+    pub(crate) probe: Option<Observation>,
     /// Why signals are refused, if they are.
     pub(crate) refuses_signals: Option<&'static str>,
 }
@@ -69,18 +70,10 @@ impl World {
 
 /// An observation of the main process's memory.
 pub(crate) fn memory_mib(mib: u64) -> Observation {
-    Observation {
-        outcome: observation::Outcome::Ok,
-        metrics: vec![(Metric::Memory, Reading::Exact(Value::Bytes(mib << 20)))],
-        took: Duration::ZERO,
-    }
+    Observation::ok().with(Metric::Memory, Value::Bytes(mib << 20))
 }
 
 /// An observation that says nothing about the target.
 pub(crate) fn cannot_tell(why: &str) -> Observation {
-    Observation {
-        outcome: observation::Outcome::Unknown(why.into()),
-        metrics: Vec::new(),
-        took: Duration::ZERO,
-    }
+    Observation::unknown(why)
 }

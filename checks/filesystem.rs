@@ -1,0 +1,29 @@
+//! `type = "filesystem"`.
+
+use std::time::Duration;
+
+use crate::checks::given::Key;
+use crate::checks::{CheckType, Files, Probe, Unsaid};
+use crate::model::metric::Metric;
+use crate::model::observation::Observation;
+
+/// This type.
+pub const TYPE: CheckType = CheckType {
+    keys: &KEYS,
+    metrics: || vec![Metric::Age],
+    unsaid: Unsaid::Failed,
+    timeout: Duration::from_secs(5),
+    read: |_| Ok(Probe::Files(Files::Filesystem(Settings {}))),
+};
+
+const KEYS: [Key; 0] = [];
+
+/// What to look at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {}
+
+/// Looks once.
+#[must_use]
+pub fn look(_settings: &Settings) -> Observation {
+    Observation::ok()
+}

@@ -1,0 +1,13 @@
+//! The types of checks against the real thing: servers, programs, files; and against servers that
+//! misbehave on order.
+
+mod certificate;
+mod dns;
+mod files;
+mod host;
+mod http;
+mod port;
+mod program;
+
+#[path = "../support/mod.rs"]
+mod support;
