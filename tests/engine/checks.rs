@@ -408,13 +408,13 @@ fn a_check_may_be_run_more_rarely() {
     check.every = span("1m");
     let mut story = with_checks(vec![check]);
     samples(&mut story, 2710);
-    story.at("1m9s");
+    story.at("1m59s");
     story.saw("");
-    story.at("1m10s");
-    story.saw("1m10s mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 2 of 2");
+    story.at("2m");
+    story.saw("2m mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 2 of 2");
     samples(&mut story, 100);
-    story.at("2m10s");
-    story.saw("2m10s mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 2 of 2");
+    story.at("3m");
+    story.saw("3m mail 1.1 resolved: memory (2710 MiB) > 2600 MiB, 2 of 2");
     story.ends();
 }
 
