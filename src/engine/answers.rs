@@ -388,7 +388,7 @@ impl State {
 }
 
 /// Whether this answer is the one awaited; a late one is counted.
-fn answers(slot: &mut Option<(AskId, Mono)>, ask: AskId, cx: &mut Cx<'_>) -> bool {
+pub(super) fn answers(slot: &mut Option<(AskId, Mono)>, ask: AskId, cx: &mut Cx<'_>) -> bool {
     let awaited = slot.is_some_and(|(awaited, _)| awaited == ask);
     if awaited {
         *slot = None;

@@ -51,20 +51,16 @@ impl State {
         index: CheckIndex,
         seen: &Observation,
     ) {
-        let at = usize::from(index.0);
-        let awaited = self.checks.get(at).and_then(|state| state.asked);
-        let (Some(check), true) = (
-            self.def.clone().checks.get(at).cloned(),
-            awaited.is_some_and(|(awaited, _)| awaited == ask),
-        ) else {
+        let (at, def) = (usize::from(index.0), self.def.clone());
+        let (Some(check), Some(state)) = (def.checks.get(at), self.checks.get_mut(at)) else {
             cx.counters.dropped_answers += 1;
             return;
         };
-        if let Some(state) = self.checks.get_mut(at) {
-            state.asked = None;
+        if !crate::engine::answers::answers(&mut state.asked, ask, cx) {
+            return;
         }
-        let change = self.verdict(cx, at, &check, seen);
-        self.follow(cx, vec![(at, &check, change)], seen);
+        let change = self.verdict(cx, at, check, seen);
+        self.follow(cx, vec![(at, check, change)], seen);
     }
 
     /// What one observation means for one check.

@@ -9,6 +9,7 @@ mod deploys;
 mod manager;
 mod memory;
 mod orphans;
+mod pages;
 mod recovery;
 mod shop;
 mod starts;

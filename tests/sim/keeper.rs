@@ -335,7 +335,7 @@ impl World {
                 Input::Sampled { service, ask, seen }
             }
             Question::Probe(ask, check) => {
-                let seen = Observation::unknown("nothing here is probed");
+                let seen = self.reading(svc, true);
                 Input::Observed { service, ask, check, seen }
             }
             Question::Signalled(ask, result) => Input::Signalled { service, ask, result },
@@ -391,7 +391,13 @@ impl World {
     }
 
     fn sample(&mut self, svc: usize, identity: ProcessIdentity) -> Observation {
-        let outcome = if !self.alive(identity) || self.svcs[svc].unseen_until > self.now {
+        let there = self.alive(identity);
+        self.reading(svc, there)
+    }
+
+    /// What a sample or a probe reads: now and then too much, now and then nothing.
+    fn reading(&mut self, svc: usize, there: bool) -> Observation {
+        let outcome = if !there || self.svcs[svc].unseen_until > self.now {
             Outcome::Unknown("not readable".into())
         } else {
             Outcome::Ok

@@ -198,7 +198,9 @@ impl World {
         let mut touched: BTreeSet<_> = effects.iter().filter_map(|e| self.svc_of(e)).collect();
         touched.extend(judged.before.map(|(svc, _)| svc));
         match (&judged.input, judged.before) {
-            (Input::Sampled { seen, .. }, Some((svc, view))) if judged.accepted => {
+            (Input::Sampled { seen, .. } | Input::Observed { seen, .. }, Some((svc, view)))
+                if judged.accepted =>
+            {
                 self.judge_sample(svc, view, seen);
             }
             (Input::Exited { identity, .. }, Some((svc, view))) if view.main == Some(*identity) => {

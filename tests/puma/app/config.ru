@@ -5,6 +5,8 @@ require 'fiddle'
 SLEEP = Fiddle::Function.new(Fiddle::Handle::DEFAULT['sleep'], [Fiddle::TYPE_INT], Fiddle::TYPE_INT,
                              need_gvl: true)
 
+BROKEN = File.expand_path('~/apps/shop/shared/broken')
+
 run(lambda do |env|
   asked = Rack::Utils.parse_query(env['QUERY_STRING'].to_s)
   answer = { pid: Process.pid, master: Process.ppid, uid: Process.uid, euid: Process.euid,
@@ -15,6 +17,12 @@ run(lambda do |env|
   when '/gvl'
     # As a C extension that hangs: nothing of this worker runs meanwhile, no signal handler either.
     SLEEP.call(asked['s'].to_i)
+  when '/break'
+    # From now on this master's workers answer wrongly; a new one's do not.
+    File.write(BROKEN, Process.ppid.to_s)
+  when '/page'
+    broken = File.exist?(BROKEN) && File.read(BROKEN) == Process.ppid.to_s
+    next [200, { 'content-type' => 'text/plain' }, [broken ? "out of order\r\n" : 'ok']]
   when '/leak'
     # The master takes so many MiB and keeps them.
     $leak.puts asked['mb']
