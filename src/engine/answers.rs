@@ -38,10 +38,10 @@ impl State {
             }
             Input::Sampled { ask, seen, .. } => {
                 if answers(&mut self.asked.sample, ask, cx) {
-                    self.judge(cx, &seen);
+                    self.judge(cx, seen);
                 }
             }
-            Input::Observed { ask, check, seen, .. } => self.observed(cx, ask, check, &seen),
+            Input::Observed { ask, check, seen, .. } => self.observed(cx, ask, check, seen),
             Input::Confirmed { ask, how, .. } => {
                 if answers(&mut self.asked.confirm, ask, cx) {
                     self.confirmed(cx, how);

@@ -1,5 +1,6 @@
 //! From observations to verdicts, and from rules that fire to what they ask for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Cx;
@@ -25,7 +26,8 @@ const UNKNOWN_ALERT: u32 = 3;
 
 impl State {
     /// Judges one sample by every process check that is due.
-    pub(super) fn judge(&mut self, cx: &mut Cx<'_>, seen: &Observation) {
+    pub(super) fn judge(&mut self, cx: &mut Cx<'_>, seen: Observation) {
+        let seen = &Arc::new(seen);
         let now = cx.now.mono;
         let def = self.def.clone();
         let mut changes = Vec::new();
@@ -38,7 +40,9 @@ impl State {
             }
             state.due = next_slot(now, check.every);
             let change = self.verdict(cx, at, check, seen);
-            changes.push((at, check, change));
+            if change != Change::None {
+                changes.push((at, check, change));
+            }
         }
         self.follow(cx, changes, seen);
     }
@@ -49,8 +53,9 @@ impl State {
         cx: &mut Cx<'_>,
         ask: AskId,
         index: CheckIndex,
-        seen: &Observation,
+        seen: Observation,
     ) {
+        let seen = &Arc::new(seen);
         let (at, def) = (usize::from(index.0), self.def.clone());
         let (Some(check), Some(state)) = (def.checks.get(at), self.checks.get_mut(at)) else {
             cx.counters.dropped_answers += 1;
@@ -64,13 +69,19 @@ impl State {
     }
 
     /// What one observation means for one check.
-    fn verdict(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) -> Change {
+    fn verdict(
+        &mut self,
+        cx: &mut Cx<'_>,
+        at: usize,
+        check: &Check,
+        seen: &Arc<Observation>,
+    ) -> Change {
         let acting = self.settled() && self.intent.desired == Desired::Up;
         self.unknowns(cx, at, check, seen);
         let Some(state) = self.checks.get_mut(at) else {
             return Change::None;
         };
-        state.last = Some(check.condition.explain(seen));
+        state.last = Some(Arc::clone(seen));
         let verdict = check.condition.judge(seen, state.fingerprint);
         state.fingerprint = seen.fingerprint.or(state.fingerprint);
         let bad = match verdict {

@@ -91,8 +91,12 @@ impl Engine {
     ) {
         let name = def.name.clone();
         let mut state = State::begin(now, def, memory);
-        self.within(now, effects, &mut state, |state, cx| state.take_up(cx, in_flight));
-        self.file(name, state);
+        let Self { services, due, next_id, counters } = self;
+        within(now, effects, (next_id, counters), &mut state, |state, cx| {
+            state.take_up(cx, in_flight);
+        });
+        file(due, name.clone(), &mut state);
+        services.insert(name, state);
     }
 
     /// One thing happened. Effects are appended in the order in which they must be carried out.
@@ -101,12 +105,13 @@ impl Engine {
             self.tick(now, effects);
             return;
         };
-        let Some(mut state) = self.services.remove(&name) else {
-            self.counters.strangers += 1;
+        let Self { services, due, next_id, counters } = self;
+        let Some(state) = services.get_mut(&name) else {
+            counters.strangers += 1;
             return;
         };
-        self.within(now, effects, &mut state, |state, cx| state.take_input(cx, input));
-        self.file(name, state);
+        within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
+        file(due, name, state);
     }
 
     /// When the engine wants a [`Input::Tick`], at the latest.
@@ -149,46 +154,41 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        while let Some((due, name)) = self.due.first().cloned() {
-            if due > now.mono {
-                break;
-            }
-            self.due.remove(&(due, name.clone()));
-            let Some(mut state) = self.services.remove(&name) else {
-                continue;
-            };
-            self.within(now, effects, &mut state, State::time_passed);
+        let Self { services, due, next_id, counters } = self;
+        while due.first().is_some_and(|(at, _)| *at <= now.mono) {
+            let Some((_, name)) = due.pop_first() else { return };
+            let Some(state) = services.get_mut(&name) else { continue };
+            within(now, effects, (&mut *next_id, &mut *counters), state, State::time_passed);
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
-            self.file(name, state);
+            file(due, name, state);
         }
     }
+}
 
-    fn within(
-        &mut self,
-        now: Now,
-        effects: &mut Vec<Effect>,
-        state: &mut State,
-        what: impl FnOnce(&mut State, &mut Cx<'_>),
-    ) {
-        let name = state.def.name.clone();
-        let counters = &mut self.counters;
-        let mut cx = Cx { now, effects, next_id: &mut self.next_id, dirty: false, counters };
-        what(state, &mut cx);
-        if cx.dirty {
-            cx.push(Effect::Persist { service: name });
-        }
+fn within(
+    now: Now,
+    effects: &mut Vec<Effect>,
+    (next_id, counters): (&mut u64, &mut Counters),
+    state: &mut State,
+    what: impl FnOnce(&mut State, &mut Cx<'_>),
+) {
+    let mut cx = Cx { now, effects, next_id, dirty: false, counters };
+    what(state, &mut cx);
+    if cx.dirty {
+        cx.push(Effect::Persist { service: state.def.name.clone() });
     }
+}
 
-    fn file(&mut self, name: ServiceName, mut state: State) {
-        let due = state.next_due();
-        if due != state.filed {
-            self.due.remove(&(state.filed, name.clone()));
-            self.due.insert((due, name.clone()));
-            state.filed = due;
-        }
-        self.services.insert(name, state);
+/// Files a service under its next deadline.
+fn file(all: &mut BTreeSet<(Mono, ServiceName)>, name: ServiceName, state: &mut State) {
+    let due = state.next_due();
+    if due != state.filed {
+        let old = (state.filed, name);
+        all.remove(&old);
+        all.insert((due, old.1));
+        state.filed = due;
     }
 }
 

@@ -11,6 +11,7 @@ use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId};
 use crate::model::incident::{Cause, Incident};
 use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
+use crate::model::observation::Observation;
 use crate::model::order::Order;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
 use crate::model::service::{Life, Service};
@@ -190,8 +191,8 @@ pub(crate) struct Asked {
 pub(crate) struct CheckState {
     pub(crate) window: Window,
     pub(crate) due: Mono,
-    /// The condition with its last values.
-    pub(crate) last: Option<String>,
+    /// What it judged last.
+    pub(crate) last: Option<Arc<Observation>>,
     /// The probe that is under way, and when it counts as lost.
     pub(crate) asked: Option<(AskId, Mono)>,
     /// What `changed` compares with.

@@ -104,7 +104,10 @@ impl State {
         let pairs = self.def.checks.iter().zip(&self.checks);
         pairs
             .map(|(check, state)| {
-                let mut text = state.last.clone().unwrap_or_else(|| check.condition.to_string());
+                let mut text = match &state.last {
+                    Some(seen) => check.condition.explain(seen),
+                    None => check.condition.to_string(),
+                };
                 let rule = state.window.state();
                 if rule == RuleState::Pending {
                     text.push_str(&match check.tolerance {

@@ -42,8 +42,10 @@ impl Keeper {
         let tree = needs.children || needs.tree_cpu || needs.tree_pss;
         if !needs.may_block() && !tree {
             let sample = sampler::quick(held.hold.held(), needs, None);
-            self.sampled(Sampled { service, ask, sample });
-            return;
+            if !sample.as_ref().is_ok_and(|sample| needs.wants_pss(sample.rss_bytes)) {
+                self.sampled(Sampled { service, ask, sample });
+                return;
+            }
         }
         if served.in_pool.sample {
             let sample = Err(Untrusted::from("the last look at the process has not come back yet"));

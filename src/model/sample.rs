@@ -58,7 +58,14 @@ impl Needs {
     /// has to be done off the loop.
     #[must_use]
     pub fn may_block(&self) -> bool {
-        self.pss_above_bytes.is_some() || self.private || self.io || self.tree_pss || self.fds
+        self.private || self.io || self.tree_pss || self.fds
+    }
+
+    /// Whether PSS has to be read, which may block as well: it cannot exceed the resident size, so below
+    /// the limit it says nothing new.
+    #[must_use]
+    pub fn wants_pss(&self, rss_bytes: Option<u64>) -> bool {
+        self.pss_above_bytes.is_some_and(|above| rss_bytes.is_none_or(|rss| rss > above))
     }
 }
 
@@ -109,9 +116,12 @@ mod tests {
             Needs { fds: true, ..quick },
             Needs { private: true, ..quick },
             Needs { io: true, ..quick },
-            Needs { pss_above_bytes: Some(0), ..quick },
         ] {
             assert!(slow.may_block(), "{slow:?}");
         }
+        let bounded = Needs { pss_above_bytes: Some(100), ..quick };
+        assert!(!bounded.may_block());
+        assert!(!bounded.wants_pss(Some(100)) && !quick.wants_pss(Some(100)));
+        assert!(bounded.wants_pss(Some(101)) && bounded.wants_pss(None));
     }
 }

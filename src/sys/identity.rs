@@ -16,6 +16,7 @@ use crate::model::process::{Absence, Pid, ProcessIdentity, Uid};
 use crate::model::text::Untrusted;
 use crate::sys::accept::{self, Acceptance, ClaimFacts, Expected, Facts, Kind, Numbering, Rule};
 use crate::sys::pidfile::{self, Claim, Reading, Spot, Stamp};
+use crate::sys::vitals::Vitals;
 use crate::sys::{clock, pidfd, procfs};
 
 /// A process that is held and known, but not proved to be ours: it may be watched, never signalled.
@@ -25,9 +26,15 @@ pub struct Held {
     identity: ProcessIdentity,
     session: i32,
     pgrp: i32,
+    vitals: Vitals,
 }
 
 impl Held {
+    /// The files it is sampled from.
+    pub(super) fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
     /// Which process.
     #[must_use]
     pub fn identity(&self) -> ProcessIdentity {
@@ -342,7 +349,8 @@ pub(super) fn gather(pid: Pid) -> Gathered {
     match facts {
         Ok((facts, stat)) if !ended => {
             let identity = facts.identity;
-            let held = Held { fd, identity, session: stat.session, pgrp: stat.pgrp };
+            let vitals = Vitals::default();
+            let held = Held { fd, identity, session: stat.session, pgrp: stat.pgrp, vitals };
             Gathered::Process(held, facts)
         }
         Ok((_, stat)) if still_named(&fd) => Gathered::Zombie { parent: stat.parent },

@@ -23,4 +23,5 @@ pub mod spawn;
 pub mod survey;
 pub mod terminal;
 pub mod user;
+mod vitals;
 pub mod watch;

@@ -14,7 +14,7 @@ use crate::model::sample::{Needs, ProcessSample};
 use crate::model::text::Untrusted;
 use crate::sys::identity::Held;
 use crate::sys::procfs::{self, Rollup, Stat};
-use crate::sys::{clock, pidfd};
+use crate::sys::{clock, pidfd, vitals};
 
 /// Reads what cannot block. `tree` is needed for `children` and `tree_cpu` only.
 ///
@@ -23,12 +23,12 @@ use crate::sys::{clock, pidfd};
 pub fn quick(held: &Held, needs: Needs, tree: Option<&Tree>) -> Result<ProcessSample, Untrusted> {
     let identity = held.identity();
     let pid = identity.pid;
-    let stat = if needs.stat { procfs::stat(pid).ok() } else { None };
-    let pages = || {
-        let bytes = procfs::read(pid, "statm", limits::PROC_FILE_BYTES_MAX).ok()?;
-        procfs::parse_resident_pages(&bytes)?.checked_mul(page_bytes())
-    };
     let rss = needs.rss || needs.pss_above_bytes.is_some();
+    let resident = if rss { vitals::resident_pages(held).ok() } else { None };
+    let fds = if needs.fds { count_fds(pid) } else { None };
+    // Last: that it lives now says that it lived before.
+    let stat = if needs.stat { vitals::stat(held).ok() } else { None };
+    let lives = stat.is_some_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x')) || held.is_alive();
     let family = tree.and_then(|tree| tree.family(identity));
     let started_ms = clock::ticks_to_ms(identity.started_ticks);
     let sample = ProcessSample {
@@ -39,16 +39,16 @@ pub fn quick(held: &Held, needs: Needs, tree: Option<&Tree>) -> Result<ProcessSa
         tree_cpu_ms: family.as_ref().filter(|_| needs.tree_cpu).map(Family::cpu_ms),
         state: stat.map(|stat| stat.state),
         threads: stat.map(|stat| stat.threads),
-        rss_bytes: if rss { pages() } else { None },
+        rss_bytes: resident.and_then(|pages| pages.checked_mul(page_bytes())),
         pss_bytes: None,
         private_bytes: None,
         tree_pss_bytes: None,
-        fds: if needs.fds { count_fds(pid) } else { None },
+        fds,
         children: family.as_ref().filter(|_| needs.children).map(|family| family.children),
         read_bytes: None,
         written_bytes: None,
     };
-    if held.is_alive() { Ok(sample) } else { Err(ended(pid)) }
+    if lives { Ok(sample) } else { Err(ended(pid)) }
 }
 
 /// Adds what may block for ever, because it waits for a lock of the process: PSS (only where the
@@ -63,9 +63,7 @@ pub fn slow(
     mut sample: ProcessSample,
 ) -> Result<ProcessSample, Untrusted> {
     let identity = held.identity();
-    // PSS cannot exceed the resident size, so below the limit it says nothing new.
-    let pss =
-        needs.pss_above_bytes.is_some_and(|above| sample.rss_bytes.is_none_or(|rss| rss > above));
+    let pss = needs.wants_pss(sample.rss_bytes);
     let rollup = if pss || needs.private { rollup(identity.pid).ok() } else { None };
     sample.pss_bytes = rollup.filter(|_| pss).map(|rollup| rollup.pss_bytes);
     sample.private_bytes = rollup.filter(|_| needs.private).map(|rollup| rollup.private_bytes);

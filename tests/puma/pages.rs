@@ -53,10 +53,11 @@ fn a_wrong_page_is_restarted(way: Way) {
 fn a_silent_port_is_restarted(way: Way) {
     let mut shop = Shop::new(way, PAGE);
     let first = shop.open();
-    let second = shop.timed("frozen, the port accepts, 3 of 5, restart", Some(first.master), |_| {
-        freeze(first.master);
-        workers(first.master).into_iter().for_each(freeze);
-    });
+    let second =
+        shop.timed("frozen, the port accepts, 3 of 5, restart", Some(first.master), |_| {
+            freeze(first.master);
+            workers(first.master).into_iter().for_each(freeze);
+        });
     let mail = told(&shop, &second);
     let said = "accepts connections but did not answer within 1s";
     assert!(mail.contains(said), "{mail}");
