@@ -27,9 +27,9 @@
 //!
 //! | Word | Meaning |
 //! | --- | --- |
-//! | service | a named thing under watch; one file in conf.d ([`model::service`]) |
+//! | service | a named thing under watch; one file in conf.d. It may have no process of its own: then its checks are all there is ([`model::service`]) |
 //! | check | a definition inside a service: type, interval, `if / for / then` ([`model::check`]) |
-//! | probe | one run of a check |
+//! | probe | one run of a check: in the scout, in the file pool, by a shim, or a look at the process sample ([`checks::Probe`]) |
 //! | observation | what one probe saw. `Failed`: the target misbehaved. `Unknown`: heeler could not tell; it alerts, it never acts ([`model::observation`]) |
 //! | metric | one named number with a unit ([`model::metric`]) |
 //! | condition | the `if` of a check; gives a verdict: pass, fail, unknown ([`model::condition`]) |
@@ -49,23 +49,25 @@
 //! # Rooms
 //!
 //! ```text
-//! conf.d -> config -> model ;   clock -> Tick -> engine -> Confirm / Sample -> sys (file pool where it may block)
-//!  -> Input::{Confirmed, Sampled} -> judge -> tolerance -> table -> start_limit -> notify        (all pure)
+//! conf.d -> config -> model ;   clock -> Tick -> engine -> Confirm / Sample / Probe
+//!  -> sys | file pool | scout | shim -> checks/TYPE.rs
+//!  -> Input::{Confirmed, Sampled, Observed} -> judge -> tolerance -> table -> start_limit -> notify        (all pure)
 //!  -> effects: Run(job) | Signal(identity) | Alert | Persist -> shim / sys / store -> Input::Finished -> step ...
 //! pidfd readable -> Input::Exited -> step        control socket -> Input::Ordered -> step
 //! ```
 //!
-//! One binary, four roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
+//! One binary, five roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
 //! thread, a log thread, a small pool. **shim**: one per command; runs it as its user, outlives the
 //! keeper. **resolve**: a short-lived child for user and group look-ups (they may hang, and may parse
-//! network bytes). **client**: everything else. `main.rs` tells them apart before anything is built.
-//! The **scout** (unprivileged network probes, mail delivery) comes with the network checks.
+//! network bytes). **scout**: unprivileged, in a cage ([`sys::sandbox`]); one instance probes the
+//! network, another delivers mail, so that probes never share memory with a password; each lives only
+//! while it is needed. **client**: everything else. `main.rs` tells them apart before anything is built.
 //!
 //! # Walls
 //!
 //! Who may import whom is a table in `tests/tidy.rs`; there are no circles. `model`: std only.
 //! `engine`, `sys`, `checks`, `wire`, `mail`: `model`. `config`: + `checks`. `store`: + `wire`, `mail`.
-//! `shim`: `model`, `sys`, `wire::shim`. `cli`: `model`, `wire::control`. `tools`: what needs no
+//! `shim`: `model`, `sys`, `wire::shim`. `scout`: `model`, `checks`, its frames, `sys::sandbox`. `cli`: `model`, `wire::control`. `tools`: what needs no
 //! daemon. `keeper`: everything but the other roles.
 //!
 //! # Invariants (about what is absent)
@@ -79,6 +81,10 @@
 //! - **No command runs with more than its plan says**, and none runs if any step before it failed.
 //! - **Nothing is inherited by a command**: environment, descriptors, signal dispositions, limits and
 //!   umask are built.
+//! - **No byte of the network in the keeper**: a scout answers in frames of numbers and two short texts;
+//!   one that says anything else is replaced. What somebody who takes a scout over can do is say false
+//!   things about that scout's own checks (and so trigger their rules), or nothing.
+//! - **No probe without exactly one answer**: whatever dies, hangs or lies, the engine hears Unknown.
 //! - **No name service look-up in the keeper**, and no blocking /proc file, pidfile on a foreign file
 //!   system, disk or log write in its loop.
 //! - **No unsafe outside [`sys`]**; every other room forbids it.
@@ -120,6 +126,17 @@
 //! - *The process that is to go is remembered* (`BootMemory::leaving`), so an operator's stop that an
 //!   earlier keeper did not finish is finished; any other process found up while wanted down is
 //!   reported and left alone.
+//! - *Where a probe is not judged*: no probe begins while the process is being started, stopped or
+//!   cleared up after, and an answer about the process before is dropped. In the start period it shows and
+//!   does not count.
+//! - *heeler's own lateness is nobody's failure*: a scout whose loop did not run says Unknown instead of
+//!   "too late"; a keeper that did not run gives the scout its time again.
+//! - *`changed` is an event, not a state*: it is told once, with what was done about it, in one mail.
+//! - *Certificate authorities are read by the scout itself*, not passed in by the keeper: nothing in them
+//!   is private, and the keeper opens no file that a check names.
+//! - *A process is sampled from files of /proc that stay open* while descriptors are plenty: an open one
+//!   is that process's for ever, and opening costs more than reading. Resident size is read on the loop;
+//!   PSS, which may block, only where the resident size exceeds the limit, in the pool.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]
