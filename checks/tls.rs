@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::checks::connect::{Tools, Trouble};
-use crate::checks::x509::{Age, Facts, date, path};
+use crate::checks::x509::{Age, Facts, out_of_date, path};
 
 /// A `ca_file`; the largest bundle of all public authorities has a quarter of it.
 const CA_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -62,7 +62,7 @@ pub struct Roots {
     files: Mutex<HashMap<PathBuf, (Stamp, Arc<Trusted>)>>,
 }
 
-/// What is trusted.
+/// What is trusted; by default, nobody.
 #[derive(Debug)]
 pub struct Trusted {
     /// Authorities.
@@ -119,7 +119,7 @@ where
     })?;
     let trusted = match trust.verify {
         Verify::Full => tools.shared.roots.trusted(trust.ca_file.as_deref()).await?,
-        Verify::None => Arc::new(Trusted { authorities: RootCertStore::empty(), named: vec![] }),
+        Verify::None => Arc::default(),
     };
     let witness = Arc::new(Witness {
         trusted: Arc::clone(&trusted),
@@ -282,8 +282,8 @@ impl PemFile {
 fn unreadable(shown: &str, error: &io::Error) -> String {
     let help = match error.kind() {
         ErrorKind::PermissionDenied => {
-            ": certificates are no secret, and network checks read as an ordinary user: make it, and \
-             the directories above it, readable by all"
+            ": network checks read as an ordinary user; name a file that holds certificates only, \
+             never a key, and that all may read"
         }
         ErrorKind::NotFound => ": correct the path",
         // Of an enum that is not ours: what else it may be explains itself.
@@ -300,33 +300,61 @@ struct Witness {
     chain: Mutex<Vec<CertificateDer<'static>>>,
 }
 
-impl Witness {
-    fn judge(
+impl Default for Trusted {
+    fn default() -> Self {
+        Self { authorities: RootCertStore::empty(), named: Vec::new() }
+    }
+}
+
+impl Trusted {
+    /// Whether somebody trusted vouches for a certificate today.
+    fn vouches(
         &self,
         own: &CertificateDer<'_>,
         above: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Error> {
-        let parsed = ParsedCertificate::try_from(own)?;
-        if self.trusted.named.contains(own) {
+        if self.named.contains(own) {
             // Dates are all that an issuer would have vouched for.
-            let bad = CertificateError::BadEncoding;
-            match Facts::read(own).ok_or(Error::InvalidCertificate(bad))?.age() {
-                Age::Valid => {}
-                Age::Unborn => return Err(CertificateError::NotValidYet.into()),
-                Age::Expired => return Err(CertificateError::Expired.into()),
-            }
-        } else {
-            verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.trusted.authorities,
-                above,
-                now,
-                PROVIDER.signature_verification_algorithms.all,
-            )?;
+            let age = Facts::read(own).ok_or(CertificateError::BadEncoding)?.age();
+            return match age {
+                Age::Valid => Ok(()),
+                Age::Unborn => Err(CertificateError::NotValidYet.into()),
+                Age::Expired => Err(CertificateError::Expired.into()),
+            };
         }
-        verify_server_name(&parsed, name)
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(own)?,
+            &self.authorities,
+            above,
+            now,
+            PROVIDER.signature_verification_algorithms.all,
+        )
+    }
+}
+
+/// What is wrong with a chain: who vouches for it, if that is asked, and whether it is for a name.
+pub(super) fn complaint(
+    chain: &[CertificateDer<'_>],
+    judges: Option<&Trusted>,
+    name: Option<&str>,
+) -> Option<String> {
+    let (own, above) = chain.split_first()?;
+    let judge = || {
+        judges.map_or(Ok(()), |trusted| trusted.vouches(own, above, UnixTime::now()))?;
+        match name.and_then(server_name) {
+            Some(name) => verify_server_name(&ParsedCertificate::try_from(own)?, &name),
+            None => Ok(()),
+        }
+    };
+    let nobody = Trusted::default();
+    match judge() {
+        Ok(()) => None,
+        Err(Error::InvalidCertificate(why)) => {
+            Some(distrust(&why, chain, judges.unwrap_or(&nobody), name.unwrap_or_default()))
+        }
+        // Of an enum that is not ours.
+        Err(error) => Some(format!("the certificate is not valid: {error}")),
     }
 }
 
@@ -342,7 +370,10 @@ impl ServerCertVerifier for Witness {
         let chain = std::iter::once(own).chain(above).map(|shown| shown.clone().into_owned());
         *self.chain.lock().unwrap_or_else(PoisonError::into_inner) = chain.collect();
         match self.verify {
-            Verify::Full => self.judge(own, above, name, now)?,
+            Verify::Full => {
+                self.trusted.vouches(own, above, now)?;
+                verify_server_name(&ParsedCertificate::try_from(own)?, name)?;
+            }
             Verify::None => {}
         }
         Ok(ServerCertVerified::assertion())
@@ -412,26 +443,11 @@ fn distrust(
     };
     let told = own.told();
     match why {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            let old = path.iter().find(|facts| facts.age() == Age::Expired).unwrap_or(own);
-            format!(
-                "the certificate has expired: {}, issued by {}, was valid until {}{}",
-                old.subject,
-                old.issuer,
-                date(old.not_after_s),
-                above(old, own),
-            )
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            let young = path.iter().find(|facts| facts.age() == Age::Unborn).unwrap_or(own);
-            format!(
-                "the certificate is not valid yet: {}, issued by {}, is valid from {}{}",
-                young.subject,
-                young.issuer,
-                date(young.not_before_s),
-                above(young, own),
-            )
-        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => out_of_date(&path)
+            .unwrap_or_else(|| format!("the certificate is not valid today: {told}")),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("the certificate is not for {name}: it is for {}; {told}", own.names_told())
         }
@@ -460,11 +476,6 @@ fn distrust(
             }
         }
     }
-}
-
-/// Says that a certificate is not the server's own.
-fn above(one: &Facts, own: &Facts) -> String {
-    if one == own { String::new() } else { format!(" (it is above {} in the chain)", own.subject) }
 }
 
 /// `HandshakeFailure` as `handshake failure`.

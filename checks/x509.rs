@@ -119,19 +119,44 @@ pub fn path(shown: &[CertificateDer<'_>], trusted: &RootCertStore) -> Vec<Facts>
         let issuer = last.issuer_der.clone();
         let ends = last.own_issuer || trusted.roots.iter().any(|root| is_named(root, &issuer));
         path.push(last);
-        let above = |facts: &&mut Option<Facts>| {
-            facts.as_ref().is_some_and(|facts| facts.subject_der == issuer)
-        };
-        match rest.iter_mut().find(above).and_then(Option::take) {
+        // Of two for the same name the younger: a server in the middle of a renewal shows both.
+        let above = rest
+            .iter_mut()
+            .filter(|facts| facts.as_ref().is_some_and(|facts| facts.subject_der == issuer))
+            .max_by_key(|facts| facts.as_ref().map(|facts| facts.not_after_s));
+        match above.and_then(Option::take) {
             Some(above) if !ends => last = above,
             Some(_) | None => return path,
         }
     }
 }
 
-/// A moment as people read it, in UTC: a certificate means the same everywhere.
+/// Says which certificate of a path is not valid today, by its dates.
 #[must_use]
-pub fn date(unix_s: i64) -> String {
+pub fn out_of_date(path: &[Facts]) -> Option<String> {
+    let own = path.first()?;
+    path.iter().find_map(|facts| {
+        let Facts { subject, issuer, .. } = facts;
+        let above = match facts == own {
+            true => String::new(),
+            false => format!(" (it is above {} in the chain)", own.subject),
+        };
+        match facts.age() {
+            Age::Valid => None,
+            Age::Expired => Some(format!(
+                "the certificate has expired: {subject}, issued by {issuer}, was valid until {}{above}",
+                date(facts.not_after_s)
+            )),
+            Age::Unborn => Some(format!(
+                "the certificate is not valid yet: {subject}, issued by {issuer}, is valid from {}{above}",
+                date(facts.not_before_s)
+            )),
+        }
+    })
+}
+
+/// A moment as people read it, in UTC: a certificate means the same everywhere.
+fn date(unix_s: i64) -> String {
     jiff::Timestamp::from_second(unix_s).map_or_else(
         |_| "a date beyond all calendars".to_owned(),
         |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
