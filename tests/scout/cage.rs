@@ -84,6 +84,7 @@ fn it_ends_with_its_keeper() {
     server.page(&house, "page", "/ok", "every = \"300ms\"");
     house.open();
     let scout = wait_scout(&house, None);
+    wait_for("it to be in its cage", PATIENCE, || (server.asked() > 0).then_some(()));
     // Even one that does not run, and so does not see its socket close.
     crate::support::house::signal(scout, "STOP");
     house.kill_keeper();
