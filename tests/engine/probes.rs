@@ -178,14 +178,14 @@ fn a_service_without_a_process_is_its_checks() {
 #[test]
 fn it_cannot_be_started_or_stopped_and_says_so() {
     let mut story = watching(vec![probe("failed", "1 of 1", Action::Alert)]);
-    for order in [Order::Start, Order::Stop, Order::Restart] {
+    for (order, n) in [(Order::Start, 1), (Order::Stop, 2), (Order::Restart, 3)] {
         story.order(order);
+        let name = order.name();
+        story.saw(&format!(
+            "0s answer {n} failed: it has no process to {name}: only its checks are watched \
+             (`heeler unmonitor cart` sets them aside, `heeler monitor cart` ends that)"
+        ));
     }
-    story.saw(
-        "0s answer 1 failed: it has no process to start: only its checks are watched (`heeler unmonitor cart` sets them aside, `heeler monitor cart` ends that)
-         0s answer 2 failed: it has no process to stop: only its checks are watched (`heeler unmonitor cart` sets them aside, `heeler monitor cart` ends that)
-         0s answer 3 failed: it has no process to restart: only its checks are watched (`heeler unmonitor cart` sets them aside, `heeler monitor cart` ends that)",
-    );
     story.world.probe = refused();
     story.order(Order::Unmonitor);
     story.at("1m");
