@@ -202,7 +202,14 @@ impl Expr {
                 Some(Outcome::Failed(why) | Outcome::Unknown(why)) => {
                     out.push_str(&format!("failed ({why})"));
                 }
-                Some(Outcome::Ok) | None => out.push_str("failed"),
+                Some(Outcome::Ok) => {
+                    let detail = seen.map(|seen| &seen.detail).filter(|detail| !detail.is_empty());
+                    match detail {
+                        Some(detail) => out.push_str(&format!("failed (no: {detail})")),
+                        None => out.push_str("failed (no)"),
+                    }
+                }
+                None => out.push_str("failed"),
             },
             Self::Changed => {
                 out.push_str("changed");
@@ -369,6 +376,11 @@ mod tests {
         let judge = |outcome| condition.judge(&seen(outcome, &[]), None);
         assert_eq!(judge(Outcome::Unknown("no permission".into())), Verdict::Unknown);
         assert_eq!(judge(Outcome::Failed("refused".into())), Verdict::Fail);
+        let explain = |outcome| condition.explain(&seen(outcome, &[]));
+        assert_eq!(explain(Outcome::Failed("refused".into())), "failed (refused)");
+        assert_eq!(explain(Outcome::Ok), "failed (no)");
+        let good = Observation { detail: "200 OK".into(), ..Observation::ok() };
+        assert_eq!(condition.explain(&good), "failed (no: 200 OK)");
     }
 
     #[test]
