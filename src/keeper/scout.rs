@@ -43,6 +43,8 @@ pub(super) enum ScoutUser {
 pub(super) struct Scout {
     instance: Option<Instance>,
     asked: BTreeMap<AskId, Asked>,
+    /// When each answer has to be there, soonest first.
+    overdue: BTreeSet<(Instant, AskId)>,
     /// The numbers it knows checks and services by.
     numbers: BTreeMap<(ServiceName, CheckIndex), u32>,
     services: BTreeMap<ServiceName, u32>,
@@ -99,6 +101,7 @@ impl Keeper {
         instance.say(&ToScout::Probe { ask, check: number, timeout });
         let until = Instant::now() + timeout + 2 * limits::PROBE_QUEUE_MAX + limits::SCOUT_GRACE;
         scout.asked.insert(ask, Asked { service, check, until });
+        scout.overdue.insert((until, ask));
     }
 
     /// Makes sure that there is a scout.
@@ -175,6 +178,7 @@ impl Keeper {
             for Seen { ask, seen } in all {
                 let asked = self.scout.asked.remove(&ask);
                 let asked = asked.ok_or("it answers what it was not asked")?;
+                self.scout.overdue.remove(&(asked.until, ask));
                 self.observed(asked.service, asked.check, ask, seen);
             }
         }
@@ -199,6 +203,7 @@ impl Keeper {
     fn replace_scout(&mut self, why: &str) {
         let Some(instance) = self.scout.instance.take() else { return };
         let asked = std::mem::take(&mut self.scout.asked);
+        self.scout.overdue.clear();
         let text = format!(
             "the scout (pid {}) is replaced: {why}; {} probes in flight are unknown",
             instance.pid,
@@ -239,18 +244,19 @@ impl Keeper {
             self.replace_scout(&why);
             return;
         }
-        let late = self.scout.asked.values_mut().filter(|asked| now >= asked.until);
-        let mut hung = false;
-        for asked in late {
-            if now.saturating_duration_since(asked.until) > limits::LATE {
-                // It is the keeper that did not run: the scout gets its time, too.
-                asked.until = now + limits::SCOUT_GRACE;
-            } else {
-                hung = true;
+        let Scout { asked, overdue, .. } = &mut self.scout;
+        while let Some((until, ask)) = overdue.first().copied().filter(|(until, _)| now >= *until) {
+            if now.saturating_duration_since(until) <= limits::LATE {
+                self.replace_scout("it does not answer");
+                return;
             }
-        }
-        if hung {
-            self.replace_scout("it does not answer");
+            // It is the keeper that did not run: the scout gets its time, too.
+            let until = now + limits::SCOUT_GRACE;
+            overdue.pop_first();
+            overdue.insert((until, ask));
+            if let Some(asked) = asked.get_mut(&ask) {
+                asked.until = until;
+            }
         }
     }
 
@@ -258,7 +264,7 @@ impl Keeper {
     pub(super) fn scout_wakeup(&self) -> Option<Instant> {
         let instance = self.scout.instance.as_ref()?;
         let retry = instance.deaf_since.map(|_| Instant::now() + DEAF_POLL);
-        self.scout.asked.values().map(|asked| asked.until).chain(retry).min()
+        self.scout.overdue.first().map(|(until, _)| *until).into_iter().chain(retry).min()
     }
 
     fn observed(&mut self, service: ServiceName, check: CheckIndex, ask: AskId, seen: Observation) {
