@@ -34,8 +34,10 @@ impl State {
         };
         // What is looked at once a day is looked at once now, too.
         let first = |every: std::time::Duration| spread(every.min(def.every));
-        let checks = def.checks.iter().map(|check| judge::fresh(first(check.every))).collect();
-        let look_at = spread(def.every).max(now.mono + std::time::Duration::from_millis(1));
+        let checks: Vec<_> =
+            def.checks.iter().map(|check| judge::fresh(first(check.every))).collect();
+        let soonest = checks.iter().map(|check| check.due).fold(spread(def.every), Mono::min);
+        let look_at = soonest.max(now.mono + std::time::Duration::from_millis(1));
         let mut state = Self {
             intent: memory.intent,
             main: None,
