@@ -133,7 +133,7 @@ impl Keeper {
         let Some(served) = self.services.get(&service) else { return };
         let def = &served.def;
         let Some(definition) = def.checks.get(usize::from(check.0)) else { return };
-        let timeout = command.timeout.unwrap_or(definition.timeout);
+        let timeout = definition.timeout;
         let main = served.families.keys().next_back().copied();
         let job = Job {
             action: ActionId(ask.0),
@@ -162,8 +162,10 @@ impl Keeper {
         outcome: &Outcome,
     ) {
         let Some(served) = self.services.get(&service) else { return };
-        let Some(Probe::Command(program)) = served.probes.get(usize::from(check.0)) else { return };
-        let mut seen = checks::program::read(program, outcome);
+        let at = usize::from(check.0);
+        let Some(Probe::Command(program)) = served.probes.get(at) else { return };
+        let Some(definition) = served.def.checks.get(at) else { return };
+        let mut seen = checks::program::read(program, definition.timeout, outcome);
         seen.took = outcome.took;
         let ask = AskId(action.0);
         self.inbox.push_back(Input::Observed { service, ask, check, seen });

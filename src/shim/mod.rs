@@ -9,6 +9,7 @@ mod capture;
 mod child;
 mod explain;
 mod keep;
+mod orphans;
 mod report;
 
 use std::fs::File;
