@@ -71,8 +71,8 @@ fn label(text: &str) -> (Option<String>, &str) {
                 return (Some(label), &quoted[at + 1..]);
             }
         }
-        // Never closed: up to the next blank it is nothing.
-        return (None, text);
+        // Never closed: where the labels behind it begin nobody can tell.
+        return (None, "");
     }
     let end = text.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(text.len());
     (Some(text[..end].to_owned()), &text[end..])

@@ -150,6 +150,16 @@ pub fn read(settings: &Settings, timeout: Duration, outcome: &Outcome) -> Observ
     }
 }
 
+/// What heeler had to remark on a run, in lines for a log.
+#[must_use]
+pub fn remarks(output: &Output) -> Vec<String> {
+    // A program may print such lines, too: they are no more trusted than any other.
+    Said::of(output).own.iter().take(REMARKS_MAX).map(|line| escape(line)).collect()
+}
+
+/// A home that failed, what was left behind, what does not die, a hint.
+const REMARKS_MAX: usize = 4;
+
 fn exited(settings: &Settings, exit: Exit, said: &Said, took: Duration) -> Observation {
     let outcome = match judge(settings.style, exit) {
         (Judged::Good, _) => match &settings.expect {
@@ -290,4 +300,4 @@ impl Said {
 }
 
 /// What is shown of a program's first line: what comes after it has to be seen, too.
-const LINE_BYTES_MAX: usize = 512;
+const LINE_BYTES_MAX: usize = 256;

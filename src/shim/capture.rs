@@ -69,9 +69,11 @@ impl Capture {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ids::ActionId;
     use crate::model::ids::CheckIndex;
-    use crate::model::job::Ended;
-    use crate::model::job::Outcome;
+    use crate::model::job::{Ended, Outcome};
+    use crate::model::limits::RECORD_BYTES_MAX;
+    use crate::wire::shim::{OutcomeRecord, Record};
 
     /// Whatever the sizes of the reads, the same bytes are kept.
     #[test]
@@ -101,5 +103,21 @@ mod tests {
         capture.take(b"no line end");
         let lines = capture.finish(&["heeler: why".to_owned()]).lines();
         assert_eq!(lines, ["no line end", "heeler: why"]);
+    }
+
+    /// JSON writes a control character in six bytes, a bad byte becomes three.
+    #[test]
+    fn the_worst_output_of_a_probe_fits_into_its_record() {
+        for byte in [b'\x01', b'\0', b'"', b'\xff'] {
+            let mut capture = Capture::of(JobKind::Probe(CheckIndex(0)));
+            capture.take(&[byte; 300_000]);
+            let own = vec!["heeler: ".to_owned() + &"x".repeat(5000); 3];
+            let (ended, took) = (Ended::TimedOut, std::time::Duration::ZERO);
+            let outcome = Outcome { ended, output: capture.finish(&own), took };
+            let record = OutcomeRecord { action: ActionId(1), outcome };
+            let bytes = record.encode();
+            assert!(bytes.len() < RECORD_BYTES_MAX, "{byte:#x}: {}", bytes.len());
+            assert_eq!(OutcomeRecord::decode(&bytes).as_ref(), Ok(&record), "{byte:#x}");
+        }
     }
 }
