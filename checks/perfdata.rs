@@ -63,13 +63,10 @@ fn label(text: &str) -> (Option<String>, &str) {
         let mut label = String::new();
         let mut chars = quoted.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
-            if c != '\'' {
-                label.push(c);
-            } else if chars.next_if(|(_, next)| *next == '\'').is_some() {
-                label.push(c);
-            } else {
+            if c == '\'' && chars.next_if(|(_, next)| *next == '\'').is_none() {
                 return (Some(label), &quoted[at + 1..]);
             }
+            label.push(c);
         }
         // Never closed: where the labels behind it begin nobody can tell.
         return (None, "");
@@ -88,31 +85,40 @@ fn name(label: &str) -> String {
 /// A number with its unit.
 fn value(text: &str) -> Option<Value> {
     let (number, unit) = Number::parse(text)?;
-    let bytes = |factor| number.times(factor).map(Value::Bytes);
-    let span = |factor_ns| Some(Value::Duration(Duration::from_nanos(number.times(factor_ns)?)));
+    let factor = |known: &[(&str, u128)]| {
+        known.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
+    };
+    if let Some(factor_ns) = factor(&SPANS_NS) {
+        return number.times(factor_ns).map(Duration::from_nanos).map(Value::Duration);
+    }
+    if let Some(factor) = factor(&SIZES) {
+        return number.times(factor).map(Value::Bytes);
+    }
     match unit {
-        "s" => span(1_000_000_000),
-        "ms" => span(1_000_000),
-        "us" => span(1000),
-        "ns" => span(1),
         "%" => number.times(1000).map(Value::Percent),
-        "B" => bytes(1),
-        // As in a condition: whoever writes what the plugin prints compares like with like.
-        "KB" | "kB" => bytes(1000),
-        "MB" => bytes(1_000_000),
-        "GB" => bytes(1_000_000_000),
-        "TB" => bytes(1_000_000_000_000),
-        "PB" => bytes(1_000_000_000_000_000),
-        "KiB" => bytes(1 << 10),
-        "MiB" => bytes(1 << 20),
-        "GiB" => bytes(1 << 30),
-        "TiB" => bytes(1 << 40),
-        "PiB" => bytes(1 << 50),
         // None, a counter's `c`, or one that heeler does not know: the number itself.
         _ if unit.chars().all(char::is_alphabetic) => number.times(1000).map(Value::Decimal),
         _ => None,
     }
 }
+
+const SPANS_NS: [(&str, u128); 4] =
+    [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000), ("ns", 1)];
+/// As in a condition: whoever writes what the plugin prints compares like with like.
+const SIZES: [(&str, u128); 12] = [
+    ("B", 1),
+    ("KB", 1000),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("PB", 1_000_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("PiB", 1 << 50),
+];
 
 /// A number that is not negative: `digits` times ten to the power of `exponent`.
 struct Number {

@@ -26,7 +26,7 @@ pub(super) fn adopt() {
 /// What is left now that the program itself was reaped and its `group` was killed, in a line for people;
 /// from here on orphans are init's, as everywhere.
 pub(super) fn left_behind(group: Pid) -> Option<String> {
-    let left = reap_the_dead().then(|| children_outside(group)).unwrap_or_default();
+    let left = if reap_the_dead() { children_outside(group) } else { Vec::new() };
     let _ = prctl::set_child_subreaper(false);
     if left.is_empty() {
         return None;
