@@ -8,6 +8,11 @@ use crate::support::house::{House, PATIENCE, alive, lines, signal};
 use crate::support::{Need, can_run, wait_for};
 use crate::{define, evil, house, shims, wait_says};
 
+/// A name that no other run of these tests has: shims are known by it.
+fn own(mode: &str) -> String {
+    format!("{mode}-{}", std::process::id())
+}
+
 fn pids(file: &std::path::Path) -> Vec<u32> {
     lines(file).iter().filter_map(|line| line.parse().ok()).collect()
 }
@@ -20,7 +25,7 @@ fn plg_01_and_02_endless_output_costs_no_memory_and_is_ended_in_time() {
     let mut house = house();
     for mode in ["spew", "big"] {
         let (command, _) = evil(&house, mode, mode);
-        define(&house, mode, &command, "every = \"500ms\"\ntimeout = \"1500ms\"");
+        define(&house, &own(mode), &command, "every = \"500ms\"\ntimeout = \"1500ms\"");
     }
     house.open();
     let rss_kb = |pid: u32| {
@@ -32,17 +37,17 @@ fn plg_01_and_02_endless_output_costs_no_memory_and_is_ended_in_time() {
     let (mut most_kb, mut seen) = (0, 0);
     let end = Instant::now() + Duration::from_secs(1);
     wait_for("a second of output", PATIENCE, || {
-        if let Some(kb) = shims("spew").into_iter().find_map(rss_kb) {
+        if let Some(kb) = shims(&own("spew")).into_iter().find_map(rss_kb) {
             (most_kb, seen) = (most_kb.max(kb), seen + 1);
         }
         (Instant::now() > end && seen > 3).then_some(())
     });
     assert!(most_kb < 2048, "the shim grew to {most_kb} kB");
-    let (text, _) = wait_says(&house, "spew", "timed out after 1.5s");
+    let (text, _) = wait_says(&house, &own("spew"), "timed out after 1.5s");
     assert!(text.contains("[output cut: "), "{text}");
     assert!(text.len() < 1200, "{}", text.len());
     wait_for("the big one to end", PATIENCE, || {
-        let (text, _) = wait_says(&house, "big", "");
+        let (text, _) = wait_says(&house, &own("big"), "");
         (text.contains("timed out") || text == "failed").then_some(())
     });
     let grown_kb = rss_kb(house.keeper()).expect("the keeper").saturating_sub(began_kb);
@@ -85,16 +90,16 @@ fn plg_04_what_hangs_stops_itself_or_ignores_term_is_ended() {
     let modes = ["hang", "stop", "noterm"];
     for mode in modes {
         let (command, _) = evil(&house, mode, mode);
-        define(&house, mode, &command, "every = \"1h\"\ntimeout = \"1s\"");
+        define(&house, &own(mode), &command, "every = \"1h\"\ntimeout = \"1s\"");
     }
     house.open();
     for mode in modes {
-        let (_, state) = wait_says(&house, mode, "timed out after 1s");
+        let (_, state) = wait_says(&house, &own(mode), "timed out after 1s");
         assert_eq!(state, "firing", "too late is a failure");
         let (_, file) = evil(&house, mode, mode);
         let pids = pids(&file);
         assert!(pids.len() == 1 && !alive(pids[0]), "{mode}: {pids:?}");
-        assert_eq!(shims(mode), [0_u32; 0], "{mode}");
+        assert_eq!(shims(&own(mode)), [0_u32; 0], "{mode}");
     }
 }
 
@@ -107,21 +112,21 @@ fn plg_06_what_leaves_its_session_is_named_and_left_alone() {
     let modes = ["setsid", "daemonize"];
     for mode in modes {
         let (command, _) = evil(&house, mode, mode);
-        define(&house, mode, &command, "every = \"1h\"\nif = \"exit_code = 0\"");
+        define(&house, &own(mode), &command, "every = \"1h\"\nif = \"exit_code = 0\"");
     }
     house.open();
     for mode in modes {
-        wait_says(&house, mode, "exit_code (0)");
+        wait_says(&house, &own(mode), "exit_code (0)");
         let (_, file) = evil(&house, mode, mode);
         let pid = wait_for("its pid", PATIENCE, || pids(&file).first().copied());
         let named = format!("it left processes in sessions of their own, and they go on: {pid} [");
         wait_for("heeler to say so", PATIENCE, || house.log().contains(&named).then_some(()));
         assert!(alive(pid), "it may be a service that the program brought up");
         // A shim stays for as long as its output is held: who holds it must not die of SIGPIPE.
-        assert_eq!(!shims(mode).is_empty(), mode == "daemonize", "{mode}");
+        assert_eq!(!shims(&own(mode)).is_empty(), mode == "daemonize", "{mode}");
         wait_for("its shim to go with it", PATIENCE, || {
             pids(&file).into_iter().for_each(|pid| signal(pid, "KILL"));
-            shims(mode).is_empty().then_some(())
+            shims(&own(mode)).is_empty().then_some(())
         });
     }
 }
@@ -133,19 +138,19 @@ fn plg_06_daemons_left_at_each_run_cost_one_shim_in_all() {
     }
     let mut house = house();
     let (command, file) = evil(&house, "daemonize", "daemons");
-    define(&house, "daemons", &command, "every = \"200ms\"");
+    define(&house, &own("daemons"), &command, "every = \"200ms\"");
     house.open();
     wait_for("five daemons", PATIENCE, || (pids(&file).len() >= 5).then_some(()));
     assert_eq!(house.close(), Some(0));
     wait_for("the shims of the others to go", PATIENCE, || {
-        (shims("daemons").len() == 1).then_some(())
+        (shims(&own("daemons")).len() == 1).then_some(())
     });
     let daemons = pids(&file);
     assert!(daemons.iter().all(|pid| alive(*pid)), "{daemons:?}");
     let told = house.log().matches("it left processes").count();
     assert_eq!(told, 1, "once, not at each run:\n{}", house.log());
     daemons.iter().for_each(|pid| signal(*pid, "KILL"));
-    wait_for("the last shim to go", PATIENCE, || shims("daemons").is_empty().then_some(()));
+    wait_for("the last shim to go", PATIENCE, || shims(&own("daemons")).is_empty().then_some(()));
 }
 
 #[test]
