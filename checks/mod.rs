@@ -12,6 +12,7 @@ pub mod given;
 pub mod host;
 pub mod http;
 pub mod network;
+pub mod perfdata;
 pub mod port;
 pub mod process;
 pub mod program;

@@ -86,9 +86,13 @@ impl Keeper {
         let lock = match lock::try_lock(&dir.join(slot.file(SlotFile::Lock))) {
             Ok(TryLock::Taken(lock)) => lock,
             Ok(TryLock::Busy) => {
-                return Err(("take the action's lock", "an earlier action still runs".to_owned()));
+                let what = match slot {
+                    Slot::Probe(_) => "an earlier run of it is still under way",
+                    Slot::Action | Slot::Instance => "an earlier action still runs",
+                };
+                return Err(("take its lock", what.to_owned()));
             }
-            Err(error) => return Err(said("take the action's lock")(error)),
+            Err(error) => return Err(said("take its lock")(error)),
         };
         let record = JobRecord {
             boot: self.boot_id.clone(),

@@ -1,14 +1,16 @@
 //! Probes of single checks: who carries each out, and what comes back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::checks::{self, Files, Past, Probe};
+use crate::engine::effect::Level;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::turn::Done;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
+use crate::model::limits;
 use crate::model::observation::Observation;
 use crate::model::time::Now;
 use crate::sys::clock;
@@ -29,6 +31,8 @@ pub(super) struct Probing {
     look: Option<Looking>,
     /// What the last look left for the next.
     past: Option<Past>,
+    /// Whether heeler had something to remark on the last run of its program: it is logged once.
+    remarked: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -62,8 +66,23 @@ impl Keeper {
 
     /// Looks at files in the pool: they may hang.
     fn look_at_files(&mut self, service: ServiceName, check: CheckIndex, ask: AskId, files: Files) {
-        let Some(served) = self.services.get_mut(&service) else { return };
+        let Some(served) = self.services.get(&service) else { return };
         let timeout = served.def.checks.get(usize::from(check.0)).map(|check| check.timeout);
+        let now = self.now();
+        let look = move |past| timed(|| files.look(past, now));
+        self.probe_in_pool(service, check, ask, timeout.unwrap_or_default(), look);
+    }
+
+    /// Has the pool look. Nobody waits for it longer than `patience`.
+    fn probe_in_pool(
+        &mut self,
+        service: ServiceName,
+        check: CheckIndex,
+        ask: AskId,
+        patience: Duration,
+        look: impl FnOnce(Option<Past>) -> (Observation, Option<Past>) + Send + 'static,
+    ) {
+        let Some(served) = self.services.get_mut(&service) else { return };
         let probing = served.probing.entry(check).or_default();
         if probing.look.is_some() {
             let text = "the last look has not come back yet: does its file system hang? try `df`";
@@ -71,13 +90,10 @@ impl Keeper {
             self.inbox.push_back(Input::Observed { service, ask, check, seen });
             return;
         }
-        let until = Instant::now() + timeout.unwrap_or_default();
-        probing.look = Some(Looking { ask, until, answered: false });
+        probing.look = Some(Looking { ask, until: Instant::now() + patience, answered: false });
         let past = probing.past.take();
-        let now = self.now();
         self.pool.submit(move || {
-            let look = AssertUnwindSafe(|| timed(|| files.look(past, now)));
-            let (seen, past) = catch_unwind(look).unwrap_or_else(|_| {
+            let (seen, past) = catch_unwind(AssertUnwindSafe(|| look(past))).unwrap_or_else(|_| {
                 (Observation::unknown("the look crashed: this is a bug of heeler"), None)
             });
             Done::Looked(Looked { service, check, ask, seen, past })
@@ -133,7 +149,7 @@ impl Keeper {
         let Some(served) = self.services.get(&service) else { return };
         let def = &served.def;
         let Some(definition) = def.checks.get(usize::from(check.0)) else { return };
-        let timeout = command.timeout.unwrap_or(definition.timeout);
+        let timeout = definition.timeout;
         let main = served.families.keys().next_back().copied();
         let job = Job {
             action: ActionId(ask.0),
@@ -161,11 +177,35 @@ impl Keeper {
         action: ActionId,
         outcome: &Outcome,
     ) {
-        let Some(served) = self.services.get(&service) else { return };
-        let Some(Probe::Command(program)) = served.probes.get(usize::from(check.0)) else { return };
-        let mut seen = checks::program::read(program, outcome);
-        seen.took = outcome.took;
+        let Some(served) = self.services.get_mut(&service) else { return };
+        let at = usize::from(check.0);
+        let (Some(Probe::Command(program)), Some(definition)) =
+            (served.probes.get(at).cloned(), served.def.checks.get(at))
+        else {
+            return;
+        };
+        let timeout = definition.timeout;
+        let program_is_matched = program.expect.is_some();
+        let remarks = checks::program::remarks(&outcome.output);
+        let probing = served.probing.entry(check).or_default();
+        let before = std::mem::replace(&mut probing.remarked, !remarks.is_empty());
+        for remark in remarks.iter().filter(|_| !before) {
+            let text = format!("{}: {remark}", definition.label);
+            self.log.say(clock::now().wall, Level::Warning, service.as_str(), text);
+        }
         let ask = AskId(action.0);
+        let read = move |outcome: &Outcome| Observation {
+            took: outcome.took,
+            ..checks::program::read(&program, timeout, outcome)
+        };
+        if program_is_matched {
+            // A pattern may take its time with all that a program printed.
+            let outcome = outcome.clone();
+            let look = move |past| (read(&outcome), past);
+            self.probe_in_pool(service, check, ask, limits::FILE_POOL_DEADLINE, look);
+            return;
+        }
+        let seen = read(outcome);
         self.inbox.push_back(Input::Observed { service, ask, check, seen });
     }
 }

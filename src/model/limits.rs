@@ -16,6 +16,12 @@ pub const REGEX_BYTES_MAX: usize = 1 << 20;
 pub const PIDFILE_BYTES_MAX: usize = 4096;
 /// A run_dir record, a shim's plan.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// What is kept of the output of a check's program: its beginning.
+pub const OUTPUT_PROBE_BYTES: usize = 64 << 10;
+/// Numbers taken from the output of one run of a plugin.
+pub const PERFDATA_MAX: usize = 256;
+/// The label of such a number.
+pub const PERFDATA_LABEL_BYTES_MAX: usize = 128;
 /// What is kept of an action's output: its beginning and its end. The rest is counted and dropped.
 pub const OUTPUT_HEAD_BYTES: usize = 4096;
 /// See [`OUTPUT_HEAD_BYTES`].
@@ -67,6 +73,8 @@ pub const SCHEDULE_SLOT: Duration = Duration::from_millis(100);
 const _: () = assert!(SUCCESSOR_POLL.as_millis() >= 10, "a poll must not become a spin");
 const _: () = assert!(PIDFILE_BYTES_MAX < CONFIG_FILE_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < ALERT_BYTES_MAX);
+// JSON writes a control character in six bytes, and heeler's own lines come on top.
+const _: () = assert!(6 * OUTPUT_PROBE_BYTES + 64 * UNTRUSTED_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX < CONTROL_CLIENTS_MAX);
 const _: () = assert!(UNTRUSTED_BYTES_MAX < ALERT_BYTES_MAX);
 

@@ -15,8 +15,9 @@ use nix::unistd::pipe2;
 
 use super::capture::Capture;
 use super::child::{self, Last};
+use super::orphans;
 use super::report::{Message, Reader, Stage};
-use crate::model::job::{AtDeadline, Ended, Job, Outcome};
+use crate::model::job::{AtDeadline, Ended, Job, JobKind, Outcome};
 use crate::model::limits;
 use crate::model::process::{Exit, Pid};
 use crate::model::text::Untrusted;
@@ -77,14 +78,17 @@ pub fn keep(
     };
     if job.deadline <= began {
         let ended = not_executed("begin in time", "its deadline had passed before it could");
-        tell(witness, ended, Capture::default().finish(&[]));
+        tell(witness, ended, Capture::of(job.kind).finish(&[]));
         return Leftover(None);
+    }
+    if is_probe(job) {
+        orphans::adopt();
     }
     let mut kept = match Kept::begin(job, last, witness) {
         Ok(kept) => kept,
         Err((stage, error)) => {
             let ended = not_executed(stage.words(), &explain_own(stage, &error));
-            tell(witness, ended, Capture::default().finish(&[]));
+            tell(witness, ended, Capture::of(job.kind).finish(&[]));
             return Leftover(None);
         }
     };
@@ -92,7 +96,8 @@ pub fn keep(
         kept.wait(interrupts, witness);
         kept.judge_time(witness);
     }
-    let (ended, own_lines) = kept.verdict();
+    let (ended, mut own_lines) = kept.verdict();
+    own_lines.extend(kept.left.take());
     own_lines.iter().for_each(|line| witness.remark(line));
     let output = kept.capture.finish(&own_lines);
     tell(witness, ended, output);
@@ -112,6 +117,11 @@ fn explain_own(stage: Stage, error: &io::Error) -> String {
 
 fn not_executed(stage: &str, error: &str) -> Ended {
     Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error) }
+}
+
+/// A check's program changes nothing, so nothing of it has to live on.
+fn is_probe(job: &Job) -> bool {
+    matches!(job.kind, JobKind::Probe(_))
 }
 
 /// Where a kept command is, and until when at the latest.
@@ -157,6 +167,8 @@ struct Kept<'a> {
     timed_out: bool,
     notes: Vec<String>,
     hints: Vec<String>,
+    /// What a check's program left behind.
+    left: Option<String>,
 }
 
 impl<'a> Kept<'a> {
@@ -184,12 +196,13 @@ impl<'a> Kept<'a> {
             exit: None,
             report: Some(Reader::new(report)),
             output: Some(output),
-            capture: Capture::default(),
+            capture: Capture::of(job.kind),
             phase: Phase::Running,
             progress: Progress::At(Stage::WaitAtGate),
             timed_out: false,
             notes: Vec::new(),
             hints: Vec::new(),
+            left: None,
         })
     }
 
@@ -383,9 +396,18 @@ impl<'a> Kept<'a> {
     }
 
     fn reap(&mut self) {
+        if is_probe(self.job) {
+            // While the child is not reaped, the group's number is its own.
+            self.signal(Signal::SIGKILL);
+        }
+        let Some(child) = self.child.take() else { return };
+        let group = child.pid();
         // One that does not give an exit is unkillable: init reaps it one day.
-        if let Some(Ok(Ok(exit))) = self.child.take().map(Child::reap) {
+        if let Ok(Ok(exit)) = child.reap() {
             self.exit = Some(exit);
+        }
+        if is_probe(self.job) {
+            self.left = orphans::left_behind(group);
         }
     }
 

@@ -9,6 +9,7 @@ mod capture;
 mod child;
 mod explain;
 mod keep;
+mod orphans;
 mod report;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use crate::model::job::Outcome;
 use crate::model::limits;
 use crate::model::process::{Pid, ProcessIdentity};
 use crate::sys::fork::{block_signals, set_name};
+use crate::sys::lock::{TryLock, try_lock};
 use crate::sys::procfs;
 use crate::sys::records::write_record;
 use crate::sys::spawn::{EXECUTED, Inherited, inherited};
@@ -52,8 +54,24 @@ pub fn run() -> ! {
     let leftover = keep(&plan.job, Last::Execute, None, &mut recorder);
     let failed = recorder.failed;
     // 5. Whoever still holds the output must not die of SIGPIPE: it may be the service.
-    leftover.drain();
+    if leftover.is_held() {
+        read_on(&plan, leftover);
+    }
     exit(i32::from(failed))
+}
+
+/// A check is run for ever, and what its program leaves at each run must not cost a shim each: one per
+/// check reads on, for the daemon that was there first.
+fn read_on(plan: &Plan, leftover: Leftover) {
+    let slot = Slot::of(plan.job.kind);
+    let _held = match slot {
+        Slot::Action | Slot::Instance => None,
+        Slot::Probe(_) => match try_lock(&plan.records.join(slot.file(SlotFile::Reader))) {
+            Ok(TryLock::Taken(lock)) => Some(lock),
+            Ok(TryLock::Busy) | Err(_) => return,
+        },
+    };
+    leftover.drain();
 }
 
 fn read_plan(file: File) -> io::Result<Plan> {

@@ -48,6 +48,8 @@ pub enum SlotFile {
     Child,
     /// [`OutcomeRecord`].
     Outcome,
+    /// Held by the shim that reads on for a daemon which a check's program left with its output.
+    Reader,
 }
 
 impl Slot {
@@ -77,6 +79,7 @@ impl Slot {
             SlotFile::Job => "job",
             SlotFile::Child => "child",
             SlotFile::Outcome => "outcome",
+            SlotFile::Reader => "reader",
         };
         format!("{slot}.{file}")
     }

@@ -254,9 +254,10 @@ impl Record for OutcomeRecord {
     }
 }
 
-/// Head and tail in one, each byte possibly replaced by a three-byte mark, and heeler's own lines.
-const KEPT_BYTES_MAX: usize =
-    3 * (limits::OUTPUT_HEAD_BYTES + limits::OUTPUT_TAIL_BYTES) + 4 * limits::UNTRUSTED_BYTES_MAX;
+/// The most that is kept, each byte possibly replaced by a three-byte mark, and heeler's own lines.
+const KEPT_BYTES_MAX: usize = 3 * limits::OUTPUT_PROBE_BYTES + 4 * limits::UNTRUSTED_BYTES_MAX;
+const _: () =
+    assert!(limits::OUTPUT_HEAD_BYTES + limits::OUTPUT_TAIL_BYTES <= limits::OUTPUT_PROBE_BYTES);
 
 #[derive(Serialize, Deserialize)]
 struct WireLadder {
