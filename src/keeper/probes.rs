@@ -1,17 +1,19 @@
 //! Probes of single checks: who carries each out, and what comes back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::checks::{self, Files, Past, Probe};
+use crate::engine::effect::Level;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::turn::Done;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
-use crate::model::observation::Observation;
+use crate::model::observation::{self, Observation};
 use crate::model::time::Now;
-use crate::sys::clock;
+use crate::sys::{clock, records};
 
 /// A look that the pool has taken.
 pub(super) struct Looked {
@@ -19,7 +21,11 @@ pub(super) struct Looked {
     check: CheckIndex,
     ask: AskId,
     seen: Observation,
-    past: Option<Past>,
+    /// What was known before it, and what is known after it.
+    before: Memory,
+    after: Memory,
+    /// Why the past could not be written down.
+    trouble: Option<String>,
 }
 
 /// What the keeper knows of one check's probes.
@@ -27,8 +33,25 @@ pub(super) struct Looked {
 pub(super) struct Probing {
     /// The look that is in the pool; past its deadline nobody waits for it, but it is still there.
     look: Option<Looking>,
-    /// What the last look left for the next.
+    /// What the last look left for the next; `None` until what an earlier keeper wrote down is read.
+    memory: Option<Memory>,
+    /// Whether it was said that this cannot be written down: once is enough.
+    said: bool,
+}
+
+/// What the looks of one check have left.
+#[derive(Clone, Default)]
+struct Memory {
     past: Option<Past>,
+    /// What of it is written down.
+    kept: Option<Vec<u8>>,
+}
+
+/// Where the past of a check is written down, for the next keeper.
+struct Notebook {
+    records: PathBuf,
+    name: String,
+    files: Files,
 }
 
 #[derive(Clone, Copy)]
@@ -73,25 +96,48 @@ impl Keeper {
         }
         let until = Instant::now() + timeout.unwrap_or_default();
         probing.look = Some(Looking { ask, until, answered: false });
-        let past = probing.past.take();
+        let memory = probing.memory.clone();
+        let name = format!("check-{}.past", check.0);
+        let notebook = Notebook { records: served.records.clone(), name, files };
         let now = self.now();
         self.pool.submit(move || {
-            let look = AssertUnwindSafe(|| timed(|| files.look(past, now)));
-            let (seen, past) = catch_unwind(look).unwrap_or_else(|_| {
-                (Observation::unknown("the look crashed: this is a bug of heeler"), None)
-            });
-            Done::Looked(Looked { service, check, ask, seen, past })
+            let mut before = memory.unwrap_or_else(|| notebook.read());
+            // What the last look saw has been judged by now. Had it been written down any sooner, a
+            // keeper that is killed in between would have lost it.
+            let mut trouble = notebook.keep(&mut before).err();
+            let past = before.past.clone();
+            let look = AssertUnwindSafe(|| timed(|| notebook.files.look(past, now)));
+            let mut after = before.clone();
+            let seen = match catch_unwind(look) {
+                Ok((seen, past)) => {
+                    after.past = past;
+                    seen
+                }
+                Err(_) => Observation::unknown("the look crashed: this is a bug of heeler"),
+            };
+            if seen.outcome == observation::Outcome::Ok {
+                // Nothing was seen that could be lost: from here on nothing is missed.
+                trouble = notebook.keep(&mut after).err();
+            }
+            Done::Looked(Looked { service, check, ask, seen, before, after, trouble })
         });
     }
 
     /// A look came back from the pool.
     pub(super) fn looked_in_pool(&mut self, looked: Looked) {
-        let Looked { service, check, ask, seen, past } = looked;
+        let Looked { service, check, ask, seen, before, after, trouble } = looked;
+        let wall = self.now().wall;
         let Some(served) = self.services.get_mut(&service) else { return };
         let Some(probing) = served.probing.get_mut(&check) else { return };
         let look = probing.look.take();
-        probing.past = past;
-        if look.is_some_and(|look| look.ask == ask && !look.answered) {
+        let in_time = look.is_some_and(|look| look.ask == ask && !look.answered);
+        // Nobody hears of what came too late, so the next look sees it again.
+        probing.memory = Some(if in_time { after } else { before });
+        if let Some(why) = trouble.filter(|_| !std::mem::replace(&mut probing.said, true)) {
+            let text = format!("lines written while no heeler runs may be missed: {why}");
+            self.log.say(wall, Level::Warning, service.as_str(), text);
+        }
+        if in_time {
             self.inbox.push_back(Input::Observed { service, ask, check, seen });
         }
     }
@@ -167,6 +213,28 @@ impl Keeper {
         seen.took = outcome.took;
         let ask = AskId(action.0);
         self.inbox.push_back(Input::Observed { service, ask, check, seen });
+    }
+}
+
+impl Notebook {
+    /// What an earlier keeper wrote down; what is missing, damaged or of other settings is nothing.
+    fn read(&self) -> Memory {
+        let kept = records::read_record(&self.records, &self.name).ok().flatten();
+        let past = kept.as_deref().and_then(|kept| self.files.recall(kept));
+        Memory { past, kept }
+    }
+
+    /// Writes the past down where it is not yet.
+    fn keep(&self, memory: &mut Memory) -> Result<(), String> {
+        let Some(now) = self.files.keep(memory.past.as_ref()) else { return Ok(()) };
+        if memory.kept.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        let written = records::write_record(&self.records, &self.name, &now);
+        let path = self.records.join(&self.name);
+        written.map_err(|error| format!("failed to write {}: {error}", path.display()))?;
+        memory.kept = Some(now);
+        Ok(())
     }
 }
 
