@@ -157,7 +157,7 @@ fn parse_checksum(text: &str) -> Result<Option<Checksum>, Wrong> {
         _ => {
             let message = format!("{:?} is not a checksum", escape(text));
             let hint =
-                "write \"sha256\" to notice a change, \"sha256:...\" for a file that must not";
+                "write \"sha256\" to notice a change, \"sha256:...\" for one that must stay as it is";
             return Err(Wrong::new("checksum", message, hint));
         }
     };

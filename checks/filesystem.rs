@@ -130,19 +130,20 @@ pub fn look(settings: &Settings) -> Observation {
 /// What it means that the kernel gives no numbers.
 fn refused(path: &Path, error: Errno) -> Observation {
     let shown = path.display();
-    match error {
-        Errno::ENOENT | Errno::ENOTDIR => {
-            let mut seen = Observation::failed(&format!("{shown} does not exist"));
-            seen.fingerprint = Some(fingerprint([]));
-            seen
-        }
-        // It is there, and whoever serves it is not (fuse(4), nfs(5)), or its storage fails.
-        Errno::ENOTCONN | Errno::ESTALE | Errno::EIO | Errno::ESHUTDOWN | Errno::EHOSTDOWN => {
-            Observation::failed(&format!("{shown} does not work: {}", error.desc()))
-        }
-        other => Observation::unknown(&format!("failed to look at {shown}: {}", other.desc())),
+    if matches!(error, Errno::ENOENT | Errno::ENOTDIR) {
+        let mut seen = Observation::failed(&format!("{shown} does not exist"));
+        seen.fingerprint = Some(fingerprint([]));
+        return seen;
     }
+    if DEAD.contains(&error) {
+        return Observation::failed(&format!("{shown} does not work: {}", error.desc()));
+    }
+    Observation::unknown(&format!("failed to look at {shown}: {}", error.desc()))
 }
+
+/// It is there, and whoever serves it is not (fuse(4), nfs(5)), or its storage fails.
+const DEAD: [Errno; 5] =
+    [Errno::ENOTCONN, Errno::ESTALE, Errno::EIO, Errno::ESHUTDOWN, Errno::EHOSTDOWN];
 
 /// The numbers of a statvfs that matter.
 struct Numbers {

@@ -255,11 +255,13 @@ fn names(path: &Path) -> impl Iterator<Item = OsString> {
 }
 
 fn errno(path: &Path, error: Errno) -> Miss {
-    match error {
-        Errno::ENOENT => Miss::Absent(format!("{} does not exist", path.display())),
-        Errno::ENOTDIR => Miss::Absent(format!("{}: a step of it is no directory", path.display())),
-        other => untold(path, io::Error::from(other)),
+    if error == Errno::ENOENT {
+        return Miss::Absent(format!("{} does not exist", path.display()));
     }
+    if error == Errno::ENOTDIR {
+        return Miss::Absent(format!("{}: a step of it is no directory", path.display()));
+    }
+    untold(path, io::Error::from(error))
 }
 
 fn untold(path: &Path, why: impl Display) -> Miss {

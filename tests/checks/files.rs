@@ -175,7 +175,7 @@ fn a_file_is_there_or_must_not_be() {
     is(&look(&file(&path, "exists = \"no\"")), "failed", "it is a file, last changed");
     symlink("nowhere", rig.path("dangling")).expect("link");
     is(&look(&file(&rig.path("dangling"), "")), "unknown", "symbolic link");
-    let odd = look(&file(&rig.path("\u{1b}[2J"), ""));
+    let odd = look("type = \"file\"\npath = \"/nowhere/\\u001b[2J\"");
     is(&odd, "failed", "\\x1b[2J does not exist");
     let seen = look(&file(&path, ""));
     assert_eq!(value(&seen, &Metric::Size), Some(Value::Bytes(4)));
