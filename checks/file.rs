@@ -156,8 +156,7 @@ fn parse_checksum(text: &str) -> Result<Option<Checksum>, Wrong> {
         "sha1" => Algorithm::Sha1,
         _ => {
             let message = format!("{:?} is not a checksum", escape(text));
-            let hint =
-                "write \"sha256\" to notice a change, \"sha256:...\" for one that must stay as it is";
+            let hint = "write \"sha256\" to notice a change, \"sha256:...\" for one that must stay as it is";
             return Err(Wrong::new("checksum", message, hint));
         }
     };

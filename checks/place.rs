@@ -143,8 +143,9 @@ pub fn find(path: &Path, links: Links) -> Result<Place, Miss> {
     }
     let stat = fstat(&held).map_err(|error| errno(path, error))?;
     let beside = fstat(&directory).map_err(|error| errno(path, error))?;
-    if kind(&stat) == SFlag::S_IFREG && stat.st_nlink > 1 && stat.st_uid != beside.st_uid {
-        // Whose directory it is could have linked any file of others into it (link(2)).
+    let others_write = beside.st_mode & 0o022 != 0 || beside.st_uid != stat.st_uid;
+    if kind(&stat) == SFlag::S_IFREG && stat.st_nlink > 1 && others_write {
+        // Whoever may write to a directory may have linked a file of others into it (link(2)).
         reach = Reach::Planted;
     }
     Ok(Place { stat, reach, held, directory, name: last })

@@ -129,8 +129,11 @@ pub fn follow(wanted: &Wanted, place: &Place, last: Option<&Seat>) -> io::Result
             };
             if let Some(mut old) = old.filter(|old| mark.fits(old)) {
                 let from = Mark { inode: old.metadata()?.ino(), ..mark.clone() };
-                let mark = read(wanted, &mut old, from, &mut budget, Ending::Final, &mut heard)?;
-                if heard.unread_bytes > 0 {
+                // Its writer goes over to the new one when it is told to, which is later than the rename.
+                let writer_is_here = meta.len() == 0 && mark.inode != meta.ino();
+                let ending = if writer_is_here { Ending::Open } else { Ending::Final };
+                let mark = read(wanted, &mut old, from, &mut budget, ending, &mut heard)?;
+                if writer_is_here || heard.unread_bytes > 0 {
                     heard.unread_bytes = heard.unread_bytes.saturating_add(meta.len());
                     return Ok((heard, Seat::At(mark)));
                 }
@@ -151,7 +154,11 @@ impl Mark {
     fn end(file: &File, inode: u64, size: u64) -> io::Result<Self> {
         let from = size.saturating_sub(limits::CONTENT_LINE_BYTES_MAX as u64);
         let mut last = vec![0; usize::try_from(size - from).unwrap_or(0)];
-        file.read_exact_at(&mut last, from)?;
+        if let Err(error) = file.read_exact_at(&mut last, from) {
+            // Emptied just now: all that comes is new.
+            let emptied = error.kind() == io::ErrorKind::UnexpectedEof;
+            return if emptied { Ok(Self::start(inode)) } else { Err(error) };
+        }
         let (offset_bytes, line) = match last.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => (from + end as u64 + 1, Line::Begins),
             None if from == 0 => (0, Line::Begins),
@@ -165,6 +172,9 @@ impl Mark {
         known_by(file, self.offset_bytes).is_ok_and(|known_by| known_by == self.known_by)
     }
 }
+
+/// No file is known by this: bytes whose hash it is are read once more, and that is all.
+const UNKNOWABLE: u64 = 0;
 
 /// A hash of the bytes before an offset; an error where the file is shorter.
 fn known_by(file: &File, offset_bytes: u64) -> io::Result<u64> {
@@ -215,7 +225,9 @@ fn read(
     }
     let offset_bytes = from.offset_bytes + (new.len() - rest.len()) as u64;
     heard.unread_bytes = if all { 0 } else { file.metadata()?.len().saturating_sub(offset_bytes) };
-    Ok(Mark { inode: from.inode, offset_bytes, known_by: known_by(file, offset_bytes)?, line })
+    // Emptied meanwhile, it must not be known again. What was heard of it counts.
+    let known_by = known_by(file, offset_bytes).unwrap_or(UNKNOWABLE);
+    Ok(Mark { inode: from.inode, offset_bytes, known_by, line })
 }
 
 #[cfg(test)]
@@ -304,6 +316,20 @@ mod tests {
             rig.append("ERROR second\n");
             rig.is_heard(1, "ERROR second");
         }
+    }
+
+    #[test]
+    fn a_renamed_log_is_followed_until_its_writer_goes_over_to_the_new_one() {
+        let mut rig = Rig::new(b"one\n");
+        let mut writer = File::options().append(true).open(rig.log()).expect("open");
+        rig.rename("log.1");
+        rig.append("");
+        assert_eq!(rig.look(), (0, None));
+        writer.write_all(b"ERROR after the rename\nERR").expect("write");
+        rig.is_heard(1, "ERROR after the rename");
+        writer.write_all(b"OR at last\n").expect("write");
+        rig.append("ERROR in the new one\n");
+        rig.is_heard(2, "ERROR at last");
     }
 
     #[test]
