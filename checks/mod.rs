@@ -13,10 +13,13 @@ pub mod host;
 pub mod http;
 pub mod network;
 pub mod perfdata;
+pub mod place;
 pub mod port;
 pub mod process;
 pub mod program;
+pub mod rights;
 pub mod system;
+pub mod tail;
 pub mod tls;
 pub mod x509;
 
@@ -155,6 +158,34 @@ impl Files {
                 let (seen, past) = network::look(settings, past, now);
                 (seen, past.map(Past::Network))
             }
+        }
+    }
+}
+
+impl Files {
+    /// What has to be written down of a look's past, so that the next keeper goes on from there.
+    #[must_use]
+    pub fn keep(&self, past: Option<&Past>) -> Option<Vec<u8>> {
+        match (self, past?) {
+            (Self::File(settings), Past::File(past)) => file::keep(settings, past),
+            // Rates begin anew with the second look.
+            (
+                Self::File(_)
+                | Self::Directory(_)
+                | Self::Filesystem(_)
+                | Self::System(_)
+                | Self::Network(_),
+                Past::File(_) | Past::System(_) | Past::Network(_),
+            ) => None,
+        }
+    }
+
+    /// Reads it back; nothing where it is of other settings, or not understood.
+    #[must_use]
+    pub fn recall(&self, kept: &[u8]) -> Option<Past> {
+        match self {
+            Self::File(settings) => file::recall(settings, kept).map(Past::File),
+            Self::Directory(_) | Self::Filesystem(_) | Self::System(_) | Self::Network(_) => None,
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Running {
     pub(super) service: ServiceName,
     pub(super) slot: Slot,
     pub(super) action: ActionId,
-    kind: JobKind,
+    pub(super) kind: JobKind,
     voice: Voice,
     /// The foreground program's process, once executed.
     child: Option<ProcessIdentity>,

@@ -8,6 +8,7 @@
 pub mod control;
 mod jobs;
 mod log;
+mod looks;
 mod operators;
 mod people;
 mod pool;
@@ -39,10 +40,11 @@ use crate::keeper::log::Log;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
+use crate::keeper::probes::Waiting;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
 use crate::keeper::turn::{Done, DueSurvey, Source};
-use crate::model::ids::{ActionId, ServiceName};
+use crate::model::ids::{ActionId, CheckIndex, ServiceName};
 use crate::model::process::ProcessIdentity;
 use crate::model::time::{Mono, Now};
 use crate::store::{Ack, Message, Shutdown, StoreHandle};
@@ -108,6 +110,9 @@ pub(crate) struct Keeper {
     people: People,
     load_as: LoadAs,
     scout: Scout,
+    /// Looks in the pool that are waited for, soonest deadline first.
+    looks: BTreeSet<(Instant, ServiceName, CheckIndex)>,
+    programs_waiting: VecDeque<Waiting>,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
 }
@@ -251,7 +256,8 @@ impl Keeper {
         self.operators_due(instant);
         self.pool.relieve(instant);
         self.scout_due(instant);
-        self.probes_due(instant);
+        self.looks_due(instant);
+        self.programs_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
             self.plan_look_up();
@@ -274,7 +280,8 @@ impl Keeper {
             self.look_up_at,
             self.pool.wakeup(),
             self.scout_wakeup(),
-            self.probes_wakeup(),
+            self.looks_wakeup(),
+            self.programs_wakeup(),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::checks::Probe;
-use crate::keeper::probes::Probing;
+use crate::keeper::looks::Looking;
 use crate::model::ids::CheckIndex;
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
@@ -41,7 +41,7 @@ pub(super) struct Served {
     /// What probes each of its checks, in their order.
     pub(super) probes: Vec<Probe>,
     /// What is known of the probes that look at files.
-    pub(super) probing: BTreeMap<CheckIndex, Probing>,
+    pub(super) looking: BTreeMap<CheckIndex, Looking>,
     /// The last sample, for rates.
     pub(super) last_sample: Option<ProcessSample>,
 }

@@ -107,6 +107,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         people,
         load_as: who,
         scout: Scout::default(),
+        looks: BTreeSet::new(),
+        programs_waiting: VecDeque::new(),
         look_up_at: None,
     };
     for note in &stored.notes {
@@ -219,7 +221,7 @@ impl Keeper {
                 absence_note: None,
                 last_sample: None,
                 probes,
-                probing: BTreeMap::new(),
+                looking: BTreeMap::new(),
                 def: Arc::clone(&def),
             };
             self.services.insert(def.name.clone(), served);

@@ -51,7 +51,7 @@ pub(super) enum Done {
     /// The answer to `Sample`.
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
-    Looked(super::probes::Looked),
+    Looked(super::looks::Looked),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// Something that nobody waits for is done.

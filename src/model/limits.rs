@@ -163,6 +163,8 @@ pub const SCOUT_PACKET_BYTES_MAX: usize = 128 << 10;
 pub const PROBES_MAX: usize = 256;
 /// Network probes of one service at once: one that hangs counts against its own service first.
 pub const PROBES_PER_SERVICE_MAX: usize = 16;
+/// Programs of checks at once.
+pub const PROGRAMS_MAX: usize = 32;
 /// How long a probe may wait for others to end before it is Unknown.
 pub const PROBE_QUEUE_MAX: Duration = Duration::from_secs(2);
 /// How much later than its time a probe's answer may come before the scout counts as hung.
@@ -194,3 +196,26 @@ pub const FILE_POOL_STUCK_THREADS: usize = 256;
 const _: () = assert!(FILE_POOL_THREADS < FILE_POOL_STUCK_THREADS);
 /// How soon it is asked again who is left of a dead process, where that could not be told.
 pub const SURVEY_AGAIN: Duration = Duration::from_secs(1);
+/// What is read of a file's new lines in one look; the rest is read in the next.
+pub const CONTENT_BYTES_PER_LOOK: u64 = 1 << 20;
+/// A line of a watched file; what is longer is matched by its beginning.
+pub const CONTENT_LINE_BYTES_MAX: usize = 64 << 10;
+/// So far behind its end, a watched file is said to grow faster than it is read.
+pub const CONTENT_BEHIND_BYTES_MAX: u64 = 64 << 20;
+/// What is shown of a line that matched.
+pub const CONTENT_SHOWN_BYTES_MAX: usize = 200;
+/// Bytes before the place that was read to, by which a file is known again.
+pub const CONTENT_KNOWN_BY_BYTES: u64 = 256;
+/// Entries of a log's directory among which the file it was renamed to is looked for.
+pub const ROTATED_AMONG_MAX: usize = 10_000;
+/// A file whose checksum is taken, where `max_read` is not said.
+pub const CHECKSUM_BYTES_MAX: u64 = 64 << 20;
+/// Entries of a directory that are counted.
+pub const ENTRIES_MAX: usize = 100_000;
+/// What is read of /etc/passwd and /etc/group.
+pub const NAMES_FILE_BYTES_MAX: u64 = 8 << 20;
+/// What is read of a file of the kernel about the machine: /proc/stat, mountinfo (a line for each mount).
+pub const KERNEL_FILE_BYTES_MAX: u64 = 8 << 20;
+
+const _: () =
+    assert!((CONTENT_LINE_BYTES_MAX as u64) < CONTENT_BYTES_PER_LOOK, "a look must get on");

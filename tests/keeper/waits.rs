@@ -1,52 +1,14 @@
 //! Nothing waits for anything else: hanging commands and hanging file systems beside a healthy service.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::hanging::Hanging;
 use crate::support::house::{House, PATIENCE, signal};
 use crate::support::{HEELER, Need, can_run, wait_for};
 
 const QUICK: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstart_limit = \"100 per 1m\"\n";
 const MANY: usize = 20;
-
-/// A FUSE file system that never answers. Whoever looks at a file in it waits until it is dropped.
-struct Hanging {
-    holder: Child,
-    at: PathBuf,
-}
-
-impl Hanging {
-    fn make(house: &House) -> Option<Self> {
-        let at = house.path("hanging");
-        fs::create_dir(&at).expect("mkdir");
-        let ready = house.path("hanging-ready");
-        let script = "exec 3<>/dev/fuse && \
-                      mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none \"$0\" && \
-                      : > \"$1\" && exec sleep 1000";
-        let mut holder = Command::new("sh")
-            .args(["-c", script])
-            .args([&at, &ready])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sh");
-        let made = wait_for("the file system", PATIENCE, || {
-            let ended = holder.try_wait().expect("wait").is_some();
-            (ended || ready.exists()).then_some(!ended)
-        });
-        made.then_some(Self { holder, at })
-    }
-}
-
-impl Drop for Hanging {
-    fn drop(&mut self) {
-        // With its holder the connection goes, and everybody who waits wakes with an error.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
-    }
-}
 
 /// Kills a service some times, and answers the longest it was away.
 fn longest_absence(house: &House, name: &str, times: usize) -> Duration {
@@ -107,7 +69,7 @@ fn pidfiles_on_a_file_system_that_hangs_hold_up_nobody_else() {
         return;
     }
     let mut house = House::new("");
-    let Some(hanging) = Hanging::make(&house) else {
+    let Some(hanging) = Hanging::make(&house.path("hanging")) else {
         eprintln!("SKIPPED for want of: the right to mount FUSE");
         return;
     };
