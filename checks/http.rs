@@ -110,7 +110,7 @@ fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
     let unsaid = if given.has("send") { "POST" } else { "GET" };
     match (url, status) {
         (Some(url), Some(status)) if wrong.is_empty() => {
-            Ok(Probe::Network(Network::Http(Settings {
+            Ok(Probe::Network(Network::Http(Box::new(Settings {
                 url,
                 unix: given.path("unix").map(Into::into),
                 method: given.text("method").unwrap_or(unsaid).to_owned(),
@@ -123,7 +123,7 @@ fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
                 follow: given.number("follow").and_then(|n| u8::try_from(n).ok()).unwrap_or(0),
                 trust: Trust::of(given),
                 body_bytes_max,
-            })))
+            }))))
         }
         (_, _) => Err(wrong),
     }
@@ -208,9 +208,7 @@ impl Codes {
             (text.trim().len() == 3 && (100..=999).contains(&code)).then_some(code)
         };
         let codes = match (word.strip_suffix("xx"), word.split_once('-')) {
-            (Some(hundred), _) => {
-                code(&format!("{hundred}00")).and_then(|from| Some(Self(from, from + 99)))
-            }
+            (Some(hundred), _) => code(&format!("{hundred}00")).map(|from| Self(from, from + 99)),
             (None, Some((from, to))) => code(from).zip(code(to)).map(|(from, to)| Self(from, to)),
             (None, None) => code(word).map(|code| Self(code, code)),
         };

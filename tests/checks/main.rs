@@ -8,6 +8,7 @@ mod host;
 mod http;
 mod port;
 mod program;
+mod servers;
 
 #[path = "../support/mod.rs"]
 mod support;
