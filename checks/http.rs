@@ -17,7 +17,7 @@ use url::{Position, Url};
 use crate::checks::connect::{Tools, Trouble, tcp, unix};
 use crate::checks::exchange::{Answer, Body, End, Keep, Read, exchange, told};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
-use crate::checks::tls::{self, Met, Trust, Verify};
+use crate::checks::tls::{self, Met, Trust};
 use crate::checks::x509;
 use crate::checks::{CheckType, Network, Probe, Unsaid};
 use crate::model::limits;
@@ -148,6 +148,9 @@ fn read_url(given: &Given) -> Result<Url, Wrong> {
         let hint = "give it as a header: headers = { Authorization = \"Basic ...\" }";
         return bad("`url` cannot hold a user or a password".to_owned(), hint);
     }
+    if url.scheme() == "https" && url.host_str().and_then(tls::server_name).is_none() {
+        return bad("no certificate can be for the host in `url`".to_owned(), "");
+    }
     if let Some(path) = given.path("unix") {
         if path.as_os_str().len() > limits::SOCKET_PATH_BYTES_MAX {
             let message = format!(
@@ -187,18 +190,6 @@ fn read_wanted(name: &str, pattern: &str) -> Result<(), Wrong> {
         return wrong(format!("the pattern for `{}` is not a regular expression", escape(name)));
     }
     Ok(())
-}
-
-impl Trust {
-    /// Of the keys `ca_file` and `verify`.
-    #[must_use]
-    pub fn of(given: &Given) -> Self {
-        let verify = match given.text("verify") {
-            Some("none") => Verify::None,
-            Some(_) | None => Verify::Full,
-        };
-        Self { ca_file: given.path("ca_file").map(Into::into), verify }
-    }
 }
 
 impl Codes {

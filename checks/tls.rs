@@ -26,6 +26,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::checks::connect::{Tools, Trouble};
+use crate::checks::given::Given;
 use crate::checks::x509::{Age, Facts, out_of_date, path};
 
 /// A `ca_file`; the largest bundle of all public authorities has a quarter of it.
@@ -42,6 +43,18 @@ pub struct Trust {
     pub ca_file: Option<PathBuf>,
     /// What of a server's certificate is verified.
     pub verify: Verify,
+}
+
+impl Trust {
+    /// Of the keys `ca_file` and `verify`.
+    #[must_use]
+    pub fn of(given: &Given) -> Self {
+        let verify = match given.text("verify") {
+            Some("none") => Verify::None,
+            Some(_) | None => Verify::Full,
+        };
+        Self { ca_file: given.path("ca_file").map(Into::into), verify }
+    }
 }
 
 /// What of a server's certificate is verified.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heeler::checks::Probe;
 use heeler::checks::connect::Tools;
+use heeler::checks::{Network, Probe};
 use heeler::config::error::render;
 use heeler::config::settings::Settings;
 use heeler::config::{LoadAs, parse_service};
@@ -30,6 +30,20 @@ pub(crate) fn probe(lines: &str) -> Observation {
 
 /// The same within some time: what the caller makes of a probe that is not done by then.
 pub(crate) fn probe_within(lines: &str, limit: Duration) -> Observation {
+    let network = network(lines);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let tools = Tools::default();
+    let seen = runtime.block_on(async {
+        let probed = tokio::time::timeout(limit, network.probe(&tools)).await;
+        probed.unwrap_or_else(|_| tools.progress.overdue(limit))
+    });
+    runtime.shutdown_background();
+    seen
+}
+
+/// What a check with these lines has to probe.
+pub(crate) fn network(lines: &str) -> Network {
     let text = format!("[[check]]\n{lines}\n");
     let who = LoadAs::new(Uid(0), Some("root".into()), |_| None);
     let name = ServiceName::parse("web").expect("a name");
@@ -40,16 +54,7 @@ pub(crate) fn probe_within(lines: &str, limit: Duration) -> Observation {
     };
     // Over the wire and back, as it reaches the scout.
     let wire = serde_json::to_vec(network).expect("serializes");
-    let network: heeler::checks::Network = serde_json::from_slice(&wire).expect("comes back");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    let tools = Tools::default();
-    let seen = runtime.block_on(async {
-        let probed = tokio::time::timeout(limit, network.probe(&tools)).await;
-        probed.unwrap_or_else(|_| tools.progress.overdue(limit))
-    });
-    runtime.shutdown_background();
-    seen
+    serde_json::from_slice(&wire).expect("comes back")
 }
 
 /// Why the target is said to have failed.
