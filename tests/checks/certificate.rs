@@ -12,8 +12,8 @@ use heeler::model::observation::{Observation, Outcome};
 use rustls::{ServerConnection, StreamOwned};
 
 use crate::servers::{
-    Authority, Dates, Shown, as_nobody, failure, ignorance, probe, self_signed, serve_tls,
-    serve_with,
+    Authority, Dates, Shown, as_nobody, failure, ignorance, probe, self_signed,
+    self_signed_authority, serve_tls, serve_with,
 };
 
 const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
@@ -137,7 +137,13 @@ fn a_certificate_named_as_ca_file_is_trusted_as_it_is() {
     let own = self_signed(&NAMES, Dates::Valid);
     desk.write("ca.pem", &own.pem);
     assert_eq!(desk.check(&own).outcome, Outcome::Ok);
-    // Even an authority's own (`openssl req -x509` makes those), but not beyond its dates or its names.
+    // Even one that says it is an authority's, which otherwise no server may show.
+    let openssl = self_signed_authority(&NAMES);
+    let why = failure(&desk.check(&openssl));
+    assert!(why.contains("is not trusted: "), "{why}");
+    desk.write("ca.pem", &openssl.pem);
+    assert_eq!(desk.check(&openssl).outcome, Outcome::Ok);
+    // But not beyond its dates or its names.
     let old = self_signed(&NAMES, Dates::Expired);
     desk.write("ca.pem", &old.pem);
     assert!(failure(&desk.check(&old)).contains("has expired"));

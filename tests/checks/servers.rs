@@ -242,6 +242,14 @@ pub(crate) fn self_signed(names: &[&str], dates: Dates) -> Shown {
     Shown { chain: vec![own.der().clone()], pem: own.pem(), key: key.serialize_der() }
 }
 
+/// The same that says it is an authority's, as `openssl req -x509` makes them.
+pub(crate) fn self_signed_authority(names: &[&str]) -> Shown {
+    let (mut params, key) = server(names, Dates::Valid);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = params.self_signed(&key).expect("a certificate");
+    Shown { chain: vec![own.der().clone()], pem: own.pem(), key: key.serialize_der() }
+}
+
 fn server(names: &[&str], dates: Dates) -> (CertificateParams, KeyPair) {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names.clone()).expect("names");
