@@ -36,7 +36,7 @@ const KEYS: [Key; 7] = [
     Key { name: "port", kind: KeyKind::Number { min: 1, max: 65_535 }, example: "443" },
     Key { name: "starttls", kind: KeyKind::OneOf(&["smtp"]), example: "smtp" },
     Key { name: "file", kind: KeyKind::Path, example: "/etc/ssl/shop.pem" },
-    Key { name: "name", kind: KeyKind::Text, example: "www.example.com" },
+    Key { name: "server_name", kind: KeyKind::Text, example: "www.example.com" },
     Key { name: "ca_file", kind: KeyKind::Path, example: "/etc/ssl/own-ca.pem" },
     Key { name: "verify", kind: KeyKind::OneOf(&["full", "none"]), example: "full" },
 ];
@@ -75,7 +75,7 @@ enum Before {
 
 fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
     let wrong = |key, message: &str, hint: &str| Err(vec![Wrong::new(key, message, hint)]);
-    let name = given.text("name").or(given.text("host"));
+    let name = given.text("server_name").or_else(|| given.text("host"));
     let place = match (given.text("host"), given.path("file")) {
         (Some(host), None) => {
             let port = given.number("port").and_then(|port| u16::try_from(port).ok());
@@ -109,7 +109,7 @@ fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
     if let Some(name) = name
         && tls::server_name(name).is_none()
     {
-        let key = if given.has("name") { "name" } else { "host" };
+        let key = if given.has("server_name") { "server_name" } else { "host" };
         let message = format!("`{}` is neither a DNS name nor an address", escape(name));
         return wrong(key, &message, "write an international name in punycode: xn--...");
     }

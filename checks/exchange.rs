@@ -4,7 +4,11 @@
 //! bounds the time.
 
 use std::error::Error as _;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{self, Poll, ready};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -12,13 +16,16 @@ use hyper::client::conn::http1;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use ring::digest::{Context, SHA256};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::checks::connect::{Progress, Stage, Trouble};
 use crate::model::units::show_size;
 
 /// Status line and headers; nginx sends at most 32 KiB of them, Apache 8 KiB a line.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// All that is read until there is an answer: its head, interim answers before it (RFC 9110, section 15.2),
+/// and what hyper reads ahead. Without it a flood of interim answers would be parsed for ever.
+const BEFORE_ANSWER_BYTES_MAX: u64 = 4 * HEAD_BYTES_MAX as u64;
 /// What is kept of a body that no pattern asks for: enough to show how it begins.
 const BEGINNING_BYTES: usize = 1024;
 
@@ -82,12 +89,16 @@ pub(super) async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let allowance = Arc::new(AtomicU64::new(BEFORE_ANSWER_BYTES_MAX));
+    let metered = Metered { stream, allowance: Arc::clone(&allowance) };
     let shaken = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
-        .handshake::<_, Full<Bytes>>(TokioIo::new(stream));
+        .handshake::<_, Full<Bytes>>(TokioIo::new(metered));
     let (mut sender, connection) = shaken.await.map_err(|error| trouble(to, &error))?;
     let mut exchanged = pin!(async {
         let response = sender.send_request(request).await.map_err(|error| trouble(to, &error))?;
+        // From here on the body's own bound holds.
+        allowance.store(u64::MAX, Ordering::Relaxed);
         answer(progress, to, response, read).await
     });
     let mut connection = pin!(connection);
@@ -140,6 +151,58 @@ async fn answer(
     let first = digest.as_ref().first_chunk().expect("SHA-256 has 32 bytes");
     let body = Body { kept, bytes, end, fingerprint: u64::from_le_bytes(*first) };
     Ok(Answer { status: head.status, headers: head.headers, body })
+}
+
+/// A connection of which so many more bytes may be read.
+struct Metered<S> {
+    stream: S,
+    allowance: Arc<AtomicU64>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let bytes = (buffer.filled().len() - before) as u64;
+        let left = self.allowance.load(Ordering::Relaxed);
+        if bytes > left {
+            return Poll::Ready(Err(io::Error::other(
+                "it sent more than 256 KiB without an answer",
+            )));
+        }
+        if left != u64::MAX {
+            self.allowance.store(left - bytes, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// `200 OK`. The words are the standard's, not the server's.

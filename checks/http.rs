@@ -17,7 +17,7 @@ use url::{Position, Url};
 use crate::checks::connect::{Tools, Trouble, tcp, unix};
 use crate::checks::exchange::{Answer, Body, End, Keep, Read, exchange, told};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
-use crate::checks::tls::{self, Met, Trust, Verify};
+use crate::checks::tls::{self, Met, Trust};
 use crate::checks::x509;
 use crate::checks::{CheckType, Network, Probe, Unsaid};
 use crate::model::limits;
@@ -110,7 +110,7 @@ fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
     let unsaid = if given.has("send") { "POST" } else { "GET" };
     match (url, status) {
         (Some(url), Some(status)) if wrong.is_empty() => {
-            Ok(Probe::Network(Network::Http(Settings {
+            Ok(Probe::Network(Network::Http(Box::new(Settings {
                 url,
                 unix: given.path("unix").map(Into::into),
                 method: given.text("method").unwrap_or(unsaid).to_owned(),
@@ -123,7 +123,7 @@ fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
                 follow: given.number("follow").and_then(|n| u8::try_from(n).ok()).unwrap_or(0),
                 trust: Trust::of(given),
                 body_bytes_max,
-            })))
+            }))))
         }
         (_, _) => Err(wrong),
     }
@@ -147,6 +147,9 @@ fn read_url(given: &Given) -> Result<Url, Wrong> {
     if !url.username().is_empty() || url.password().is_some() {
         let hint = "give it as a header: headers = { Authorization = \"Basic ...\" }";
         return bad("`url` cannot hold a user or a password".to_owned(), hint);
+    }
+    if url.scheme() == "https" && url.host_str().and_then(tls::server_name).is_none() {
+        return bad("no certificate can be for the host in `url`".to_owned(), "");
     }
     if let Some(path) = given.path("unix") {
         if path.as_os_str().len() > limits::SOCKET_PATH_BYTES_MAX {
@@ -189,18 +192,6 @@ fn read_wanted(name: &str, pattern: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
-impl Trust {
-    /// Of the keys `ca_file` and `verify`.
-    #[must_use]
-    pub fn of(given: &Given) -> Self {
-        let verify = match given.text("verify") {
-            Some("none") => Verify::None,
-            Some(_) | None => Verify::Full,
-        };
-        Self { ca_file: given.path("ca_file").map(Into::into), verify }
-    }
-}
-
 impl Codes {
     fn parse(word: &str) -> Result<Self, Wrong> {
         let code = |text: &str| {
@@ -208,9 +199,7 @@ impl Codes {
             (text.trim().len() == 3 && (100..=999).contains(&code)).then_some(code)
         };
         let codes = match (word.strip_suffix("xx"), word.split_once('-')) {
-            (Some(hundred), _) => {
-                code(&format!("{hundred}00")).and_then(|from| Some(Self(from, from + 99)))
-            }
+            (Some(hundred), _) => code(&format!("{hundred}00")).map(|from| Self(from, from + 99)),
             (None, Some((from, to))) => code(from).zip(code(to)).map(|(from, to)| Self(from, to)),
             (None, None) => code(word).map(|code| Self(code, code)),
         };

@@ -76,7 +76,7 @@ pub enum Probe {
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is the settings of the type of its name")]
 pub enum Network {
-    Http(http::Settings),
+    Http(Box<http::Settings>),
     Port(port::Settings),
     Certificate(certificate::Settings),
     Dns(dns::Settings),

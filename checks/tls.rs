@@ -26,6 +26,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::checks::connect::{Tools, Trouble};
+use crate::checks::given::Given;
 use crate::checks::x509::{Age, Facts, out_of_date, path};
 
 /// A `ca_file`; the largest bundle of all public authorities has a quarter of it.
@@ -42,6 +43,18 @@ pub struct Trust {
     pub ca_file: Option<PathBuf>,
     /// What of a server's certificate is verified.
     pub verify: Verify,
+}
+
+impl Trust {
+    /// Of the keys `ca_file` and `verify`.
+    #[must_use]
+    pub fn of(given: &Given) -> Self {
+        let verify = match given.text("verify") {
+            Some("none") => Verify::None,
+            Some(_) | None => Verify::Full,
+        };
+        Self { ca_file: given.path("ca_file").map(Into::into), verify }
+    }
 }
 
 /// What of a server's certificate is verified.
@@ -280,14 +293,13 @@ impl PemFile {
 }
 
 fn unreadable(shown: &str, error: &io::Error) -> String {
-    let help = match error.kind() {
-        ErrorKind::PermissionDenied => {
-            ": network checks read as an ordinary user; name a file that holds certificates only, \
-             never a key, and that all may read"
-        }
-        ErrorKind::NotFound => ": correct the path",
-        // Of an enum that is not ours: what else it may be explains itself.
-        _ => "",
+    let help = if error.kind() == ErrorKind::PermissionDenied {
+        ": network checks read as an ordinary user; name a file that holds certificates only, never a \
+         key, and that all may read"
+    } else if error.kind() == ErrorKind::NotFound {
+        ": correct the path"
+    } else {
+        ""
     };
     format!("failed to read {shown}: {error}{help}")
 }
@@ -353,7 +365,6 @@ pub(super) fn complaint(
         Err(Error::InvalidCertificate(why)) => {
             Some(distrust(&why, chain, judges.unwrap_or(&nobody), name.unwrap_or_default()))
         }
-        // Of an enum that is not ours.
         Err(error) => Some(format!("the certificate is not valid: {error}")),
     }
 }
@@ -403,14 +414,13 @@ impl ServerCertVerifier for Witness {
 }
 
 /// Why a handshake failed.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours, and it grows")]
 fn words(error: &io::Error, chain: &[CertificateDer<'_>], trusted: &Trusted, name: &str) -> String {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-        return match error.kind() {
-            ErrorKind::UnexpectedEof => {
-                "the connection was closed in the middle of the TLS handshake".to_owned()
-            }
-            // Of an enum that is not ours.
-            _ => format!("the TLS handshake failed: {error}"),
+        return if error.kind() == ErrorKind::UnexpectedEof {
+            "the connection was closed in the middle of the TLS handshake".to_owned()
+        } else {
+            format!("the TLS handshake failed: {error}")
         };
     };
     match tls {
@@ -425,12 +435,12 @@ fn words(error: &io::Error, chain: &[CertificateDer<'_>], trusted: &Trusted, nam
             "the server has no version or cipher of TLS 1.2 or 1.3 in common with heeler".to_owned()
         }
         Error::NoCertificatesPresented => "the server showed no certificate".to_owned(),
-        // Of an enum that is not ours, and that grows.
         _ => format!("the TLS handshake failed: {tls}"),
     }
 }
 
 /// Why a certificate is not to be trusted.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours, and it grows")]
 fn distrust(
     why: &CertificateError,
     chain: &[CertificateDer<'_>],
@@ -455,6 +465,11 @@ fn distrust(
             "the certificate is not trusted: it signed itself; {told}; if this is right, name it \
              as `ca_file`"
         ),
+        CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
+            "the certificate is not trusted: an authority is named {}, but did not sign it; {told}",
+            own.issuer
+        ),
         CertificateError::UnknownIssuer => {
             let last = path.last().unwrap_or(own);
             format!(
@@ -463,7 +478,6 @@ fn distrust(
                 last.issuer
             )
         }
-        // Of an enum that is not ours, and that grows.
         _ => {
             let shown = format!("{why:?}");
             let word = shown.split(['(', ' ', '{']).next().unwrap_or(&shown);

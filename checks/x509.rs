@@ -158,7 +158,8 @@ pub fn out_of_date(path: &[Facts]) -> Option<String> {
 /// A moment as people read it, in UTC: a certificate means the same everywhere.
 fn date(unix_s: i64) -> String {
     jiff::Timestamp::from_second(unix_s).map_or_else(
-        |_| "a date beyond all calendars".to_owned(),
+        // The last minute that can be written, which means that there is no end (RFC 5280, section 4.1.2.5).
+        |_| "9999-12-31 23:59 UTC".to_owned(),
         |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
     )
 }
@@ -194,4 +195,58 @@ fn general(name: &GeneralName<'_>) -> Option<String> {
 
 fn cut(text: &str) -> String {
     text.chars().take(NAME_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate() -> rcgen::CertifiedKey<rcgen::KeyPair> {
+        let names = ["a.example", "127.0.0.1", "::1"].map(str::to_owned);
+        rcgen::generate_simple_self_signed(names).expect("a certificate")
+    }
+
+    #[test]
+    fn no_bytes_are_too_wrong_to_be_read() {
+        let whole = certificate().cert.der().to_vec();
+        let facts = Facts::read(&whole).expect("a certificate");
+        assert_eq!(facts.names, ["a.example", "127.0.0.1", "::1"]);
+        for cut in 0..whole.len() {
+            assert_eq!(Facts::read(&whole[..cut]), None, "{cut} bytes of it");
+        }
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bent = whole.clone();
+                bent[at] ^= 1 << bit;
+                // Whatever it says, it can be told.
+                let told = Facts::read(&bent).map(|facts| (facts.told(), facts.expires_in()));
+                assert!(told.is_none_or(|(told, _)| told.len() < 4096));
+            }
+        }
+    }
+
+    #[test]
+    fn a_date_is_told_to_its_end() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(253_402_300_799), "9999-12-31 23:59 UTC");
+        assert_eq!(date(-1), "1969-12-31 23:59 UTC");
+    }
+
+    #[test]
+    fn a_chain_that_circles_ends() {
+        let one = certificate().cert.der().clone();
+        let path = path(&[one.clone(), one.clone(), one], &RootCertStore::empty());
+        assert_eq!(path.len(), 1, "it is its own issuer");
+        assert!(
+            super::path(&[CertificateDer::from(vec![1, 2, 3])], &RootCertStore::empty()).is_empty()
+        );
+    }
+
+    #[test]
+    fn of_many_names_a_few_are_told() {
+        let names: Vec<_> = (0..6).map(|n| format!("n{n}")).collect();
+        let facts = Facts { names, ..Facts::read(certificate().cert.der()).expect("one") };
+        assert_eq!(facts.names_told(), "n0, n1, n2, n3 and 2 more");
+        assert_eq!(Facts { names: vec![], ..facts }.names_told(), "no name at all");
+    }
 }

@@ -9,6 +9,7 @@ mod http;
 mod port;
 mod program;
 mod watched;
+mod servers;
 
 #[path = "../support/mod.rs"]
 mod support;
