@@ -294,6 +294,21 @@ fn unix_trouble(path: &Path, shown: &str, error: &io::Error) -> Trouble {
     Trouble::Failed(format!("failed to connect to {shown}: {why}"))
 }
 
+/// A UDP socket that takes datagrams from one address only, and is told of what refuses its own
+/// (udp(7)).
+///
+/// # Errors
+/// Those of socket(2), bind(2) and connect(2), for [`connect_trouble`].
+pub async fn udp(address: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = tokio::net::UdpSocket::bind((any, 0)).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
 /// Whose trouble a failed connect (or a question without a connection) is, in words.
 #[must_use]
 pub fn connect_trouble(to: &str, error: &io::Error) -> Trouble {
