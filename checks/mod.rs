@@ -16,6 +16,7 @@ pub mod process;
 pub mod program;
 pub mod system;
 pub mod tls;
+pub mod x509;
 
 use std::time::Duration;
 
