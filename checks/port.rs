@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::checks::connect::{self, Stage, Tools, Trouble, connect_trouble};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
+use crate::checks::tls::{self, Trust, Verify};
 use crate::checks::{CheckType, Network, Probe, Unsaid};
 use crate::model::limits;
 use crate::model::metric::{Metric, Value};
@@ -31,12 +32,15 @@ pub const TYPE: CheckType = CheckType {
     read: |given| read(given).map(|settings| Probe::Network(Network::Port(settings))),
 };
 
-const KEYS: [Key; 6] = [
+const KEYS: [Key; 9] = [
     Key { name: "host", kind: KeyKind::Text, example: "127.0.0.1" },
     Key { name: "port", kind: KeyKind::Number { min: 1, max: 65_535 }, example: "6379" },
     Key { name: "unix", kind: KeyKind::Path, example: "/run/php/fpm.sock" },
     Key { name: "protocol", kind: KeyKind::OneOf(&["tcp", "udp"]), example: "tcp" },
     Key { name: "send", kind: KeyKind::Bytes, example: "PING\\r\\n" },
+    Key { name: "tls", kind: KeyKind::OneOf(&["none", "tls"]), example: "tls" },
+    Key { name: "ca_file", kind: KeyKind::Path, example: "/etc/ssl/own-ca.pem" },
+    Key { name: "verify", kind: KeyKind::OneOf(&["full", "none"]), example: "full" },
     Key { name: "expect", kind: KeyKind::Pattern, example: "^\\+PONG" },
 ];
 
@@ -65,7 +69,7 @@ pub struct Settings {
 /// Where.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 enum To {
-    Tcp { host: String, port: u16 },
+    Tcp { host: String, port: u16, tls: Option<Trust> },
     Udp { host: String, port: u16 },
     Unix(PathBuf),
 }
@@ -74,6 +78,10 @@ fn read(given: &Given) -> Result<Settings, Vec<Wrong>> {
     let mut wrong = Vec::new();
     let host = given.text("host").unwrap_or("127.0.0.1").to_owned();
     let is_udp = given.text("protocol") == Some("udp");
+    let tls = trust(given, &mut wrong);
+    if tls.is_some() && (is_udp || given.has("unix")) {
+        wrong.push(Wrong::new("tls", "TLS is spoken on a TCP port only", "give a `port`, by tcp"));
+    }
     let to = match (given.path("unix"), given.number("port").map(u16::try_from)) {
         (Some(path), None) => {
             for key in ["host", "protocol"] {
@@ -93,7 +101,7 @@ fn read(given: &Given) -> Result<Settings, Vec<Wrong>> {
             Some(To::Unix(path.to_owned()))
         }
         (None, Some(Ok(port))) if is_udp => Some(To::Udp { host, port }),
-        (None, Some(Ok(port))) => Some(To::Tcp { host, port }),
+        (None, Some(Ok(port))) => Some(To::Tcp { host, port, tls }),
         (Some(_), Some(_)) => {
             wrong.push(Wrong::new(
                 "unix",
@@ -114,6 +122,19 @@ fn read(given: &Given) -> Result<Settings, Vec<Wrong>> {
     });
     let expect = given.text("expect").map(str::to_owned);
     to.filter(|_| wrong.is_empty()).map(|to| Settings { to, send, expect }).ok_or(wrong)
+}
+
+/// Whom to trust, where TLS is asked for.
+fn trust(given: &Given, wrong: &mut Vec<Wrong>) -> Option<Trust> {
+    if given.text("tls") != Some("tls") {
+        for key in ["ca_file", "verify"].into_iter().filter(|key| given.has(key)) {
+            let message = format!("`{key}` says nothing without TLS");
+            wrong.push(Wrong::new(key, message, "add tls = \"tls\""));
+        }
+        return None;
+    }
+    let verify = if given.text("verify") == Some("none") { Verify::None } else { Verify::Full };
+    Some(Trust { ca_file: given.path("ca_file").map(PathBuf::from), verify })
 }
 
 /// The bytes a text stands for.
@@ -166,10 +187,16 @@ enum Answer {
 async fn attempt(settings: &Settings, tools: &Tools) -> Result<Answer, Trouble> {
     let expect = settings.expect.as_deref().map(compile).transpose()?;
     match &settings.to {
-        To::Tcp { host, port } => {
+        To::Tcp { host, port, tls } => {
             let stream = connect::tcp(tools, host, *port).await?;
             let whom = format!("{host} port {port}");
-            talk(stream, &whom, &settings.send, expect.as_ref()).await
+            match tls {
+                None => talk(stream, &whom, &settings.send, expect.as_ref()).await,
+                Some(trust) => {
+                    let stream = tls::connect(tools, stream, host, trust).await?;
+                    talk(stream, &whom, &settings.send, expect.as_ref()).await
+                }
+            }
         }
         To::Unix(path) => {
             let stream = connect::unix(tools, path).await?;
