@@ -187,16 +187,16 @@ pub async fn tcp(tools: &Tools, host: &str, port: u16) -> Result<TcpStream, Trou
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, Trouble> {
-    let trouble = |error: &io::Error| connect_trouble(&address.to_string(), error);
-    let stream = TcpStream::connect(address).await.map_err(|error| trouble(&error))?;
+    let told = |error: &io::Error| connect_trouble(&address.to_string(), error);
+    let stream = TcpStream::connect(address).await.map_err(|error| told(&error))?;
     // Where nobody listens, a connection may meet itself: the kernel lends it the very port it asks for
     // (a simultaneous open, RFC 9293, section 3.5).
     match (stream.local_addr(), stream.peer_addr()) {
         (Ok(ours), Ok(theirs)) if ours == theirs => {
-            Err(trouble(&io::Error::from(ErrorKind::ConnectionRefused)))
+            Err(told(&io::Error::from(ErrorKind::ConnectionRefused)))
         }
         (Ok(_), Ok(_)) => Ok(stream),
-        (Err(error), _) | (_, Err(error)) => Err(trouble(&error)),
+        (Err(error), _) | (_, Err(error)) => Err(told(&error)),
     }
 }
 
@@ -312,12 +312,18 @@ pub async fn udp(address: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
 /// Whose trouble a failed connect (or a question without a connection) is, in words.
 #[must_use]
 pub fn connect_trouble(to: &str, error: &io::Error) -> Trouble {
-    let told = |why: &str| format!("failed to connect to {to}: {why}");
+    trouble(&format!("failed to connect to {to}"), error)
+}
+
+/// Whose trouble an error of a socket is, in words that begin with what was done.
+#[must_use]
+pub fn trouble(done: &str, error: &io::Error) -> Trouble {
+    let told = |why: &str| format!("{done}: {why}");
     let refused = || Trouble::Failed(told("it was refused: nobody listens there"));
     match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
         Errno::ECONNREFUSED => refused(),
         Errno::ETIMEDOUT => Trouble::Failed(told("it timed out: nothing came back")),
-        Errno::ECONNRESET => Trouble::Failed(told("it was reset before it was made")),
+        Errno::ECONNRESET => Trouble::Failed(told("it was reset by the other side")),
         Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Trouble::Failed(told(
             "it is unreachable: a router or a firewall on the way says so, or nobody in its network \
              answers for it",
@@ -329,11 +335,11 @@ pub fn connect_trouble(to: &str, error: &io::Error) -> Trouble {
             "this machine forbids it; see its firewall and `ip route` for what is prohibited",
         )),
         Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT => Trouble::Unknown(told(
-            "this machine has no address of its own to do so: no free port is left, or this family \
-             of addresses is off",
+            "this machine has no address of its own for it: no free port is left, or this family of \
+             addresses is off",
         )),
         Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
-            Trouble::Unknown(told(&format!("heeler has no means left to do so: {error}")))
+            Trouble::Unknown(told(&format!("heeler has no means left: {error}")))
         }
         _ if error.kind() == ErrorKind::ConnectionRefused => refused(),
         _ => Trouble::Failed(told(&error.to_string())),
