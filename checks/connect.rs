@@ -502,3 +502,100 @@ fn shown(addresses: &[SocketAddr]) -> String {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(test);
+    }
+
+    async fn never() -> Found {
+        std::future::pending().await
+    }
+
+    #[test]
+    fn an_asker_that_is_cancelled_leaves_the_others_and_no_name_behind() {
+        run(async {
+            let names = Names::default();
+            let (go, wait) = tokio::sync::oneshot::channel::<()>();
+            let look_up = async {
+                wait.await.expect("it is told to go");
+                Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
+            };
+            let first = timeout(Duration::from_millis(20), names.resolve("a", look_up)).await;
+            assert!(first.is_err(), "the first asker's time was over");
+            let others: JoinSet<_> = (0..9)
+                .map(|_| {
+                    let names = names.clone();
+                    async move { names.resolve("a", never()).await }
+                })
+                .collect();
+            go.send(()).expect("it is still being looked up");
+            for found in others.join_all().await {
+                assert_eq!(found, Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]));
+            }
+            assert!(locked(&names.0).is_empty());
+            let anew = names.resolve("a", async { Ok(Vec::new()) }).await;
+            assert_eq!(anew, Ok(Vec::new()), "nothing is kept");
+        });
+    }
+
+    #[test]
+    fn a_look_up_that_crashes_is_told_and_not_kept() {
+        run(async {
+            let names = Names::default();
+            let told = names.resolve("a", async { panic!("on purpose") }).await;
+            assert!(told.is_err_and(|why| why.contains("bug of heeler")));
+            assert!(locked(&names.0).is_empty());
+        });
+    }
+
+    #[test]
+    fn names_that_hang_are_bounded_and_those_known_are_still_joined() {
+        run(async {
+            let names = Names::default();
+            for number in 0..NAMES_MAX {
+                let ask = names.resolve(&number.to_string(), never());
+                assert!(timeout(Duration::from_millis(1), ask).await.is_err());
+            }
+            let past = names.resolve("one more", async { Ok(Vec::new()) }).await;
+            assert!(past.is_err_and(|why| why.contains("48 other names wait")));
+            let joined = timeout(Duration::from_millis(1), names.resolve("0", never())).await;
+            assert!(joined.is_err(), "it waits with the first asker");
+        });
+    }
+
+    #[test]
+    fn families_take_turns_and_a_thousand_addresses_are_not_tried() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let found = ["::1", "::2", "127.0.0.1", "::1", "127.0.0.1"].map(ip).to_vec();
+        assert_eq!(in_turn(found), ["::1", "127.0.0.1", "::2"].map(ip));
+        let many = (0..1000_u32).map(|number| Ipv4Addr::from(number).into()).collect();
+        assert_eq!(in_turn(many).len(), ADDRESSES_MAX);
+        assert_eq!(in_turn(Vec::new()), Vec::<IpAddr>::new());
+    }
+
+    #[test]
+    fn what_failed_outweighs_what_could_not_be_told() {
+        let failed = || Trouble::Failed("a".to_owned());
+        let unknown = || Trouble::Unknown("b".to_owned());
+        assert_eq!(together(vec![unknown(), failed()]), Trouble::Failed("b; a".to_owned()));
+        assert_eq!(together(vec![unknown(), unknown()]), Trouble::Unknown("b; b".to_owned()));
+    }
+
+    #[test]
+    fn lines_of_the_kernels_tables_are_read() {
+        let four = "   0: 0100007F:0CEA 00000000:0000 0A 00000000:00000002 00:00000000 00000000";
+        let found = listener(four, 8).expect("a listener");
+        assert_eq!((found.ip, found.port, found.waiting), (Ipv4Addr::LOCALHOST.into(), 3306, 2));
+        assert!(listener(&four.replace(" 0A ", " 01 "), 8).is_none());
+        assert!(listener(four, 32).is_none());
+        for end in 0..60 {
+            let _any = listener(&four[..end], 8);
+        }
+        assert!(listener(&four.replace("0100007F", "0100é07"), 8).is_none());
+    }
+}

@@ -51,6 +51,8 @@ const ERRORS_PER_REQUEST_MAX: usize = 4;
 const HEAD_BYTES: usize = 8;
 /// Random bytes in each request of a probe.
 const TOKEN_BYTES: usize = 16;
+/// ICMP has no ports, but a socket connected to port 0 does not say to whom (getpeername(2): ENOTCONN).
+const NO_PORT: u16 = 1;
 const ECHO_REQUEST_V4: u8 = 8;
 const ECHO_REPLY_V4: u8 = 0;
 const ECHO_REQUEST_V6: u8 = 128;
@@ -91,7 +93,7 @@ pub async fn probe(settings: &Settings, tools: &Tools) -> Observation {
 }
 
 async fn attempt(settings: &Settings, tools: &Tools) -> Result<Series, Trouble> {
-    let addresses = connect::addresses(tools, &settings.host, 0).await?;
+    let addresses = connect::addresses(tools, &settings.host, NO_PORT).await?;
     tools.progress.at(Stage::Asking(settings.host.clone()));
     let ping = |address| ping(address, settings.count, settings.interval);
     connect::race(addresses, ping).await.map(|(_, series)| series)

@@ -1,1 +1,148 @@
-//! `type = "host"`.
+//! `type = "host"`, in networks made for it: who may ping is a setting of each network namespace.
+
+use std::time::{Duration, Instant};
+
+use heeler::checks::given::Setting;
+use heeler::model::check::CheckKind;
+use heeler::model::metric::{Metric, Reading, Value};
+use heeler::model::observation::{Observation, Outcome};
+
+use crate::port::{defined, failed, in_own_network, network_needs, probed, text, unknown};
+
+const ALLOWED: &str = "echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range";
+const LIMIT: Duration = Duration::from_secs(5);
+
+fn ping(host: &str, count: u64) -> Observation {
+    let interval = Setting::Duration(Duration::from_millis(20));
+    let keys = [("host", text(host)), ("count", Setting::Number(count)), ("interval", interval)];
+    probed(&defined(CheckKind::Host, &keys), LIMIT)
+}
+
+fn loss(seen: &Observation) -> Option<Reading> {
+    seen.reading(&Metric::Loss)
+}
+
+const ALL: Option<Reading> = Some(Reading::Exact(Value::Percent(100_000)));
+const NONE: Option<Reading> = Some(Reading::Exact(Value::Percent(0)));
+
+#[test]
+fn both_families_answer_on_loopback() {
+    if !network_needs() {
+        return;
+    }
+    in_own_network(ALLOWED, || {
+        for host in ["127.0.0.1", "::1", "0.0.0.0", "127.9.9.9"] {
+            let began = Instant::now();
+            let seen = ping(host, 3);
+            assert_eq!(
+                (seen.outcome.clone(), loss(&seen)),
+                (Outcome::Ok, NONE),
+                "{host}: {seen:?}"
+            );
+            assert_eq!(seen.detail.to_string(), "3 of 3 echo requests answered");
+            let Some(Reading::Exact(Value::Duration(took))) = seen.reading(&Metric::ResponseTime)
+            else {
+                panic!("no response_time: {seen:?}");
+            };
+            assert!(took < Duration::from_millis(500), "{took:?}");
+            // It ends with the last reply, not with its patience.
+            assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        }
+    });
+}
+
+#[test]
+fn two_probes_at_once_do_not_take_each_others_replies() {
+    if !network_needs() {
+        return;
+    }
+    in_own_network(ALLOWED, || {
+        let keys = [("host", text("127.0.0.1")), ("count", Setting::Number(20))];
+        let check = defined(CheckKind::Host, &keys);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let tools = [(); 8].map(|()| heeler::checks::connect::Tools::default());
+            let probes: Vec<_> = tools.iter().map(|tools| check.probe(tools)).collect();
+            for probe in probes {
+                assert_eq!(loss(&probe.await), NONE);
+            }
+        });
+    });
+}
+
+/// NET-18 for ping: silence, a firewall's word, no route, each told apart.
+#[test]
+fn net_18_lost_unreachable_and_without_a_route_are_told_apart() {
+    if !network_needs() {
+        return;
+    }
+    const RULES: &str = "
+        echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range
+        ip route add unreachable 192.0.2.1
+        nft -f - <<'END'
+        table inet f {
+          chain input {
+            type filter hook input priority 0;
+            ip daddr 127.0.0.2 icmp type echo-request drop
+            ip daddr 127.0.0.3 icmp type echo-request reject with icmp type admin-prohibited
+            ip daddr 127.0.0.4 icmp type echo-request numgen inc mod 4 != 0 drop
+          }
+        }
+END";
+    in_own_network(RULES, || {
+        let dropped = ping("127.0.0.2", 3);
+        assert_eq!(failed(&dropped), "none of 3 echo requests to 127.0.0.2 was answered");
+        assert_eq!((loss(&dropped), dropped.reading(&Metric::ResponseTime)), (ALL, None));
+        let rejected = ping("127.0.0.3", 3);
+        assert!(failed(&rejected).contains("it is unreachable"), "{rejected:?}");
+        assert_eq!(loss(&rejected), ALL);
+        let unreachable = ping("192.0.2.1", 3);
+        assert!(failed(&unreachable).contains("it is unreachable"), "{unreachable:?}");
+        let nowhere = ping("192.0.2.2", 3);
+        assert!(unknown(&nowhere).contains("this machine has no route there"), "{nowhere:?}");
+        assert_eq!(loss(&nowhere), None);
+        // One in four comes through.
+        let lossy = ping("127.0.0.4", 4);
+        assert_eq!(lossy.outcome, Outcome::Ok);
+        assert_eq!(loss(&lossy), Some(Reading::Exact(Value::Percent(75_000))));
+        assert!(lossy.reading(&Metric::ResponseTime).is_some());
+    });
+}
+
+#[test]
+fn what_the_kernel_does_not_allow_is_unknown_with_what_to_set() {
+    if !network_needs() {
+        return;
+    }
+    in_own_network("echo '1 0' >/proc/sys/net/ipv4/ping_group_range", || {
+        for host in ["127.0.0.1", "::1"] {
+            let seen = ping(host, 1);
+            let hint = "allow it by sysctl net.ipv4.ping_group_range=\"0 2147483647\"";
+            assert!(unknown(&seen).ends_with(hint), "{seen:?}");
+            assert_eq!(loss(&seen), None);
+        }
+    });
+}
+
+/// A stranger who answers for the host: a reply counts only with the bytes of its request.
+#[test]
+fn forged_replies_count_for_nothing() {
+    if !network_needs() {
+        return;
+    }
+    const RULES: &str = "
+        echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range
+        nft -f - <<'END'
+        table inet f {
+          chain input {
+            type filter hook input priority 0;
+            ip daddr 127.0.0.2 icmp type echo-request @th,64,8 set 0x41
+          }
+        }
+END";
+    in_own_network(RULES, || {
+        // The first byte of what the host got, and so sends back, was changed on the way.
+        let seen = ping("127.0.0.2", 2);
+        assert_eq!(failed(&seen), "none of 2 echo requests to 127.0.0.2 was answered");
+    });
+}

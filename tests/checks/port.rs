@@ -286,7 +286,7 @@ fn net_14_a_dead_address_does_not_eat_the_deadline() {
         assert_eq!(address, good);
         assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
     });
-    // `localhost` has both families; nobody listens on ::1.
+    // `localhost` may have both families; nobody listens on ::1.
     let seen = probed(&port(good.port(), &[("host", text("localhost"))]), SECOND);
     assert_eq!(seen.outcome, Outcome::Ok);
     // The unspecified address is this machine (ip(7)).
@@ -390,7 +390,8 @@ fn net_18_dropped_rejected_and_unreachable_are_told_apart() {
             tcp dport 83 reject with icmp type admin-prohibited
             tcp dport 84 reject with icmp type host-unreachable
             udp dport 85 reject with icmp type port-unreachable
-        } }
+          }
+        }
 END";
     in_own_network(RULES, || {
         let ask = |host: &str, number| {
