@@ -18,7 +18,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -274,18 +273,18 @@ pub async fn unix(tools: &Tools, path: &Path) -> Result<UnixStream, Trouble> {
 }
 
 fn unix_trouble(path: &Path, shown: &str, error: &io::Error) -> Trouble {
-    let why = match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-        Errno::EACCES | Errno::EPERM => {
+    let why = match error.raw_os_error().unwrap_or_default() {
+        libc::EACCES | libc::EPERM => {
             return Trouble::Unknown(format!(
                 "failed to open {shown}: the scout has no rights but those of everybody; give the \
                  socket and its directories modes that let it in, or check the service by a port"
             ));
         }
-        Errno::ENOENT | Errno::ENOTDIR => "there is no such socket",
-        Errno::EAGAIN => "its backlog is full: nobody accepts what waits there",
-        Errno::EPROTOTYPE => "it is a socket of another type than a stream",
+        libc::ENOENT | libc::ENOTDIR => "there is no such socket",
+        libc::EAGAIN => "its backlog is full: nobody accepts what waits there",
+        libc::EPROTOTYPE => "it is a socket of another type than a stream",
         // The kernel refuses what is no socket with the same word (unix(7)).
-        Errno::ECONNREFUSED => match std::fs::metadata(path) {
+        libc::ECONNREFUSED => match std::fs::metadata(path) {
             Ok(found) if !found.file_type().is_socket() => "it is not a socket",
             Ok(_) | Err(_) => "nobody listens on it",
         },
@@ -320,25 +319,25 @@ pub fn connect_trouble(to: &str, error: &io::Error) -> Trouble {
 pub fn trouble(done: &str, error: &io::Error) -> Trouble {
     let told = |why: &str| format!("{done}: {why}");
     let refused = || Trouble::Failed(told("it was refused: nobody listens there"));
-    match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-        Errno::ECONNREFUSED => refused(),
-        Errno::ETIMEDOUT => Trouble::Failed(told("it timed out: nothing came back")),
-        Errno::ECONNRESET => Trouble::Failed(told("it was reset by the other side")),
-        Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Trouble::Failed(told(
+    match error.raw_os_error().unwrap_or_default() {
+        libc::ECONNREFUSED => refused(),
+        libc::ETIMEDOUT => Trouble::Failed(told("it timed out: nothing came back")),
+        libc::ECONNRESET => Trouble::Failed(told("it was reset by the other side")),
+        libc::EHOSTUNREACH | libc::EHOSTDOWN => Trouble::Failed(told(
             "it is unreachable: a router or a firewall on the way says so, or nobody in its network \
              answers for it",
         )),
-        Errno::ENETUNREACH | Errno::ENETDOWN => Trouble::Unknown(told(
+        libc::ENETUNREACH | libc::ENETDOWN => Trouble::Unknown(told(
             "the network is unreachable: this machine has no route there; see `ip route`",
         )),
-        Errno::EACCES | Errno::EPERM => Trouble::Unknown(told(
+        libc::EACCES | libc::EPERM => Trouble::Unknown(told(
             "this machine forbids it; see its firewall and `ip route` for what is prohibited",
         )),
-        Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT => Trouble::Unknown(told(
+        libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT => Trouble::Unknown(told(
             "this machine has no address of its own for it: no free port is left, or this family of \
              addresses is off",
         )),
-        Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => {
             Trouble::Unknown(told(&format!("heeler has no means left: {error}")))
         }
         _ if error.kind() == ErrorKind::ConnectionRefused => refused(),
@@ -558,7 +557,8 @@ mod tests {
         run(async {
             let names = Names::default();
             for number in 0..NAMES_MAX {
-                let ask = names.resolve(&number.to_string(), never());
+                let name = number.to_string();
+                let ask = names.resolve(&name, never());
                 assert!(timeout(Duration::from_millis(1), ask).await.is_err());
             }
             let past = names.resolve("one more", async { Ok(Vec::new()) }).await;

@@ -351,11 +351,10 @@ impl Inquiry {
         let mut stream =
             stream.map_err(|error| connect_trouble(&format!("{whom} by TCP"), &error))?;
         let broke = |error: io::Error| {
-            Trouble::Failed(match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    format!("{whom} closed the connection before its answer was whole")
-                }
-                _ => format!("the connection to {whom} broke: {error}"),
+            Trouble::Failed(if error.kind() == io::ErrorKind::UnexpectedEof {
+                format!("{whom} closed the connection before its answer was whole")
+            } else {
+                format!("the connection to {whom} broke: {error}")
             })
         };
         let length = u16::try_from(self.packet.len()).unwrap_or(u16::MAX);
@@ -424,9 +423,8 @@ impl Inquiry {
             if !found.is_empty() {
                 return Ok(found);
             }
-            let alias = at_here().find_map(|rr| match &rr.rdata {
-                RData::CNAME(target) => Some(target.0.clone()),
-                _other => None,
+            let alias = at_here().find_map(|rr| {
+                if let RData::CNAME(target) = &rr.rdata { Some(target.0.clone()) } else { None }
             });
             let record = self.record;
             match alias {

@@ -130,13 +130,11 @@ async fn ping(address: SocketAddr, count: u16, interval: Duration) -> Result<Ser
     let (mut last_trouble, mut errors) = (None, 0);
     loop {
         let sent = series.0.len();
-        let due = series.0.last().map(|(at, _)| *at + interval);
+        let last = series.0.last().map(|(at, _)| *at);
         let is_complete = sent == usize::from(count);
-        let until = match due {
-            Some(due) if !is_complete && Instant::now() < due => due,
-            Some(_) if is_complete => {
-                series.0.last().map_or(Instant::now(), |(at, _)| *at + PATIENCE)
-            }
+        let until = match last {
+            Some(last) if is_complete => last + PATIENCE,
+            Some(last) if Instant::now() < last + interval => last + interval,
             Some(_) | None => {
                 series.0.push((Instant::now(), None));
                 if let Err(error) = echo.send(sent as u16).await {
@@ -241,12 +239,12 @@ impl Echo {
 }
 
 fn not_allowed(errno: Errno) -> Trouble {
-    match errno {
-        Errno::EACCES | Errno::EPERM => Trouble::Unknown(
+    if matches!(errno, Errno::EACCES | Errno::EPERM) {
+        return Trouble::Unknown(
             "the kernel does not let the scout send echo requests; allow it by \
              sysctl net.ipv4.ping_group_range=\"0 2147483647\""
                 .to_owned(),
-        ),
-        _ => connect::trouble("failed to open a socket for echo requests", &errno.into()),
+        );
     }
+    connect::trouble("failed to open a socket for echo requests", &errno.into())
 }

@@ -1,11 +1,14 @@
 //! `type = "host"`, in networks made for it: who may ping is a setting of each network namespace.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use heeler::checks::connect::Tools;
 use heeler::checks::given::Setting;
 use heeler::model::check::CheckKind;
 use heeler::model::metric::{Metric, Reading, Value};
 use heeler::model::observation::{Observation, Outcome};
+use tokio::task::JoinSet;
 
 use crate::port::{defined, failed, in_own_network, network_needs, probed, text, unknown};
 
@@ -57,14 +60,19 @@ fn two_probes_at_once_do_not_take_each_others_replies() {
         return;
     }
     in_own_network(ALLOWED, || {
-        let keys = [("host", text("127.0.0.1")), ("count", Setting::Number(20))];
-        let check = defined(CheckKind::Host, &keys);
+        let interval = Setting::Duration(Duration::from_millis(10));
+        let count = Setting::Number(20);
+        let keys = [("host", text("127.0.0.1")), ("count", count), ("interval", interval)];
+        let check = Arc::new(defined(CheckKind::Host, &keys));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
-            let tools = [(); 8].map(|()| heeler::checks::connect::Tools::default());
-            let probes: Vec<_> = tools.iter().map(|tools| check.probe(tools)).collect();
-            for probe in probes {
-                assert_eq!(loss(&probe.await), NONE);
+            let one = || {
+                let check = Arc::clone(&check);
+                async move { check.probe(&Tools::default()).await }
+            };
+            let mut probes: JoinSet<_> = (0..8).map(|_| one()).collect();
+            while let Some(seen) = probes.join_next().await {
+                assert_eq!(loss(&seen.expect("no panic")), NONE);
             }
         });
     });
