@@ -42,7 +42,8 @@ pub const TYPE: CheckType = CheckType {
 const RECORDS: [&str; 9] = ["A", "AAAA", "CNAME", "MX", "TXT", "NS", "SRV", "PTR", "SOA"];
 
 const KEYS: [Key; 5] = [
-    Key { name: "name", kind: KeyKind::Text, example: "www.example.com" },
+    // Not `name`: that is what a check itself is called, and two may ask for one name.
+    Key { name: "query", kind: KeyKind::Text, example: "www.example.com" },
     Key { name: "record", kind: KeyKind::OneOf(&RECORDS), example: "A" },
     Key { name: "server", kind: KeyKind::Text, example: "127.0.0.1:53" },
     Key { name: "expect", kind: KeyKind::Pattern, example: "^192\\.0\\.2\\." },
@@ -117,16 +118,16 @@ fn read(given: &Given) -> Result<Settings, Vec<Wrong>> {
         Some("SOA") => Record::SOA,
         Some(_) | None => Record::A,
     };
-    let name = match given.text("name") {
+    let name = match given.text("query") {
         None => {
-            wrong.push(Wrong::new("name", "it does not say which `name` to ask for", ""));
+            wrong.push(Wrong::new("query", "it does not say which name to ask for", ""));
             String::new()
         }
         Some(name) => match name.parse() {
             Ok(address) if record == Record::PTR => reverse(address),
             Ok(_) => {
                 let hint = "an address has a name by record = \"PTR\"";
-                wrong.push(Wrong::new("name", "`name` is an address, not a name", hint));
+                wrong.push(Wrong::new("query", "`query` is an address, not a name", hint));
                 String::new()
             }
             Err(_) => {
@@ -134,7 +135,7 @@ fn read(given: &Given) -> Result<Settings, Vec<Wrong>> {
                 if !name.is_ascii() || name.contains("..") || Name::new(name).is_err() {
                     let hint = "labels of at most 63 letters, 255 in all; international names in \
                                 punycode (xn--...)";
-                    wrong.push(Wrong::new("name", "`name` is not a domain name", hint));
+                    wrong.push(Wrong::new("query", "`query` is not a domain name", hint));
                 }
                 name.to_owned()
             }

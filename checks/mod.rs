@@ -10,6 +10,7 @@ pub mod filesystem;
 pub mod given;
 pub mod host;
 pub mod http;
+mod names;
 pub mod network;
 pub mod port;
 pub mod process;

@@ -92,7 +92,7 @@ fn labels(name: &str) -> Vec<u8> {
 }
 
 fn ask(server: SocketAddr, keys: &[(&'static str, Setting)], limit: Duration) -> Observation {
-    let mut all = vec![("name", text("www.example")), ("server", text(&server.to_string()))];
+    let mut all = vec![("query", text("www.example")), ("server", text(&server.to_string()))];
     all.extend_from_slice(keys);
     probed(&defined(CheckKind::Dns, &all), limit)
 }
@@ -170,7 +170,7 @@ fn records_have_the_text_of_zone_files() {
         let seen = ask(at, &[("record", text(kind))], SECOND);
         assert_eq!((seen.outcome, seen.detail.to_string()), (Outcome::Ok, shown.to_owned()));
     }
-    let keys = [("name", text("192.0.2.7")), ("record", text("PTR"))];
+    let keys = [("query", text("192.0.2.7")), ("record", text("PTR"))];
     assert_eq!(ask(at, &keys, SECOND).outcome, Outcome::Ok);
 }
 
@@ -275,9 +275,6 @@ fn only_an_answer_to_this_question_is_believed() {
     fn lies_first(asked: &[u8]) -> Vec<Vec<u8>> {
         [lies(asked), vec![true_one(asked)]].concat()
     }
-    fn other_address(asked: &[u8]) -> Vec<Vec<u8>> {
-        vec![true_one(asked)]
-    }
     let seen = ask(server(lies_first, silent), &[], SECOND);
     assert_eq!((seen.outcome, seen.detail.to_string()), (Outcome::Ok, "192.0.2.1".to_owned()));
 
@@ -295,12 +292,9 @@ fn only_an_answer_to_this_question_is_believed() {
         let (length, from) = socket.recv_from(&mut asked).expect("a question");
         let asked = &asked[..length];
         let stranger = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        for lie in [message(asked, OK, &[record(&ASKED, A, &[6, 6, 6, 6])])] {
-            let _refused = stranger.send_to(&lie, from);
-        }
-        for answer in other_address(asked) {
-            socket.send_to(&answer, from).expect("it waits");
-        }
+        let lie = message(asked, OK, &[record(&ASKED, A, &[6, 6, 6, 6])]);
+        stranger.send_to(&lie, from).expect("sent, whoever takes it");
+        socket.send_to(&true_one(asked), from).expect("it waits");
     });
     assert_eq!(ask(at, &[], SECOND).detail.to_string(), "192.0.2.1");
 }
@@ -359,7 +353,7 @@ fn a_question_that_was_lost_is_asked_again() {
 #[test]
 fn malformed_answers_are_failures_in_bounded_time() {
     fn pointer_to_itself(asked: &[u8]) -> Vec<Vec<u8>> {
-        let own = 12 + u16::try_from(asked.len() - 12).expect("short") | 0xc000;
+        let own = u16::try_from(asked.len()).expect("short") | 0xc000;
         vec![message(asked, OK, &[record(&own.to_be_bytes(), A, &[192, 0, 2, 1])])]
     }
     fn promises(asked: &[u8]) -> Vec<Vec<u8>> {

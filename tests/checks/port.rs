@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
@@ -30,7 +29,12 @@ pub(crate) fn defined(kind: CheckKind, keys: &[(&'static str, Setting)]) -> Netw
         given.put(key, setting.clone());
     }
     match (checks::of(kind).read)(&given).expect("good settings") {
-        Probe::Network(network) => network,
+        Probe::Network(network) => {
+            // As the scout gets them.
+            let sent = serde_json::to_vec(&network).expect("can be sent");
+            assert_eq!(serde_json::from_slice::<Network>(&sent).expect("can be read"), network);
+            network
+        }
         other => panic!("{other:?} is not probed on the network"),
     }
 }
@@ -324,7 +328,6 @@ fn net_21_unix_sockets_say_what_is_wrong_with_them() {
 
     let crowded = UnixListener::bind(at("crowded")).expect("a socket");
     listen(&crowded, Backlog::new(0).expect("a backlog")).expect("a smaller one");
-    assert!(crowded.as_raw_fd() > 0);
     let _waits = UnixStream::connect(at("crowded")).expect("the one place there is");
     let why = failed(&ask(&at("crowded")));
     assert!(why.ends_with("its backlog is full: nobody accepts what waits there"), "{why}");
