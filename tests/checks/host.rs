@@ -1,6 +1,9 @@
 //! `type = "host"`, in networks made for it: who may ping is a setting of each network namespace.
 
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use heeler::checks::connect::Tools;
@@ -8,6 +11,7 @@ use heeler::checks::given::Setting;
 use heeler::model::check::CheckKind;
 use heeler::model::metric::{Metric, Reading, Value};
 use heeler::model::observation::{Observation, Outcome};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, socket};
 use tokio::task::JoinSet;
 
 use crate::port::{defined, failed, in_own_network, network_needs, probed, text, unknown};
@@ -132,25 +136,78 @@ fn what_the_kernel_does_not_allow_is_unknown_with_what_to_set() {
     });
 }
 
-/// A stranger who answers for the host: a reply counts only with the bytes of its request.
+/// The kernel leaves the answer to a stranger, who lies about one thing in each.
 #[test]
 fn forged_replies_count_for_nothing() {
     if !network_needs() {
         return;
     }
-    const RULES: &str = "
+    const SILENT: &str = "
         echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range
-        nft -f - <<'END'
-        table inet f {
-          chain input {
-            type filter hook input priority 0;
-            ip daddr 127.0.0.2 icmp type echo-request @th,64,8 set 0x41
-          }
-        }
-END";
-    in_own_network(RULES, || {
-        // The first byte of what the host got, and so sends back, was changed on the way.
+        echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all";
+    in_own_network(SILENT, || {
+        let open = |address: &str| {
+            let (family, flags) = (AddressFamily::Inet, SockFlag::empty());
+            let raw = socket(family, SockType::Raw, flags, SockProtocol::Icmp).expect("root");
+            let raw = UdpSocket::from(raw);
+            let address: SocketAddrV4 = format!("{address}:0").parse().expect("an address");
+            let address = SockaddrIn::from(address);
+            nix::sys::socket::bind(raw.as_raw_fd(), &address).expect("an own address");
+            raw
+        };
+        let (host, other) = (open("127.0.0.2"), open("127.0.0.3"));
+        thread::spawn(move || {
+            let mut packet = [0; 256];
+            while let Ok((length, from)) = host.recv_from(&mut packet) {
+                // Behind the IP header, which has no options here; only requests.
+                let request = &packet[20..length];
+                if request[0] != 8 {
+                    continue;
+                }
+                let reply = |place: usize, byte: u8| {
+                    let mut reply = request.to_vec();
+                    (reply[0], reply[2], reply[3]) = (0, 0, 0);
+                    reply[place] ^= byte;
+                    let sum = checksum(&reply);
+                    reply[2..4].copy_from_slice(&sum.to_be_bytes());
+                    reply
+                };
+                // A code, a number that was not sent, bytes of the request, too few and too many of them.
+                let mut lies =
+                    [(1, 1), (6, 1), (8, 1), (23, 1)].map(|(at, bit)| reply(at, bit)).to_vec();
+                let (mut short, mut long) = (request[..20].to_vec(), request.to_vec());
+                long.push(0);
+                for lie in [&mut short, &mut long] {
+                    (lie[0], lie[2], lie[3]) = (0, 0, 0);
+                    let sum = checksum(lie);
+                    lie[2..4].copy_from_slice(&sum.to_be_bytes());
+                }
+                lies.extend([short, long]);
+                for lie in lies {
+                    host.send_to(&lie, from).expect("sent");
+                }
+                other.send_to(&reply(0, 0), from).expect("sent");
+                // Only the second request is answered in truth, and twice.
+                if request[7] == 1 {
+                    host.send_to(&reply(0, 0), from).expect("sent");
+                    host.send_to(&reply(0, 0), from).expect("sent");
+                }
+            }
+        });
+        let seen = ping("127.0.0.2", 1);
+        assert_eq!(failed(&seen), "none of 1 echo requests to 127.0.0.2 was answered");
         let seen = ping("127.0.0.2", 2);
-        assert_eq!(failed(&seen), "none of 2 echo requests to 127.0.0.2 was answered");
+        assert_eq!(seen.outcome, Outcome::Ok);
+        assert_eq!(loss(&seen), Some(Reading::Exact(Value::Percent(50_000))));
     });
+}
+
+/// RFC 1071.
+fn checksum(packet: &[u8]) -> u16 {
+    let words = packet.chunks(2).map(|pair| {
+        u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]))
+    });
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !(((folded & 0xffff) + (folded >> 16)) as u16)
 }

@@ -478,3 +478,26 @@ fn probes_of_one_scout_share_what_they_share() {
         }
     });
 }
+
+/// With one port left to lend, the kernel gives a client the very port it asks for: nobody listens, and
+/// yet it is connected.
+#[test]
+fn a_connection_to_itself_is_no_server() {
+    if !network_needs() {
+        return;
+    }
+    in_own_network("echo 40000 40000 >/proc/sys/net/ipv4/ip_local_port_range", || {
+        let itself = TcpStream::connect("127.0.0.1:40000").expect("it meets itself");
+        assert_eq!(itself.local_addr().expect("one"), itself.peer_addr().expect("one"));
+        // Reset instead of closed, so that the port is free again at once.
+        nix::sys::socket::setsockopt(
+            &itself,
+            nix::sys::socket::sockopt::Linger,
+            &nix::libc::linger { l_onoff: 1, l_linger: 0 },
+        )
+        .expect("it lingers not");
+        drop(itself);
+        let why = failed(&probed(&port(40_000, &[]), SECOND));
+        assert!(why.ends_with("it was refused: nobody listens there"), "{why}");
+    });
+}
