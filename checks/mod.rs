@@ -11,6 +11,7 @@ pub mod filesystem;
 pub mod given;
 pub mod host;
 pub mod http;
+mod names;
 pub mod network;
 pub mod perfdata;
 pub mod place;

@@ -8,8 +8,8 @@ mod host;
 mod http;
 mod port;
 mod program;
-mod watched;
 mod servers;
+mod watched;
 
 #[path = "../support/mod.rs"]
 mod support;
