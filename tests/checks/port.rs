@@ -493,7 +493,7 @@ fn a_connection_to_itself_is_no_server() {
         nix::sys::socket::setsockopt(
             &itself,
             nix::sys::socket::sockopt::Linger,
-            &nix::libc::linger { l_onoff: 1, l_linger: 0 },
+            &libc::linger { l_onoff: 1, l_linger: 0 },
         )
         .expect("it lingers not");
         drop(itself);
