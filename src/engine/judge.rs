@@ -77,13 +77,20 @@ impl State {
         seen: &Arc<Observation>,
     ) -> Change {
         let acting = self.settled() && self.intent.desired == Desired::Up;
-        self.unknowns(cx, at, check, seen);
         let Some(state) = self.checks.get_mut(at) else {
             return Change::None;
         };
+        let before = state.fingerprint;
+        let verdict = check.condition.judge(seen, before);
         state.last = Some(Arc::clone(seen));
-        let verdict = check.condition.judge(seen, state.fingerprint);
-        state.fingerprint = seen.fingerprint.or(state.fingerprint);
+        state.fingerprint = seen.fingerprint.or(before);
+        if check.condition.is_of_change() {
+            cx.dirty |= state.fingerprint != before;
+        }
+        self.unknowns(cx, at, check, (seen, verdict));
+        let Some(state) = self.checks.get_mut(at) else {
+            return Change::None;
+        };
         let bad = match verdict {
             Verdict::Unknown => return Change::None,
             Verdict::Fail => true,
@@ -94,7 +101,7 @@ impl State {
         }
         let change =
             state.window.push(cx.now.mono, bad, (check.tolerance, check.recover), check.every);
-        if change == Change::Fired && check.condition.is_of_change() {
+        if change == Change::Fired && once(check, seen) {
             // It happened, and that is all: nothing is left to be resolved.
             state.window = Window::default();
         }
@@ -132,7 +139,7 @@ impl State {
         let tell_at = if acts { cx.now.mono + limits::TELL_AFTER } else { cx.now.mono };
         let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
         self.open_incident(cx, cause, title, tell_at);
-        if check.condition.is_of_change() {
+        if once(check, seen) {
             // One mail, with what was done about it.
             if let Some(open) = self.open.get_mut(&cause) {
                 open.tell_at = Mono::NEVER;
@@ -319,20 +326,32 @@ impl State {
     }
 
     /// Unknown has an alert of its own, and never acts.
-    fn unknowns(&mut self, cx: &mut Cx<'_>, at: usize, check: &Check, seen: &Observation) {
+    fn unknowns(
+        &mut self,
+        cx: &mut Cx<'_>,
+        at: usize,
+        check: &Check,
+        (seen, verdict): (&Observation, Verdict),
+    ) {
         let cause = Cause::CheckUnknown(check.kind, check.index);
         let Some(state) = self.checks.get_mut(at) else {
             return;
         };
-        match &seen.outcome {
-            Outcome::Unknown(why) => {
+        let why = match (&seen.outcome, verdict) {
+            (Outcome::Unknown(why), _) => Some(why),
+            // It failed before there was the value that the condition asks for.
+            (Outcome::Failed(why), Verdict::Unknown) => Some(why),
+            (Outcome::Failed(_), Verdict::Pass | Verdict::Fail) | (Outcome::Ok, _) => None,
+        };
+        match why {
+            Some(why) => {
                 state.unknown = state.unknown.saturating_add(1);
                 if state.unknown == UNKNOWN_ALERT {
                     let title = format!("{} cannot be told: {why}", check.label);
                     self.open_incident(cx, cause, title, cx.now.mono);
                 }
             }
-            Outcome::Ok | Outcome::Failed(_) => {
+            None => {
                 state.unknown = 0;
                 self.resolve(cx, cause, "it can be told again");
             }
@@ -378,6 +397,12 @@ impl State {
 
 const EXEC_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Whether the condition holds for nothing but that something changed: that is an event, over with the
+/// next look.
+fn once(check: &Check, seen: &Observation) -> bool {
+    check.condition.is_of_change() && check.condition.judge(seen, seen.fingerprint) != Verdict::Fail
+}
+
 /// Another process, or the end of an action: what was seen before says nothing about now.
 pub(super) fn forget_windows(state: &mut State) {
     for check in &mut state.checks {
@@ -389,13 +414,13 @@ pub(super) fn forget_windows(state: &mut State) {
 }
 
 /// A check that was never judged.
-pub(super) fn fresh(due: Mono) -> CheckState {
+pub(super) fn fresh(due: Mono, fingerprint: Option<u64>) -> CheckState {
     CheckState {
         window: Window::default(),
         due,
         last: None,
         asked: None,
-        fingerprint: None,
+        fingerprint,
         unknown: 0,
         repeat_at: None,
     }

@@ -8,6 +8,7 @@ use crate::engine::judge;
 use crate::engine::lifecycle::{death, tells_death};
 use crate::engine::start_limit::StartRecord;
 use crate::engine::state::{Asked, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy};
+use crate::model::check::Check;
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::{InFlight, JobKind};
@@ -25,6 +26,7 @@ impl State {
             incidents_opened: 0,
             open: Vec::new(),
             last: None,
+            fingerprints: Vec::new(),
             boot: BootMemory::default(),
         };
         let memory = memory.unwrap_or(fresh);
@@ -34,8 +36,12 @@ impl State {
         };
         // What is looked at once a day is looked at once now, too.
         let first = |every: std::time::Duration| spread(every.min(def.every));
-        let checks: Vec<_> =
-            def.checks.iter().map(|check| judge::fresh(first(check.every))).collect();
+        let known = |check: &Check| {
+            let mut seen = memory.fingerprints.iter();
+            seen.find(|(of, _)| *of == check.mark()).map(|(_, fingerprint)| *fingerprint)
+        };
+        let fresh = |check: &Check| judge::fresh(first(check.every), known(check));
+        let checks: Vec<_> = def.checks.iter().map(fresh).collect();
         let soonest = checks.iter().map(|check| check.due).fold(spread(def.every), Mono::min);
         let look_at = soonest.max(now.mono + std::time::Duration::from_millis(1));
         let mut state = Self {
@@ -180,6 +186,14 @@ impl State {
         self.open_incident(cx, Cause::Down, death(dead, None), cx.now.mono + limits::TELL_AFTER);
     }
 
+    /// What its checks of changes saw last.
+    fn fingerprints(&self) -> Vec<(u64, u64)> {
+        let all = self.def.checks.iter().zip(&self.checks);
+        all.filter(|(check, _)| check.condition.is_of_change())
+            .filter_map(|(check, state)| Some((check.mark(), state.fingerprint?)))
+            .collect()
+    }
+
     /// What must survive the keeper.
     pub(super) fn remember(&self) -> Memory {
         let mut boot = BootMemory {
@@ -202,6 +216,7 @@ impl State {
             incidents_opened: self.incidents_opened,
             open: self.open.values().map(|open| open.record.clone()).collect(),
             last: self.last_incident.clone(),
+            fingerprints: self.fingerprints(),
             boot,
         }
     }

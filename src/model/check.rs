@@ -34,6 +34,18 @@ pub struct Check {
     pub repeat: Option<Duration>,
 }
 
+impl Check {
+    /// A number that stands for it across keepers, wherever it is in its file: of its type and label
+    /// (FNV-1a).
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        let bytes = self.kind.name().bytes().chain([0]).chain(self.label.bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
 /// The types of checks. Each is one file under `checks/`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[expect(missing_docs, reason = "each is described at the head of the file of its name")]

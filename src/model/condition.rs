@@ -154,7 +154,11 @@ impl Expr {
     fn holds(&self, seen: &Observation, before: Option<u64>) -> Option<bool> {
         match self {
             Self::Failed => Some(matches!(seen.outcome, Outcome::Failed(_))),
-            Self::Changed => Some(seen.fingerprint? != before?),
+            // The first one seen is what the next is compared with.
+            Self::Changed => {
+                let now = seen.fingerprint?;
+                Some(before.is_some_and(|before| before != now))
+            }
             Self::Compare(metric, op, value) => {
                 let reading = seen.reading(metric)?;
                 // Perfdata comes in the unit that the plugin chose.
@@ -389,7 +393,8 @@ mod tests {
         assert!(condition.is_of_change() && !condition.is_of_failure());
         let seen =
             Observation { fingerprint: Some(7), detail: "mode 0644".into(), ..Observation::ok() };
-        assert_eq!(condition.judge(&seen, None), Verdict::Unknown, "nothing to compare with");
+        assert_eq!(condition.judge(&seen, None), Verdict::Pass, "nothing to compare with");
+        assert_eq!(condition.judge(&Observation::ok(), Some(7)), Verdict::Unknown);
         assert_eq!(condition.judge(&seen, Some(7)), Verdict::Pass);
         assert_eq!(condition.judge(&seen, Some(8)), Verdict::Fail);
         assert_eq!(condition.explain(&seen), "changed (mode 0644)");

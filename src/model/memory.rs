@@ -16,6 +16,9 @@ pub struct Memory {
     pub open: Vec<Incident>,
     /// The last closed incident.
     pub last: Option<Incident>,
+    /// What each check that asks for `changed` saw last: a number that stands for the check, and the
+    /// fingerprint.
+    pub fingerprints: Vec<(u64, u64)>,
     /// What means something only within one boot.
     pub boot: BootMemory,
 }

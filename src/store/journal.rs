@@ -268,10 +268,11 @@ impl Found {
 
 /// What is left of a memory that may be what heeler crashes of.
 fn keep_wish(memory: &mut Memory) {
-    let Memory { intent: _, incidents_opened, open, last, boot } = memory;
+    let Memory { intent: _, incidents_opened, open, last, fingerprints, boot } = memory;
     *incidents_opened = 0;
     open.clear();
     *last = None;
+    fingerprints.clear();
     *boot = BootMemory::default();
 }
 
@@ -378,6 +379,7 @@ mod tests {
             incidents_opened: u32::MAX,
             open: vec![incident.clone(); 130],
             last: Some(incident),
+            fingerprints: vec![(u64::MAX, u64::MAX); limits::CHECKS_PER_SERVICE_MAX],
             boot: BootMemory { starts: vec![Mono::NEVER; 1_000], ..BootMemory::default() },
         }
     }

@@ -46,17 +46,21 @@ pub(super) struct MemoryRecord<Open, Boot> {
     incidents_opened: u32,
     open: Vec<Open>,
     last: Option<Open>,
+    /// Absent in journals of an earlier heeler.
+    #[serde(default)]
+    fingerprints: Vec<(u64, u64)>,
     boot: Boot,
 }
 
 impl From<&Memory> for MemoryRecord<IncidentRecord, BootRecord> {
     fn from(memory: &Memory) -> Self {
-        let Memory { intent, incidents_opened, open, last, boot } = memory;
+        let Memory { intent, incidents_opened, open, last, fingerprints, boot } = memory;
         Self {
             intent: intent.into(),
             incidents_opened: *incidents_opened,
             open: open.iter().map(Into::into).collect(),
             last: last.as_ref().map(Into::into),
+            fingerprints: fingerprints.clone(),
             boot: boot.into(),
         }
     }
@@ -70,7 +74,7 @@ impl MemoryRecord<Value, Value> {
             *unknown += u32::from(read.is_none());
             read
         }
-        let Self { intent, incidents_opened, open, last, boot } = self;
+        let Self { intent, incidents_opened, open, last, fingerprints, boot } = self;
         let mut unknown = 0;
         let mut incident = |value| {
             part::<IncidentRecord>(value, &mut unknown).and_then(|i| Incident::try_from(i).ok())
@@ -78,7 +82,8 @@ impl MemoryRecord<Value, Value> {
         let open = open.into_iter().filter_map(&mut incident).collect();
         let last = last.and_then(&mut incident);
         let boot = part::<BootRecord>(boot, &mut unknown).map(Into::into).unwrap_or_default();
-        (Memory { intent: intent.into(), incidents_opened, open, last, boot }, unknown)
+        let intent = intent.into();
+        (Memory { intent, incidents_opened, open, last, fingerprints, boot }, unknown)
     }
 }
 

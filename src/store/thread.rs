@@ -419,8 +419,12 @@ fn start_notes(trust: Trust, delivery: Delivery, outbox: &Outbox, dir: &Path) ->
 /// Whether there is more in the memories than wishes.
 fn what_was_restored(memories: &BTreeMap<ServiceName, Memory>) -> Restored {
     let only_a_wish = |memory: &Memory| {
-        let Memory { intent: _, incidents_opened, open, last, boot } = memory;
-        *incidents_opened == 0 && open.is_empty() && last.is_none() && *boot == Default::default()
+        let Memory { intent: _, incidents_opened, open, last, fingerprints, boot } = memory;
+        *incidents_opened == 0
+            && open.is_empty()
+            && last.is_none()
+            && fingerprints.is_empty()
+            && *boot == Default::default()
     };
     if memories.values().all(only_a_wish) { Restored::Wishes } else { Restored::Memories }
 }

@@ -3,6 +3,7 @@
 use heeler::model::action::Action;
 use heeler::model::check::Check;
 use heeler::model::job::JobKind;
+use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::Observation;
 use heeler::model::order::Order;
 use heeler::model::status::{Health, RuleState};
@@ -211,5 +212,52 @@ fn what_is_looked_at_once_a_day_is_looked_at_soon_after_the_start_too() {
     assert_eq!(story.probes, 1);
     story.at("25h");
     assert_eq!(story.probes, 2);
+    story.ends();
+}
+
+// ---- across keepers, and in between ----------------------------------------------------------------
+
+fn print(fingerprint: u64) -> Option<Observation> {
+    Some(Observation { fingerprint: Some(fingerprint), ..Observation::ok() })
+}
+
+#[test]
+fn what_changed_while_no_keeper_looked_is_told() {
+    let mut story = with_probe(probe("changed", "1 of 1", Action::Alert));
+    story.world.probe = print(1);
+    story.at("20s");
+    story.keeper_dies();
+    story.world.probe = print(2);
+    story.keeper_returns();
+    story.at("1m");
+    story.saw("25.067s mail 1.0 fired and resolved: changed, 1 of 1");
+    story.keeper_restarts();
+    story.at("2m");
+    story.saw("");
+    story.ends();
+}
+
+#[test]
+fn failed_or_changed_goes_on_while_it_fails() {
+    let mut story = with_probe(probe("failed or changed", "1 of 1", Action::Alert));
+    story.world.probe = refused();
+    story.at("1m");
+    story.saw("10s mail 1.0 fired: failed (connection refused) or changed, 1 of 1");
+    story.world.probe = print(1);
+    story.at("2m");
+    story.saw("1m10s mail 1.1 resolved: failed (connection refused) or changed, 1 of 1");
+    story.ends();
+}
+
+#[test]
+fn a_failure_without_the_value_that_is_asked_for_is_not_passed_over() {
+    let mut story = with_probe(probe("response_time > 2s", "1 of 1", Action::Restart));
+    story.world.probe = refused();
+    story.at("2m");
+    story.saw("30s mail 1.0 fired: response_time > 2s cannot be told: connection refused");
+    story.world.probe =
+        Some(Observation::ok().with(Metric::ResponseTime, Value::Duration(span("10ms"))));
+    story.at("3m");
+    story.saw("2m10s mail 1.1 resolved: response_time > 2s cannot be told: connection refused");
     story.ends();
 }

@@ -47,6 +47,7 @@ pub(crate) fn memory(desired: Desired, opened: u32) -> Memory {
         incidents_opened: opened,
         open: vec![],
         last: None,
+        fingerprints: Vec::new(),
         boot: BootMemory::default(),
     }
 }
@@ -162,6 +163,7 @@ impl Seed {
             incidents_opened: self.small(),
             open: self.list(Self::incident),
             last: self.maybe(Self::incident),
+            fingerprints: self.list(|s| (s.number(), s.number())),
             boot: BootMemory {
                 main: self.maybe(Self::identity),
                 starts: self.list(|s| Mono::from_nanos(s.number())),

@@ -105,6 +105,7 @@ fn why_shows_the_open_incidents_or_else_the_last() {
         incidents_opened: 2,
         open: vec![incident(2)],
         last: Some(incident(1)),
+        fingerprints: Vec::new(),
         boot: crate::model::memory::BootMemory::default(),
     };
     let ids = |answer: WhyAnswer| answer.incidents.into_iter().map(|i| i.id).collect::<Vec<_>>();
