@@ -11,6 +11,7 @@ mod log;
 mod operators;
 mod people;
 mod pool;
+mod post;
 mod probes;
 pub mod rights;
 mod samples;
@@ -39,6 +40,7 @@ use crate::keeper::log::Log;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
+use crate::keeper::post::Post;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
 use crate::keeper::turn::{Done, DueSurvey, Source};
@@ -108,6 +110,7 @@ pub(crate) struct Keeper {
     people: People,
     load_as: LoadAs,
     scout: Scout,
+    post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
 }
@@ -219,6 +222,8 @@ impl Keeper {
                     Source::Adopted(action) => self.adopted_ended(action),
                     Source::ScoutSpeaks => self.scout_speaks(),
                     Source::ScoutEnded => self.scout_ended(),
+                    Source::PostSpeaks => self.post_speaks(),
+                    Source::PostEnded => self.post_ended(),
                 }
             }
             if got == 0 || known == 0 {
@@ -241,6 +246,7 @@ impl Keeper {
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
+            Done::MailServers(servers) => self.post_ready(servers),
             Done::Nothing => {}
         }
     }
@@ -251,6 +257,7 @@ impl Keeper {
         self.operators_due(instant);
         self.pool.relieve(instant);
         self.scout_due(instant);
+        self.post_due(instant);
         self.probes_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
@@ -274,6 +281,7 @@ impl Keeper {
             self.look_up_at,
             self.pool.wakeup(),
             self.scout_wakeup(),
+            self.post_wakeup(),
             self.probes_wakeup(),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)

@@ -110,6 +110,11 @@ impl Rights {
                 self.check(peer, std::slice::from_ref(service), Right::Status)?;
             }
             Request::Order { order, services, .. } => self.check(peer, services, order.right())?,
+            Request::MailTest { .. } if self.everything(peer) => {}
+            Request::MailTest { .. } => {
+                let text = "only root and heeler's own user may send test mails";
+                return Err(ErrorAnswer::new(ErrorKind::NotAllowed, text));
+            }
         }
         Ok(request)
     }

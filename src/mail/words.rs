@@ -26,6 +26,8 @@ pub(super) fn sentence(alert: &Alert) -> String {
             format!("brought back after {lasted} ({title})")
         }
         (AlertKind::Resolved, Cause::Down) => format!("up again after {lasted} ({title})"),
+        // A change is seen, not mended: it has no end that anybody waits for.
+        (AlertKind::FiredAndResolved, Cause::Check(..)) if title.starts_with("changed") => title,
         (AlertKind::FiredAndResolved | AlertKind::Resolved, _) => {
             format!("over after {lasted} ({title})")
         }

@@ -181,9 +181,10 @@ fn client_config(server: &Server) -> Result<ClientConfig, String> {
     match &server.trusted {
         Some(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let added = certificate.map_err(|error| error.to_string()).and_then(|certificate| {
-                    roots.add(certificate).map_err(|error| error.to_string())
-                });
+                let added =
+                    certificate.map_err(|error| error.to_string()).and_then(|certificate| {
+                        roots.add(certificate).map_err(|error| error.to_string())
+                    });
                 added.map_err(|error| format!("its ca_file has a bad certificate: {error}"))?;
             }
             if roots.is_empty() {
