@@ -192,8 +192,9 @@ pub const MAIL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAIL_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one server may take for one mail, from the name look-up to its last answer.
 pub const MAIL_TIMEOUT: Duration = Duration::from_secs(120);
-/// What is read of a mail server during one connection; a whole conversation is a few hundred bytes.
-pub const MAIL_REPLY_BYTES_MAX: usize = 64 << 10;
+/// One answer of a mail server. lettre reads an answer of many lines anew with each line, so this bounds
+/// its time, too (RFC 5321, 4.5.3.1.5: a line has 512 bytes; EHLO's answer has some dozen lines).
+pub const MAIL_REPLY_BYTES_MAX: usize = 8 << 10;
 /// Mail servers in `[mail]`.
 pub const MAIL_SERVERS_MAX: usize = 8;
 /// One message of the keeper to the scout that mails: the servers with their certificates, or a mail.

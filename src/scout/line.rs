@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::model::limits;
 
-/// A connection, with words before the server's own first one.
+/// A connection, with words before the server's own first one. Each answer is bounded for itself.
 pub(super) struct Wire<S> {
     stream: S,
     before: &'static [u8],
@@ -45,7 +45,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             return Poll::Ready(Ok(()));
         }
         if self.left == 0 {
-            let text = "the server says more than any mail server has to say";
+            let text = "the server says more than an answer may have";
             return Poll::Ready(Err(io::Error::other(text)));
         }
         let room = into.remaining().min(self.left);
@@ -70,6 +70,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // What is said from here on answers this.
+        self.left = limits::MAIL_REPLY_BYTES_MAX;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -209,7 +209,7 @@ fn respond(request: &Request) -> Response {
         }),
         Request::MailTest { to } => Response::MailTest(MailTestAnswer {
             version: VERSION,
-            to,
+            to: to.clone(),
             servers: Vec::new(),
             text: "no mail server".to_owned(),
         }),
