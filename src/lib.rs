@@ -55,11 +55,12 @@
 //! pidfd readable -> Input::Exited -> step        control socket -> Input::Ordered -> step
 //! ```
 //!
-//! One binary, four roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
+//! One binary, five roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
 //! thread, a log thread, a small pool. **shim**: one per command; runs it as its user, outlives the
 //! keeper. **resolve**: a short-lived child for user and group look-ups (they may hang, and may parse
 //! network bytes). **client**: everything else. `main.rs` tells them apart before anything is built.
-//! The **scout** (unprivileged network probes, mail delivery) comes with the network checks.
+//! The **scout** makes the network probes, unprivileged; a second one delivers mail, and is there only
+//! while there is something to deliver.
 //!
 //! # Walls
 //!
@@ -120,6 +121,11 @@
 //! - *The process that is to go is remembered* (`BootMemory::leaving`), so an operator's stop that an
 //!   earlier keeper did not finish is finished; any other process found up while wanted down is
 //!   reported and left alone.
+//! - *A mail is sent until a server has taken it*: its alert stays in `outbox/queue` until then, for five
+//!   days, with one Message-ID. The store decides what goes out ([`mail::office`]: one at a time, bursts as
+//!   one digest, a rate for each person), the keeper hands it over, the mail scout alone speaks SMTP and
+//!   sees a password. What a server says of itself is its own trouble (the next one is tried, then all
+//!   wait); what it says of a recipient or of the mail concerns that mail: 4yz waits, 5yz is kept as a file.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]

@@ -248,6 +248,9 @@ mod tests {
         let status = |services| Request::Status { services };
         assert_eq!(refused(ANNA, status(vec![name("shop")])).error, ErrorKind::NotAllowed);
         assert_eq!(rights.authorize(&peer(ANNA, &[]), status(vec![])), Ok(status(vec![])));
+        let test = || Request::MailTest { to: vec!["ops@example.com".to_owned()] };
+        assert_eq!(refused(DEPLOY, test()).error, ErrorKind::NotAllowed);
+        assert_eq!(rights.authorize(&peer(OWN, &[]), test()), Ok(test()));
         let both = status(vec![name("db"), name("shop")]);
         assert_eq!(rights.authorize(&peer(0, &[]), status(vec![])), Ok(both));
         assert_eq!(refused(0, stop(&["shop", "dx"])), unknown);

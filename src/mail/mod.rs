@@ -68,8 +68,12 @@ pub fn envelope_sender(host: &HostFacts) -> String {
 #[must_use]
 pub fn envelope(to: &[Box<str>], host: &HostFacts) -> Vec<(Box<str>, String)> {
     let domain = ascii_host(&host.hostname);
-    let pair = |named: &Box<str>| Some((named.clone(), parse_address(named, &domain)?.to_string()));
-    let mut pairs: Vec<_> = to.iter().take(limits::RECIPIENTS_MAX).filter_map(pair).collect();
+    let mut pairs = Vec::new();
+    for named in to.iter().take(limits::RECIPIENTS_MAX) {
+        if let Some(address) = parse_address(named, &domain) {
+            pairs.push((named.clone(), address.to_string()));
+        }
+    }
     if pairs.is_empty() {
         pairs.extend(recipients(&[], host, &domain).iter().map(|to| ("".into(), to.to_string())));
     }

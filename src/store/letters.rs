@@ -126,8 +126,9 @@ impl Outbox {
         now: Mono,
         wall: Wall,
     ) -> (Option<Letter>, Result<(), StoreError>) {
-        let mut bad = self.adopt(now, wall);
-        bad = bad.and(self.give_up_old(wall));
+        // Each is tried whatever became of the others.
+        let (adopted, given_up) = (self.adopt(now, wall), self.give_up_old(wall));
+        let mut bad = adopted.and(given_up);
         while let Some(dispatch) = self.letters.as_mut().and_then(|all| all.office.next(now)) {
             let mut alerts = Vec::new();
             for name in &dispatch.alerts {
@@ -137,7 +138,8 @@ impl Outbox {
                     Entry::Newer => self.pass_over(name),
                     Entry::Bad(error) => {
                         self.pass_over(name);
-                        bad = bad.and(set_aside(&path)).and(Err(error));
+                        let aside = set_aside(&path);
+                        bad = bad.and(aside).and(Err(error));
                     }
                 }
             }
@@ -177,7 +179,8 @@ impl Outbox {
                 Entry::Newer => self.pass_over(&name),
                 Entry::Bad(error) => {
                     self.pass_over(&name);
-                    result = result.and(set_aside(&path)).and(Err(error));
+                    let aside = set_aside(&path);
+                    result = result.and(aside).and(Err(error));
                 }
             }
         }
@@ -188,9 +191,12 @@ impl Outbox {
     fn give_up_old(&mut self, wall: Wall) -> Result<(), StoreError> {
         let Some(letters) = &mut self.letters else { return Ok(()) };
         let away = letters.office.away().map(|away| away.alerts.clone()).unwrap_or_default();
-        let old = |(_, since): &(&Box<str>, &Wall)| wall.since(**since) > limits::MAIL_AGE_MAX;
-        let names: Vec<_> =
-            letters.since.iter().filter(old).map(|(name, _)| name.clone()).collect();
+        let names: Vec<_> = letters
+            .since
+            .iter()
+            .filter(|(_, since)| wall.since(**since) > limits::MAIL_AGE_MAX)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in names.iter().filter(|name| !away.contains(name)) {
             let path = self.queue.join(&**name);
             let eml = format!("{}.eml", name.trim_end_matches(".json"));
@@ -245,10 +251,12 @@ impl Outbox {
         for name in &away.dispatch.alerts {
             let path = self.queue.join(&**name);
             if left.is_empty() {
-                result = result.and(file::remove(&path));
+                let removed = file::remove(&path);
+                result = result.and(removed);
                 self.pass_over(name);
             } else if left.len() < away.people.len() {
-                result = result.and(self.keep_for(name, &left));
+                let kept = self.keep_for(name, &left);
+                result = result.and(kept);
             }
         }
         result

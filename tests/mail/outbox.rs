@@ -47,18 +47,23 @@ impl Store {
 
     fn letter(&mut self) -> Letter {
         loop {
-            match self.acks.recv_timeout(PATIENCE).expect("a letter") {
-                Ack::Letter(letter) => return *letter,
-                other => self.note(other),
+            let ack = self.acks.recv_timeout(PATIENCE).expect("a letter");
+            if let Ack::Letter(letter) = ack {
+                return *letter;
             }
+            self.note(ack);
         }
     }
 
     fn note(&mut self, ack: Ack) {
-        match ack {
-            Ack::Mail(standing) => self.standing = standing,
-            Ack::MailNote(text) => self.notes.push(text),
-            other => panic!("{other:?}"),
+        match &ack {
+            Ack::Mail(standing) => self.standing = standing.clone(),
+            Ack::MailNote(text) => self.notes.push(text.clone()),
+            Ack::Durable(_)
+            | Ack::NotDurable(_)
+            | Ack::NotPersistent(_)
+            | Ack::Persistent
+            | Ack::Letter(_) => panic!("{ack:?}"),
         }
     }
 

@@ -349,13 +349,11 @@ impl Talk {
             Fault::Drop => ended(),
             Fault::Say(text) => {
                 self.say(text)?;
-                match step {
-                    Step::Rcpt | Step::End => Ok(Said::Something),
-                    _ => {
-                        while self.read_line().is_ok() {}
-                        ended()
-                    }
+                if matches!(step, Step::Rcpt | Step::End) {
+                    return Ok(Said::Something);
                 }
+                while self.read_line().is_ok() {}
+                ended()
             }
             Fault::Endless(text) => loop {
                 self.write(text.repeat(100).as_bytes())?;
