@@ -107,7 +107,7 @@ fn text(alerts: &[Alert], host: &HostFacts, beside: &Beside) -> String {
     );
     if beside.held_back > 0 {
         out.push_str(&format!(
-            "{} of them were held back: more than {} mails were due (`rate` in [mail]).\n",
+            "{} of them were held back: more mails were due than {} (`rate` in [mail]).\n",
             beside.held_back, beside.rate
         ));
     }
@@ -194,7 +194,7 @@ mod tests {
         let mail = shown(250, "killed by SIGKILL", &beside);
         assert!(mail.contains("Subject: [web1] 250 alerts (250 open, 0 over): shop\r\n"), "{mail}");
         assert_eq!(mail.matches("  shop: down: killed by SIGKILL\r\n").count(), 250);
-        assert!(mail.contains("7 of them were held back: more than 30 per 10m mails were due"));
+        assert!(mail.contains("7 of them were held back: more mails were due than 30 per 10m"));
         assert!(mail.contains("9000 older ones were dropped"));
         assert!(mail.contains("The stories of the oldest "));
         assert!(mail.len() < 256 << 10, "{}", mail.len());
