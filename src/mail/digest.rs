@@ -125,17 +125,17 @@ fn text(alerts: &[Alert], host: &HostFacts, beside: &Beside) -> String {
         out.push_str(&format!("  {}\n", words::cut(&line, limits::DIGEST_LINE_CHARS_MAX)));
     }
     // The newest say how it stands, so they are the ones to keep.
-    let stories: Vec<_> = alerts.iter().map(|alert| body::text(alert, host)).collect();
     let mut left = limits::DIGEST_STORIES_BYTES_MAX;
-    let fits = |story: &&String| left.checked_sub(story.len()).map(|rest| left = rest).is_some();
-    let kept = stories.iter().rev().take_while(fits).count();
-    let out_of = stories.len() - kept;
+    let fits = |story: &String| left.checked_sub(story.len()).map(|rest| left = rest).is_some();
+    let newest_first = alerts.iter().rev().map(|alert| body::text(alert, host));
+    let stories: Vec<_> = newest_first.take_while(fits).collect();
+    let out_of = alerts.len() - stories.len();
     if out_of > 0 {
         out.push_str(&format!(
             "\nThe stories of the oldest {out_of} are left out; `heeler why NAME` has the last one.\n"
         ));
     }
-    for story in &stories[out_of..] {
+    for story in stories.iter().rev() {
         out.push_str(&format!("\n{}\n{story}", "-".repeat(72)));
     }
     out
