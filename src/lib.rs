@@ -137,6 +137,11 @@
 //! - *A process is sampled from files of /proc that stay open* while descriptors are plenty: an open one
 //!   is that process's for ever, and opening costs more than reading. Resident size is read on the loop;
 //!   PSS, which may block, only where the resident size exceeds the limit, in the pool.
+//! - *A mail is sent until a server has taken it*: its alert stays in `outbox/queue` until then, for five
+//!   days, with one Message-ID. The store decides what goes out ([`mail::office`]: one at a time, bursts as
+//!   one digest, a rate for each person), the keeper hands it over, the mail scout alone speaks SMTP and
+//!   sees a password. What a server says of itself is its own trouble (the next one is tried, then all
+//!   wait); what it says of a recipient or of the mail concerns that mail: 4yz waits, 5yz is kept as a file.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]

@@ -16,7 +16,7 @@ const WALLS: [(&str, &[&str]); 16] = [
     ("mail", &["model"]),
     ("store", &["model", "wire", "mail"]),
     ("shim", &["model", "sys", "wire::shim"]),
-    ("scout", &["model", "checks", "wire::scout", "sys::sandbox"]),
+    ("scout", &["model", "checks", "wire::scout", "wire::post", "sys::sandbox"]),
     ("cli", &["model", "wire::control"]),
     (
         "tools",

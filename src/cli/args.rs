@@ -74,6 +74,8 @@ pub enum ClientCommand {
         /// Whether to wait until it is known how it ended.
         wait: bool,
     },
+    /// Send a test mail by each server; to all who get alerts when nobody is named.
+    MailTest(Vec<String>),
 }
 
 /// A watchdog for Linux services.
@@ -133,6 +135,11 @@ enum Word {
     Monitor(Whom),
     /// Leave services alone
     Unmonitor(Whom),
+    /// See whether mail arrives
+    Mail {
+        #[command(subcommand)]
+        word: MailWord,
+    },
     /// Run a command exactly as an action would
     RunAs {
         /// As whom
@@ -154,6 +161,15 @@ enum Word {
     Reload {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<OsString>,
+    },
+}
+
+#[derive(Subcommand)]
+enum MailWord {
+    /// Send a test mail by each mail server, and say what each did with it
+    Test {
+        /// To whom; all who get alerts when nobody is named
+        address: Vec<String>,
     },
 }
 
@@ -191,6 +207,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Env { who, dir } => Ok(Invocation::Local(Local::Env { who, dir })),
         Word::Status { name } => client(ClientCommand::Status(name)),
         Word::Why { name } => client(ClientCommand::Why(name)),
+        Word::Mail { word: MailWord::Test { address } } => client(ClientCommand::MailTest(address)),
         Word::Start(whom) => client(order(Order::Start, whom)),
         Word::Stop(whom) => client(order(Order::Stop, whom)),
         Word::Restart(whom) => client(order(Order::Restart, whom)),
@@ -232,6 +249,8 @@ mod tests {
             assert_eq!(parsed(&line), client(Some("/s"), false, command));
         }
         assert_eq!(parsed("heeler why a"), client(None, false, ClientCommand::Why("a".to_owned())));
+        let test = ClientCommand::MailTest(names(&["a@b", "c"]));
+        assert_eq!(parsed("heeler mail test a@b c --json"), client(None, true, test));
         let local = |local| Ok(Invocation::Local(local));
         assert_eq!(parsed("heeler run"), local(Local::Run { dir: None, demo: false }));
         let run = Local::Run { dir: Some("conf.d".into()), demo: true };
@@ -252,6 +271,7 @@ mod tests {
             "heeler start",
             "heeler why",
             "heeler why a b",
+            "heeler mail",
             "heeler status --no-wait",
             "heeler run-as anna ls",
             "heeler run-as anna",

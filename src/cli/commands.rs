@@ -16,7 +16,7 @@ use crate::model::ids::ServiceName;
 use crate::model::order::Order;
 use crate::model::text::escape;
 use crate::wire::control::{
-    ErrorAnswer, Health, OrderAnswer, OrderEnd, Request, StatusAnswer, WhyAnswer,
+    ErrorAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd, Request, StatusAnswer, WhyAnswer,
 };
 
 /// Does a client command.
@@ -31,6 +31,7 @@ pub(super) fn run(
         ClientCommand::Status(names) => status(&socket, json, names, columns),
         ClientCommand::Why(name) => why(&socket, json, name, columns),
         ClientCommand::Order { order, names, wait } => give(&socket, json, *order, names, *wait),
+        ClientCommand::MailTest(to) => mail_test(&socket, json, to),
     };
     done.unwrap_or_else(|Failure { rc, text, body }| {
         complain(&text);
@@ -62,14 +63,27 @@ fn status(
         rc = Rc::NoService;
     }
     let style = style(columns);
-    let text = match (services.as_slice(), names) {
+    let mut text = match (services.as_slice(), names) {
         _ if json => answer.json,
         ([], []) => "no services; each *.toml in the configuration directory is one\n".to_owned(),
         ([], _) => String::new(),
         ([service], [_]) => render::detail(service, &style),
         (services, _) => render::table(services, &style),
     };
+    if let (Some(mail), false) = (&answer.value.mail, json) {
+        text.push_str(&render::mail_line(mail, &style));
+    }
     Ok(print(&text, rc))
+}
+
+fn mail_test(socket: &Path, json: bool, to: &[String]) -> Result<Rc, Failure> {
+    let request = Request::MailTest { to: to.to_vec() };
+    // Each server has its own time to answer.
+    let answer: Answer<MailTestAnswer> = ask(socket, &request, Patience::Endless)?;
+    let servers = &answer.value.servers;
+    let good = !servers.is_empty() && servers.iter().all(|server| server.delivered);
+    let text = if json { answer.json } else { render::mail_test(&answer.value) };
+    Ok(print(&text, if good { Rc::Ok } else { Rc::Failed }))
 }
 
 fn why(socket: &Path, json: bool, name: &str, columns: fn() -> Option<u16>) -> Result<Rc, Failure> {

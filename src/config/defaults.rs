@@ -166,22 +166,29 @@ fn mode(doc: &mut Document<'_>, at: Field<'_>) -> Option<Mode> {
 
 /// `5 per 10m`.
 fn start_limit(doc: &mut Document<'_>, at: Field<'_>) -> Option<StartLimit> {
-    const STARTS_MAX: u32 = 1_000_000;
-    let text = doc.string(at, "5 per 10m")?;
-    let parts = text.split_once(" per ").and_then(|(starts, window)| {
-        let starts =
-            starts.trim().parse().ok().filter(|starts| (1..=STARTS_MAX).contains(starts))?;
+    let (starts, window) = per_window(doc, at, "a start limit", "5 per 10m")?;
+    Some(StartLimit { starts, window })
+}
+
+/// So many, at least 1, in a window of time.
+pub(crate) fn per_window(
+    doc: &mut Document<'_>,
+    at: Field<'_>,
+    what: &str,
+    example: &str,
+) -> Option<(u32, Duration)> {
+    const COUNT_MAX: u32 = 1_000_000;
+    let text = doc.string(at, example)?;
+    let parts = text.split_once(" per ").and_then(|(count, window)| {
+        let count = count.trim().parse().ok().filter(|count| (1..=COUNT_MAX).contains(count))?;
         let window =
             units::parse_duration(window).ok().filter(|window| *window >= limits::SPAN_MIN)?;
-        Some(StartLimit { starts, window })
+        Some((count, window))
     });
     if parts.is_none() {
-        let message = format!("`{}` is not a start limit", shorten(text));
-        doc.error(
-            at.value.span(),
-            message,
-            Some("write it as \"5 per 10m\": at least 1, in a window of time"),
-        );
+        let message = format!("`{}` is not {what}", shorten(text));
+        let hint = format!("write it as \"{example}\": at least 1, in a window of time");
+        doc.error(at.value.span(), message, Some(&hint));
     }
     parts
 }

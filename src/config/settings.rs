@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::config::LoadAs;
-use crate::config::defaults::{COMMON_KEYS, Defaults, address};
+use crate::config::defaults::{COMMON_KEYS, Defaults, address, per_window};
 use crate::config::document::{Document, Field, field, get, shorten};
 use crate::config::service::{LATER_KEYS, OWN_KEYS, account};
 use crate::model::limits;
 use crate::model::process::Uid;
+use crate::model::rate::Rate;
 
 /// The daemon's own settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,8 +36,10 @@ pub struct Settings {
 pub struct MailSettings {
     /// The sender.
     pub from: Box<str>,
-    /// The servers, in the order they are tried.
+    /// The servers, in the order they are tried; with none mails become files.
     pub servers: Vec<MailServer>,
+    /// How many mails each person gets.
+    pub rate: Rate,
 }
 
 /// One of `servers`.
@@ -161,7 +164,7 @@ fn hostname(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
 
 fn mail(doc: &mut Document<'_>, at: Field<'_>) -> Option<MailSettings> {
     let table = doc.table(at, "write it as [mail]")?;
-    doc.known_keys(table, &["from", "servers"], &[], &[]);
+    doc.known_keys(table, &["from", "servers", "rate"], &[], &[]);
     let from = get(doc, table, "from", address);
     if field(table, "from").is_none() {
         let hint = "for example: from = \"heeler@web1.example.com\"";
@@ -169,17 +172,23 @@ fn mail(doc: &mut Document<'_>, at: Field<'_>) -> Option<MailSettings> {
     }
     let hint = "for example: servers = [{ host = \"127.0.0.1\", port = 25, tls = \"none\" }]";
     let items = get(doc, table, "servers", |doc, at| {
-        let message = "mails are not sent in this version yet: they become files in the outbox";
-        doc.warn(
-            at.value.span(),
-            message,
-            Some("look at them in state_dir; the servers are checked and kept"),
-        );
-        doc.list(at, hint)
+        let items = doc.list(at, hint)?;
+        if items.len() > limits::MAIL_SERVERS_MAX {
+            let message = format!("`servers` has more than {} entries", limits::MAIL_SERVERS_MAX);
+            doc.error(at.value.span(), message, Some("two are enough to do without one"));
+        }
+        Some(items)
     });
+    let rate = get(doc, table, "rate", rate).unwrap_or_default();
     let servers =
         items.unwrap_or_default().into_iter().filter_map(|item| server(doc, item, hint)).collect();
-    Some(MailSettings { from: from?, servers })
+    Some(MailSettings { from: from?, servers, rate })
+}
+
+/// `30 per 10m`.
+fn rate(doc: &mut Document<'_>, at: Field<'_>) -> Option<Rate> {
+    let (mails, window) = per_window(doc, at, "a rate", "30 per 10m")?;
+    Some(Rate { mails, window })
 }
 
 fn server(doc: &mut Document<'_>, at: Field<'_>, hint: &str) -> Option<MailServer> {

@@ -12,6 +12,7 @@ mod looks;
 mod operators;
 mod people;
 mod pool;
+mod post;
 mod probes;
 pub mod rights;
 mod samples;
@@ -40,6 +41,7 @@ use crate::keeper::log::Log;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
+use crate::keeper::post::Post;
 use crate::keeper::probes::Waiting;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
@@ -113,6 +115,7 @@ pub(crate) struct Keeper {
     /// Looks in the pool that are waited for, soonest deadline first.
     looks: BTreeSet<(Instant, ServiceName, CheckIndex)>,
     programs_waiting: VecDeque<Waiting>,
+    post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
 }
@@ -224,6 +227,8 @@ impl Keeper {
                     Source::Adopted(action) => self.adopted_ended(action),
                     Source::ScoutSpeaks => self.scout_speaks(),
                     Source::ScoutEnded => self.scout_ended(),
+                    Source::PostSpeaks => self.post_speaks(),
+                    Source::PostEnded => self.post_ended(),
                 }
             }
             if got == 0 || known == 0 {
@@ -246,6 +251,7 @@ impl Keeper {
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
+            Done::MailServers(servers) => self.post_ready(servers),
             Done::Nothing => {}
         }
     }
@@ -258,6 +264,7 @@ impl Keeper {
         self.scout_due(instant);
         self.looks_due(instant);
         self.programs_due(instant);
+        self.post_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
             self.plan_look_up();
@@ -282,6 +289,7 @@ impl Keeper {
             self.scout_wakeup(),
             self.looks_wakeup(),
             self.programs_wakeup(),
+            self.post_wakeup(),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)
     }

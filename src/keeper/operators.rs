@@ -13,12 +13,12 @@ use crate::keeper::control::{ControlEvent, ControlRequest};
 use crate::keeper::rights::Peer;
 use crate::model::ids::{RequestId, ServiceName};
 use crate::model::order::{Order, Reply};
-use crate::model::process::ProcessIdentity;
+use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::store::{Ack, Message};
 use crate::sys::sampler;
 use crate::wire::control::{
-    ErrorAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
+    ErrorAnswer, MailStatus, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
     StatusAnswer, Usage, WhyAnswer,
 };
 
@@ -52,6 +52,7 @@ struct Open {
 struct DueStatus {
     at: Instant,
     services: Vec<ServiceName>,
+    mail: Option<MailStatus>,
     reply: oneshot::Sender<Response>,
 }
 
@@ -73,7 +74,8 @@ impl Keeper {
                 // What has nothing to compare with is looked at twice.
                 let fresh = services.iter().filter(|name| !self.was_shown(name)).count();
                 let at = Instant::now() + if fresh > 0 { CPU_INTERVAL } else { Duration::ZERO };
-                self.operators.statuses.push(DueStatus { at, services, reply });
+                let mail = if self.is_master(&peer) { self.mail_status() } else { None };
+                self.operators.statuses.push(DueStatus { at, services, mail, reply });
             }
             Request::Why { service } => {
                 let answer = match (
@@ -87,6 +89,11 @@ impl Keeper {
             }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
+            }
+            Request::MailTest { to } => {
+                let text = format!("{} asked for a test of mail", peer.who());
+                self.say(Level::Info, &text);
+                self.test_mail(to, reply);
             }
         }
     }
@@ -162,6 +169,9 @@ impl Keeper {
                 );
             }
             Ack::Persistent => self.say(Level::Info, "the state is on disk again"),
+            Ack::Letter(letter) => self.post(*letter),
+            Ack::Mail(standing) => self.mail_stands(standing),
+            Ack::MailNote(text) => self.say(Level::Error, &text),
         }
     }
 
@@ -196,7 +206,7 @@ impl Keeper {
         self.operators.statuses = later;
         let due: Vec<DueStatus> = due;
         for status in due {
-            let answer = self.status(&status.services);
+            let answer = StatusAnswer { mail: status.mail, ..self.status(&status.services) };
             let _delivered = status.reply.send(Response::Status(answer));
         }
     }
@@ -217,6 +227,11 @@ impl Keeper {
             answers.push(ServiceStatus::new(&status, usage.unwrap_or_default()));
         }
         StatusAnswer::new(answers)
+    }
+
+    /// Whether somebody may know and do everything.
+    fn is_master(&self, peer: &Peer) -> bool {
+        [Uid(0), self.load_as.uid].contains(&peer.uid)
     }
 
     /// Whether there is an earlier sample of a service to compare with; if not, one is taken now.

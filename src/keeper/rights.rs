@@ -110,6 +110,11 @@ impl Rights {
                 self.check(peer, std::slice::from_ref(service), Right::Status)?;
             }
             Request::Order { order, services, .. } => self.check(peer, services, order.right())?,
+            Request::MailTest { .. } if self.everything(peer) => {}
+            Request::MailTest { .. } => {
+                let text = "only root and heeler's own user may send test mails";
+                return Err(ErrorAnswer::new(ErrorKind::NotAllowed, text));
+            }
         }
         Ok(request)
     }
@@ -243,6 +248,9 @@ mod tests {
         let status = |services| Request::Status { services };
         assert_eq!(refused(ANNA, status(vec![name("shop")])).error, ErrorKind::NotAllowed);
         assert_eq!(rights.authorize(&peer(ANNA, &[]), status(vec![])), Ok(status(vec![])));
+        let test = || Request::MailTest { to: vec!["ops@example.com".to_owned()] };
+        assert_eq!(refused(DEPLOY, test()).error, ErrorKind::NotAllowed);
+        assert_eq!(rights.authorize(&peer(OWN, &[]), test()), Ok(test()));
         let both = status(vec![name("db"), name("shop")]);
         assert_eq!(rights.authorize(&peer(0, &[]), status(vec![])), Ok(both));
         assert_eq!(refused(0, stop(&["shop", "dx"])), unknown);

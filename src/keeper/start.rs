@@ -26,6 +26,7 @@ use crate::keeper::log::Log;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
+use crate::keeper::post::Post;
 use crate::keeper::samples::needs_of;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::{Family, InPool, Served};
@@ -71,6 +72,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     forget_other_boots(&settings.run_dir, &boot_id)?;
     let (ack, acks) = mpsc::unbounded_channel();
     let about = store_settings(settings, &who, &boot_id);
+    let post = Post::new(settings.mail.clone(), about.host.clone(), &settings.state_dir);
     let (store, stored) = StoreHandle::spawn(&settings.state_dir, about, move |said| {
         let _loop_is_there = ack.send(said);
     })
@@ -109,6 +111,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         scout: Scout::default(),
         looks: BTreeSet::new(),
         programs_waiting: VecDeque::new(),
+        post,
         look_up_at: None,
     };
     for note in &stored.notes {
@@ -227,7 +230,9 @@ impl Keeper {
             self.services.insert(def.name.clone(), served);
         }
         let network = |probe: &Probe| matches!(probe, Probe::Network(_));
-        if self.services.values().any(|served| served.probes.iter().any(network)) {
+        if self.services.values().any(|served| served.probes.iter().any(network))
+            || self.post.delivers()
+        {
             self.people.need_scout(settings.scout_user.as_deref());
         }
         self.look_up_people();
@@ -272,10 +277,12 @@ impl Keeper {
                         heeler and what it reads from the network";
             self.say(Level::Info, text);
         }
-        if settings.mail.is_none() {
+        if !self.post.delivers() {
             let outbox = settings.state_dir.join("outbox");
-            let text =
-                format!("no [mail] in heeler.toml: mails become files in {}", outbox.display());
+            let text = format!(
+                "no mail server in heeler.toml: mails become files in {}",
+                outbox.display()
+            );
             self.say(Level::Info, &text);
         }
         if settings.socket != default_socket(&self.load_as) {
@@ -330,7 +337,10 @@ fn store_settings(settings: &Settings, who: &LoadAs, boot_id: &str) -> store::Se
             user: user.into(),
             zone: jiff::tz::TimeZone::system(),
         },
-        delivery: if settings.mail.is_some() { Delivery::Smtp } else { Delivery::Folder },
+        delivery: match &settings.mail {
+            Some(mail) if !mail.servers.is_empty() => Delivery::Smtp(mail.rate),
+            Some(_) | None => Delivery::Folder,
+        },
     }
 }
 

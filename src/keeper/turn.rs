@@ -40,6 +40,10 @@ pub(super) enum Source {
     ScoutSpeaks,
     /// The scout.
     ScoutEnded,
+    /// The socket of the scout that mails.
+    PostSpeaks,
+    /// The scout that mails.
+    PostEnded,
     /// A shim of an earlier keeper, or the foreground program that it keeps.
     Adopted(ActionId),
 }
@@ -54,6 +58,8 @@ pub(super) enum Done {
     Looked(super::looks::Looked),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
+    /// The mail servers, with what their files say.
+    MailServers(Vec<crate::wire::post::Server>),
     /// Something that nobody waits for is done.
     Nothing,
 }
@@ -90,6 +96,7 @@ impl Keeper {
             self.survey();
         }
         self.flush_scout();
+        self.flush_post();
         self.remember();
     }
 

@@ -112,6 +112,14 @@ fn block(line: &StoryLine, zone: &TimeZone) -> Block {
     Block { day, text: bounded(&shown, LINE_BYTES) }
 }
 
+/// A moment, short, for a list.
+pub(super) fn clock(at: Wall, zone: &TimeZone) -> String {
+    local(at).map_or_else(
+        || "at an unknown time".to_owned(),
+        |at| at.to_zoned(zone.clone()).strftime("%a %H:%M:%S").to_string(),
+    )
+}
+
 fn zone_words(at: Wall, zone: &TimeZone) -> String {
     let Some(at) = local(at) else {
         return "times are local".to_owned();

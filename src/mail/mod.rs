@@ -6,14 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod body;
+pub mod digest;
+pub mod office;
 mod words;
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use jiff::tz::TimeZone;
-use lettre::message::header::{
-    ContentTransferEncoding, ContentType, Date, HeaderName, HeaderValue,
-};
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Body, Mailbox, MessageBuilder, SinglePart};
 use lettre::{Address, Message};
 
@@ -40,33 +38,75 @@ pub struct HostFacts {
 pub fn render(alert: &Alert, host: &HostFacts) -> Vec<u8> {
     let domain = ascii_host(&host.hostname);
     let (incident, root) = (&alert.incident, message_id(alert, 0, &domain));
-    let mut builder = Message::builder()
-        .header(Date::new(UNIX_EPOCH + Duration::from_millis(time(alert).0.min(LAST_DATE_MS))))
-        .from(Mailbox::new(Some("heeler".to_owned()), sender(host, &domain)))
-        .subject(header_text(&words::subject(alert, &host.hostname)))
+    let subject = words::subject(alert, &host.hostname);
+    let mut builder = head(time(alert), &alert.to, host, &domain, &subject)
         .message_id(Some(message_id(alert, alert.sequence, &domain)));
-    for address in recipients(alert, host, &domain) {
-        builder = builder.to(Mailbox::new(None, address));
-    }
     if alert.sequence > 0 {
         builder = builder.in_reply_to(root.clone()).references(root);
     }
-    builder = extra(builder, "Auto-Submitted", "auto-generated");
     builder = extra(builder, "X-Heeler-Service", incident.service.as_str());
     builder = extra(builder, "X-Heeler-Incident", &incident.token());
     builder = extra(builder, "X-Heeler-Kind", alert.kind.name());
     builder
         .singlepart(
-            SinglePart::builder().header(ContentType::TEXT_PLAIN).body(encoded(alert, host)),
+            SinglePart::builder()
+                .header(ContentType::TEXT_PLAIN)
+                .body(encoded(body::text(alert, host))),
         )
         .expect("a message with one sender and at least one recipient is complete")
         .formatted()
 }
 
+/// The envelope's sender of every mail.
+#[must_use]
+pub fn envelope_sender(host: &HostFacts) -> String {
+    sender(host, &ascii_host(&host.hostname)).to_string()
+}
+
+/// The envelope's recipients of a mail to these people: each as it was named, with its address. Nobody
+/// named is the local user, under no name.
+#[must_use]
+pub fn envelope(to: &[Box<str>], host: &HostFacts) -> Vec<(Box<str>, String)> {
+    let domain = ascii_host(&host.hostname);
+    let mut pairs = Vec::new();
+    for named in to.iter().take(limits::RECIPIENTS_MAX) {
+        if let Some(address) = parse_address(named, &domain) {
+            pairs.push((named.clone(), address.to_string()));
+        }
+    }
+    if pairs.is_empty() {
+        pairs.extend(recipients(&[], host, &domain).iter().map(|to| ("".into(), to.to_string())));
+    }
+    pairs
+}
+
+/// Who the machine says it is when it greets a mail server: a name in ASCII.
+#[must_use]
+pub fn hello(host: &HostFacts) -> String {
+    ascii_host(&host.hostname)
+}
+
+/// The headers that every mail has.
+fn head(
+    at: Wall,
+    to: &[Box<str>],
+    host: &HostFacts,
+    domain: &str,
+    subject: &str,
+) -> MessageBuilder {
+    let mut builder = Message::builder()
+        .header(digest::date(at))
+        .from(Mailbox::new(Some("heeler".to_owned()), sender(host, domain)))
+        .subject(header_text(subject));
+    for address in recipients(to, host, domain) {
+        builder = builder.to(Mailbox::new(None, address));
+    }
+    extra(builder, "Auto-Submitted", "auto-generated")
+}
+
 /// The text on its way. Plain text goes as it is, so that the file can be read with any pager (lettre
 /// would encode all of it for one line of 77 columns); anything else as quoted-printable or base64.
-fn encoded(alert: &Alert, host: &HostFacts) -> Body {
-    let text = body::text(alert, host);
+fn encoded(text: String) -> Body {
     let plain = |c: char| c == '\n' || c == ' ' || c.is_ascii_graphic();
     if text.chars().all(plain) && text.lines().all(|line| line.len() <= LINE_BYTES_MAX) {
         let bytes = text.replace('\n', "\r\n").into_bytes();
@@ -109,8 +149,8 @@ fn sender(host: &HostFacts, domain: &str) -> Address {
     named.unwrap_or_else(|| local("heeler", domain))
 }
 
-fn recipients(alert: &Alert, host: &HostFacts, domain: &str) -> Vec<Address> {
-    let named = alert.to.iter().take(limits::RECIPIENTS_MAX);
+fn recipients(to: &[Box<str>], host: &HostFacts, domain: &str) -> Vec<Address> {
+    let named = to.iter().take(limits::RECIPIENTS_MAX);
     let mut addresses: Vec<_> = named.filter_map(|to| parse_address(to, domain)).collect();
     if addresses.is_empty() {
         addresses.push(parse_address(&host.user, domain).unwrap_or_else(|| local("root", domain)));
@@ -220,7 +260,7 @@ mod tests {
         };
         let to = |list: &[&str]| {
             let alert = Alert { to: list.iter().map(|to| (*to).into()).collect(), ..alert("shop") };
-            let all = recipients(&alert, &host, "web1");
+            let all = recipients(&alert.to, &host, "web1");
             all.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(to(&[]), ["root@web1"]);

@@ -26,6 +26,8 @@ pub(super) fn sentence(alert: &Alert) -> String {
             format!("brought back after {lasted} ({title})")
         }
         (AlertKind::Resolved, Cause::Down) => format!("up again after {lasted} ({title})"),
+        // A change is seen, not mended: it has no end that anybody waits for.
+        (AlertKind::FiredAndResolved, Cause::Check(..)) if title.starts_with("changed") => title,
         (AlertKind::FiredAndResolved | AlertKind::Resolved, _) => {
             format!("over after {lasted} ({title})")
         }
@@ -40,4 +42,41 @@ pub(super) fn cut(text: &str, chars_max: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(chars_max.saturating_sub(3)).chain("...".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::check::CheckKind;
+    use crate::model::ids::{CheckIndex, ServiceName};
+    use crate::model::incident::Incident;
+    use crate::model::job::Output;
+    use crate::model::time::Wall;
+
+    #[test]
+    fn a_change_is_told_as_seen_and_trouble_as_over() {
+        let told = |kind, title: &str| {
+            let incident = Incident {
+                service: ServiceName::parse("shop").expect("a name"),
+                number: 1,
+                cause: Cause::Check(CheckKind::Process, CheckIndex(0)),
+                title: title.to_owned(),
+                opened: Wall(0),
+                closed: Some(Wall(2000)),
+                story: vec![],
+                dropped_lines: 0,
+                output: Output::default(),
+                told: 0,
+                told_at: Wall(0),
+            };
+            sentence(&Alert { incident, sequence: 0, kind, to: vec![], next: String::new() })
+        };
+        let changed = "changed (/etc/passwd: 12ab, was 34cd)";
+        assert_eq!(told(AlertKind::FiredAndResolved, changed), changed);
+        let memory = "memory (3 MiB) > 2 MiB";
+        assert_eq!(
+            told(AlertKind::FiredAndResolved, memory),
+            "over after 2s (memory (3 MiB) > 2 MiB)"
+        );
+    }
 }

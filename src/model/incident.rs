@@ -112,7 +112,8 @@ pub struct Alert {
 pub enum AlertKind {
     /// It began, and goes on.
     Fired,
-    /// It began and is over already: heeler mended it before anybody was told.
+    /// It began and is over already, before anybody was told: it was mended, or it was a thing of one
+    /// moment, like a change.
     FiredAndResolved,
     /// It is over.
     Resolved,

@@ -219,3 +219,44 @@ pub const KERNEL_FILE_BYTES_MAX: u64 = 8 << 20;
 
 const _: () =
     assert!((CONTENT_LINE_BYTES_MAX as u64) < CONTENT_BYTES_PER_LOOK, "a look must get on");
+/// How long a mail server may take to accept a connection.
+pub const MAIL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a mail server may take for each of its answers.
+pub const MAIL_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one server may take for one mail, from the name look-up to its last answer.
+pub const MAIL_TIMEOUT: Duration = Duration::from_secs(120);
+/// One answer of a mail server. lettre reads an answer of many lines anew with each line, so this bounds
+/// its time, too (RFC 5321, 4.5.3.1.5: a line has 512 bytes; EHLO's answer has some dozen lines).
+pub const MAIL_REPLY_BYTES_MAX: usize = 8 << 10;
+/// Mail servers in `[mail]`.
+pub const MAIL_SERVERS_MAX: usize = 8;
+/// One message of the keeper to the scout that mails: the servers with their certificates, or a mail.
+pub const MAIL_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// How long the scout that mails stays with nothing to do: its memory is given back.
+pub const MAIL_IDLE: Duration = Duration::from_secs(10);
+/// How long a file of `[mail]` (password, certificates) may take to be read.
+pub const MAIL_FILES_TIMEOUT: Duration = Duration::from_secs(10);
+/// A file with a password.
+pub const PASSWORD_BYTES_MAX: usize = 4096;
+/// A file with certificates to trust.
+pub const CA_BYTES_MAX: usize = 1 << 20;
+/// How long an alert waits for others to the same people, so that a burst is one mail.
+pub const MAIL_LINGER: Duration = Duration::from_secs(1);
+/// After a failure mail is tried again after this, then twice as late each time.
+pub const MAIL_RETRY_MIN: Duration = Duration::from_secs(60);
+/// See [`MAIL_RETRY_MIN`]: not later than this.
+pub const MAIL_RETRY_MAX: Duration = Duration::from_secs(3600);
+/// An alert that could not be delivered for so long becomes a file.
+pub const MAIL_AGE_MAX: Duration = Duration::from_secs(5 * 24 * 3600);
+/// More alerts than this that wait for the same people become one mail.
+pub const DIGEST_ABOVE: usize = 3;
+/// Alerts in one digest; the rest makes another.
+pub const DIGEST_ALERTS_MAX: usize = 250;
+/// The stories in a digest; past it the oldest are left out, and counted.
+pub const DIGEST_STORIES_BYTES_MAX: usize = 64 << 10;
+/// The alerts' own lines in a digest's head, each.
+pub const DIGEST_LINE_CHARS_MAX: usize = 200;
+
+const _: () = assert!(RECIPIENTS_MAX * (SCOUT_TEXT_BYTES_MAX + 16) < SCOUT_PACKET_BYTES_MAX);
+const _: () =
+    assert!(MAIL_SERVERS_MAX * (CA_BYTES_MAX + PASSWORD_BYTES_MAX) < MAIL_MESSAGE_BYTES_MAX);

@@ -19,6 +19,7 @@ pub mod metric;
 pub mod observation;
 pub mod order;
 pub mod process;
+pub mod rate;
 pub mod sample;
 pub mod service;
 pub mod status;

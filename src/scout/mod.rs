@@ -3,8 +3,14 @@
 //! A role of its own process: unprivileged, without capabilities, without a file to write. It is told
 //! what to probe and answers with numbers and short texts; it decides nothing. What somebody who takes it
 //! over can do is say false things about its own checks (and so trigger their rules) or nothing at all.
+//!
+//! A second one, of its own process too, delivers mail, so that what reads the network for the checks never
+//! shares memory with a password. Who takes that one over can withhold mail, and has the passwords of the
+//! mail servers; nothing else.
 #![forbid(unsafe_code)]
 
+mod line;
+mod mail;
 mod probes;
 mod pulse;
 
@@ -25,6 +31,7 @@ pub fn run(role: Option<&str>, user: Option<&str>) -> ExitCode {
     };
     let Ok(socket) = entered() else { return ExitCode::from(2) };
     match role {
+        Some("mail") => mail::run(socket),
         Some("probe") => probes::run(socket),
         Some(_) | None => ExitCode::from(2),
     }

@@ -12,6 +12,7 @@
 pub mod definitions;
 mod file;
 pub mod journal;
+mod letters;
 mod line;
 pub mod outbox;
 mod record;
@@ -21,6 +22,7 @@ pub mod thread;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+pub use letters::MailStanding;
 pub use thread::{Ack, Loaded, Message, Settings, Shutdown, StoreHandle};
 
 /// A step on disk that failed: which, where, why, and what to do.

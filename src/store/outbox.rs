@@ -3,7 +3,8 @@
 //!
 //! `outbox/queue/STEM.json` is an alert that waits; `outbox/STEM.eml` is a mail. An alert counts as
 //! queued once its file and its name are durable. It leaves the queue only after its mail is as
-//! durable, so `kill -9` at any moment makes it at least once, with one Message-ID.
+//! durable, so `kill -9` at any moment makes it at least once, with one Message-ID. Where mails go out by
+//! SMTP it leaves the queue once a server has taken it (the letters' part: `letters.rs`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 use crate::mail::{self, HostFacts};
 use crate::model::incident::Alert;
 use crate::model::limits;
+use crate::model::time::{Mono, Wall};
+use crate::store::letters::Letters;
 use crate::store::record::{AlertRecord, FORMAT, Version};
 use crate::store::{StoreError, file, line};
 
@@ -19,15 +22,17 @@ const DROPPED: &str = "dropped";
 
 /// Alerts on their way.
 pub struct Outbox {
-    folder: PathBuf,
-    queue: PathBuf,
-    host: HostFacts,
+    pub(super) folder: PathBuf,
+    pub(super) queue: PathBuf,
+    pub(super) host: HostFacts,
     /// Taken, and not durable yet.
     waiting: VecDeque<Box<Alert>>,
     /// Durable, and not a mail yet: names of files in the queue, oldest first.
-    queued: VecDeque<String>,
+    pub(super) queued: VecDeque<String>,
     /// Dropped, and not yet recorded as such.
     dropped: u64,
+    /// What goes out by SMTP; without it mails become files.
+    pub(super) letters: Option<Letters>,
 }
 
 /// What is left to do after a turn.
@@ -44,7 +49,11 @@ impl Outbox {
     ///
     /// # Errors
     /// When the directories cannot be made or listed.
-    pub fn open(state_dir: &Path, host: HostFacts) -> Result<Self, StoreError> {
+    pub fn open(
+        state_dir: &Path,
+        host: HostFacts,
+        letters: Option<Letters>,
+    ) -> Result<Self, StoreError> {
         let folder = state_dir.join("outbox");
         let queue = folder.join("queue");
         file::make_dir(&folder)?;
@@ -55,7 +64,8 @@ impl Outbox {
             }
         }
         let queued = file::names(&queue, ".json")?.into();
-        Ok(Self { folder, queue, host, waiting: VecDeque::new(), queued, dropped: 0 })
+        let waiting = VecDeque::new();
+        Ok(Self { folder, queue, host, waiting, queued, dropped: 0, letters })
     }
 
     /// How many alerts were dropped here, for the start-up to say.
@@ -88,34 +98,41 @@ impl Outbox {
     ///
     /// # Errors
     /// What could not be written waits for the next commit.
-    pub fn commit(&mut self) -> Result<(), StoreError> {
+    pub fn commit(&mut self, now: Mono, wall: Wall) -> Result<(), StoreError> {
         let mut written = Vec::new();
         let mut result = Ok(());
         for alert in &self.waiting {
             let name = format!("{}.json", stem(alert));
-            let text = serde_json::to_string(&AlertRecord::from(&**alert))
-                .expect("a record of plain data becomes JSON");
-            result = file::put(&self.queue, &name, line::seal(&text).as_bytes());
+            result = file::put(&self.queue, &name, sealed(alert).as_bytes());
             if result.is_err() {
                 break;
             }
-            written.push(name);
+            written.push((name, alert.to.clone()));
         }
         if !written.is_empty() {
             // Until this is done none of them counts; written again they replace themselves.
             file::sync_dir(&self.queue)?;
         }
         self.waiting.drain(..written.len());
-        for name in written {
+        for (name, to) in written {
+            if let Some(letters) = &mut self.letters {
+                letters.add(&name, to, wall, now);
+            }
             if !self.queued.contains(&name) {
                 self.queued.push_back(name);
             }
         }
         while self.queued.len() > limits::OUTBOX_MAILS_MAX {
             if let Some(oldest) = self.queued.pop_front() {
-                file::remove(&self.queue.join(oldest))?;
+                file::remove(&self.queue.join(&oldest))?;
                 self.dropped += 1;
+                if let Some(letters) = &mut self.letters {
+                    letters.dropped(&oldest);
+                }
             }
+        }
+        if self.letters.is_some() {
+            self.record_dropped()?;
         }
         result
     }
@@ -139,8 +156,7 @@ impl Outbox {
                 // It stays for the heeler that wrote it.
                 Entry::Newer => {}
                 Entry::Bad(error) => {
-                    let aside = path.with_extension("json.bad");
-                    std::fs::rename(&path, aside).map_err(StoreError::at("set aside", &path))?;
+                    set_aside(&path)?;
                     bad = Err(error);
                 }
             }
@@ -159,7 +175,7 @@ impl Outbox {
     }
 
     /// Keeps the number of mails within the bound: the oldest go, and are counted.
-    fn trim(&mut self) -> Result<(), StoreError> {
+    pub(super) fn trim(&mut self) -> Result<(), StoreError> {
         let mut mails = file::names(&self.folder, ".eml")?;
         let over = mails.len().saturating_sub(limits::OUTBOX_MAILS_MAX);
         if over > 0 {
@@ -172,6 +188,10 @@ impl Outbox {
                 self.dropped += 1;
             }
         }
+        self.record_dropped()
+    }
+
+    fn record_dropped(&mut self) -> Result<(), StoreError> {
         if self.dropped > 0 {
             let total = dropped(&self.folder) + self.dropped;
             let text = format!(
@@ -192,13 +212,27 @@ fn dropped(folder: &Path) -> u64 {
     text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
-enum Entry {
+/// What is in a file of the queue.
+pub(super) enum Entry {
     Alert(Box<Alert>),
     Newer,
     Bad(StoreError),
 }
 
-fn load(path: &Path) -> Entry {
+/// Takes an entry that cannot be read out of the way.
+pub(super) fn set_aside(path: &Path) -> Result<(), StoreError> {
+    let aside = path.with_extension("json.bad");
+    std::fs::rename(path, aside).map_err(StoreError::at("set aside", path))
+}
+
+/// An alert as its file has it.
+pub(super) fn sealed(alert: &Alert) -> String {
+    let text = serde_json::to_string(&AlertRecord::from(alert))
+        .expect("a record of plain data becomes JSON");
+    line::seal(&text)
+}
+
+pub(super) fn load(path: &Path) -> Entry {
     let bad = |why: &str| Entry::Bad(StoreError::new("read", path, io::Error::other(why)));
     let bytes = match file::read(path, limits::OUTBOX_ENTRY_BYTES_MAX) {
         Ok(bytes) => bytes.unwrap_or_default(),

@@ -18,12 +18,15 @@ use crate::model::ids::ServiceName;
 use crate::model::incident::Alert;
 use crate::model::limits;
 use crate::model::memory::Memory;
-use crate::model::time::Wall;
+use crate::model::rate::Rate;
+use crate::model::time::{Mono, Wall};
 use crate::store::definitions::{self, DefinitionName};
 use crate::store::journal::{Journal, Trust};
+use crate::store::letters::{Letters, MailStanding};
 use crate::store::outbox::{Outbox, Turn};
 use crate::store::starts::{self, End, Restored, Start};
 use crate::store::{StoreError, file};
+use crate::wire::post::{Letter, Posted};
 
 /// What the store has to be told at its start.
 #[derive(Clone, Debug)]
@@ -41,8 +44,8 @@ pub struct Settings {
 pub enum Delivery {
     /// No `[mail]`: they stay in the outbox folder.
     Folder,
-    /// `[mail]` is there. This version still leaves them in the folder, and says so.
-    Smtp,
+    /// `[mail]` names servers: they go out by [`Ack::Letter`], at most as many as this says.
+    Smtp(Rate),
 }
 
 /// What was found at the start.
@@ -69,6 +72,10 @@ pub enum Message {
     Barrier(u64),
     /// The text of a file that was read and found good.
     SaveDefinition(DefinitionName, Box<str>),
+    /// What became of a letter.
+    Posted(Posted),
+    /// Mail was seen to go out: what waits for its next try is tried now.
+    TryMail,
 }
 
 /// What the store says. Called on the store thread: it must not block.
@@ -83,6 +90,12 @@ pub enum Ack {
     NotPersistent(String),
     /// Everything is on disk again.
     Persistent,
+    /// A letter to deliver; answered by one [`Message::Posted`]. None follows before that.
+    Letter(Box<Letter>),
+    /// How mail stands, whenever that changes.
+    Mail(MailStanding),
+    /// Something about mail that somebody has to know.
+    MailNote(String),
 }
 
 /// How a shutdown went.
@@ -114,7 +127,17 @@ struct Inbox {
     dropped_alerts: u64,
     definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
     barriers: Vec<u64>,
+    posted: Vec<Posted>,
+    try_mail: TryMail,
     life: Life,
+}
+
+/// Whether mail was seen to go out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum TryMail {
+    Now,
+    #[default]
+    WhenDue,
 }
 
 /// Whether the thread goes on.
@@ -146,7 +169,12 @@ impl StoreHandle {
         let mut earlier = starts::load(state_dir);
         let trust = starts::decide(&earlier, now);
         let (mut journal, restored) = Journal::open(state_dir, &settings.boot_id, trust, now);
-        let outbox = Outbox::open(state_dir, settings.host)?;
+        let letters = match settings.delivery {
+            Delivery::Folder => None,
+            // Higher than what an earlier keeper used: a late answer to it means nothing here.
+            Delivery::Smtp(rate) => Some(Letters::new(rate, now.0 << 10)),
+        };
+        let outbox = Outbox::open(state_dir, settings.host, letters)?;
         let mut notes = restored.notes;
         notes.extend(start_notes(trust, settings.delivery, &outbox, state_dir));
         // What was set aside is off the disk before this start is recorded: a crash between them
@@ -174,6 +202,8 @@ impl StoreHandle {
             definitions: BTreeMap::new(),
             starts: earlier,
             trouble: None,
+            standing: None,
+            began: Instant::now(),
             on_ack,
         };
         std::thread::Builder::new()
@@ -260,6 +290,8 @@ impl Inbox {
             Message::SaveDefinition(name, text) => {
                 self.definitions.insert(name, Some(text));
             }
+            Message::Posted(posted) => self.posted.push(posted),
+            Message::TryMail => self.try_mail = TryMail::Now,
         }
     }
 
@@ -268,6 +300,8 @@ impl Inbox {
             && self.alerts.is_empty()
             && self.definitions.is_empty()
             && self.barriers.is_empty()
+            && self.posted.is_empty()
+            && self.try_mail == TryMail::WhenDue
     }
 }
 
@@ -282,6 +316,9 @@ struct Keeper<OnAck> {
     starts: Vec<Start>,
     /// Why something is not on disk.
     trouble: Option<String>,
+    /// How mail stood when that was last said.
+    standing: Option<MailStanding>,
+    began: Instant,
     on_ack: OnAck,
 }
 
@@ -293,7 +330,8 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             let inbox = self.next(left);
             let life = inbox.life;
             let committed = self.commit(inbox);
-            let delivered = self.outbox.deliver();
+            let delivered =
+                if self.outbox.letters.is_some() { self.post() } else { self.outbox.deliver() };
             left = *delivered.as_ref().unwrap_or(&Turn::Done);
             let tidied = self.journal.compact_if_due();
             let delivered = delivered.map(|_| ());
@@ -304,13 +342,41 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         }
     }
 
+    /// Gives the next letter out, and says how mail stands.
+    fn post(&mut self) -> Result<Turn, StoreError> {
+        let (letter, result) = self.outbox.next_letter(self.mono(), wall_now());
+        for note in self.outbox.take_notes() {
+            (self.on_ack)(Ack::MailNote(note));
+        }
+        let standing = self.outbox.standing();
+        if let Some(now) = &standing
+            && self.standing != standing
+        {
+            (self.on_ack)(Ack::Mail(now.clone()));
+            self.standing = standing;
+        }
+        if let Some(letter) = letter {
+            (self.on_ack)(Ack::Letter(Box::new(letter)));
+        }
+        result.map(|()| Turn::Done)
+    }
+
+    /// The time since this thread began.
+    fn mono(&self) -> Mono {
+        Mono::ZERO + self.began.elapsed()
+    }
+
     /// Waits for something to do and takes all of it.
     fn next(&self, left: Turn) -> Inbox {
         let mut inbox = self.shared.lock();
         let retry = Instant::now() + limits::STORE_RETRY;
         while left == Turn::Done && inbox.life == Life::Running && inbox.is_empty() {
+            let mail = match self.outbox.wakeup() {
+                Mono::NEVER => Duration::MAX,
+                at => at.since(self.mono()),
+            };
             let wait = match &self.trouble {
-                None => Duration::MAX,
+                None => mail,
                 Some(_) => retry.saturating_duration_since(Instant::now()),
             };
             if wait.is_zero() {
@@ -324,7 +390,17 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
 
     /// Makes an inbox durable, and answers its barriers.
     fn commit(&mut self, inbox: Inbox) -> Result<(), StoreError> {
-        let Inbox { memories, alerts, dropped_alerts, definitions, barriers, life: _ } = inbox;
+        let Inbox {
+            memories,
+            alerts,
+            dropped_alerts,
+            definitions,
+            barriers,
+            posted,
+            try_mail,
+            life: _,
+        } = inbox;
+        let (now, wall) = (self.mono(), wall_now());
         self.outbox.count_dropped(dropped_alerts);
         alerts.into_iter().for_each(|alert| self.outbox.queue(alert));
         for (name, memory) in memories {
@@ -335,10 +411,16 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         }
         self.definitions.extend(definitions);
         // Each is tried whatever became of the others: a damaged outbox must not cost a wish.
-        let queued = self.outbox.commit();
+        let queued = self.outbox.commit(now, wall);
         let remembered = self.journal.commit();
         let kept = self.keep_definitions();
-        let result = queued.and(remembered).and(kept);
+        // What became of letters is about what was queued before.
+        let told = posted.iter().map(|one| self.outbox.posted(one, now, wall));
+        let told = told.fold(Ok(()), Result::and);
+        if try_mail == TryMail::Now {
+            self.outbox.try_now(now);
+        }
+        let result = queued.and(remembered).and(kept).and(told);
         for id in barriers {
             (self.on_ack)(if result.is_ok() { Ack::Durable(id) } else { Ack::NotDurable(id) });
         }
@@ -401,14 +483,16 @@ fn start_notes(trust: Trust, delivery: Delivery, outbox: &Outbox, dir: &Path) ->
     }
     let folder = dir.join("outbox");
     let folder = folder.display();
-    notes.push(match delivery {
+    match delivery {
         Delivery::Folder => {
-            format!("there is no [mail] in heeler.toml: mails are kept in {folder}")
+            notes.push(format!("there is no [mail] in heeler.toml: mails are kept in {folder}"));
         }
-        Delivery::Smtp => format!(
-            "delivery by SMTP comes with the next version: until then mails are kept in {folder}"
-        ),
-    });
+        Delivery::Smtp(_) if outbox.pending() > 0 => {
+            let count = outbox.pending();
+            notes.push(format!("{count} alerts of an earlier heeler still wait for a mail server"));
+        }
+        Delivery::Smtp(_) => {}
+    }
     if outbox.dropped() > 0 {
         let count = outbox.dropped();
         notes.push(format!("{count} alerts were dropped so far: {folder} was full"));

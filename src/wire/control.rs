@@ -8,6 +8,7 @@
 //! GET  /v1/status?service=NAME&service=NAME      200 StatusAnswer   (no name: all the peer may see)
 //! GET  /v1/why?service=NAME                      200 WhyAnswer
 //! POST /v1/order {"order":"restart","services":["NAME"],"wait":true}   200 OrderAnswer
+//! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
 //! anything refused                               4xx or 5xx, ErrorAnswer
 //! ```
 #![forbid(unsafe_code)]
@@ -38,6 +39,7 @@ pub enum Response {
     Status(StatusAnswer),
     Why(WhyAnswer),
     Order(OrderAnswer),
+    MailTest(MailTestAnswer),
     Error(ErrorAnswer),
 }
 
@@ -48,14 +50,52 @@ pub struct StatusAnswer {
     pub version: u32,
     /// In the order asked for; all by name when none was named.
     pub services: Vec<ServiceStatus>,
+    /// How mail stands, for root and heeler's own user; absent where mails become files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<MailStatus>,
 }
 
 impl StatusAnswer {
     /// Of this version.
     #[must_use]
     pub fn new(services: Vec<ServiceStatus>) -> Self {
-        Self { version: VERSION, services }
+        Self { version: VERSION, services, mail: None }
     }
+}
+
+/// How mail stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MailStatus {
+    /// Alerts that no mail server has taken yet.
+    pub waiting: u64,
+    /// Since when delivery fails; absent while it works.
+    pub failing_since_unix_ms: Option<u64>,
+    /// Why.
+    pub trouble: Option<String>,
+}
+
+/// What came of a test of mail.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MailTestAnswer {
+    /// [`VERSION`] of the keeper.
+    pub version: u32,
+    /// To whom.
+    pub to: Vec<String>,
+    /// For each server, in the order they are tried; empty where there is none.
+    pub servers: Vec<MailTestResult>,
+    /// What is to be said beside that, for people.
+    pub text: String,
+}
+
+/// What one mail server did with a test mail.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MailTestResult {
+    /// `HOST:PORT`.
+    pub server: String,
+    /// Whether it took the mail for everybody.
+    pub delivered: bool,
+    /// What it said, or what went wrong.
+    pub text: String,
 }
 
 /// How one service stands.

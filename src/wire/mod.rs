@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod post;
 pub mod resolve;
 pub mod scout;
 pub mod shim;

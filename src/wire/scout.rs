@@ -48,7 +48,7 @@ pub struct Seen {
 
 /// Why a packet is not one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Garbage(&'static str);
+pub struct Garbage(pub(super) &'static str);
 
 impl fmt::Display for Garbage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -210,12 +210,12 @@ fn nanos(span: Duration) -> u64 {
 }
 
 /// The beginning of a text, in whole characters.
-fn cut(text: &str, bytes_max: usize) -> &str {
+pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or(0)]
 }
 
-fn frame(packet: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn frame(packet: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     packet.push(kind);
     let at = packet.len();
     packet.extend([0; 4]);
@@ -224,7 +224,7 @@ fn frame(packet: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     packet[at..at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-fn frames(mut packet: &[u8]) -> Result<Vec<(u8, Body<'_>)>, Garbage> {
+pub(super) fn frames(mut packet: &[u8]) -> Result<Vec<(u8, Body<'_>)>, Garbage> {
     let mut out = Vec::new();
     while !packet.is_empty() {
         let (head, rest) =
@@ -239,7 +239,7 @@ fn frames(mut packet: &[u8]) -> Result<Vec<(u8, Body<'_>)>, Garbage> {
 }
 
 /// What is left of a frame.
-struct Body<'a>(&'a [u8]);
+pub(super) struct Body<'a>(pub(super) &'a [u8]);
 
 impl Body<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Garbage> {
@@ -249,7 +249,7 @@ impl Body<'_> {
         Ok(*taken)
     }
 
-    fn u8(&mut self) -> Result<u8, Garbage> {
+    pub(super) fn u8(&mut self) -> Result<u8, Garbage> {
         self.take::<1>().map(|[byte]| byte)
     }
 
@@ -257,11 +257,11 @@ impl Body<'_> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, Garbage> {
+    pub(super) fn u64(&mut self) -> Result<u64, Garbage> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn text(&mut self) -> Result<Untrusted, Garbage> {
+    pub(super) fn text(&mut self) -> Result<Untrusted, Garbage> {
         let length = usize::from(self.take().map(u16::from_le_bytes)?);
         if length > limits::SCOUT_TEXT_BYTES_MAX {
             return Err(Garbage("a text that is too long"));
@@ -272,7 +272,7 @@ impl Body<'_> {
         Ok(Untrusted::new(text))
     }
 
-    fn end<T>(&self, value: T) -> Result<T, Garbage> {
+    pub(super) fn end<T>(&self, value: T) -> Result<T, Garbage> {
         if self.0.is_empty() { Ok(value) } else { Err(Garbage("a frame that is too long")) }
     }
 }

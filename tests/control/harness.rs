@@ -16,8 +16,8 @@ use heeler::model::ids::ServiceName;
 use heeler::model::process::Uid;
 use heeler::model::service::Right;
 use heeler::wire::control::{
-    Health, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus, StatusAnswer,
-    WhyAnswer, Wish,
+    Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
+    StatusAnswer, VERSION, WhyAnswer, Wish,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -206,6 +206,12 @@ fn respond(request: &Request) -> Response {
             service: service.to_string(),
             state: "up".to_owned(),
             incidents: Vec::new(),
+        }),
+        Request::MailTest { to } => Response::MailTest(MailTestAnswer {
+            version: VERSION,
+            to: to.clone(),
+            servers: Vec::new(),
+            text: "no mail server".to_owned(),
         }),
         Request::Order { order, services, wait } => {
             let result = |service: &ServiceName| match (service.as_str(), wait) {

@@ -12,11 +12,13 @@ use crate::model::units;
 use crate::wire::control::{Health, ServiceStatus};
 
 mod detail;
+mod mail;
 mod table;
 mod text;
 mod why;
 
 pub use detail::detail;
+pub use mail::{mail_line, mail_test};
 pub use table::table;
 pub use why::why;
 

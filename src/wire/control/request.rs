@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::ids::ServiceName;
+use crate::model::limits;
 use crate::model::order::Order;
 use crate::wire::control::{ErrorAnswer, ErrorKind};
 
@@ -30,6 +31,11 @@ pub enum Request {
         /// Whether the answer waits until it is known how it ended.
         wait: bool,
     },
+    /// Send a test mail by each server.
+    MailTest {
+        /// To whom; nobody: to all who get alerts.
+        to: Vec<String>,
+    },
 }
 
 /// A request as HTTP says it.
@@ -51,6 +57,12 @@ struct OrderBody {
     wait: bool,
 }
 
+#[derive(Serialize, Deserialize)]
+struct MailTestBody {
+    #[serde(default)]
+    to: Vec<String>,
+}
+
 fn waits() -> bool {
     true
 }
@@ -58,6 +70,7 @@ fn waits() -> bool {
 const STATUS: &str = "/v1/status";
 const WHY: &str = "/v1/why";
 const ORDER: &str = "/v1/order";
+const MAIL_TEST: &str = "/v1/mail-test";
 
 impl Request {
     /// Writes it.
@@ -82,6 +95,10 @@ impl Request {
                 });
                 Encoded { method: "POST", target: ORDER.to_owned(), body: body.to_string() }
             }
+            Self::MailTest { to } => {
+                let body = serde_json::json!(MailTestBody { to: to.clone() });
+                Encoded { method: "POST", target: MAIL_TEST.to_owned(), body: body.to_string() }
+            }
         }
     }
 
@@ -93,9 +110,10 @@ impl Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
             STATUS | WHY => "GET",
-            ORDER => "POST",
+            ORDER | MAIL_TEST => "POST",
             _ => {
-                let text = "nothing is here; this heeler answers /v1/status, /v1/why and /v1/order";
+                let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/order and \
+                            /v1/mail-test";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -108,13 +126,26 @@ impl Request {
         }
         match path {
             ORDER if query.is_empty() => Self::decode_order(body),
-            ORDER => Err(bad("an order is asked for by its body alone")),
+            MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
+            ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
             WHY => match <[ServiceName; 1]>::try_from(services_of(query)?) {
                 Ok([service]) => Ok(Self::Why { service }),
                 Err(_) => Err(bad("why wants exactly one service=NAME")),
             },
             _ => Ok(Self::Status { services: services_of(query)? }),
         }
+    }
+
+    fn decode_mail_test(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        let MailTestBody { to } = serde_json::from_slice(body).map_err(|error| {
+            bad(format!(
+                "the body is not a mail test ({error}); write {{\"to\":[\"ops@example.com\"]}}"
+            ))
+        })?;
+        if to.len() > limits::RECIPIENTS_MAX {
+            return Err(bad(format!("more than {} recipients", limits::RECIPIENTS_MAX)));
+        }
+        Ok(Self::MailTest { to })
     }
 
     fn decode_order(body: &[u8]) -> Result<Self, ErrorAnswer> {

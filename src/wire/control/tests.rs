@@ -135,6 +135,7 @@ fn requests_come_back_as_they_were_written() {
         Request::Status { services: services.clone() },
         Request::Why { service: name("b") },
         Request::Order { order: Order::Restart, services, wait: false },
+        Request::MailTest { to: vec!["ops@example.com".to_owned()] },
     ] {
         let Encoded { method, target, body } = request.encode();
         assert_eq!(Request::decode(method, &target, body.as_bytes()), Ok(request));
@@ -164,6 +165,9 @@ fn what_is_not_a_request_is_refused() {
         ("POST", "/v1/order", r#"{"order":"explode","services":["a"]}"#, BadRequest),
         ("POST", "/v1/order", r#"{"order":"stop"}"#, BadRequest),
         ("POST", "/v1/order", "", BadRequest),
+        ("GET", "/v1/mail-test", "", WrongMethod),
+        ("POST", "/v1/mail-test", "[\"a@b\"]", BadRequest),
+        ("POST", "/v1/mail-test?to=a", "{}", BadRequest),
     ] {
         let refused = Request::decode(method, target, body.as_bytes()).expect_err(target);
         assert_eq!(refused.error, kind, "{method} {target} {body}");

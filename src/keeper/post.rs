@@ -1,0 +1,541 @@
+//! The keeper's side of the scout that mails: letters out, what became of them in. It is there only while
+//! there is something to deliver; a new one comes for one that died, hangs, or says what it cannot know.
+//!
+//! Whatever happens to it, every letter has exactly one answer. The store decides what is sent and keeps
+//! it until then; passwords are read anew for each scout, in the pool, and are nowhere but in its socket.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{MsgFlags, recv, send};
+use tokio::sync::oneshot;
+
+use crate::config::settings::{MailServer, MailSettings, Tls};
+use crate::config::trust::{Refusal, Rule};
+use crate::engine::effect::Level;
+use crate::keeper::Keeper;
+use crate::keeper::scout::ScoutUser;
+use crate::keeper::turn::{Done, Source};
+use crate::mail::digest::test_mail;
+use crate::mail::{self, HostFacts};
+use crate::model::limits;
+use crate::model::process::{Pid, Uid};
+use crate::model::units::show_duration;
+use crate::store::{MailStanding, Message};
+use crate::sys::spawn;
+use crate::wire::control::{MailStatus, MailTestAnswer, MailTestResult, Response, VERSION};
+use crate::wire::post::{End, Fate, Letter, Login, Posted, Security, Server, Setup, ToPost};
+
+/// How soon a packet that the scout did not take is offered again.
+const DEAF_POLL: Duration = Duration::from_millis(5);
+/// Numbers of test letters have this bit; those of the store do not.
+const TEST: u64 = 1 << 63;
+/// Answers heard before the loop goes on: a scout that never stops must not hold it up.
+const ANSWERS_MAX: usize = 64;
+
+/// The way out for mail.
+pub(super) struct Post {
+    mail: Option<Arc<MailSettings>>,
+    host: HostFacts,
+    folder: PathBuf,
+    instance: Option<Instance>,
+    /// Since when the pool reads the files of the servers.
+    reading: Option<Instant>,
+    /// Not given to a scout yet.
+    waiting: VecDeque<Letter>,
+    asked: BTreeMap<u64, Asked>,
+    tests: Vec<Test>,
+    next_test: u64,
+    standing: MailStanding,
+    buffer: Vec<u8>,
+}
+
+struct Instance {
+    pid: Pid,
+    pidfd: OwnedFd,
+    socket: OwnedFd,
+    tokens: [u64; 2],
+    packets: VecDeque<Vec<u8>>,
+    /// Since when it takes none.
+    deaf_since: Option<Instant>,
+    /// Since when it has nothing to do.
+    idle_since: Instant,
+}
+
+struct Asked {
+    recipients: usize,
+    /// When the answer has to be there.
+    until: Instant,
+}
+
+/// A test that somebody waits for.
+struct Test {
+    reply: oneshot::Sender<Response>,
+    to: Vec<String>,
+    /// The letters that are not answered.
+    missing: BTreeSet<u64>,
+    /// By server, in their order.
+    results: BTreeMap<u64, MailTestResult>,
+}
+
+impl Post {
+    /// The way out that heeler.toml says, if any.
+    pub(super) fn new(mail: Option<MailSettings>, host: HostFacts, state_dir: &Path) -> Self {
+        Self {
+            mail: mail.filter(|mail| !mail.servers.is_empty()).map(Arc::new),
+            host,
+            folder: state_dir.join("outbox"),
+            instance: None,
+            reading: None,
+            waiting: VecDeque::new(),
+            asked: BTreeMap::new(),
+            tests: Vec::new(),
+            next_test: TEST,
+            standing: MailStanding::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Whether mails go out by SMTP.
+    pub(super) fn delivers(&self) -> bool {
+        self.mail.is_some()
+    }
+
+    /// How long the scout may take for a letter.
+    fn patience(&self) -> Duration {
+        let servers = self.mail.as_ref().map_or(1, |mail| mail.servers.len());
+        limits::MAIL_TIMEOUT * u32::try_from(servers).unwrap_or(u32::MAX) + limits::SCOUT_GRACE
+    }
+}
+
+impl Keeper {
+    /// The store has a letter to deliver.
+    pub(super) fn post(&mut self, letter: Letter) {
+        self.post.waiting.push_back(letter);
+        self.hand_over();
+    }
+
+    /// Gives what waits to the scout, or sees to it that there is one.
+    fn hand_over(&mut self) {
+        let until = Instant::now() + self.post.patience();
+        let post = &mut self.post;
+        if let Some(instance) = &mut post.instance {
+            for letter in post.waiting.drain(..) {
+                post.asked.insert(letter.id, Asked { recipients: letter.to.len(), until });
+                instance.packets.extend(ToPost::Letter(letter).packets());
+            }
+        } else if post.reading.is_none() && !post.waiting.is_empty() {
+            let Some(mail) = post.mail.clone() else { return };
+            post.reading = Some(Instant::now());
+            let own = self.load_as.uid;
+            self.pool.submit(move || {
+                Done::MailServers(mail.servers.iter().map(|one| with_files(one, own)).collect())
+            });
+        }
+    }
+
+    /// The files were read: now a scout can do something.
+    pub(super) fn post_ready(&mut self, servers: Vec<Server>) {
+        self.post.reading = None;
+        if self.post.waiting.is_empty() || self.post.instance.is_some() {
+            return;
+        }
+        match self.new_post(servers) {
+            Ok(instance) => self.post.instance = Some(instance),
+            Err(why) => {
+                self.post_fails(&why);
+                return;
+            }
+        }
+        self.hand_over();
+    }
+
+    fn new_post(&mut self, servers: Vec<Server>) -> Result<Instance, String> {
+        let user = match self.people.scout() {
+            ScoutUser::Same => None,
+            ScoutUser::Known(uid, gid) => Some((uid, gid)),
+            ScoutUser::Unknown => {
+                return Err("the user of heeler's scout could not be looked up yet".to_owned());
+            }
+        };
+        let failed = |error| format!("failed to start heeler's mail scout: {error}");
+        let spawn::Scout { pid, pidfd, socket } =
+            spawn::spawn_scout(&self.exe, "mail", user).map_err(failed)?;
+        let watched = self
+            .watch(&socket, Source::PostSpeaks)
+            .and_then(|first| Ok([first, self.watch(&pidfd, Source::PostEnded)?]));
+        let tokens = watched.map_err(|error| {
+            spawn::end_child(&pidfd);
+            failed(error)
+        })?;
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let setup = Setup {
+            hello: mail::hello(&self.post.host),
+            connect_ms: ms(limits::MAIL_CONNECT_TIMEOUT),
+            command_ms: ms(limits::MAIL_COMMAND_TIMEOUT),
+            whole_ms: ms(limits::MAIL_TIMEOUT),
+            servers,
+        };
+        let packets = ToPost::Setup(setup).packets().into();
+        let idle_since = Instant::now();
+        Ok(Instance { pid, pidfd, socket, tokens, packets, deaf_since: None, idle_since })
+    }
+
+    /// Nothing can be sent now: everything that waits has its answer.
+    fn post_fails(&mut self, why: &str) {
+        for letter in std::mem::take(&mut self.post.waiting) {
+            self.answered(lost(letter.id, letter.to.len(), why));
+        }
+    }
+
+    /// A letter has its answer.
+    fn answered(&mut self, posted: Posted) {
+        if posted.id & TEST == 0 {
+            self.outgoing.push(Message::Posted(posted));
+            return;
+        }
+        let tests = &mut self.post.tests;
+        let Some(at) = tests.iter().position(|test| test.missing.contains(&posted.id)) else {
+            return;
+        };
+        let test = &mut tests[at];
+        test.missing.remove(&posted.id);
+        if let Some(result) = test.results.get_mut(&posted.id) {
+            result.delivered = posted.fates.iter().all(|fate| fate.end == End::Delivered);
+            let mut texts: Vec<_> = posted.fates.iter().map(|fate| fate.text.to_string()).collect();
+            texts.dedup();
+            result.text = texts.join("; ");
+        }
+        if test.missing.is_empty() {
+            let Test { reply, to, results, missing: _ } = tests.swap_remove(at);
+            let servers: Vec<_> = results.into_values().collect();
+            if servers.iter().any(|server| server.delivered) {
+                // Mail goes out: what waits for its next try need not wait.
+                self.outgoing.push(Message::TryMail);
+            }
+            let text = String::new();
+            let answer = MailTestAnswer { version: VERSION, to, servers, text };
+            let _delivered = reply.send(Response::MailTest(answer));
+        }
+    }
+
+    /// Gives the scout what it was asked in this turn.
+    pub(super) fn flush_post(&mut self) {
+        let Some(instance) = &mut self.post.instance else { return };
+        if let Err(why) = instance.flush() {
+            self.replace_post(&why);
+        }
+    }
+
+    /// The scout says something.
+    pub(super) fn post_speaks(&mut self) {
+        let mut buffer = std::mem::take(&mut self.post.buffer);
+        buffer.resize(limits::SCOUT_PACKET_BYTES_MAX, 0);
+        let result = self.hear_post(&mut buffer);
+        self.post.buffer = buffer;
+        if let Err(why) = result {
+            self.replace_post(&why);
+        }
+    }
+
+    fn hear_post(&mut self, buffer: &mut [u8]) -> Result<(), String> {
+        for _ in 0..ANSWERS_MAX {
+            let Some(instance) = &self.post.instance else { return Ok(()) };
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+            let length = match recv(instance.socket.as_raw_fd(), buffer, flags) {
+                // Its end is told by its pidfd, with how it ended.
+                Ok(0) | Err(Errno::EAGAIN | Errno::ECONNRESET) => return Ok(()),
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(format!("failed to hear it: {}", error.desc())),
+                Ok(length) => length,
+            };
+            let packet = buffer.get(..length).ok_or("it said more than fits a packet")?;
+            let all =
+                Posted::decode(packet).map_err(|error| format!("it talks nonsense: {error}"))?;
+            for posted in all {
+                let asked = self.post.asked.get(&posted.id);
+                let asked = asked.ok_or("it answers what it was not asked")?;
+                if asked.recipients != posted.fates.len() {
+                    return Err("it answers for others than it was asked".to_owned());
+                }
+                self.post.asked.remove(&posted.id);
+                if let Some(instance) = &mut self.post.instance {
+                    instance.idle_since = Instant::now();
+                }
+                self.answered(posted);
+            }
+        }
+        Ok(())
+    }
+
+    /// The scout ended.
+    pub(super) fn post_ended(&mut self) {
+        // What it said last is heard first.
+        self.post_speaks();
+        let Some(instance) = &self.post.instance else { return };
+        let how = match spawn::reap(&instance.pidfd) {
+            Ok(Some(exit)) => format!("it ended: {exit}"),
+            Ok(None) => return,
+            Err(error) => format!("it ended, nobody knows how: {error}"),
+        };
+        self.replace_post(&how);
+    }
+
+    /// Ends a scout that is no good; its letters are tried again, when the store says.
+    fn replace_post(&mut self, why: &str) {
+        let Some(instance) = self.post.instance.take() else { return };
+        let asked = std::mem::take(&mut self.post.asked);
+        let text = format!(
+            "the mail scout (pid {}) is replaced: {why}; {} letters are tried again",
+            instance.pid,
+            asked.len()
+        );
+        self.say(Level::Warning, &text);
+        self.dismiss_post(instance);
+        let why = format!("heeler's mail scout was replaced: {why}");
+        for (id, asked) in asked {
+            self.answered(lost(id, asked.recipients, &why));
+        }
+    }
+
+    fn dismiss_post(&mut self, instance: Instance) {
+        self.unwatch_fd(&instance.socket);
+        self.unwatch_fd(&instance.pidfd);
+        for token in instance.tokens {
+            self.sources.remove(&token);
+        }
+        // It may be stuck in the kernel: the loop does not wait for its end.
+        let pidfd = instance.pidfd;
+        self.pool.submit(move || {
+            spawn::end_child(&pidfd);
+            Done::Nothing
+        });
+    }
+
+    /// What is due by time: a scout with nothing to do, one that does not answer, files that hang.
+    pub(super) fn post_due(&mut self, now: Instant) {
+        self.flush_post();
+        let over = |since: Instant| now >= since + limits::MAIL_FILES_TIMEOUT;
+        if !self.post.waiting.is_empty() && self.post.reading.is_some_and(over) {
+            let text =
+                "a password_file or ca_file of [mail] cannot be read: does its file system hang?";
+            self.post_fails(text);
+        }
+        let mut hung = false;
+        for asked in self.post.asked.values_mut().filter(|asked| now >= asked.until) {
+            if now.saturating_duration_since(asked.until) > limits::LATE {
+                // It is the keeper that did not run: the scout gets its time, too.
+                asked.until = now + limits::SCOUT_GRACE;
+            } else {
+                hung = true;
+            }
+        }
+        if hung {
+            self.replace_post("it does not answer");
+        }
+        let idle = |instance: &mut Instance| now >= instance.idle_since + limits::MAIL_IDLE;
+        if self.post.asked.is_empty()
+            && let Some(instance) = self.post.instance.take_if(idle)
+        {
+            self.dismiss_post(instance);
+        }
+    }
+
+    /// When that is due.
+    pub(super) fn post_wakeup(&self) -> Option<Instant> {
+        let post = &self.post;
+        let files = post.reading.filter(|_| !post.waiting.is_empty());
+        let files = files.map(|since| since + limits::MAIL_FILES_TIMEOUT);
+        let retry = post.instance.as_ref().and_then(|instance| instance.deaf_since);
+        let retry = retry.map(|_| Instant::now() + DEAF_POLL);
+        let idle = post.instance.as_ref().filter(|_| post.asked.is_empty());
+        let idle = idle.map(|instance| instance.idle_since + limits::MAIL_IDLE);
+        let asked = post.asked.values().map(|asked| asked.until);
+        asked.chain(files).chain(retry).chain(idle).min()
+    }
+
+    // ---- what people see -----------------------------------------------------------------------
+
+    /// The store says how mail stands.
+    pub(super) fn mail_stands(&mut self, standing: MailStanding) {
+        match (&self.post.standing.trouble, &standing.trouble) {
+            (None, Some((_, why))) => {
+                let (age, waiting) = (show_duration(limits::MAIL_AGE_MAX), standing.waiting);
+                let text = format!(
+                    "mail cannot be delivered, {waiting} alerts wait: {why}; it is tried again for {age}, \
+                     and `heeler mail test` tries at once"
+                );
+                self.say(Level::Error, &text);
+            }
+            (Some(_), None) => self.say(Level::Info, "mail goes out again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.post.standing = standing;
+    }
+
+    /// The same for a status; none where mails become files.
+    pub(super) fn mail_status(&self) -> Option<MailStatus> {
+        self.post.mail.as_ref()?;
+        let MailStanding { waiting, trouble } = &self.post.standing;
+        Some(MailStatus {
+            waiting: *waiting as u64,
+            failing_since_unix_ms: trouble.as_ref().map(|(since, _)| since.0),
+            trouble: trouble.as_ref().map(|(_, why)| why.clone()),
+        })
+    }
+
+    /// Sends a test mail by each server, to those named, else to all who get alerts.
+    pub(super) fn test_mail(&mut self, to: Vec<String>, reply: oneshot::Sender<Response>) {
+        let mut named: Vec<Box<str>> = to.into_iter().map(Into::into).collect();
+        if named.is_empty() {
+            let all: BTreeSet<_> = self
+                .services
+                .values()
+                .flat_map(|served| served.def.alert.iter().cloned())
+                .collect();
+            named.extend(all.into_iter().take(limits::RECIPIENTS_MAX));
+        }
+        let people = mail::envelope(&named, &self.post.host);
+        let to: Vec<_> = people.into_iter().map(|(_, address)| address).collect();
+        let Some(mail) = self.post.mail.clone() else {
+            let folder = self.post.folder.display();
+            let text = format!(
+                "there is no mail server in heeler.toml ([mail] servers): mails become files in {folder}"
+            );
+            let answer = MailTestAnswer { version: VERSION, to, servers: Vec::new(), text };
+            let _delivered = reply.send(Response::MailTest(answer));
+            return;
+        };
+        let now = self.now().wall;
+        let (mut missing, mut results) = (BTreeSet::new(), BTreeMap::new());
+        for (at, MailServer { host, port, .. }) in mail.servers.iter().enumerate() {
+            self.post.next_test += 1;
+            let (id, server) = (self.post.next_test, format!("{host}:{port}"));
+            let text = test_mail(&named, &server, &self.post.host, now);
+            missing.insert(id);
+            results.insert(id, MailTestResult { server, delivered: false, text: String::new() });
+            self.post.waiting.push_back(Letter {
+                id,
+                only: Some(at),
+                from: mail::envelope_sender(&self.post.host),
+                to: to.clone(),
+                text: String::from_utf8_lossy(&text).into_owned(),
+            });
+        }
+        self.post.tests.push(Test { reply, to, missing, results });
+        self.hand_over();
+    }
+}
+
+impl Instance {
+    /// Sends what it takes.
+    fn flush(&mut self) -> Result<(), String> {
+        while let Some(packet) = self.packets.front() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.socket.as_raw_fd(), packet, flags) {
+                Ok(_) => {
+                    self.packets.pop_front();
+                    self.deaf_since = None;
+                }
+                Err(Errno::EAGAIN) => {
+                    let since = *self.deaf_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > limits::SCOUT_GRACE {
+                        return Err("it takes no more letters".to_owned());
+                    }
+                    return Ok(());
+                }
+                Err(Errno::EINTR) => {}
+                // Its end is told by its pidfd.
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
+                Err(error) => return Err(format!("failed to ask it: {}", error.desc())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a letter that nobody answers.
+fn lost(id: u64, recipients: usize, why: &str) -> Posted {
+    let fate = Fate { end: End::Unreachable, text: why.into() };
+    Posted { id, fates: vec![fate; recipients] }
+}
+
+/// A server with what its files say. What is wrong with them is said as what came of trying it.
+fn with_files(server: &MailServer, own: Uid) -> Server {
+    let MailServer { host, port, tls, user, password_file, ca_file } = server;
+    let mut out = Server {
+        host: host.to_string(),
+        port: *port,
+        security: match tls {
+            Tls::StartTls => Security::StartTls,
+            Tls::Tls => Security::Tls,
+            Tls::None => Security::None,
+        },
+        login: None,
+        trusted: None,
+        broken: None,
+    };
+    if let (Some(user), Some(path)) = (user, password_file) {
+        let read = read_trusted(path, own, Secret::Yes, limits::PASSWORD_BYTES_MAX);
+        match read.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()) {
+            Ok(password) if password.is_empty() => {
+                out.broken = Some(format!("the password_file {} is empty", path.display()));
+            }
+            Ok(password) => out.login = Some(Login { user: user.to_string(), password }),
+            Err(why) => out.broken = Some(format!("the password_file {}", why)),
+        }
+    }
+    if let Some(path) = ca_file {
+        match read_trusted(path, own, Secret::No, limits::CA_BYTES_MAX) {
+            Ok(text) => out.trusted = Some(text),
+            Err(why) => out.broken = Some(format!("the ca_file {why}")),
+        }
+    }
+    out
+}
+
+/// Whether nobody else may read a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secret {
+    Yes,
+    No,
+}
+
+/// Reads a file that only root or heeler's own user can write.
+fn read_trusted(path: &Path, own: Uid, secret: Secret, bytes_max: usize) -> Result<String, String> {
+    let shown = path.display();
+    let fail = |error: std::io::Error| format!("{shown} cannot be read: {error}");
+    let path = match Rule::root_and([own]).resolve(path) {
+        Ok(path) => path,
+        Err(Refusal::Io(error)) => return Err(fail(error)),
+        Err(Refusal::Unsafe { message, hint }) => {
+            return Err(format!("{shown} is not used: {message}; {hint}"));
+        }
+    };
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = File::options().read(true).custom_flags(flags).open(path.path).map_err(fail)?;
+    let facts = file.metadata().map_err(fail)?;
+    if !facts.is_file() {
+        return Err(format!("{shown} is not a regular file"));
+    }
+    if secret == Secret::Yes && facts.mode() & 0o077 != 0 {
+        return Err(format!(
+            "{shown} is not used: others may read it (mode {:04o}); `chmod 600 {shown}`",
+            facts.mode() & 0o7777
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() > bytes_max {
+        return Err(format!("{shown} is longer than {bytes_max} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{shown} is not text (UTF-8)"))
+}
