@@ -5,6 +5,7 @@
 //! never waits for a disk, a log, a name service, a network or another process.
 #![forbid(unsafe_code)]
 
+mod cage;
 pub mod control;
 mod jobs;
 mod log;

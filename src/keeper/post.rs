@@ -7,35 +7,29 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::sync::oneshot;
 
 use crate::config::settings::{MailServer, MailSettings, Tls};
 use crate::config::trust::{Refusal, Rule};
 use crate::engine::effect::Level;
 use crate::keeper::Keeper;
-use crate::keeper::scout::ScoutUser;
+use crate::keeper::cage::Caged;
 use crate::keeper::turn::{Done, Source};
 use crate::mail::digest::test_mail;
 use crate::mail::{self, HostFacts};
 use crate::model::limits;
-use crate::model::process::{Pid, Uid};
+use crate::model::process::Uid;
 use crate::model::units::show_duration;
 use crate::store::{MailStanding, Message};
-use crate::sys::spawn;
 use crate::wire::control::{MailStatus, MailTestAnswer, MailTestResult, Response, VERSION};
 use crate::wire::post::{End, Fate, Letter, Login, Posted, Security, Server, Setup, ToPost};
 
-/// How soon a packet that the scout did not take is offered again.
-const DEAF_POLL: Duration = Duration::from_millis(5);
 /// Numbers of test letters have this bit; those of the store do not.
 const TEST: u64 = 1 << 63;
 /// Answers heard before the loop goes on: a scout that never stops must not hold it up.
@@ -59,13 +53,7 @@ pub(super) struct Post {
 }
 
 struct Instance {
-    pid: Pid,
-    pidfd: OwnedFd,
-    socket: OwnedFd,
-    tokens: [u64; 2],
-    packets: VecDeque<Vec<u8>>,
-    /// Since when it takes none.
-    deaf_since: Option<Instant>,
+    caged: Caged,
     /// Since when it has nothing to do.
     idle_since: Instant,
 }
@@ -130,7 +118,7 @@ impl Keeper {
         if let Some(instance) = &mut post.instance {
             for letter in post.waiting.drain(..) {
                 post.asked.insert(letter.id, Asked { recipients: letter.to.len(), until });
-                instance.packets.extend(ToPost::Letter(letter).packets());
+                instance.caged.packets.extend(ToPost::Letter(letter).packets());
             }
         } else if post.reading.is_none() && !post.waiting.is_empty() {
             let Some(mail) = post.mail.clone() else { return };
@@ -159,23 +147,7 @@ impl Keeper {
     }
 
     fn new_post(&mut self, servers: Vec<Server>) -> Result<Instance, String> {
-        let user = match self.people.scout() {
-            ScoutUser::Same => None,
-            ScoutUser::Known(uid, gid) => Some((uid, gid)),
-            ScoutUser::Unknown => {
-                return Err("the user of heeler's scout could not be looked up yet".to_owned());
-            }
-        };
-        let failed = |error| format!("failed to start heeler's mail scout: {error}");
-        let spawn::Scout { pid, pidfd, socket } =
-            spawn::spawn_scout(&self.exe, "mail", user).map_err(failed)?;
-        let watched = self
-            .watch(&socket, Source::PostSpeaks)
-            .and_then(|first| Ok([first, self.watch(&pidfd, Source::PostEnded)?]));
-        let tokens = watched.map_err(|error| {
-            spawn::end_child(&pidfd);
-            failed(error)
-        })?;
+        let mut caged = self.cage("mail", [Source::PostSpeaks, Source::PostEnded])?;
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let setup = Setup {
             hello: mail::hello(&self.post.host),
@@ -184,9 +156,8 @@ impl Keeper {
             whole_ms: ms(limits::MAIL_TIMEOUT),
             servers,
         };
-        let packets = ToPost::Setup(setup).packets().into();
-        let idle_since = Instant::now();
-        Ok(Instance { pid, pidfd, socket, tokens, packets, deaf_since: None, idle_since })
+        caged.packets.extend(ToPost::Setup(setup).packets());
+        Ok(Instance { caged, idle_since: Instant::now() })
     }
 
     /// Nothing can be sent now: everything that waits has its answer.
@@ -230,7 +201,7 @@ impl Keeper {
     /// Gives the scout what it was asked in this turn.
     pub(super) fn flush_post(&mut self) {
         let Some(instance) = &mut self.post.instance else { return };
-        if let Err(why) = instance.flush() {
+        if let Err(why) = instance.caged.flush() {
             self.replace_post(&why);
         }
     }
@@ -238,7 +209,6 @@ impl Keeper {
     /// The scout says something.
     pub(super) fn post_speaks(&mut self) {
         let mut buffer = std::mem::take(&mut self.post.buffer);
-        buffer.resize(limits::SCOUT_PACKET_BYTES_MAX, 0);
         let result = self.hear_post(&mut buffer);
         self.post.buffer = buffer;
         if let Err(why) = result {
@@ -246,18 +216,10 @@ impl Keeper {
         }
     }
 
-    fn hear_post(&mut self, buffer: &mut [u8]) -> Result<(), String> {
+    fn hear_post(&mut self, buffer: &mut Vec<u8>) -> Result<(), String> {
         for _ in 0..ANSWERS_MAX {
             let Some(instance) = &self.post.instance else { return Ok(()) };
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-            let length = match recv(instance.socket.as_raw_fd(), buffer, flags) {
-                // Its end is told by its pidfd, with how it ended.
-                Ok(0) | Err(Errno::EAGAIN | Errno::ECONNRESET) => return Ok(()),
-                Err(Errno::EINTR) => continue,
-                Err(error) => return Err(format!("failed to hear it: {}", error.desc())),
-                Ok(length) => length,
-            };
-            let packet = buffer.get(..length).ok_or("it said more than fits a packet")?;
+            let Some(packet) = instance.caged.receive(buffer)? else { return Ok(()) };
             let all =
                 Posted::decode(packet).map_err(|error| format!("it talks nonsense: {error}"))?;
             for posted in all {
@@ -280,13 +242,10 @@ impl Keeper {
     pub(super) fn post_ended(&mut self) {
         // What it said last is heard first.
         self.post_speaks();
-        let Some(instance) = &self.post.instance else { return };
-        let how = match spawn::reap(&instance.pidfd) {
-            Ok(Some(exit)) => format!("it ended: {exit}"),
-            Ok(None) => return,
-            Err(error) => format!("it ended, nobody knows how: {error}"),
-        };
-        self.replace_post(&how);
+        let end = self.post.instance.as_ref().and_then(|instance| instance.caged.end());
+        if let Some(how) = end {
+            self.replace_post(&how);
+        }
     }
 
     /// Ends a scout that is no good; its letters are tried again, when the store says.
@@ -295,29 +254,15 @@ impl Keeper {
         let asked = std::mem::take(&mut self.post.asked);
         let text = format!(
             "the mail scout (pid {}) is replaced: {why}; {} letters are tried again",
-            instance.pid,
+            instance.caged.pid,
             asked.len()
         );
         self.say(Level::Warning, &text);
-        self.dismiss_post(instance);
+        self.put_down(instance.caged);
         let why = format!("heeler's mail scout was replaced: {why}");
         for (id, asked) in asked {
             self.answered(lost(id, asked.recipients, &why));
         }
-    }
-
-    fn dismiss_post(&mut self, instance: Instance) {
-        self.unwatch_fd(&instance.socket);
-        self.unwatch_fd(&instance.pidfd);
-        for token in instance.tokens {
-            self.sources.remove(&token);
-        }
-        // It may be stuck in the kernel: the loop does not wait for its end.
-        let pidfd = instance.pidfd;
-        self.pool.submit(move || {
-            spawn::end_child(&pidfd);
-            Done::Nothing
-        });
     }
 
     /// What is due by time: a scout with nothing to do, one that does not answer, files that hang.
@@ -345,7 +290,7 @@ impl Keeper {
         if self.post.asked.is_empty()
             && let Some(instance) = self.post.instance.take_if(idle)
         {
-            self.dismiss_post(instance);
+            self.put_down(instance.caged);
         }
     }
 
@@ -354,8 +299,7 @@ impl Keeper {
         let post = &self.post;
         let files = post.reading.filter(|_| !post.waiting.is_empty());
         let files = files.map(|since| since + limits::MAIL_FILES_TIMEOUT);
-        let retry = post.instance.as_ref().and_then(|instance| instance.deaf_since);
-        let retry = retry.map(|_| Instant::now() + DEAF_POLL);
+        let retry = post.instance.as_ref().and_then(|instance| instance.caged.wakeup());
         let idle = post.instance.as_ref().filter(|_| post.asked.is_empty());
         let idle = idle.map(|instance| instance.idle_since + limits::MAIL_IDLE);
         let asked = post.asked.values().map(|asked| asked.until);
@@ -432,33 +376,6 @@ impl Keeper {
         }
         self.post.tests.push(Test { reply, to, missing, results });
         self.hand_over();
-    }
-}
-
-impl Instance {
-    /// Sends what it takes.
-    fn flush(&mut self) -> Result<(), String> {
-        while let Some(packet) = self.packets.front() {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.as_raw_fd(), packet, flags) {
-                Ok(_) => {
-                    self.packets.pop_front();
-                    self.deaf_since = None;
-                }
-                Err(Errno::EAGAIN) => {
-                    let since = *self.deaf_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > limits::SCOUT_GRACE {
-                        return Err("it takes no more letters".to_owned());
-                    }
-                    return Ok(());
-                }
-                Err(Errno::EINTR) => {}
-                // Its end is told by its pidfd.
-                Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
-                Err(error) => return Err(format!("failed to ask it: {}", error.desc())),
-            }
-        }
-        Ok(())
     }
 }
 

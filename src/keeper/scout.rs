@@ -3,23 +3,19 @@
 //!
 //! Whatever happens to it, every question has exactly one answer: what it saw, or Unknown.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::checks::Probe;
 use crate::engine::effect::Level;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
+use crate::keeper::cage::Caged;
 use crate::keeper::turn::Source;
 use crate::model::ids::{AskId, CheckIndex, ServiceName};
 use crate::model::limits;
 use crate::model::observation::Observation;
-use crate::model::process::{Gid, Pid, Uid};
-use crate::sys::spawn;
+use crate::model::process::{Gid, Uid};
 use crate::wire::scout::{Seen, ToScout};
 
 /// A scout that lived no longer than this is replaced with a growing pause.
@@ -55,16 +51,8 @@ pub(super) struct Scout {
 }
 
 struct Instance {
-    pid: Pid,
-    pidfd: OwnedFd,
-    socket: OwnedFd,
-    tokens: [u64; 2],
-    since: Instant,
+    caged: Caged,
     defined: BTreeSet<u32>,
-    /// Packets it has not taken yet; the last is still being filled.
-    packets: VecDeque<Vec<u8>>,
-    /// Since when it takes none.
-    deaf_since: Option<Instant>,
 }
 
 struct Asked {
@@ -116,35 +104,15 @@ impl Keeper {
                 "heeler's scout ended again and again: a new one begins in {wait}"
             ));
         }
-        let user = match self.people.scout() {
-            ScoutUser::Same => None,
-            ScoutUser::Known(uid, gid) => Some((uid, gid)),
-            ScoutUser::Unknown => {
-                return Err("the user of heeler's scout could not be looked up yet".to_owned());
-            }
-        };
-        let failed = |error| format!("failed to start heeler's scout: {error}");
-        let spawn::Scout { pid, pidfd, socket } =
-            spawn::spawn_scout(&self.exe, "probe", user).map_err(failed)?;
-        let watched = self
-            .watch(&socket, Source::ScoutSpeaks)
-            .and_then(|first| Ok([first, self.watch(&pidfd, Source::ScoutEnded)?]));
-        let tokens = watched.map_err(|error| {
-            spawn::end_child(&pidfd);
-            failed(error)
-        })?;
-        let defined = BTreeSet::new();
-        let (packets, deaf_since) = (VecDeque::new(), None);
-        let since = now;
-        self.scout.instance =
-            Some(Instance { pid, pidfd, socket, tokens, since, defined, packets, deaf_since });
+        let caged = self.cage("probe", [Source::ScoutSpeaks, Source::ScoutEnded])?;
+        self.scout.instance = Some(Instance { caged, defined: BTreeSet::new() });
         Ok(())
     }
 
     /// Gives the scout what it was asked in this turn.
     pub(super) fn flush_scout(&mut self) {
         let Some(instance) = &mut self.scout.instance else { return };
-        if let Err(why) = instance.flush() {
+        if let Err(why) = instance.caged.flush() {
             self.replace_scout(&why);
         }
     }
@@ -152,7 +120,6 @@ impl Keeper {
     /// The scout says something.
     pub(super) fn scout_speaks(&mut self) {
         let mut buffer = std::mem::take(&mut self.scout.buffer);
-        buffer.resize(limits::SCOUT_PACKET_BYTES_MAX, 0);
         let result = self.hear_scout(&mut buffer);
         self.scout.buffer = buffer;
         if let Err(why) = result {
@@ -160,19 +127,11 @@ impl Keeper {
         }
     }
 
-    fn hear_scout(&mut self, buffer: &mut [u8]) -> Result<(), String> {
+    fn hear_scout(&mut self, buffer: &mut Vec<u8>) -> Result<(), String> {
         // Not more than this before the loop goes on: a scout that never stops must not hold it up.
         for _ in 0..limits::PROBES_MAX {
             let Some(instance) = &self.scout.instance else { return Ok(()) };
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-            let length = match recv(instance.socket.as_raw_fd(), buffer, flags) {
-                // Its end is told by its pidfd, with how it ended.
-                Ok(0) | Err(Errno::EAGAIN | Errno::ECONNRESET) => return Ok(()),
-                Err(Errno::EINTR) => continue,
-                Err(error) => return Err(format!("failed to hear it: {}", error.desc())),
-                Ok(length) => length,
-            };
-            let packet = buffer.get(..length).ok_or("it said more than fits a packet")?;
+            let Some(packet) = instance.caged.receive(buffer)? else { return Ok(()) };
             let all =
                 Seen::decode(packet).map_err(|error| format!("it talks nonsense: {error}"))?;
             for Seen { ask, seen } in all {
@@ -189,13 +148,10 @@ impl Keeper {
     pub(super) fn scout_ended(&mut self) {
         // What it said last is heard first.
         self.scout_speaks();
-        let Some(instance) = &self.scout.instance else { return };
-        let how = match spawn::reap(&instance.pidfd) {
-            Ok(Some(exit)) => format!("it ended: {exit}"),
-            Ok(None) => return,
-            Err(error) => format!("it ended, nobody knows how: {error}"),
-        };
-        self.replace_scout(&how);
+        let end = self.scout.instance.as_ref().and_then(|instance| instance.caged.end());
+        if let Some(how) = end {
+            self.replace_scout(&how);
+        }
     }
 
     /// Ends the scout, if it has not ended; what it was asked is Unknown. The next question brings a new
@@ -206,31 +162,20 @@ impl Keeper {
         self.scout.overdue.clear();
         let text = format!(
             "the scout (pid {}) is replaced: {why}; {} probes in flight are unknown",
-            instance.pid,
+            instance.caged.pid,
             asked.len()
         );
         self.say(Level::Warning, &text);
-        self.unwatch_fd(&instance.socket);
-        self.unwatch_fd(&instance.pidfd);
-        for token in instance.tokens {
-            self.sources.remove(&token);
-        }
         let now = Instant::now();
         let scout = &mut self.scout;
-        if now.saturating_duration_since(instance.since) < SHORT_LIFE {
+        if now.saturating_duration_since(instance.caged.since) < SHORT_LIFE {
             let pause = FIRST_PAUSE.saturating_mul(1 << scout.short_lives.min(16));
             scout.not_before = Some(now + pause.min(LONGEST_PAUSE));
             scout.short_lives += 1;
         } else {
             scout.short_lives = 0;
         }
-        // It may be stuck in the kernel: the loop does not wait for its end.
-        let pidfd = instance.pidfd;
-        let end = move || {
-            spawn::end_child(&pidfd);
-            crate::keeper::turn::Done::Nothing
-        };
-        self.pool.submit(end);
+        self.put_down(instance.caged);
         let unknown = Observation::unknown(&format!("heeler's scout was replaced: {why}"));
         for (ask, asked) in asked {
             self.observed(asked.service, asked.check, ask, unknown.clone());
@@ -240,7 +185,7 @@ impl Keeper {
     /// What is due by time: a scout that takes nothing, or does not answer.
     pub(super) fn scout_due(&mut self, now: Instant) {
         let Some(instance) = &mut self.scout.instance else { return };
-        if let Err(why) = instance.flush() {
+        if let Err(why) = instance.caged.flush() {
             self.replace_scout(&why);
             return;
         }
@@ -263,7 +208,7 @@ impl Keeper {
     /// When that is due.
     pub(super) fn scout_wakeup(&self) -> Option<Instant> {
         let instance = self.scout.instance.as_ref()?;
-        let retry = instance.deaf_since.map(|_| Instant::now() + DEAF_POLL);
+        let retry = instance.caged.wakeup();
         self.scout.overdue.first().map(|(until, _)| *until).into_iter().chain(retry).min()
     }
 
@@ -272,42 +217,15 @@ impl Keeper {
     }
 }
 
-/// How soon a packet that the scout did not take is offered again.
-const DEAF_POLL: Duration = Duration::from_millis(5);
-
 impl Instance {
     fn say(&mut self, frame: &ToScout) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        match self.packets.back_mut() {
+        let packets = &mut self.caged.packets;
+        match packets.back_mut() {
             Some(last) if last.len() + bytes.len() <= PACKET_BYTES => last.extend(bytes),
-            Some(_) | None => self.packets.push_back(bytes),
+            Some(_) | None => packets.push_back(bytes),
         }
-    }
-
-    /// Sends what it takes.
-    fn flush(&mut self) -> Result<(), String> {
-        while let Some(packet) = self.packets.front() {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.as_raw_fd(), packet, flags) {
-                Ok(_) => {
-                    self.packets.pop_front();
-                    self.deaf_since = None;
-                }
-                Err(Errno::EAGAIN) => {
-                    let since = *self.deaf_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > limits::SCOUT_GRACE {
-                        return Err("it takes no more questions".to_owned());
-                    }
-                    return Ok(());
-                }
-                Err(Errno::EINTR) => {}
-                // Its end is told by its pidfd.
-                Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
-                Err(error) => return Err(format!("failed to ask it: {}", error.desc())),
-            }
-        }
-        Ok(())
     }
 }
 

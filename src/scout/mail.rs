@@ -5,8 +5,7 @@
 //! every deadline are ours, because a server is a stranger: what it says is counted ([`Wire`]), and what
 //! it said in clear is forgotten once it speaks TLS (RFC 3207, 4.2).
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use lettre::transport::smtp::response::Response;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
@@ -32,74 +31,32 @@ use crate::model::limits;
 use crate::model::text::Untrusted;
 use crate::model::units::show_duration;
 use crate::scout::line::Wire;
+use crate::scout::packets::{self, Packets, invalid};
 use crate::wire::post::{End, Fate, Letter, Parts, Posted, Security, Server, Setup, ToPost};
 
 /// Threads for names being resolved: letters go one at a time, tests beside them.
 const NAME_THREADS_MAX: usize = 2 * limits::MAIL_SERVERS_MAX;
-/// getaddrinfo(3) and the modules of the name service need little more.
-const NAME_STACK_BYTES: usize = 512 << 10;
 
 /// Delivers until the keeper closes the socket (0), or says what is no message (2).
 pub(super) fn run(socket: OwnedFd) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(NAME_THREADS_MAX)
-        .thread_stack_size(NAME_STACK_BYTES)
-        .build();
-    let result = runtime.and_then(|runtime| {
-        let result = runtime.block_on(serve(socket));
-        // A name that is still being resolved must not hold up the end.
-        runtime.shutdown_background();
-        result
-    });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(2),
-    }
+    packets::run(socket, NAME_THREADS_MAX, serve)
 }
 
-async fn serve(socket: OwnedFd) -> io::Result<()> {
-    // A SOCK_SEQPACKET socket, of which read(2) gives one packet and write(2) makes one (unix(7)).
-    let socket = std::os::unix::net::UnixStream::from(socket);
-    socket.set_nonblocking(true)?;
-    let socket = UnixStream::from_std(socket)?;
+async fn serve(mut packets: Packets) -> io::Result<()> {
     let (done, mut ended) = unbounded_channel::<Posted>();
     let (mut parts, mut office) = (Parts::default(), None);
-    let mut answers: VecDeque<Vec<u8>> = VecDeque::new();
-    let mut buffer = vec![0; limits::SCOUT_PACKET_BYTES_MAX];
     loop {
         tokio::select! {
-            ready = socket.readable() => {
-                ready?;
-                match socket.try_read(&mut buffer) {
-                    Ok(0) => return Ok(()),
-                    Ok(length) => {
-                        let messages = parts.take(&buffer[..length]);
-                        for message in messages.map_err(|error| invalid(&error.to_string()))? {
-                            take(&mut office, message, &done)?;
-                        }
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
+            packet = packets.next() => {
+                let Some(packet) = packet? else { return Ok(()) };
+                let messages = parts.take(packet);
+                for message in messages.map_err(|error| invalid(&error.to_string()))? {
+                    take(&mut office, message, &done)?;
                 }
             }
-            ready = socket.writable(), if !answers.is_empty() => {
-                ready?;
-                while let Some(packet) = answers.front() {
-                    match socket.try_write(packet) {
-                        Ok(_) => drop(answers.pop_front()),
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-            Some(posted) = ended.recv() => answers.push_back(posted.packet()),
+            Some(posted) = ended.recv() => packets.answer(posted.packet()),
         }
     }
-}
-
-fn invalid(why: &str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, why.to_owned())
 }
 
 /// The servers, ready to be used.

@@ -11,6 +11,7 @@
 
 mod line;
 mod mail;
+mod packets;
 mod probes;
 mod pulse;
 

@@ -1,13 +1,12 @@
 //! The loop of the scout that probes: questions in, each a task with a deadline, observations out.
 
-use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind};
+use std::collections::HashMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
@@ -17,32 +16,16 @@ use crate::checks::connect::{Progress, Shared, Tools};
 use crate::model::ids::AskId;
 use crate::model::limits;
 use crate::model::observation::{Observation, Outcome};
+use crate::scout::packets::{self, Packets, invalid};
 use crate::scout::pulse::Pulse;
 use crate::wire::scout::{Seen, ToScout};
 
 /// Threads for names being resolved: one for each name whose server hangs.
 const NAME_THREADS_MAX: usize = 64;
-/// getaddrinfo(3) and the modules of the name service need little more.
-const NAME_STACK_BYTES: usize = 512 << 10;
 
 /// Probes until the keeper closes the socket (0), or says what is no question (2).
 pub(super) fn run(socket: OwnedFd) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(NAME_THREADS_MAX)
-        .thread_stack_size(NAME_STACK_BYTES)
-        .thread_keep_alive(Duration::from_secs(1))
-        .build();
-    let result = runtime.and_then(|runtime| {
-        let result = runtime.block_on(serve(socket));
-        // A name that is still being resolved must not hold up the end.
-        runtime.shutdown_background();
-        result
-    });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(2),
-    }
+    packets::run(socket, NAME_THREADS_MAX, serve)
 }
 
 /// A check as the keeper defined it.
@@ -74,11 +57,7 @@ struct Overdue {
     timeout: Duration,
 }
 
-async fn serve(socket: OwnedFd) -> io::Result<()> {
-    // A SOCK_SEQPACKET socket, of which read(2) gives one packet and write(2) makes one (unix(7)).
-    let socket = std::os::unix::net::UnixStream::from(socket);
-    socket.set_nonblocking(true)?;
-    let socket = UnixStream::from_std(socket)?;
+async fn serve(mut packets: Packets) -> io::Result<()> {
     let (done, mut ended) = unbounded_channel();
     let mut scout = Scout {
         checks: HashMap::new(),
@@ -89,33 +68,16 @@ async fn serve(socket: OwnedFd) -> io::Result<()> {
         in_flight: 0,
         pulse: Pulse::new(Instant::now()),
     };
-    let mut answers: VecDeque<Vec<u8>> = VecDeque::new();
-    let mut buffer = vec![0; limits::SCOUT_PACKET_BYTES_MAX];
     loop {
         tokio::select! {
-            ready = socket.readable() => {
-                ready?;
-                match socket.try_read(&mut buffer) {
-                    Ok(0) => return Ok(()),
-                    Ok(length) => scout.take(&buffer[..length])?,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            ready = socket.writable(), if !answers.is_empty() => {
-                ready?;
-                while let Some(packet) = answers.front() {
-                    match socket.try_write(packet) {
-                        Ok(_) => drop(answers.pop_front()),
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                        Err(error) => return Err(error),
-                    }
-                }
+            packet = packets.next() => {
+                let Some(packet) = packet? else { return Ok(()) };
+                scout.take(packet)?;
             }
             Some(done) = ended.recv() => {
                 let mut packet = Vec::new();
                 scout.answer(done).encode(&mut packet);
-                answers.push_back(packet);
+                packets.answer(packet);
             }
             () = tokio::time::sleep_until(scout.pulse.next().into()), if scout.in_flight > 0 => {
                 scout.pulse.beat(Instant::now());
@@ -126,8 +88,7 @@ async fn serve(socket: OwnedFd) -> io::Result<()> {
 
 impl Scout {
     fn take(&mut self, packet: &[u8]) -> io::Result<()> {
-        let frames = ToScout::decode(packet)
-            .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))?;
+        let frames = ToScout::decode(packet).map_err(|error| invalid(&error.to_string()))?;
         for frame in frames {
             match frame {
                 ToScout::Define { check, service, settings } => {
