@@ -78,7 +78,9 @@ fn a_death_becomes_a_mail_and_then_nothing_of_it_stays() {
         "{subject}"
     );
     wait_for("the queue to be empty", PATIENCE, || (waiting(&house) == 0).then_some(()));
-    assert_eq!(mail_status(&house)["waiting"], 0);
+    wait_for("the status to say so", PATIENCE, || {
+        (mail_status(&house)["waiting"] == 0).then_some(())
+    });
     let there = scout(&house).expect("it stays for a moment");
     let memory = fs::read_to_string(format!("/proc/{there}/smaps_rollup")).unwrap_or_default();
     eprintln!("mail scout: {:?}", memory.lines().find(|line| line.starts_with("Pss:")));
