@@ -71,6 +71,8 @@ pub enum Stage {
     Connecting(String),
     /// An answer from this; its address, where it has one.
     Waiting(String, Option<SocketAddr>),
+    /// The end of an answer that has begun; these words say what there is of it.
+    Receiving(String),
 }
 
 impl Progress {
@@ -90,6 +92,9 @@ impl Progress {
             }
             Stage::Connecting(to) => {
                 Observation::failed(&format!("no connection to {to} within {within}"))
+            }
+            Stage::Receiving(what) => {
+                Observation::failed(&format!("{what}, which did not end within {within}"))
             }
             Stage::Waiting(on, address) => {
                 let backlog = address.and_then(backlog).map_or_else(String::new, |waiting| {

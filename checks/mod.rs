@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod connect;
 pub mod directory;
 pub mod dns;
+mod exchange;
 pub mod file;
 pub mod filesystem;
 pub mod given;
@@ -16,6 +17,7 @@ pub mod process;
 pub mod program;
 pub mod system;
 pub mod tls;
+pub mod x509;
 
 use std::time::Duration;
 
