@@ -15,10 +15,13 @@ pub(crate) struct Rest {
     pub(crate) cpu_ms_per_s: f64,
 }
 
+/// How long that while is, where nothing is wrong.
+const SETTLE: Duration = Duration::from_secs(3);
+
 impl Rest {
     /// Over so long a time, after a while in which what has just begun comes to rest.
-    pub(crate) fn of(rig: &Rig<'_>, time: Duration) -> Self {
-        wait(Duration::from_secs(3));
+    pub(crate) fn of(rig: &Rig<'_>, settle: Duration, time: Duration) -> Self {
+        wait(settle);
         let (began, before) = (now(), cpu(rig));
         wait(time);
         let used = cpu(rig).saturating_sub(before).as_secs_f64() * 1e3;
@@ -53,8 +56,9 @@ impl Bench {
             Watchdog::Heeler | Watchdog::Monit => true,
             Watchdog::Runit | Watchdog::S6 | Watchdog::Supervisord | Watchdog::Limit => false,
         };
-        let outcome =
-            self.run(&case, who, 1, setup, |rig, watchdog| (Rest::of(rig, time), looks(watchdog)));
+        let outcome = self.run(&case, who, 1, setup, |rig, watchdog| {
+            (Rest::of(rig, SETTLE, time), looks(watchdog))
+        });
         let checks_per_s = setup.services as f64 / setup.every.as_secs_f64();
         outcome.row("CPU, ms/s", |runs| median(runs.iter().map(|(rest, _)| rest.cpu_ms_per_s)));
         outcome.row("CPU of a check, us", |runs| {
@@ -80,7 +84,7 @@ impl Bench {
                 let services = count(setup.services);
                 let case = format!("strangers, {services}, {what}, among {strangers}");
                 let outcome = self.run(&case, &Watchdog::BOTH, 1, &setup, |rig, _| {
-                    Rest::of(rig, self.size.cpu).cpu_ms_per_s
+                    Rest::of(rig, SETTLE, self.size.cpu).cpu_ms_per_s
                 });
                 outcome.row("CPU, ms/s", |runs| median(runs.iter().copied()));
                 outcome.noise();
@@ -99,7 +103,7 @@ impl Bench {
         let case = format!("shims, {services} `run =`");
         let setup = Setup::new(services, Watch::Run);
         let outcome = self.run(&case, &[Watchdog::Heeler], 1, &setup, |rig, _| {
-            let cpu_ms_per_s = Rest::of(rig, self.size.cpu).cpu_ms_per_s;
+            let cpu_ms_per_s = Rest::of(rig, SETTLE, self.size.cpu).cpu_ms_per_s;
             let (keeper, shims): (Vec<_>, _) =
                 rig.own_processes().into_iter().partition(|pid| *pid == rig.daemon);
             Shims { cpu_ms_per_s, keeper: Footprint::of(&keeper), shims: Footprint::of(&shims) }

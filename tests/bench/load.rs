@@ -20,14 +20,12 @@ impl Bench {
         for services in self.size.loads {
             let case = format!("load, {}", count(*services));
             let setup = Setup::new(*services, Watch::Definitions);
-            let outcome = self.run(&case, &Watchdog::BOTH, self.size.rounds, &setup, |rig, _| {
-                let answered = rig.wait_answer();
-                Load {
-                    answer_ms: answered.saturating_sub(rig.began) as f64 / 1e6,
+            let outcome =
+                self.run(&case, &Watchdog::BOTH, self.size.rounds, &setup, |rig, _| Load {
+                    answer_ms: rig.ready.saturating_sub(rig.began) as f64 / 1e6,
                     start_ms: cpu(rig).as_secs_f64() * 1e3,
-                    rest: Rest::of(rig, self.size.cpu / 2),
-                }
-            });
+                    rest: Rest::of(rig, self.size.load_settle, self.size.cpu / 2),
+                });
             row(&outcome, "control socket answers after, ms", |load| load.answer_ms);
             row(&outcome, "CPU until then, ms", |load| load.start_ms);
             row(&outcome, "CPU at rest, ms/s", |load| load.rest.cpu_ms_per_s);

@@ -104,7 +104,7 @@ impl Listening {
 /// The CPU time of the watchdog and of the benchmark.
 fn own(rig: &Rig<'_>) -> Duration {
     let me = i32::try_from(std::process::id()).unwrap_or(0);
-    cpu(rig) + cpu_of(me) + rig.helpers().map(cpu_of).unwrap_or_default()
+    cpu(rig) + cpu_of(me) + rig.server().map(cpu_of).unwrap_or_default()
 }
 
 /// Waits until less than a tenth of one CPU is busy, at most so long.

@@ -123,7 +123,8 @@ fn figure(value: Option<Value>) -> String {
     let digits = |value: f64| match value {
         value if value >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
+        value if value >= 1.0 => format!("{value:.2}"),
+        value => format!("{value:.3}"),
     };
     match value {
         None => none(),

@@ -108,6 +108,8 @@ struct Size {
     throughput: usize,
     throughput_for: Duration,
     loads: &'static [usize],
+    /// Until that a service is not there was told.
+    load_settle: Duration,
 }
 
 const FULL: Size = Size {
@@ -133,6 +135,7 @@ const FULL: Size = Size {
     throughput: 500,
     throughput_for: Duration::from_secs(20),
     loads: &[1, 1000, 10_000],
+    load_settle: Duration::from_secs(20),
 };
 
 const QUICK: Size = Size {
@@ -153,6 +156,7 @@ const QUICK: Size = Size {
     throughput: 50,
     throughput_for: Duration::from_secs(4),
     loads: &[1, 100],
+    load_settle: Duration::from_secs(8),
 };
 
 /// Ctrl-C and TERM end the run at its next wait.
