@@ -4,10 +4,10 @@
 //! where one is not there or cannot do such a thing; root for services of another user, for nice -15 and
 //! for the memory of heeler's scout. The table goes to stdout, progress to stderr.
 //!
-//!     cargo bench                                  # all: an hour
+//!     cargo bench                                  # all: about an hour
 //!     cargo bench -- recovery load                 # rows that contain one of these
 //!     cargo bench -- 'recovery, 200 services'      # as they stand in the table
-//!     HEELER_BENCH_QUICK=1 cargo bench             # a trial of a few minutes: not to be quoted
+//!     HEELER_BENCH_QUICK=1 cargo bench             # a trial of seven minutes: not to be quoted
 //!     HEELER_BENCH_KILLS=300 cargo bench           # recoveries to quote
 //!     HEELER_BENCH_MONIT_HERD=1 cargo bench        # Monit also has 200 deaths at once, three times
 //!
