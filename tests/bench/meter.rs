@@ -12,6 +12,7 @@ use crate::rig::{Rig, wait};
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Footprint {
     pub(crate) pss_kib: u64,
+    pub(crate) rss_kib: u64,
     pub(crate) private_kib: u64,
     pub(crate) threads: u64,
     pub(crate) processes: u64,
@@ -26,6 +27,7 @@ impl Footprint {
                 fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             sum.pss_kib += number(&memory, "Pss:");
+            sum.rss_kib += number(&memory, "Rss:");
             sum.private_kib +=
                 number(&memory, "Private_Clean:") + number(&memory, "Private_Dirty:");
             sum.threads += number(&status, "Threads:");
@@ -46,7 +48,8 @@ pub(crate) fn cpu(rig: &Rig<'_>) -> Duration {
     rig.own_processes().into_iter().map(cpu_of).sum()
 }
 
-fn cpu_of(pid: i32) -> Duration {
+/// The CPU time of a process until now, with the children it waited for.
+pub(crate) fn cpu_of(pid: i32) -> Duration {
     const CUTIME: usize = 13; // proc_pid_stat(5): field 16, counted from behind the name
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).and_then(clock_gettime);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -86,12 +89,11 @@ pub(crate) struct Listening {
 
 impl Listening {
     pub(crate) fn begin(rig: &Rig<'_>) -> Self {
-        let own = cpu(rig) + cpu_of(me());
-        Self { since: Instant::now(), busy: busy(), own }
+        Self { since: Instant::now(), busy: busy(), own: own(rig) }
     }
 
     pub(crate) fn end(self, rig: &Rig<'_>) -> Noise {
-        let own = (cpu(rig) + cpu_of(me())).saturating_sub(self.own);
+        let own = own(rig).saturating_sub(self.own);
         let foreign = (busy() - self.busy).saturating_sub(own);
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = load.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
@@ -99,13 +101,15 @@ impl Listening {
     }
 }
 
-fn me() -> i32 {
-    i32::try_from(std::process::id()).unwrap_or(0)
+/// The CPU time of the watchdog and of the benchmark.
+fn own(rig: &Rig<'_>) -> Duration {
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    cpu(rig) + cpu_of(me) + rig.server().map(cpu_of).unwrap_or_default()
 }
 
-/// Waits until less than a tenth of one CPU is busy, at most 20 s.
-pub(crate) fn calm() {
-    let end = Instant::now() + Duration::from_secs(20);
+/// Waits until less than a tenth of one CPU is busy, at most so long.
+pub(crate) fn calm(patience: Duration) {
+    let end = Instant::now() + patience;
     loop {
         let before = busy();
         wait(Duration::from_secs(1));

@@ -1,11 +1,12 @@
 //! One watchdog with its services in directories of its own; when it is dropped nothing is left.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,50 +15,21 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, Uid, User};
 use tempfile::TempDir;
 
-const HEELER: &str = env!("CARGO_BIN_EXE_heeler");
-pub(crate) const MONIT: &str = "/usr/bin/monit";
+use crate::peers::{Setup, Site, Watch, Watchdog};
+use crate::server::{self, Record, Server};
+
 /// Enough for a slow machine; who needs it all has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Set by Ctrl-C: the next wait ends the run, and everything is cleaned up on the way out.
 pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Who watches.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Watchdog {
-    Heeler,
-    Monit,
-}
-
-impl Watchdog {
-    pub(crate) fn version(self) -> String {
-        let (program, option) = match self {
-            Self::Heeler => (HEELER, "--version"),
-            Self::Monit => (MONIT, "-V"),
-        };
-        let output = Command::new(program).arg(option).output().expect("the watchdog runs");
-        let said = String::from_utf8_lossy(&output.stdout);
-        said.lines().next().unwrap_or("?").trim_start_matches("This is ").to_owned()
-    }
-}
-
-/// What is watched about each service.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Watch {
-    /// That its process is there.
-    Existence,
-    /// Also its cpu and memory.
-    Conditions,
-    /// The same as `Existence`, of a foreground program that heeler keeps itself.
-    Run,
-}
-
 /// The compiled helper and whom services run as.
 pub(crate) struct Ground {
     dir: TempDir,
-    uid: Uid,
-    gid: Gid,
-    user: Option<String>,
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    pub(crate) user: Option<String>,
 }
 
 impl Ground {
@@ -89,28 +61,29 @@ impl Ground {
     }
 }
 
-/// A watchdog that runs and has looked at all its services.
+/// A watchdog that runs and has looked at all it is to look at.
 pub(crate) struct Rig<'a> {
     ground: &'a Ground,
     watchdog: Watchdog,
+    setup: Setup,
+    init: Child,
+    crowd: Option<Child>,
+    server: Option<Server>,
+    pub(crate) daemon: i32,
+    /// Right before the fork whose child became the watchdog, in ns.
+    pub(crate) began: u64,
+    /// When it was ready, in ns; with definitions alone, when its control socket answered.
+    pub(crate) ready: u64,
+    /// How many starts were read.
+    seen: usize,
     /// Services of another user must get here: pidfiles, the log of starts, and heeler's run_dir.
     dir: TempDir,
     /// On the disk of the project: configuration, state, the watchdog's log.
     disk: TempDir,
-    init: Child,
-    pub(crate) daemon: i32,
-    services: usize,
-    /// How much of the log of starts was read.
-    seen: usize,
 }
 
 impl<'a> Rig<'a> {
-    pub(crate) fn new(
-        ground: &'a Ground,
-        watchdog: Watchdog,
-        services: usize,
-        watch: Watch,
-    ) -> Self {
+    pub(crate) fn new(ground: &'a Ground, watchdog: Watchdog, setup: &Setup) -> Self {
         let (dir, disk) =
             (tempdir(&std::env::temp_dir()), tempdir(Path::new(env!("CARGO_TARGET_TMPDIR"))));
         let (pids, log) = (dir.path().join("pids"), dir.path().join("starts"));
@@ -118,71 +91,160 @@ impl<'a> Rig<'a> {
         chown(&pids, Some(ground.uid.as_raw()), Some(ground.gid.as_raw())).expect("chown");
         fs::write(&log, "").expect("write");
         fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).expect("chmod");
-        let argv = match watchdog {
-            Watchdog::Heeler => heeler(ground, dir.path(), disk.path(), services, watch),
-            Watchdog::Monit => monit(ground, dir.path(), disk.path(), services, watch),
-        };
-        let herd = if watch == Watch::Run { 0 } else { services };
+        let server = setup.watch.has_pages().then(|| Server::new(ground, dir.path()));
+        let ports = server.as_ref().map(|server| server.ports).unwrap_or_default();
+        let site = Site { ground, dir: dir.path(), disk: disk.path(), ports };
+        let argv = watchdog.configure(&site, setup);
+        let ours = setup.watch.has_processes() && !watchdog.keeps_children(setup.watch);
+        let herd = if ours { setup.services } else { 0 };
+        let whose = [ground.uid.to_string(), ground.gid.to_string()];
+        let crowd = (setup.strangers > 0).then(|| {
+            let mut crowd = Command::new(ground.helper());
+            server::helper(crowd.arg("crowd").arg(setup.strangers.to_string()).args(&whose)).0
+        });
         let output = fs::File::create(disk.path().join("output")).expect("create");
-        let mut init = Command::new(ground.helper())
-            .arg("init")
-            .arg(&pids)
-            .args([herd.to_string(), ground.uid.to_string(), ground.gid.to_string()])
-            .args(argv)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(output)
-            // Ctrl-C is ours: this one ends when we do.
-            .process_group(0)
-            .spawn()
-            .expect("the helper runs");
-        let mut line = String::new();
-        let mut stdout = BufReader::new(init.stdout.take().expect("is a pipe"));
-        stdout.read_line(&mut line).expect("the helper says a pid");
-        let daemon = line.trim().parse().expect("the helper says a pid");
-        let mut rig = Self { ground, watchdog, dir, disk, init, daemon, services, seen: 0 };
-        rig.wait_ready();
+        let mut init = Command::new(ground.helper());
+        init.arg("init").arg(&pids).arg(herd.to_string()).args(&whose).args(argv).stderr(output);
+        let (init, said) = server::helper(&mut init);
+        let (daemon, began) = said.trim().split_once(' ').expect("the helper says two numbers");
+        let daemon = daemon.parse().expect("a pid");
+        let began = began.parse().expect("an instant");
+        let setup = *setup;
+        let mut rig = Self {
+            ground,
+            watchdog,
+            setup,
+            init,
+            crowd,
+            server,
+            daemon,
+            began,
+            ready: began,
+            seen: 0,
+            dir,
+            disk,
+        };
+        if setup.watch == Watch::Definitions {
+            rig.wait_answer();
+        } else {
+            rig.wait_ready();
+        }
+        rig.ready = now();
         rig
     }
 
-    /// Waits until the watchdog calls every service up.
-    pub(crate) fn wait_ready(&mut self) {
+    /// Waits until the watchdog calls every service up, and has asked for every page.
+    fn wait_ready(&mut self) {
         let end = Instant::now() + PATIENCE;
-        while self.up() < self.services {
-            let output = fs::read_to_string(self.disk.path().join("output")).unwrap_or_default();
-            let last = output.lines().rev().take(5).collect::<Vec<_>>().join("\n");
-            assert!(
-                Instant::now() < end,
-                "{} of {} services are up; last words:\n{last}",
-                self.up(),
-                self.services
-            );
-            assert!(exe(self.daemon).is_some(), "the watchdog ended; last words:\n{last}");
+        loop {
+            let (up, pages) = (self.up(), self.pages());
+            let all = self.setup.services;
+            if up >= all && pages >= all {
+                self.seen = server::records(&self.dir.path().join("starts")).len();
+                return;
+            }
+            let what = format!("{up} of {all} services are up, {pages} pages were asked for");
+            self.check_alive(end, &what);
             wait(Duration::from_millis(200));
         }
     }
 
-    /// How many services it calls up.
+    /// # Panics
+    /// When it is too late, or the watchdog ended.
+    fn check_alive(&self, end: Instant, what: &str) {
+        let output = fs::read_to_string(self.disk.path().join("output")).unwrap_or_default();
+        let last = output.lines().rev().take(5).collect::<Vec<_>>().join("\n");
+        assert!(Instant::now() < end, "{what}; last words:\n{last}");
+        assert!(exe(self.daemon).is_some(), "the watchdog ended; last words:\n{last}");
+    }
+
+    /// How many services it calls up; of one that calls nothing anything, how many it started.
     fn up(&self) -> usize {
+        if !self.setup.watch.has_processes() {
+            return self.setup.services;
+        }
         let ask = |client: &mut Command| client.output().expect("the client runs").stdout;
         match self.watchdog {
             Watchdog::Heeler => {
-                let mut client = Command::new(HEELER);
-                client.arg("--socket").arg(self.dir.path().join("run/sock"));
+                let mut client = Command::new(env!("CARGO_BIN_EXE_heeler"));
+                client.arg("--socket").arg(self.socket());
                 let said = ask(client.args(["status", "--json"]));
                 let status: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
                 let all = status["services"].as_array().map(Vec::as_slice).unwrap_or_default();
                 all.iter().filter(|one| one["health"] == "good" && one["pid"].is_u64()).count()
             }
             Watchdog::Monit => {
+                let program = self.watchdog.program().expect("it runs");
                 let conf = self.disk.path().join("monitrc");
-                let said = ask(Command::new(MONIT).arg("-c").arg(conf).args(["summary", "-B"]));
+                let said = ask(Command::new(program).arg("-c").arg(conf).args(["summary", "-B"]));
                 let said = String::from_utf8_lossy(&said);
                 let up =
                     |line: &&str| line.contains(" OK ") && line.trim_end().ends_with("Process");
                 said.lines().filter(up).count()
             }
+            Watchdog::Runit | Watchdog::S6 | Watchdog::Supervisord => {
+                let pidfile = |id: &u64| self.dir.path().join(format!("pids/s{id}.pid")).exists();
+                let started = server::records(&self.dir.path().join("starts"));
+                let started: BTreeSet<_> = started.iter().map(|start| start.id).collect();
+                started.iter().filter(|id| pidfile(id)).count()
+            }
+            Watchdog::Limit => {
+                let output = fs::read_to_string(self.disk.path().join("output"));
+                if output.is_ok_and(|text| text.contains("ready")) {
+                    self.setup.services
+                } else {
+                    0
+                }
+            }
         }
+    }
+
+    /// How many pages were asked for.
+    fn pages(&self) -> usize {
+        let Some(server) = &self.server else { return self.setup.services };
+        server.asked().iter().map(|asked| asked.id).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Every request for a page so far.
+    pub(crate) fn asked(&self) -> Vec<Record> {
+        self.server.as_ref().map(Server::asked).unwrap_or_default()
+    }
+
+    /// Waits until the control socket answers.
+    fn wait_answer(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if self.answers().unwrap_or(false) {
+                return;
+            }
+            self.check_alive(end, "the control socket does not answer");
+            wait(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether the control socket has an answer to a small question.
+    fn answers(&self) -> std::io::Result<bool> {
+        let question = match self.watchdog {
+            Watchdog::Heeler => "GET /v1/status?service=s0 HTTP/1.1\r\nHost: heeler\r\n\r\n",
+            Watchdog::Runit | Watchdog::S6 | Watchdog::Supervisord | Watchdog::Limit => {
+                return Ok(false);
+            }
+            // bench:bench
+            Watchdog::Monit => {
+                "GET /_ping HTTP/1.0\r\nAuthorization: Basic YmVuY2g6YmVuY2g=\r\n\r\n"
+            }
+        };
+        let mut stream = UnixStream::connect(self.socket())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(question.as_bytes())?;
+        let mut line = [0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut line)?;
+        Ok(line.ends_with(b" 200"))
+    }
+
+    fn socket(&self) -> PathBuf {
+        let name = if self.watchdog == Watchdog::Heeler { "run/sock" } else { "sock" };
+        self.dir.path().join(name)
     }
 
     /// Kills the process of a service; the instant just before, in ns.
@@ -196,18 +258,13 @@ impl<'a> Rig<'a> {
         instant
     }
 
-    /// Waits for the next `count` starts; instants in ns, in order.
-    pub(crate) fn starts(&mut self, count: usize) -> Vec<u64> {
-        const RECORD: usize = 16;
+    /// Waits for the next `count` starts.
+    pub(crate) fn starts(&mut self, count: usize) -> Vec<Record> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let log = fs::read(self.dir.path().join("starts")).expect("the log is readable");
-            let new: Vec<u64> = log[self.seen..]
-                .chunks_exact(RECORD)
-                .map(|record| u64::from_ne_bytes(record[..8].try_into().expect("8 bytes")))
-                .collect();
+            let new = server::records(&self.dir.path().join("starts")).split_off(self.seen);
             if new.len() >= count {
-                self.seen += new.len() * RECORD;
+                self.seen += new.len();
                 return new;
             }
             assert!(
@@ -228,84 +285,26 @@ impl<'a> Rig<'a> {
                 let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
                 todo.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
             }
-            if exe(pid).is_some_and(|exe| exe != self.ground.helper()) {
+            if pid == self.daemon || exe(pid).is_some_and(|exe| exe != self.ground.helper()) {
                 found.push(pid);
             }
         }
         found
     }
+
+    /// The web server: it works for the benchmark.
+    pub(crate) fn server(&self) -> Option<i32> {
+        self.server.as_ref().map(Server::pid)
+    }
 }
 
 impl Drop for Rig<'_> {
     fn drop(&mut self) {
-        drop(self.init.stdin.take());
-        let _end = self.init.wait();
-    }
-}
-
-fn heeler(ground: &Ground, dir: &Path, disk: &Path, services: usize, watch: Watch) -> Vec<String> {
-    let conf = disk.join("conf.d");
-    fs::create_dir(&conf).expect("mkdir");
-    let run = dir.join("run");
-    let settings = format!(
-        "state_dir = {:?}\nrun_dir = {run:?}\nsocket = {:?}\n[defaults]\ncwd = \"/\"\nevery = \"1s\"\n\
-         start_period = \"0s\"\nstart_limit = \"1000000 per 1h\"\n",
-        disk.join("state"),
-        run.join("sock"),
-    );
-    fs::write(conf.join("heeler.toml"), settings).expect("write");
-    let user = ground.user.as_ref().map(|user| format!("user = {user:?}\n")).unwrap_or_default();
-    for id in 0..services {
-        let (helper, log, pidfile) =
-            (ground.helper(), dir.join("starts"), dir.join(format!("pids/s{id}.pid")));
-        let what = match watch {
-            Watch::Existence | Watch::Conditions => {
-                format!(
-                    "pidfile = {pidfile:?}\nstart = [{helper:?}, \"svc\", {log:?}, {pidfile:?}, \"{id}\"]\n"
-                )
-            }
-            Watch::Run => format!("run = [{helper:?}, \"run\", {log:?}, \"{id}\"]\n"),
-        };
-        let checks = match watch {
-            Watch::Existence | Watch::Run => "",
-            Watch::Conditions => "[[check]]\nif = \"cpu > 95%\"\n[[check]]\nif = \"rss > 1GiB\"\n",
-        };
-        fs::write(conf.join(format!("s{id}.toml")), format!("{user}{what}{checks}"))
-            .expect("write");
-    }
-    [HEELER.as_ref(), "run".as_ref(), conf.as_path()]
-        .map(|word: &Path| word.display().to_string())
-        .into()
-}
-
-fn monit(ground: &Ground, dir: &Path, disk: &Path, services: usize, watch: Watch) -> Vec<String> {
-    let mut text = "set daemon 1\n".to_owned();
-    for (what, file) in
-        [("log", "log"), ("pidfile", "pid"), ("idfile", "id"), ("statefile", "state")]
-    {
-        text += &format!("set {what} {}\n", disk.join(file).display());
-    }
-    text += &format!("set httpd unixsocket {} allow bench:bench\n", dir.join("sock").display());
-    let user = match ground.user {
-        Some(_) => format!(" as uid {} and gid {}", ground.uid, ground.gid),
-        None => String::new(),
-    };
-    for id in 0..services {
-        let (helper, log, pidfile) =
-            (ground.helper(), dir.join("starts"), dir.join(format!("pids/s{id}.pid")));
-        let (helper, log, pidfile) = (helper.display(), log.display(), pidfile.display());
-        text += &format!(
-            "check process s{id} with pidfile {pidfile}\n  start program = \"{helper} svc {log} {pidfile} {id}\"{user}\n  \
-             stop program = \"/bin/sh -c 'kill -TERM $(cat {pidfile})'\"\n"
-        );
-        if watch == Watch::Conditions {
-            text += "  if cpu > 95% then alert\n  if memory > 1 GB then alert\n";
+        server::end(&mut self.init);
+        if let Some(crowd) = &mut self.crowd {
+            server::end(crowd);
         }
     }
-    let conf = disk.join("monitrc");
-    fs::write(&conf, text).expect("write");
-    fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).expect("chmod");
-    vec![MONIT.into(), "-I".into(), "-c".into(), conf.display().to_string()]
 }
 
 /// A directory that others may enter.
