@@ -180,6 +180,9 @@ impl State {
     /// Repeats alert and exec of firing checks that ask for it.
     pub(super) fn repeats_due(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
+        if !self.checks.iter().any(|check| check.repeat_at.is_some_and(|due| now >= due)) {
+            return;
+        }
         let acting = self.settled() && self.intent.desired == Desired::Up;
         let def = self.def.clone();
         for (at, check) in def.checks.iter().enumerate() {

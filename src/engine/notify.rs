@@ -161,6 +161,12 @@ impl State {
     /// Tells what is due, and closes what has settled.
     pub(super) fn incidents_due(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
+        let due = |open: &OpenIncident| {
+            now >= open.tell_at || open.settles_at.is_some_and(|at| now >= at)
+        };
+        if !self.open.values().any(due) {
+            return;
+        }
         let settled: Vec<_> = self
             .open
             .iter()
