@@ -55,9 +55,25 @@ impl From<Trouble> for Observation {
     }
 }
 
-/// Where a probe has got to, for the one who ends it when its time is over.
-#[derive(Debug, Default)]
-pub struct Progress(Mutex<Stage>);
+/// Where a probe has got to, for the one who ends it when its time is over. A clone is the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<Mutex<Stage>>);
+
+/// A stage that a library will reach: it is told here when it has.
+#[derive(Clone, Debug)]
+pub struct Milestone {
+    /// Whose.
+    pub progress: Progress,
+    /// Which.
+    pub stage: Stage,
+}
+
+impl Milestone {
+    /// It has.
+    pub fn reached(&self) {
+        self.progress.at(self.stage.clone());
+    }
+}
 
 /// What a probe waits for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -81,6 +97,12 @@ impl Progress {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
+    /// Whether it has no connection yet.
+    #[must_use]
+    pub fn connecting(&self) -> bool {
+        matches!(*self.0.lock().unwrap_or_else(PoisonError::into_inner), Stage::Connecting(_))
+    }
+
     /// What it means that the probe did not end within its time.
     #[must_use]
     pub fn overdue(&self, timeout: Duration) -> Observation {
@@ -97,7 +119,8 @@ impl Progress {
                 Observation::failed(&format!("{what}, which did not end within {within}"))
             }
             Stage::Waiting(on, address) => {
-                let backlog = address.and_then(backlog).map_or_else(String::new, |waiting| {
+                let waiting = address.and_then(backlog).filter(|waiting| *waiting > 0);
+                let backlog = waiting.map_or_else(String::new, |waiting| {
                     format!("; {waiting} connections wait in its backlog to be accepted")
                 });
                 Observation::failed(&format!(

@@ -1,34 +1,31 @@
-//! One exchange of HTTP/1.1 (RFC 9112) on a connection: a request out, a bounded answer in.
+//! One exchange of HTTP/1.1 (RFC 9112): a connection, a request out, a bounded answer in.
 //!
 //! No pool, no proxy, no decompression: what the server sent is what is judged. Only the caller's deadline
 //! bounds the time.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::io;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{self, Poll, ready};
+use std::iter::successors;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{self, Poll};
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Request, Response, StatusCode};
 use ring::digest::{Context, SHA256};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower::{Layer, Service};
 
-use crate::checks::connect::{Progress, Stage, Trouble};
+use crate::checks::connect::{Milestone, Progress, Stage, Trouble, connect_trouble};
+use crate::checks::tls::{Readied, Sight};
 use crate::model::units::show_size;
 
-/// Status line and headers; nginx sends at most 32 KiB of them, Apache 8 KiB a line.
+/// Headers; nginx sends at most 32 KiB of them, Apache 8 KiB a line. reqwest has no such bound: it is
+/// held once they are there. Until then hyper's own hold: a buffer of 408 KiB, 100 lines.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// All that is read until there is an answer: its head, interim answers before it (RFC 9110, section 15.2),
-/// and what hyper reads ahead. Without it a flood of interim answers would be parsed for ever.
-const BEFORE_ANSWER_BYTES_MAX: u64 = 4 * HEAD_BYTES_MAX as u64;
 /// What is kept of a body that no pattern asks for: enough to show how it begins.
 const BEGINNING_BYTES: usize = 1024;
-
 /// What came back.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -75,68 +72,109 @@ pub(super) enum Keep {
     Beginning,
 }
 
-/// Sends a request and reads its answer. `to` is the target's name in messages.
-///
-/// # Errors
-/// `Failed`: what came is no whole answer.
-pub(super) async fn exchange<S>(
-    progress: &Progress,
-    to: &str,
-    stream: S,
-    request: Request<Full<Bytes>>,
-    read: Read,
-) -> Result<Answer, Trouble>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let allowance = Arc::new(AtomicU64::new(BEFORE_ANSWER_BYTES_MAX));
-    let metered = Metered { stream, allowance: Arc::clone(&allowance) };
-    let shaken = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES_MAX)
-        .handshake::<_, Full<Bytes>>(TokioIo::new(metered));
-    let (mut sender, connection) = shaken.await.map_err(|error| trouble(to, &error))?;
-    let mut exchanged = pin!(async {
-        let response = sender.send_request(request).await.map_err(|error| trouble(to, &error))?;
-        // From here on the body's own bound holds.
-        allowance.store(u64::MAX, Ordering::Relaxed);
-        answer(progress, to, response, read).await
-    });
-    let mut connection = pin!(connection);
-    let mut gone = false;
-    loop {
-        tokio::select! {
-            answer = &mut exchanged => return answer,
-            // What is wrong with a connection is told to its exchange; what it had read is still there.
-            _ended = &mut connection, if !gone => gone = true,
+/// Whom a request goes to.
+#[derive(Clone, Debug)]
+pub(super) enum Peer {
+    /// A host of these addresses, each with the port; reqwest takes the first that answers.
+    Tcp(String, Vec<SocketAddr>),
+    /// A socket.
+    Unix(PathBuf),
+}
+
+impl Peer {
+    /// Its name in messages.
+    fn told(&self) -> String {
+        match self {
+            Self::Tcp(host, addresses) => match addresses.first() {
+                Some(address) => format!("{host}:{}", address.port()),
+                None => host.clone(),
+            },
+            Self::Unix(path) => path.display().to_string(),
         }
     }
+
+    /// What it is connected to by, where that is known: of several addresses reqwest does not say which.
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(_, addresses) => match addresses[..] {
+                [only] => Some(only),
+                [] | [_, ..] => None,
+            },
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// What a connection is made to, in messages.
+    fn end(&self) -> String {
+        self.address().map_or_else(|| self.told(), |address| address.to_string())
+    }
+
+    /// That it has taken a connection.
+    pub(super) fn connected(&self, progress: &Progress) -> Milestone {
+        let stage = Stage::Waiting(self.end(), self.address());
+        Milestone { progress: progress.clone(), stage }
+    }
+}
+
+/// Sends a request and reads its answer. `tls` is for this one connection.
+///
+/// # Errors
+/// `Failed`: refused, not to be trusted, or what came is no whole answer. `Unknown`: heeler cannot
+/// connect, or may not.
+pub(super) async fn exchange(
+    progress: &Progress,
+    peer: &Peer,
+    tls: Readied,
+    request: Request,
+    read: Read,
+) -> Result<Answer, Trouble> {
+    let Readied { config, sight } = tls;
+    let builder = Client::builder()
+        .tls_backend_preconfigured(config)
+        .http1_only()
+        .no_proxy()
+        .redirect(Policy::none())
+        .pool_max_idle_per_host(0)
+        .connector_layer(Herald(peer.connected(progress)));
+    let builder = match peer {
+        Peer::Tcp(host, addresses) => builder.resolve_to_addrs(host, addresses),
+        Peer::Unix(path) => builder.unix_socket(path.as_path()),
+    };
+    progress.at(Stage::Connecting(peer.end()));
+    let told = |error| trouble(peer, progress, &sight, &error);
+    let response = builder.build().map_err(told)?.execute(request).await.map_err(told)?;
+    answer(progress, peer, response, read).await
 }
 
 async fn answer(
     progress: &Progress,
-    to: &str,
-    response: Response<Incoming>,
+    peer: &Peer,
+    mut response: Response,
     read: Read,
 ) -> Result<Answer, Trouble> {
-    let (head, mut incoming) = response.into_parts();
-    let status = told(head.status);
-    progress.at(Stage::Receiving(format!("{to} answered {status} and began a body")));
+    let to = peer.told();
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    let lines = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if lines.sum::<usize>() > HEAD_BYTES_MAX {
+        return Err(Trouble::Failed(too_large(&to)));
+    }
+    let shown = told(status);
+    progress.at(Stage::Receiving(format!("{to} answered {shown} and began a body")));
     let keep_bytes = match read.keep {
         Keep::All => usize::MAX,
         Keep::Beginning => BEGINNING_BYTES,
     };
     let (mut kept, mut bytes, mut digest) = (Vec::new(), 0u64, Context::new(&SHA256));
     let mut end = End::Whole;
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| match trouble(to, &error) {
-            Trouble::Failed(why) => Trouble::Failed(format!(
-                "{to} answered {status}, but the body broke off after {}: {why}",
-                show_size(bytes)
-            )),
-            Trouble::Unknown(why) => Trouble::Unknown(why),
+    loop {
+        let chunk = response.chunk().await.map_err(|error| {
+            Trouble::Failed(format!(
+                "{to} answered {shown}, but the body broke off after {}: {}",
+                show_size(bytes),
+                words(&to, &error)
+            ))
         })?;
-        // Trailers are no part of a body.
-        let Ok(data) = frame.into_data() else { continue };
+        let Some(data) = chunk else { break };
         let left = usize::try_from(read.bytes_max - bytes).unwrap_or(usize::MAX);
         let part = &data[..data.len().min(left)];
         digest.update(part);
@@ -150,58 +188,47 @@ async fn answer(
     let digest = digest.finish();
     let first = digest.as_ref().first_chunk().expect("SHA-256 has 32 bytes");
     let body = Body { kept, bytes, end, fingerprint: u64::from_le_bytes(*first) };
-    Ok(Answer { status: head.status, headers: head.headers, body })
+    Ok(Answer { status, headers, body })
 }
 
-/// A connection of which so many more bytes may be read.
-struct Metered<S> {
-    stream: S,
-    allowance: Arc<AtomicU64>,
-}
+/// Tells that a connection stands: reqwest's connector, and a word when it is done.
+#[derive(Clone)]
+struct Herald(Milestone);
 
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let bytes = (buffer.filled().len() - before) as u64;
-        let left = self.allowance.load(Ordering::Relaxed);
-        if bytes > left {
-            return Poll::Ready(Err(io::Error::other(
-                "it sent more than 256 KiB without an answer",
-            )));
-        }
-        if left != u64::MAX {
-            self.allowance.store(left - bytes, Ordering::Relaxed);
-        }
-        Poll::Ready(Ok(()))
+impl<S> Layer<S> for Herald {
+    type Service = Heralded<S>;
+
+    fn layer(&self, connector: S) -> Heralded<S> {
+        Heralded { connector, connected: self.0.clone() }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+#[derive(Clone)]
+struct Heralded<S> {
+    connector: S,
+    connected: Milestone,
+}
+
+impl<S, To> Service<To> for Heralded<S>
+where
+    S: Service<To>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.connector.poll_ready(context)
     }
 
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn call(&mut self, to: To) -> Self::Future {
+        let (connecting, connected) = (self.connector.call(to), self.connected.clone());
+        Box::pin(async move {
+            let connection = connecting.await?;
+            connected.reached();
+            Ok(connection)
+        })
     }
 }
 
@@ -213,16 +240,50 @@ pub(super) fn told(status: StatusCode) -> String {
     }
 }
 
-fn trouble(to: &str, error: &hyper::Error) -> Trouble {
-    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+/// Whose trouble it is that there is no answer.
+fn trouble(peer: &Peer, progress: &Progress, sight: &Sight, error: &reqwest::Error) -> Trouble {
+    let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
+    match io {
+        Some(io) if progress.connecting() => connect_trouble(&peer.end(), io),
+        // With the connection, but before there is HTTP: the handshake.
+        Some(io) if error.is_connect() => sight.trouble(io),
+        Some(_) | None => Trouble::Failed(words(&peer.told(), error)),
+    }
+}
+
+/// What went wrong on a connection. reqwest's own words are about its insides; hyper below it knows.
+fn words(to: &str, error: &reqwest::Error) -> String {
+    let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()) else {
+        let inmost = causes(error).last().map(ToString::to_string).unwrap_or_default();
+        return format!("the connection to {to} failed: {inmost}");
+    };
     // Only hyper's server has a question for this kind; its words are all there is.
-    Trouble::Failed(if error.is_parse() && error.to_string().contains("too large") {
-        format!("{to} sent more than 64 KiB or 100 lines of headers")
+    if error.is_parse() && error.to_string().contains("too large") {
+        too_large(to)
     } else if error.is_incomplete_message() {
         format!("{to} closed the connection before its answer was whole")
     } else if error.is_parse() {
         format!("what {to} sent is not HTTP/1: {error}")
     } else {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         format!("the connection to {to} failed: {error}{cause}")
-    })
+    }
+}
+
+fn too_large(to: &str) -> String {
+    format!("{to} sent more than 64 KiB or 100 lines of headers")
+}
+
+/// An error and what is under it.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    successors(Some(first), |error| under(*error))
+}
+
+/// What is under an error. One of I/O hides what it holds from `source`.
+fn under<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(held) => Some(held),
+        None => error.source(),
+    }
 }

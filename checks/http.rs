@@ -3,21 +3,20 @@
 //! HTTP semantics are those of RFC 9110. What was seen is what is said: a redirect is an answer like any
 //! other unless `follow` says otherwise; nothing is decompressed, and no proxy of the environment is used.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode};
 use regex::bytes::{Regex, RegexBuilder};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
-use url::{Position, Url};
+use url::Url;
 
-use crate::checks::connect::{Tools, Trouble, tcp, unix};
-use crate::checks::exchange::{Answer, Body, End, Keep, Read, exchange, told};
+use crate::checks::connect::{Tools, Trouble, resolve};
+use crate::checks::exchange::{Answer, Body, End, Keep, Peer, Read, exchange, told};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
-use crate::checks::tls::{self, Met, Trust};
+use crate::checks::tls::{self, Trust};
 use crate::checks::x509;
 use crate::checks::{CheckType, Network, Probe, Unsaid};
 use crate::model::limits;
@@ -56,6 +55,7 @@ const KEYS: [Key; 13] = [
 ];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
+const USER_AGENT: &str = concat!("heeler/", env!("CARGO_PKG_VERSION"));
 /// What is read of a body where `max_body` does not say.
 const BODY_BYTES: u64 = 1 << 20;
 /// The most that it may say: the scout holds what it matches.
@@ -246,7 +246,7 @@ struct Asking {
     url: Url,
     method: Method,
     headers: HeaderMap,
-    send: Bytes,
+    send: String,
 }
 
 /// Asks, and asks again where a redirect may be followed.
@@ -259,7 +259,7 @@ async fn ask(settings: &Settings, tools: &Tools, seen: &mut Seen) -> Result<Answ
             .iter()
             .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
             .collect(),
-        send: Bytes::from(settings.send.clone()),
+        send: settings.send.clone(),
     };
     loop {
         let answer = ask_once(settings, tools, seen, &asking).await?;
@@ -303,7 +303,7 @@ fn follow(
     // 307 and 308 repeat the request as it was; the others become a GET (RFC 9110, section 15.4).
     let repeats = matches!(status.as_u16(), 307 | 308) || from.method == Method::HEAD;
     let (method, send) =
-        if repeats { (from.method, from.send) } else { (Method::GET, Bytes::new()) };
+        if repeats { (from.method, from.send) } else { (Method::GET, String::new()) };
     if !at_home && !send.is_empty() {
         return Err(refuse("which is not followed: it would send the body to another server"));
     }
@@ -331,35 +331,32 @@ async fn ask_once(
     let request = request(asking);
     let progress = &tools.progress;
     if let Some(path) = &settings.unix {
-        let stream = unix(tools, path).await?;
-        return exchange(progress, &path.display().to_string(), stream, request, read).await;
+        return exchange(progress, &Peer::Unix(path.clone()), tls::unused(), request, read).await;
     }
     let host = asking.url.host_str().unwrap_or_default();
     let port = asking.url.port_or_known_default().unwrap_or(80);
-    let to = format!("{host}:{port}");
-    let stream = tcp(tools, host, port).await?;
+    let addresses = resolve(tools, host).await?;
+    let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+    let peer = Peer::Tcp(host.to_owned(), addresses);
     if asking.url.scheme() == "http" {
-        return exchange(progress, &to, stream, request, read).await;
+        return exchange(progress, &peer, tls::unused(), request, read).await;
     }
-    let Met { stream, chain, trusted } =
-        tls::meet(tools, stream, host, &settings.trust, &[b"http/1.1"]).await?;
-    let path = x509::path(&chain, &trusted.authorities);
+    let begins = Some(peer.connected(progress));
+    let ready = tls::ready(tools, host, &settings.trust, &[b"http/1.1"], begins).await?;
+    let sight = ready.sight.clone();
+    let answer = exchange(progress, &peer, ready, request, read).await;
+    let path = x509::path(&sight.chain(), &sight.trusted().authorities);
     seen.expires_in = path.iter().map(x509::Facts::expires_in).min();
-    exchange(progress, &to, stream?, request, read).await
+    answer
 }
 
-fn request(asking: &Asking) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(asking.send.clone()));
-    let path = &asking.url[Position::BeforePath..Position::AfterQuery];
-    *request.uri_mut() = path.parse().unwrap_or_default();
-    request.method_mut().clone_from(&asking.method);
-    let authority = &asking.url[Position::BeforeHost..Position::AfterPort];
-    let headers = request.headers_mut();
-    headers.insert(header::USER_AGENT, HeaderValue::from_static("heeler"));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-    if let Ok(authority) = HeaderValue::try_from(authority) {
-        headers.insert(header::HOST, authority);
+fn request(asking: &Asking) -> Request {
+    let mut request = Request::new(asking.method.clone(), asking.url.clone());
+    if !asking.send.is_empty() {
+        *request.body_mut() = Some(asking.send.clone().into());
     }
+    let headers = request.headers_mut();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     headers.extend(asking.headers.clone());
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     request
