@@ -55,25 +55,9 @@ impl From<Trouble> for Observation {
     }
 }
 
-/// Where a probe has got to, for the one who ends it when its time is over. A clone is the same one.
-#[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Mutex<Stage>>);
-
-/// A stage that a library will reach: it is told here when it has.
-#[derive(Clone, Debug)]
-pub struct Milestone {
-    /// Whose.
-    pub progress: Progress,
-    /// Which.
-    pub stage: Stage,
-}
-
-impl Milestone {
-    /// It has.
-    pub fn reached(&self) {
-        self.progress.at(self.stage.clone());
-    }
-}
+/// Where a probe has got to, for the one who ends it when its time is over.
+#[derive(Debug, Default)]
+pub struct Progress(Mutex<Stage>);
 
 /// What a probe waits for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -95,12 +79,6 @@ impl Progress {
     /// The probe waits for this now.
     pub fn at(&self, stage: Stage) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
-    }
-
-    /// Whether it has no connection yet.
-    #[must_use]
-    pub fn connecting(&self) -> bool {
-        matches!(*self.0.lock().unwrap_or_else(PoisonError::into_inner), Stage::Connecting(_))
     }
 
     /// What it means that the probe did not end within its time.

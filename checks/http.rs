@@ -3,7 +3,6 @@
 //! HTTP semantics are those of RFC 9110. What was seen is what is said: a redirect is an answer like any
 //! other unless `follow` says otherwise; nothing is decompressed, and no proxy of the environment is used.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,8 @@ use reqwest::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::checks::connect::{Tools, Trouble, resolve};
-use crate::checks::exchange::{Answer, Body, End, Keep, Peer, Read, exchange, told};
+use crate::checks::connect::{Tools, Trouble, tcp, unix};
+use crate::checks::exchange::{Answer, Body, End, Keep, Read, exchange, told};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
 use crate::checks::tls::{self, Trust};
 use crate::checks::x509;
@@ -60,6 +59,8 @@ const USER_AGENT: &str = concat!("heeler/", env!("CARGO_PKG_VERSION"));
 const BODY_BYTES: u64 = 1 << 20;
 /// The most that it may say: the scout holds what it matches.
 const BODY_BYTES_MAX: u64 = 16 << 20;
+/// A URL to be redirected to; what everybody has to understand (RFC 9110, section 4.1).
+const URL_BYTES_MAX: usize = 8000;
 /// What is shown of a body that is not as it should be.
 const SHOWN_BYTES: usize = 120;
 /// A body up to this is matched where it is; a larger one by a thread of its own.
@@ -288,6 +289,9 @@ fn follow(
     let refuse = |why: &str| format!("status {} to {shown}, {why}", told(status));
     let to = std::str::from_utf8(location.as_bytes()).ok().and_then(|to| from.url.join(to).ok());
     let to = to.ok_or_else(|| refuse("which is not a URL"))?;
+    if to.as_str().len() > URL_BYTES_MAX {
+        return Err(refuse("which is too long to be asked for"));
+    }
     match (from.url.scheme(), to.scheme()) {
         (_, "https") | ("http", "http") => {}
         ("https", "http") => return Err(refuse("which is not followed: it gives up TLS")),
@@ -331,20 +335,20 @@ async fn ask_once(
     let request = request(asking);
     let progress = &tools.progress;
     if let Some(path) = &settings.unix {
-        return exchange(progress, &Peer::Unix(path.clone()), tls::unused(), request, read).await;
+        let to = path.display().to_string();
+        let stream = unix(tools, path).await?;
+        return exchange(progress, &to, stream, tls::unused(), request, read).await;
     }
     let host = asking.url.host_str().unwrap_or_default();
     let port = asking.url.port_or_known_default().unwrap_or(80);
-    let addresses = resolve(tools, host).await?;
-    let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();
-    let peer = Peer::Tcp(host.to_owned(), addresses);
+    let to = format!("{host}:{port}");
+    let stream = tcp(tools, host, port).await?;
     if asking.url.scheme() == "http" {
-        return exchange(progress, &peer, tls::unused(), request, read).await;
+        return exchange(progress, &to, stream, tls::unused(), request, read).await;
     }
-    let begins = Some(peer.connected(progress));
-    let ready = tls::ready(tools, host, &settings.trust, &[b"http/1.1"], begins).await?;
+    let ready = tls::ready(tools, host, &settings.trust, &[b"http/1.1"]).await?;
     let sight = ready.sight.clone();
-    let answer = exchange(progress, &peer, ready, request, read).await;
+    let answer = exchange(progress, &to, stream, ready, request, read).await;
     let path = x509::path(&sight.chain(), &sight.trusted().authorities);
     seen.expires_in = path.iter().map(x509::Facts::expires_in).min();
     answer

@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::checks::connect::{Milestone, Tools, Trouble};
+use crate::checks::connect::{Tools, Trouble};
 use crate::checks::given::Given;
 use crate::checks::x509::{Age, Facts, out_of_date, path};
 
@@ -130,7 +130,7 @@ where
     let asked = server_name(name).ok_or_else(|| {
         Trouble::Unknown(format!("{name} is neither a DNS name nor an address: no certificate is"))
     })?;
-    let Readied { config, sight } = ready(tools, name, trust, protocols, None).await?;
+    let Readied { config, sight } = ready(tools, name, trust, protocols).await?;
     let met = TlsConnector::from(Arc::new(config)).connect(asked, stream).await;
     let chain = sight.chain();
     let stream = met.map_err(|error| sight.trouble(&error));
@@ -167,7 +167,7 @@ impl Sight {
     }
 }
 
-/// Readies a handshake. `name` is what the certificate has to be for, in messages; `begins` is reached when the connection stands and the handshake begins.
+/// Readies a handshake. `name` is what the certificate has to be for, in messages.
 ///
 /// # Errors
 /// When the certificates to trust cannot be read: `Unknown`.
@@ -176,33 +176,21 @@ pub(super) async fn ready(
     name: &str,
     trust: &Trust,
     protocols: &[&[u8]],
-    begins: Option<Milestone>,
 ) -> Result<Readied, Trouble> {
     let trusted = match trust.verify {
         Verify::Full => tools.shared.roots.trusted(trust.ca_file.as_deref()).await?,
         Verify::None => Arc::default(),
     };
-    let witness = Witness {
-        name: name.to_owned(),
-        trusted,
-        verify: trust.verify,
-        begins,
-        chain: Mutex::default(),
-    };
+    let witness =
+        Witness { name: name.to_owned(), trusted, verify: trust.verify, chain: Mutex::default() };
     Ok(witness.ready(protocols))
 }
 
 /// What a client is given that will speak no TLS, and wants something all the same: it trusts nobody.
 pub(super) fn unused() -> Readied {
     let verify = Verify::Full;
-    Witness {
-        name: String::new(),
-        trusted: Arc::default(),
-        verify,
-        begins: None,
-        chain: Mutex::default(),
-    }
-    .ready(&[])
+    Witness { name: String::new(), trusted: Arc::default(), verify, chain: Mutex::default() }
+        .ready(&[])
 }
 
 /// What a server can be asked for: a DNS name or an address.
@@ -361,7 +349,6 @@ struct Witness {
     name: String,
     trusted: Arc<Trusted>,
     verify: Verify,
-    begins: Option<Milestone>,
     chain: Mutex<Vec<CertificateDer<'static>>>,
 }
 
@@ -477,11 +464,7 @@ impl ServerCertVerifier for Witness {
         verify_tls13_signature(message, own, signed, &PROVIDER.signature_verification_algorithms)
     }
 
-    /// rustls asks this when it writes the first message of a handshake: the connection stands.
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        if let Some(begins) = &self.begins {
-            begins.reached();
-        }
         PROVIDER.signature_verification_algorithms.supported_schemes()
     }
 }
