@@ -230,7 +230,7 @@ fn what_is_no_tls_is_told_apart() {
     assert_eq!(check(refusing.port()), "the server ended the TLS handshake: handshake failure");
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr();
     let why = check(port.expect("address").port());
-    assert!(why.contains("Connection refused"), "{why}");
+    assert!(why.contains("refused"), "{why}");
 }
 
 #[test]
