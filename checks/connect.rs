@@ -97,7 +97,8 @@ impl Progress {
                 Observation::failed(&format!("{what}, which did not end within {within}"))
             }
             Stage::Waiting(on, address) => {
-                let backlog = address.and_then(backlog).map_or_else(String::new, |waiting| {
+                let waiting = address.and_then(backlog).filter(|waiting| *waiting > 0);
+                let backlog = waiting.map_or_else(String::new, |waiting| {
                     format!("; {waiting} connections wait in its backlog to be accepted")
                 });
                 Observation::failed(&format!(
