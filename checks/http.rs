@@ -6,18 +6,16 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode};
 use regex::bytes::{Regex, RegexBuilder};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
-use url::{Position, Url};
+use url::Url;
 
 use crate::checks::connect::{Tools, Trouble, tcp, unix};
 use crate::checks::exchange::{Answer, Body, End, Keep, Read, exchange, told};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
-use crate::checks::tls::{self, Met, Trust};
+use crate::checks::tls::{self, Trust};
 use crate::checks::x509;
 use crate::checks::{CheckType, Network, Probe, Unsaid};
 use crate::model::limits;
@@ -56,10 +54,13 @@ const KEYS: [Key; 13] = [
 ];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
+const USER_AGENT: &str = concat!("heeler/", env!("CARGO_PKG_VERSION"));
 /// What is read of a body where `max_body` does not say.
 const BODY_BYTES: u64 = 1 << 20;
 /// The most that it may say: the scout holds what it matches.
 const BODY_BYTES_MAX: u64 = 16 << 20;
+/// A URL to be redirected to; what everybody has to understand (RFC 9110, section 4.1).
+const URL_BYTES_MAX: usize = 8000;
 /// What is shown of a body that is not as it should be.
 const SHOWN_BYTES: usize = 120;
 /// A body up to this is matched where it is; a larger one by a thread of its own.
@@ -246,7 +247,7 @@ struct Asking {
     url: Url,
     method: Method,
     headers: HeaderMap,
-    send: Bytes,
+    send: String,
 }
 
 /// Asks, and asks again where a redirect may be followed.
@@ -259,7 +260,7 @@ async fn ask(settings: &Settings, tools: &Tools, seen: &mut Seen) -> Result<Answ
             .iter()
             .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
             .collect(),
-        send: Bytes::from(settings.send.clone()),
+        send: settings.send.clone(),
     };
     loop {
         let answer = ask_once(settings, tools, seen, &asking).await?;
@@ -288,6 +289,9 @@ fn follow(
     let refuse = |why: &str| format!("status {} to {shown}, {why}", told(status));
     let to = std::str::from_utf8(location.as_bytes()).ok().and_then(|to| from.url.join(to).ok());
     let to = to.ok_or_else(|| refuse("which is not a URL"))?;
+    if to.as_str().len() > URL_BYTES_MAX {
+        return Err(refuse("which is too long to be asked for"));
+    }
     match (from.url.scheme(), to.scheme()) {
         (_, "https") | ("http", "http") => {}
         ("https", "http") => return Err(refuse("which is not followed: it gives up TLS")),
@@ -303,7 +307,7 @@ fn follow(
     // 307 and 308 repeat the request as it was; the others become a GET (RFC 9110, section 15.4).
     let repeats = matches!(status.as_u16(), 307 | 308) || from.method == Method::HEAD;
     let (method, send) =
-        if repeats { (from.method, from.send) } else { (Method::GET, Bytes::new()) };
+        if repeats { (from.method, from.send) } else { (Method::GET, String::new()) };
     if !at_home && !send.is_empty() {
         return Err(refuse("which is not followed: it would send the body to another server"));
     }
@@ -331,35 +335,32 @@ async fn ask_once(
     let request = request(asking);
     let progress = &tools.progress;
     if let Some(path) = &settings.unix {
+        let to = path.display().to_string();
         let stream = unix(tools, path).await?;
-        return exchange(progress, &path.display().to_string(), stream, request, read).await;
+        return exchange(progress, &to, stream, tls::unused(), request, read).await;
     }
     let host = asking.url.host_str().unwrap_or_default();
     let port = asking.url.port_or_known_default().unwrap_or(80);
     let to = format!("{host}:{port}");
     let stream = tcp(tools, host, port).await?;
     if asking.url.scheme() == "http" {
-        return exchange(progress, &to, stream, request, read).await;
+        return exchange(progress, &to, stream, tls::unused(), request, read).await;
     }
-    let Met { stream, chain, trusted } =
-        tls::meet(tools, stream, host, &settings.trust, &[b"http/1.1"]).await?;
-    let path = x509::path(&chain, &trusted.authorities);
+    let ready = tls::ready(tools, host, &settings.trust, &[b"http/1.1"]).await?;
+    let sight = ready.sight.clone();
+    let answer = exchange(progress, &to, stream, ready, request, read).await;
+    let path = x509::path(&sight.chain(), &sight.trusted().authorities);
     seen.expires_in = path.iter().map(x509::Facts::expires_in).min();
-    exchange(progress, &to, stream?, request, read).await
+    answer
 }
 
-fn request(asking: &Asking) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(asking.send.clone()));
-    let path = &asking.url[Position::BeforePath..Position::AfterQuery];
-    *request.uri_mut() = path.parse().unwrap_or_default();
-    request.method_mut().clone_from(&asking.method);
-    let authority = &asking.url[Position::BeforeHost..Position::AfterPort];
-    let headers = request.headers_mut();
-    headers.insert(header::USER_AGENT, HeaderValue::from_static("heeler"));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-    if let Ok(authority) = HeaderValue::try_from(authority) {
-        headers.insert(header::HOST, authority);
+fn request(asking: &Asking) -> Request {
+    let mut request = Request::new(asking.method.clone(), asking.url.clone());
+    if !asking.send.is_empty() {
+        *request.body_mut() = Some(asking.send.clone().into());
     }
+    let headers = request.headers_mut();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     headers.extend(asking.headers.clone());
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     request

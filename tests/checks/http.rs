@@ -151,6 +151,8 @@ fn a_good_answer_is_told() {
     assert_eq!(seen.reading(&Metric::Status), Some(Reading::Exact(Value::Count(200))));
     assert_eq!(size(&seen), Some(9));
     assert!(seen.reading(&Metric::ResponseTime).is_some());
+    let own = get("/echo", "body = '(?i)\\r\\nuser-agent: heeler/[0-9.]+\\r'");
+    assert_eq!(own.outcome, Outcome::Ok, "{own:?}");
     assert_eq!(get("/ok", "").fingerprint, seen.fingerprint);
     assert_ne!(get("/nul", "").fingerprint, seen.fingerprint);
 }
@@ -320,6 +322,9 @@ fn net_06_a_redirect_leaves_neither_http_nor_tls() {
         assert!(why.contains("which is not followed: only http and https are"), "{why}");
         assert!(why.contains(&format!("status 302 Found to \"{place}\"")), "{why}");
     }
+    let long = format!("/redirect?/{}", "x".repeat(9000));
+    let why = failure(&get(&long, "follow = 1"));
+    assert!(why.ends_with("which is too long to be asked for"), "{why}");
     let why = failure(&get("/redirect?http://[", "follow = 1"));
     assert!(why.ends_with("which is not a URL"), "{why}");
     // `//host` keeps the scheme; it is a stranger like any other.
@@ -359,7 +364,7 @@ fn net_08_what_is_no_http_is_told_within_bounds() {
         ("/badchunk", "the body broke off after 0 B"),
         ("/hugeheader", "sent more than 64 KiB or 100 lines of headers"),
         ("/manyheaders", "sent more than 64 KiB or 100 lines of headers"),
-        ("/100s", "sent more than 256 KiB without an answer"),
+        ("/100s", "sent more than 512 KiB without an answer"),
         ("/badstatus", "is not HTTP/1: invalid HTTP status-code parsed"),
         ("/nostatus", "is not HTTP/1: "),
         ("/http09", "is not HTTP/1: "),
