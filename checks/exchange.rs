@@ -262,24 +262,23 @@ impl Line {
 
     /// What went wrong on the connection. reqwest's own words are about its insides; hyper below it knows.
     fn words(&self, to: &str, error: &reqwest::Error) -> String {
-        if let Some(broken) = self.broken.get() {
-            return format!("the connection to {to} failed: {broken}");
-        }
-        let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>())
-        else {
-            let inmost = causes(error).last().map(ToString::to_string).unwrap_or_default();
-            return format!("the connection to {to} failed: {inmost}");
-        };
-        // Only hyper's server has a question for this kind; its words are all there is.
-        if error.is_parse() && error.to_string().contains("too large") {
-            too_large(to)
-        } else if error.is_incomplete_message() {
-            format!("{to} closed the connection before its answer was whole")
-        } else if error.is_parse() {
-            format!("what {to} sent is not HTTP/1: {error}")
-        } else {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            format!("the connection to {to} failed: {error}{cause}")
+        let hyper = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
+        match (hyper, self.broken.get()) {
+            // Only hyper's server has a question for this kind; its words are all there is.
+            (Some(hyper), _) if hyper.is_parse() && hyper.to_string().contains("too large") => {
+                too_large(to)
+            }
+            (Some(hyper), None) if hyper.is_incomplete_message() => {
+                format!("{to} closed the connection before its answer was whole")
+            }
+            (Some(hyper), _) if hyper.is_parse() => {
+                format!("what {to} sent is not HTTP/1: {hyper}")
+            }
+            (_, Some(broken)) => format!("the connection to {to} failed: {broken}"),
+            (_, None) => {
+                let inmost = causes(error).last().map(ToString::to_string).unwrap_or_default();
+                format!("the connection to {to} failed: {inmost}")
+            }
         }
     }
 }
