@@ -496,7 +496,7 @@ fn a_unix_socket_is_asked_like_a_port() {
     assert!(failure(&probe(&away)).ends_with("it leaves the Unix socket"));
     // Of the two it was to answer both are answered: its socket is closed, its path still there.
     crate::support::wait_for("the socket to be closed", Duration::from_secs(10), || {
-        Some(failure(&probe(&lines))).filter(|why| why.contains("refused"))
+        Some(failure(&probe(&lines))).filter(|why| why.contains("nobody listens on it"))
     });
 }
 

@@ -74,7 +74,10 @@ fn one_that_hangs_is_replaced_and_the_keeper_goes_on() {
     wait_for("the new scout to probe", PATIENCE, || (server.asked() > before + 5).then_some(()));
     assert_eq!(wait_scout(&house, None), next);
     assert_eq!((house.starts("s1").len(), house.starts("s2").len()), (1, 1), "{}", house.log());
-    assert!(house.log().contains("it does not answer") || house.log().contains("takes nothing any more"));
+    assert!(
+        house.log().contains("it does not answer")
+            || house.log().contains("takes nothing any more")
+    );
 }
 
 /// Writes into the scout's own end of its socket, as whoever has taken it over could (pidfd_getfd(2)).
