@@ -8,6 +8,7 @@
 //!     cargo bench -- recovery load                 # rows that contain one of these
 //!     cargo bench -- 'recovery, 200 services'      # as they stand in the table
 //!     HEELER_BENCH_QUICK=1 cargo bench             # a trial of seven minutes: not to be quoted
+//!     HEELER_BENCH_ROUNDS=1 cargo bench            # each case once instead of three times
 //!     HEELER_BENCH_KILLS=300 cargo bench           # recoveries to quote
 //!     HEELER_BENCH_MONIT_HERD=1 cargo bench        # Monit also has 200 deaths at once, three times
 //!
@@ -64,7 +65,10 @@ fn main() -> ExitCode {
     let wanted: Vec<_> = args.into_iter().filter(|arg| !arg.starts_with('-')).collect();
     end_by_unwinding();
     let ground = Ground::new();
-    let size = if std::env::var_os("HEELER_BENCH_QUICK").is_some() { QUICK } else { FULL };
+    let mut size = if std::env::var_os("HEELER_BENCH_QUICK").is_some() { QUICK } else { FULL };
+    if let Some(rounds) = std::env::var("HEELER_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok()) {
+        size.rounds = rounds;
+    }
     heading();
     let bench = Bench { ground, size, wanted, failed: Cell::new(0) };
     bench.recoveries();
