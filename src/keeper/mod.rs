@@ -51,6 +51,7 @@ use crate::model::ids::{ActionId, CheckIndex, ServiceName};
 use crate::model::process::ProcessIdentity;
 use crate::model::time::{Mono, Now};
 use crate::store::{Ack, Message, Shutdown, StoreHandle};
+use crate::sys::alarm::Alarm;
 use crate::sys::clock;
 use crate::sys::identity::{ClaimStamp, Found};
 use crate::sys::selfexe::SelfExe;
@@ -157,9 +158,11 @@ impl Signals {
 impl Keeper {
     /// The loop.
     async fn watch_over(mut self, mut ears: Ears) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("failed to keep time: {error}");
+        let mut alarm = Alarm::new().map_err(failed)?;
         let why = loop {
             self.turn();
-            let wakeup = self.wakeup();
+            alarm.set(self.wakeup()).map_err(failed)?;
             tokio::select! {
                 biased;
                 ready = self.watcher.readable() => match ready {
@@ -182,7 +185,10 @@ impl Keeper {
                 _ = ears.signals.hangup.recv() => {
                     self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
                 }
-                () = tokio::time::sleep_until(wakeup.into()) => self.time_passed(),
+                rang = alarm.rings() => {
+                    rang.map_err(failed)?;
+                    self.time_passed();
+                }
             }
         };
         self.end(why)

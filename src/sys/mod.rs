@@ -1,6 +1,7 @@
 //! The only unsafe, setuid, kill and fork. Small safe functions over the newtypes of `model`.
 
 pub mod accept;
+pub mod alarm;
 pub mod clock;
 pub mod defaults;
 pub mod environment;
