@@ -172,21 +172,24 @@ enum CauseRecord {
     CheckUnknown(KindRecord, u16),
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum KindRecord {
-    Process,
-    Http,
-    Port,
-    Certificate,
-    Dns,
-    Host,
-    Program,
-    File,
-    Directory,
-    Filesystem,
-    System,
-    Network,
+/// A type of check, by its word in a configuration.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct KindRecord(CheckKind);
+
+impl TryFrom<String> for KindRecord {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        let kind = CheckKind::ALL.into_iter().find(|kind| kind.name() == word);
+        kind.map(Self).ok_or_else(|| format!("no type of check is called {word:?}"))
+    }
+}
+
+impl From<KindRecord> for String {
+    fn from(KindRecord(kind): KindRecord) -> Self {
+        kind.name().to_owned()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -283,8 +286,10 @@ impl From<Cause> for CauseRecord {
             Cause::Unclear => Self::Unclear,
             Cause::Unkillable => Self::Unkillable,
             Cause::SetAside => Self::SetAside,
-            Cause::Check(kind, CheckIndex(index)) => Self::Check(kind.into(), index),
-            Cause::CheckUnknown(kind, CheckIndex(index)) => Self::CheckUnknown(kind.into(), index),
+            Cause::Check(kind, CheckIndex(index)) => Self::Check(KindRecord(kind), index),
+            Cause::CheckUnknown(kind, CheckIndex(index)) => {
+                Self::CheckUnknown(KindRecord(kind), index)
+            }
         }
     }
 }
@@ -297,48 +302,8 @@ impl From<CauseRecord> for Cause {
             CauseRecord::Unclear => Self::Unclear,
             CauseRecord::Unkillable => Self::Unkillable,
             CauseRecord::SetAside => Self::SetAside,
-            CauseRecord::Check(kind, index) => Self::Check(kind.into(), CheckIndex(index)),
-            CauseRecord::CheckUnknown(kind, index) => {
-                Self::CheckUnknown(kind.into(), CheckIndex(index))
-            }
-        }
-    }
-}
-
-impl From<CheckKind> for KindRecord {
-    fn from(kind: CheckKind) -> Self {
-        match kind {
-            CheckKind::Process => Self::Process,
-            CheckKind::Http => Self::Http,
-            CheckKind::Port => Self::Port,
-            CheckKind::Certificate => Self::Certificate,
-            CheckKind::Dns => Self::Dns,
-            CheckKind::Host => Self::Host,
-            CheckKind::Program => Self::Program,
-            CheckKind::File => Self::File,
-            CheckKind::Directory => Self::Directory,
-            CheckKind::Filesystem => Self::Filesystem,
-            CheckKind::System => Self::System,
-            CheckKind::Network => Self::Network,
-        }
-    }
-}
-
-impl From<KindRecord> for CheckKind {
-    fn from(record: KindRecord) -> Self {
-        match record {
-            KindRecord::Process => Self::Process,
-            KindRecord::Http => Self::Http,
-            KindRecord::Port => Self::Port,
-            KindRecord::Certificate => Self::Certificate,
-            KindRecord::Dns => Self::Dns,
-            KindRecord::Host => Self::Host,
-            KindRecord::Program => Self::Program,
-            KindRecord::File => Self::File,
-            KindRecord::Directory => Self::Directory,
-            KindRecord::Filesystem => Self::Filesystem,
-            KindRecord::System => Self::System,
-            KindRecord::Network => Self::Network,
+            CauseRecord::Check(kind, index) => Self::Check(kind.0, CheckIndex(index)),
+            CauseRecord::CheckUnknown(kind, index) => Self::CheckUnknown(kind.0, CheckIndex(index)),
         }
     }
 }
