@@ -100,3 +100,30 @@ fn all_that_is_kept_of_much_output_is_matched() {
     assert_eq!(state, "firing", "{text}");
     assert!(text.contains("010101") && text.len() < 1200, "{text}");
 }
+
+/// So many programs at once and no more; a service that dies meanwhile is back as ever.
+#[test]
+fn programs_that_hang_everywhere_are_bounded_and_hold_up_no_action() {
+    const SERVICES: usize = 40;
+    let mut house = house();
+    house.daemon("shop", "", "every = \"300ms\"\nstart_period = \"200ms\"\n");
+    let (command, file) = evil(&house, "hang", "many");
+    for n in 0..SERVICES {
+        define(&house, &format!("many{n}"), &command, "every = \"300ms\"\ntimeout = \"60s\"");
+    }
+    house.open();
+    let first = house.wait_up("shop", None);
+    let refused = || {
+        (0..SERVICES).find(|n| {
+            let checks = house.status(&format!("many{n}"))["checks"].clone();
+            checks.to_string().contains("too many programs of checks run already")
+        })
+    };
+    wait_for("the bound to be told", PATIENCE, refused);
+    assert_eq!(lines(&file).len(), heeler::model::limits::PROGRAMS_MAX);
+    let began = Instant::now();
+    signal(first, "KILL");
+    house.wait_up("shop", Some(first));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
