@@ -9,6 +9,7 @@
 mod check;
 mod command;
 pub mod defaults;
+pub mod diff;
 mod document;
 pub mod error;
 mod loader;

@@ -41,7 +41,7 @@ impl State {
                     self.judge(cx, seen);
                 }
             }
-            Input::Observed { ask, check, seen, .. } => self.observed(cx, ask, check, seen),
+            Input::Observed { ask, seen, .. } => self.observed(cx, ask, seen),
             Input::Confirmed { ask, how, .. } => {
                 if answers(&mut self.asked.confirm, ask, cx) {
                     self.confirmed(cx, how);

@@ -20,6 +20,7 @@ mod look;
 mod notify;
 mod orders;
 mod reloading;
+pub mod replace;
 mod resume;
 mod start_limit;
 mod starting;
@@ -86,14 +87,17 @@ impl Engine {
         &mut self,
         now: Now,
         def: Arc<Service>,
-        memory: Option<Memory>,
+        mut memory: Option<Memory>,
         in_flight: &InFlight,
         effects: &mut Vec<Effect>,
     ) {
         let name = def.name.clone();
+        let open = memory.as_mut().map(|memory| std::mem::take(&mut memory.open));
+        let marks = memory.as_mut().map(|memory| std::mem::take(&mut memory.checks));
         let mut state = State::begin(now, def, memory);
         let Self { services, due, next_id, counters } = self;
         within(now, effects, (next_id, counters), &mut state, |state, cx| {
+            state.resume_incidents(cx, open.unwrap_or_default(), &marks.unwrap_or_default());
             state.take_up(cx, in_flight);
         });
         file(due, name.clone(), &mut state);

@@ -29,7 +29,11 @@ impl State {
     ) {
         let level = match cause {
             Cause::SetAside => Level::Info,
-            Cause::Down | Cause::UpUnwanted | Cause::Unclear | Cause::Unkillable => Level::Error,
+            Cause::Down
+            | Cause::UpUnwanted
+            | Cause::Unclear
+            | Cause::Unkillable
+            | Cause::Definition => Level::Error,
             Cause::Check(..) | Cause::CheckUnknown(..) => Level::Warning,
         };
         cx.log(&self.def.name, level, title.clone());
@@ -68,7 +72,7 @@ impl State {
         cx.log(&self.def.name, Level::Info, text.clone());
         for open in self.open.values_mut() {
             match open.record.cause {
-                Cause::SetAside | Cause::CheckUnknown(..) => {}
+                Cause::SetAside | Cause::Definition | Cause::CheckUnknown(..) => {}
                 Cause::Down
                 | Cause::UpUnwanted
                 | Cause::Unclear
@@ -139,21 +143,34 @@ impl State {
 
     /// Closes an incident, if it is open, and tells.
     pub(super) fn resolve(&mut self, cx: &mut Cx<'_>, cause: Cause, how: &str) {
-        let Some(mut open) = self.open.remove(&cause) else {
-            return;
-        };
+        if let Some(open) = self.open.remove(&cause) {
+            let next = self.what_next(cx.now.mono);
+            self.close(cx, open, how, next);
+        }
+    }
+
+    /// Closes an incident that is not among the open ones any more, and tells.
+    pub(super) fn close(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut open: OpenIncident,
+        how: &str,
+        next: String,
+    ) {
         open.record.tell(cx.now.wall, format!("over: {how}"));
         open.record.closed = Some(open.mended.unwrap_or(cx.now.wall));
         cx.log(&self.def.name, Level::Info, format!("over: {} ({how})", open.record.title));
         cx.dirty = true;
         let kind =
             if open.record.told == 0 { AlertKind::FiredAndResolved } else { AlertKind::Resolved };
-        let doubt = matches!(cause, Cause::SetAside | Cause::Unclear | Cause::CheckUnknown(..));
+        let doubt = matches!(
+            open.record.cause,
+            Cause::SetAside | Cause::Unclear | Cause::Definition | Cause::CheckUnknown(..)
+        );
         if doubt && open.record.told == 0 {
             // It passed before anybody heard of it: nothing to tell, and no incident to look back on.
             return;
         }
-        let next = self.what_next(cx.now.mono);
         send(cx, &self.def.alert, &mut open.record, kind, next);
         self.last_incident = Some(open.record);
     }
@@ -181,6 +198,7 @@ impl State {
                 | Cause::Unclear
                 | Cause::Unkillable
                 | Cause::SetAside
+                | Cause::Definition
                 | Cause::CheckUnknown(..) => {
                     self.main.map(|main| format!("up since as pid {main}")).unwrap_or_default()
                 }

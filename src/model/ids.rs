@@ -28,6 +28,26 @@ impl ServiceName {
         Ok(Self(text.into()))
     }
 
+    /// heeler's own name: what is wrong with heeler itself is told under it. No file in conf.d can have it.
+    #[must_use]
+    pub fn heeler() -> Self {
+        Self(HEELER.into())
+    }
+
+    /// Whether it is heeler's own.
+    #[must_use]
+    pub fn is_heelers(&self) -> bool {
+        &*self.0 == HEELER
+    }
+
+    /// Reads a name that heeler wrote down: a service's, or its own.
+    ///
+    /// # Errors
+    /// As [`ServiceName::parse`].
+    pub fn recall(text: &str) -> Result<Self, NameError> {
+        if text == HEELER { Ok(Self::heeler()) } else { Self::parse(text) }
+    }
+
     /// The name as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -44,7 +64,8 @@ impl ServiceName {
     }
 }
 
-const RESERVED: [&str; 3] = ["all", "heeler", ".."];
+const HEELER: &str = "heeler";
+const RESERVED: [&str; 3] = ["all", HEELER, ".."];
 
 /// Why a text is not a service name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,5 +150,8 @@ mod tests {
         {
             assert!(ServiceName::parse(bad).is_err(), "{bad:?}");
         }
+        assert!(ServiceName::recall("heeler").is_ok_and(|name| name.is_heelers()));
+        assert!(ServiceName::recall("shop").is_ok_and(|name| !name.is_heelers()));
+        assert!(ServiceName::recall("all").is_err());
     }
 }

@@ -503,7 +503,17 @@ fn start_notes(trust: Trust, delivery: Delivery, outbox: &Outbox, dir: &Path) ->
 /// Whether there is more in the memories than wishes.
 fn what_was_restored(memories: &BTreeMap<ServiceName, Memory>) -> Restored {
     let only_a_wish = |memory: &Memory| {
-        let Memory { intent: _, incidents_opened, open, last, fingerprints, boot } = memory;
+        // Who it is and which checks it has is no more than its file says.
+        let Memory {
+            intent: _,
+            incidents_opened,
+            open,
+            last,
+            fingerprints,
+            claim: _,
+            checks: _,
+            boot,
+        } = memory;
         *incidents_opened == 0
             && open.is_empty()
             && last.is_none()
