@@ -6,6 +6,7 @@ use crate::checks::{self, Probe};
 use crate::engine::effect::Level;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
+use crate::model::change::Kept;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
 use crate::model::limits;
@@ -44,7 +45,7 @@ impl Keeper {
     }
 
     /// Runs those programs there is room for: many of them due at once must leave room for actions.
-    fn run_programs(&mut self) {
+    pub(super) fn run_programs(&mut self) {
         let probes = |job: &&super::Running| matches!(job.kind, JobKind::Probe(_));
         while self.running.iter().filter(probes).count() < limits::PROGRAMS_MAX {
             let Some(Waiting { service, check, ask, .. }) = self.programs_waiting.pop_front()
@@ -52,6 +53,26 @@ impl Keeper {
                 return;
             };
             self.run_program(service, check, ask);
+        }
+    }
+
+    /// The checks of a service are others now: of what waits and runs for them, what goes on is heard, and
+    /// what is left of the others is not.
+    pub(super) fn carry_programs(&mut self, service: &ServiceName, kept: &[Kept]) {
+        let place = |was: CheckIndex| {
+            let at = kept.iter().position(|kept| *kept == Kept::Same(was));
+            at.and_then(|at| u16::try_from(at).ok()).map(CheckIndex)
+        };
+        self.programs_waiting.retain_mut(|waiting| {
+            if waiting.service != *service {
+                return true;
+            }
+            let now = place(waiting.check);
+            waiting.check = now.unwrap_or(waiting.check);
+            now.is_some()
+        });
+        for running in self.running.iter_mut().filter(|running| running.service == *service) {
+            running.check = running.check.and_then(place);
         }
     }
 
