@@ -16,30 +16,65 @@ use crate::model::ids::ServiceName;
 use crate::model::order::Order;
 use crate::model::text::escape;
 use crate::wire::control::{
-    ErrorAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd, Request, StatusAnswer, WhyAnswer,
+    ErrorAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd, ReloadAnswer, Request,
+    StatusAnswer, WhyAnswer,
 };
 
 /// Does a client command.
+///
+/// # Errors
+/// Where it can be done without a daemon, and there is none.
 pub(super) fn run(
     socket: Option<PathBuf>,
     json: bool,
     command: &ClientCommand,
     columns: fn() -> Option<u16>,
-) -> Rc {
+) -> Result<Rc, WithoutDaemon> {
     let socket = client::socket_path(socket);
     let done = match command {
         ClientCommand::Status(names) => status(&socket, json, names, columns),
         ClientCommand::Why(name) => why(&socket, json, name, columns),
         ClientCommand::Order { order, names, wait } => give(&socket, json, *order, names, *wait),
         ClientCommand::MailTest(to) => mail_test(&socket, json, to),
+        ClientCommand::ReloadConfig => read_anew(&socket, json, &Request::ReloadConfig),
+        ClientCommand::Plan(dir) => match plan(&socket, json, dir.as_deref()) {
+            Err(Failure { rc: Rc::NoDaemon, .. }) => return Err(WithoutDaemon),
+            done => done,
+        },
     };
-    done.unwrap_or_else(|Failure { rc, text, body }| {
+    Ok(done.unwrap_or_else(|Failure { rc, text, body }| {
         complain(&text);
         match body {
             Some(body) if json => print(&body, rc),
             Some(_) | None => rc,
         }
-    })
+    }))
+}
+
+/// There is no daemon, and it can be done without one.
+pub(super) struct WithoutDaemon;
+
+fn read_anew(socket: &Path, json: bool, request: &Request) -> Result<Rc, Failure> {
+    // It may take as long as the file system does; the keeper has a deadline for that.
+    let answer: Answer<ReloadAnswer> = ask(socket, request, Patience::Endless)?;
+    let json = json.then_some(answer.json);
+    Ok(show_reload(&answer.value, json))
+}
+
+fn plan(socket: &Path, json: bool, dir: Option<&Path>) -> Result<Rc, Failure> {
+    let absolute = dir.map(std::path::absolute).transpose().map_err(|error| Failure {
+        rc: Rc::Failed,
+        text: format!("failed to find the directory: {error}"),
+        body: None,
+    })?;
+    let dir = absolute.map(|dir| dir.to_string_lossy().into_owned());
+    read_anew(socket, json, &Request::Plan { dir })
+}
+
+/// Shows what came of reading a configuration, or would: as JSON where that is given.
+pub(super) fn show_reload(answer: &ReloadAnswer, json: Option<String>) -> Rc {
+    let text = json.unwrap_or_else(|| render::reload(answer));
+    print(&text, if answer.good { Rc::Ok } else { Rc::Failed })
 }
 
 fn status(
@@ -72,6 +107,9 @@ fn status(
     };
     if let (Some(mail), false) = (&answer.value.mail, json) {
         text.push_str(&render::mail_line(mail, &style));
+    }
+    if let (Some(config), false) = (&answer.value.config, json) {
+        text.push_str(&render::config_lines(config));
     }
     Ok(print(&text, rc))
 }

@@ -9,9 +9,13 @@ use toml::de::{DeTable, DeValue};
 
 use crate::checks::Probe;
 use crate::config::document::shorten;
-use crate::model::change::{Change, Kept, KeyChange};
+use crate::config::error::summary;
+use crate::config::settings::Settings;
+use crate::config::{self, Loaded, LoadedService, Role};
+use crate::model::change::{BadFile, Change, Changes, Instead, Kept, KeyChange};
 use crate::model::check::Check;
 use crate::model::ids::{CheckIndex, ServiceName};
+use crate::model::limits;
 use crate::model::service::Service;
 use crate::model::text::escape;
 
@@ -24,6 +28,84 @@ pub struct Side<'a> {
     pub probes: &'a [Probe],
     /// Its file, where that is at hand.
     pub text: Option<&'a str>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// The daemon's own settings.
+    pub settings: &'a Settings,
+    /// Their text; empty without a `heeler.toml`.
+    pub text: &'a str,
+    /// The services, by name.
+    pub services: &'a BTreeMap<ServiceName, Side<'a>>,
+}
+
+/// What a directory that was read changes.
+#[must_use]
+pub fn changes(before: &Before<'_>, loaded: &Loaded) -> Changes {
+    let sided = |one| (LoadedService::name(one).clone(), LoadedService::side(one));
+    let new: BTreeMap<_, _> = loaded.services.iter().map(sided).collect();
+    let of_service = |bad: &config::BadFile| match &bad.role {
+        Role::Service(name) => Some(name.clone()),
+        Role::Settings | Role::Nameless => None,
+    };
+    let bad: BTreeSet<_> = loaded.bad.iter().filter_map(of_service).collect();
+    let services = services(before.services, &new, &bad);
+    let of_old = |change: &&Change| !matches!(change, Change::Added(_));
+    let touched = services.iter().filter(of_old).count();
+    let bad_files = loaded.bad.iter().map(|bad| BadFile {
+        file: escape(&bad.path.file_name().unwrap_or_default().to_string_lossy()),
+        instead: match &bad.role {
+            Role::Settings if loaded.settings_text.is_some() => Instead::LastGood,
+            Role::Settings => Instead::Defaults,
+            Role::Service(name) if before.services.contains_key(name) => Instead::LastGood,
+            Role::Service(_) | Role::Nameless => Instead::Nothing,
+        },
+    });
+    let text = loaded.settings_text.as_deref().unwrap_or_default();
+    let needs_restart = fixed(before.settings, &loaded.settings);
+    let mut settings = settings(before.text, text);
+    settings.retain(|change| !FIXED.contains(&&*change.key));
+    Changes {
+        settings,
+        needs_restart,
+        unchanged: before.services.len().saturating_sub(touched),
+        services,
+        bad_files: bad_files.collect(),
+        report: report(loaded),
+    }
+}
+
+/// Keys that count from a start of heeler on.
+const FIXED: [&str; 3] = ["state_dir", "run_dir", "socket"];
+
+fn fixed(old: &Settings, new: &Settings) -> Vec<KeyChange> {
+    let paths = |of: &Settings| [of.state_dir.clone(), of.run_dir.clone(), of.socket.clone()];
+    let both = paths(old).into_iter().zip(paths(new));
+    let told = FIXED.iter().zip(both).filter_map(|(key, (old, new))| {
+        change(key, &old.to_string_lossy(), &new.to_string_lossy())
+    });
+    told.collect()
+}
+
+/// What `heeler validate` says of it, line by line; nothing where there is nothing to say.
+fn report(loaded: &Loaded) -> Vec<String> {
+    let findings = loaded.findings();
+    if findings.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = Vec::new();
+    let mut bytes = 0;
+    for line in summary(&findings, loaded.services.len()).lines() {
+        bytes += line.len();
+        if bytes > limits::CONFIG_REPORT_BYTES_MAX {
+            lines.push("there is more: `heeler validate` shows it".to_owned());
+            break;
+        }
+        lines.push(line.to_owned());
+    }
+    lines
 }
 
 /// What a new configuration does to the services of an old one. Those of `bad` files stay as they are; what

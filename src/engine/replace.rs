@@ -36,6 +36,8 @@ pub struct Wrong {
 pub enum Farewell {
     /// Its file is gone.
     Gone,
+    /// Its file is back: it is watched anew.
+    Back,
     /// It goes on under this name, with what was in flight.
     Renamed(ServiceName),
 }
@@ -70,6 +72,11 @@ impl Engine {
             // There is nothing left to be remembered.
             cx.dirty = false;
         });
+    }
+
+    /// What a look at a service was missing is there now: it need not wait for the next.
+    pub fn look_soon(&mut self, now: Now, name: &ServiceName, effects: &mut Vec<Effect>) {
+        self.change(now, name, effects, |state, cx| state.look_at = cx.now.mono);
     }
 
     /// The file of a service is bad, so that an earlier definition is in force; or it is good.
@@ -245,6 +252,10 @@ impl State {
             Farewell::Gone => {
                 self.let_go(cx);
                 ("it is no longer watched: its file is gone", "nothing".to_owned())
+            }
+            Farewell::Back => {
+                self.let_go(cx);
+                ("its file is back", "it is watched".to_owned())
             }
             Farewell::Renamed(to) => {
                 ("its file was renamed", format!("it is watched as {to} from now on"))

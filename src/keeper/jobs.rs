@@ -39,13 +39,23 @@ pub(super) struct Running {
     pub(super) slot: Slot,
     pub(super) action: ActionId,
     pub(super) kind: JobKind,
-    /// The check that waits for it, if one does: since it began its place may have changed.
-    pub(super) check: Option<CheckIndex>,
+    pub(super) answers: Answers,
     voice: Voice,
     /// The foreground program's process, once executed.
     child: Option<ProcessIdentity>,
     /// What was started was seen, be it gone again.
     came: bool,
+}
+
+/// What a job's end answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answers {
+    /// A question of the engine, as the job's kind says.
+    Engine,
+    /// The probe of the check that has this place now.
+    Check(CheckIndex),
+    /// Nothing any more: what it was asked about was defined anew.
+    Nobody,
 }
 
 /// How a shim is heard.
@@ -66,9 +76,21 @@ impl Keeper {
             let ended =
                 Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error.as_str()) };
             let outcome = Outcome { ended, output: Output::default(), took: Duration::ZERO };
-            if let JobKind::Probe(check) = kind {
-                self.program_ended(service, check, action, &outcome);
-                return;
+            match kind {
+                JobKind::Probe(check) => {
+                    self.program_ended(service, check, action, &outcome);
+                    return;
+                }
+                JobKind::Look => {
+                    self.unit_looked(service, action, &outcome);
+                    return;
+                }
+                JobKind::Start
+                | JobKind::Stop
+                | JobKind::Restart
+                | JobKind::Reload
+                | JobKind::Instance
+                | JobKind::Exec => {}
             }
             self.log.say(
                 self.now().wall,
@@ -91,7 +113,7 @@ impl Keeper {
             Ok(TryLock::Taken(lock)) => lock,
             Ok(TryLock::Busy) => {
                 let what = match slot {
-                    Slot::Probe(_) => "an earlier run of it is still under way",
+                    Slot::Look | Slot::Probe(_) => "an earlier run of it is still under way",
                     Slot::Action | Slot::Instance => "an earlier action still runs",
                 };
                 return Err(("take its lock", what.to_owned()));
@@ -110,8 +132,8 @@ impl Keeper {
         for old in [SlotFile::Child, SlotFile::Outcome] {
             records::remove_record(&dir, &slot.file(old)).map_err(said("record the action"))?;
         }
-        // Nobody takes a probe over: its time is short, and it changed nothing.
-        if !matches!(job.kind, JobKind::Probe(_)) {
+        // Nobody takes a probe or a look over: its time is short, and it changed nothing.
+        if !matches!(job.kind, JobKind::Probe(_) | JobKind::Look) {
             records::write_record(&dir, &slot.file(SlotFile::Job), &record.encode())
                 .map_err(said("record the action"))?;
         }
@@ -135,8 +157,17 @@ impl Keeper {
         let shim_token = self.watch(&pidfd, Source::Shim(action)).map_err(|_| look_at);
         self.shims.insert(action, (shim_token, pidfd));
         let (child, came) = (None, false);
-        let check = check_of(kind);
-        let running = Running { service, records, slot, action, kind, check, voice, child, came };
+        let answers = match kind {
+            JobKind::Probe(check) => Answers::Check(check),
+            JobKind::Start
+            | JobKind::Stop
+            | JobKind::Restart
+            | JobKind::Reload
+            | JobKind::Exec
+            | JobKind::Look
+            | JobKind::Instance => Answers::Engine,
+        };
+        let running = Running { service, records, slot, action, kind, answers, voice, child, came };
         self.running.push(running);
         Ok(())
     }
@@ -219,6 +250,7 @@ impl Keeper {
             | JobKind::Reload
             | JobKind::Exec
             | JobKind::Instance
+            | JobKind::Look
             | JobKind::Probe(_) => false,
         };
         if waits_on {
@@ -229,22 +261,14 @@ impl Keeper {
         if let Some(child) = running.child {
             self.instance_ended(&service, child, exit_of(&outcome));
         }
-        match (running.kind, running.check) {
-            (JobKind::Probe(_), Some(check)) => {
-                self.program_ended(service, check, running.action, &outcome);
+        let action = running.action;
+        match running.answers {
+            Answers::Check(check) => self.program_ended(service, check, action, &outcome),
+            Answers::Nobody => self.make_room(),
+            Answers::Engine if running.kind == JobKind::Look => {
+                self.unit_looked(service, action, &outcome);
             }
-            // Its check is gone.
-            (JobKind::Probe(_), None) => self.run_programs(),
-            (
-                JobKind::Start
-                | JobKind::Stop
-                | JobKind::Restart
-                | JobKind::Reload
-                | JobKind::Exec
-                | JobKind::Instance,
-                _,
-            ) => {
-                let action = running.action;
+            Answers::Engine => {
                 self.inbox.push_back(Input::Finished { service, action, outcome });
             }
         }
@@ -488,7 +512,7 @@ impl Keeper {
                 slot,
                 action,
                 kind,
-                check: None,
+                answers: Answers::Engine,
                 voice: Voice::Records { look_at: Instant::now() + ADOPTED_POLL },
                 child: child.filter(|_| kind == JobKind::Instance),
                 came: false,
@@ -516,18 +540,6 @@ fn consume(records: &Path, action: ActionId) {
     let name = Slot::Action.file(SlotFile::Job);
     if read_record::<JobRecord>(records, &name).is_some_and(|record| record.action == action) {
         let _gone = records::remove_record(records, &name);
-    }
-}
-
-fn check_of(kind: JobKind) -> Option<CheckIndex> {
-    match kind {
-        JobKind::Probe(check) => Some(check),
-        JobKind::Start
-        | JobKind::Stop
-        | JobKind::Restart
-        | JobKind::Reload
-        | JobKind::Exec
-        | JobKind::Instance => None,
     }
 }
 

@@ -232,10 +232,7 @@ impl Keeper {
 }
 
 /// What was written down about checks goes with them to their new places.
-fn move_notebooks(
-    records: &Path,
-    moved: &[(CheckIndex, CheckIndex)],
-) -> std::io::Result<()> {
+fn move_notebooks(records: &Path, moved: &[(CheckIndex, CheckIndex)]) -> std::io::Result<()> {
     // By a name that is nobody's: they may change places with each other.
     let aside = |place: &CheckIndex| records.join(format!(".check-{}.moving", place.0));
     let mut result = Ok(());

@@ -5,22 +5,30 @@
 //! never waits for a disk, a log, a name service, a network or another process.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod cage;
 pub mod control;
+mod dirs;
+mod identify;
+mod intake;
 mod jobs;
 mod log;
 mod looks;
+mod names;
 mod operators;
 mod people;
 mod pool;
 mod post;
 mod probes;
+mod reload;
 pub mod rights;
 mod samples;
 mod scout;
 mod served;
+mod standing;
 mod start;
 mod turn;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
@@ -44,10 +52,11 @@ use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::post::Post;
 use crate::keeper::probes::Waiting;
+use crate::keeper::reload::{Conf, Purpose};
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
 use crate::keeper::turn::{Done, DueSurvey, Source};
-use crate::model::ids::{ActionId, CheckIndex, ServiceName};
+use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::process::ProcessIdentity;
 use crate::model::time::{Mono, Now};
 use crate::store::{Ack, Message, Shutdown, StoreHandle};
@@ -117,9 +126,15 @@ pub(crate) struct Keeper {
     /// Looks in the pool that are waited for, soonest deadline first.
     looks: BTreeSet<(Instant, ServiceName, CheckIndex)>,
     programs_waiting: VecDeque<Waiting>,
+    /// Looks at units that wait for others to end: at most one for each service.
+    units_waiting: VecDeque<(ServiceName, AskId)>,
     post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
+    conf: Conf,
+    /// Foreground programs that go on though their files are gone.
+    unclaimed: BTreeSet<ServiceName>,
+    next_claim: u64,
 }
 
 /// What comes to the loop from elsewhere.
@@ -183,7 +198,7 @@ impl Keeper {
                 _ = ears.signals.user1.recv() => self.say(Level::Info, "SIGUSR1 means nothing to heeler"),
                 _ = ears.signals.user2.recv() => self.say(Level::Info, "SIGUSR2 means nothing to heeler"),
                 _ = ears.signals.hangup.recv() => {
-                    self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
+                    self.read_configuration(Purpose::Reload, "SIGHUP".to_owned(), None);
                 }
                 rang = alarm.rings() => {
                     rang.map_err(failed)?;
@@ -246,18 +261,20 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found } => {
-                if let Some(served) = self.services.get_mut(&service) {
-                    served.in_pool.look = false;
-                    if let Found::One(_, ClaimStamp::Pidfile(_, spot)) = &found {
-                        served.spot = spot.clone().map(|spot| (spot, Instant::now()));
-                    }
+            Done::Identified { service, ask, found, came, claim } => {
+                let served = self.services.get_mut(&service);
+                // Another place is to be looked at by now, or nobody asks.
+                let Some(served) = served.filter(|served| served.claim == claim) else { return };
+                served.in_pool.look = false;
+                if let Found::One(_, ClaimStamp::Pidfile(_, spot)) = &found {
+                    served.spot = spot.clone().map(|spot| (spot, Instant::now()));
                 }
-                self.identified(service, ask, found);
+                self.identified_as(service, ask, found, came);
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
+            Done::Read(read) => self.configuration_read(*read),
             Done::MailServers(servers) => self.post_ready(servers),
             Done::Nothing => {}
         }
@@ -272,6 +289,7 @@ impl Keeper {
         self.looks_due(instant);
         self.programs_due(instant);
         self.post_due(instant);
+        self.configuration_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
             self.plan_look_up();
@@ -297,6 +315,7 @@ impl Keeper {
             self.looks_wakeup(),
             self.programs_wakeup(),
             self.post_wakeup(),
+            self.configuration_wakeup(),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)
     }

@@ -2,6 +2,7 @@
 //! held back until what they say is on disk.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -10,7 +11,10 @@ use crate::engine::effect::Level;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::control::{ControlEvent, ControlRequest};
+use crate::keeper::intake::UNCLAIMED;
+use crate::keeper::reload::Purpose;
 use crate::keeper::rights::Peer;
+use crate::keeper::served::File;
 use crate::model::ids::{RequestId, ServiceName};
 use crate::model::order::{Order, Reply};
 use crate::model::process::{ProcessIdentity, Uid};
@@ -18,8 +22,8 @@ use crate::model::sample::{Needs, ProcessSample};
 use crate::store::{Ack, Message};
 use crate::sys::sampler;
 use crate::wire::control::{
-    ErrorAnswer, MailStatus, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
-    StatusAnswer, Usage, WhyAnswer,
+    ConfigStatus, ErrorAnswer, MailStatus, OrderAnswer, OrderEnd, OrderResult, Request, Response,
+    ServiceStatus, StatusAnswer, Usage, WhyAnswer,
 };
 
 /// CPU is a rate: a status that has nothing to compare with waits this long for a second sample.
@@ -53,6 +57,7 @@ struct DueStatus {
     at: Instant,
     services: Vec<ServiceName>,
     mail: Option<MailStatus>,
+    config: Option<ConfigStatus>,
     reply: oneshot::Sender<Response>,
 }
 
@@ -74,8 +79,11 @@ impl Keeper {
                 // What has nothing to compare with is looked at twice.
                 let fresh = services.iter().filter(|name| !self.was_shown(name)).count();
                 let at = Instant::now() + if fresh > 0 { CPU_INTERVAL } else { Duration::ZERO };
-                let mail = if self.is_master(&peer) { self.mail_status() } else { None };
-                self.operators.statuses.push(DueStatus { at, services, mail, reply });
+                let master = self.is_master(&peer);
+                let mail = if master { self.mail_status() } else { None };
+                let config = master.then(|| self.configuration_status());
+                let due = DueStatus { at, services, mail, config, reply };
+                self.operators.statuses.push(due);
             }
             Request::Why { service } => {
                 let answer = match (
@@ -89,6 +97,14 @@ impl Keeper {
             }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
+            }
+            Request::ReloadConfig => {
+                let by = peer.who().to_string();
+                self.read_configuration(Purpose::Reload, by, Some(reply));
+            }
+            Request::Plan { dir } => {
+                let dir = dir.map_or_else(|| self.conf.dir.clone(), PathBuf::from);
+                self.read_configuration(Purpose::Plan(dir), peer.who().to_string(), Some(reply));
             }
             Request::MailTest { to } => {
                 let text = format!("{} asked for a test of mail", peer.who());
@@ -110,8 +126,15 @@ impl Keeper {
         let id = self.operators.next;
         let mut open = Open { reply: Some(reply), results: Vec::new(), missing: 0 };
         for service in services {
-            if !self.services.contains_key(&service) {
-                let text = "it is not there any more".to_owned();
+            let refusal = match self.services.get(&service).map(|served| served.file) {
+                None => Some("it is not there any more".to_owned()),
+                Some(File::Gone) if order != Order::Stop => Some(format!(
+                    "{UNCLAIMED}: it can only be stopped (`heeler stop {service}`), until there is a \
+                     {service}.toml again and `heeler reload-config`"
+                )),
+                Some(File::There | File::Gone) => None,
+            };
+            if let Some(text) = refusal {
                 let service = service.to_string();
                 open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
                 continue;
@@ -206,7 +229,9 @@ impl Keeper {
         self.operators.statuses = later;
         let due: Vec<DueStatus> = due;
         for status in due {
-            let answer = StatusAnswer { mail: status.mail, ..self.status(&status.services) };
+            let DueStatus { mail, config, services, .. } = &status;
+            let (mail, config) = (mail.clone(), config.clone());
+            let answer = StatusAnswer { mail, config, ..self.status(services) };
             let _delivered = status.reply.send(Response::Status(answer));
         }
     }
@@ -224,7 +249,11 @@ impl Keeper {
             let before = self.operators.shown.get(name).cloned();
             let sample = status.main.and_then(|main| self.measure(name, main));
             let usage = sample.map(|sample| Usage::of(&sample, before.as_ref(), now.mono));
-            answers.push(ServiceStatus::new(&status, usage.unwrap_or_default()));
+            let mut answer = ServiceStatus::new(&status, usage.unwrap_or_default());
+            if self.unclaimed.contains(name) {
+                answer.state = UNCLAIMED.to_owned();
+            }
+            answers.push(answer);
         }
         StatusAnswer::new(answers)
     }
@@ -232,6 +261,11 @@ impl Keeper {
     /// Whether somebody may know and do everything.
     fn is_master(&self, peer: &Peer) -> bool {
         [Uid(0), self.load_as.uid].contains(&peer.uid)
+    }
+
+    /// A service is watched no longer.
+    pub(super) fn not_shown(&mut self, name: &ServiceName) {
+        self.operators.shown.remove(name);
     }
 
     /// Whether there is an earlier sample of a service to compare with; if not, one is taken now.

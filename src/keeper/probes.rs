@@ -6,6 +6,7 @@ use crate::checks::{self, Probe};
 use crate::engine::effect::Level;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
+use crate::keeper::jobs::Answers;
 use crate::model::change::Kept;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
@@ -15,7 +16,7 @@ use crate::model::service::Command;
 
 /// A program that waits for others to end.
 pub(super) struct Waiting {
-    service: ServiceName,
+    pub(super) service: ServiceName,
     check: CheckIndex,
     ask: AskId,
     /// When it waits no longer.
@@ -44,8 +45,14 @@ impl Keeper {
         }
     }
 
+    /// A job ended that nobody waits for any more: what waits for room has some.
+    pub(super) fn make_room(&mut self) {
+        self.run_programs();
+        self.run_unit_looks();
+    }
+
     /// Runs those programs there is room for: many of them due at once must leave room for actions.
-    pub(super) fn run_programs(&mut self) {
+    fn run_programs(&mut self) {
         let probes = |job: &&super::Running| matches!(job.kind, JobKind::Probe(_));
         while self.running.iter().filter(probes).count() < limits::PROGRAMS_MAX {
             let Some(Waiting { service, check, ask, .. }) = self.programs_waiting.pop_front()
@@ -72,7 +79,9 @@ impl Keeper {
             now.is_some()
         });
         for running in self.running.iter_mut().filter(|running| running.service == *service) {
-            running.check = running.check.and_then(place);
+            if let Answers::Check(was) = running.answers {
+                running.answers = place(was).map_or(Answers::Nobody, Answers::Check);
+            }
         }
     }
 

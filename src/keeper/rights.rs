@@ -110,13 +110,20 @@ impl Rights {
                 self.check(peer, std::slice::from_ref(service), Right::Status)?;
             }
             Request::Order { order, services, .. } => self.check(peer, services, order.right())?,
-            Request::MailTest { .. } if self.everything(peer) => {}
-            Request::MailTest { .. } => {
-                let text = "only root and heeler's own user may send test mails";
-                return Err(ErrorAnswer::new(ErrorKind::NotAllowed, text));
+            Request::MailTest { .. } => self.only_masters(peer, "send test mails")?,
+            Request::ReloadConfig | Request::Plan { .. } => {
+                self.only_masters(peer, "have the configuration read")?;
             }
         }
         Ok(request)
+    }
+
+    fn only_masters(&self, peer: &Peer, what: &str) -> Result<(), ErrorAnswer> {
+        if self.everything(peer) {
+            return Ok(());
+        }
+        let text = format!("only root and heeler's own user may {what}");
+        Err(ErrorAnswer::new(ErrorKind::NotAllowed, text))
     }
 
     fn check(&self, peer: &Peer, asked: &[ServiceName], right: Right) -> Result<(), ErrorAnswer> {

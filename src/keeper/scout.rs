@@ -189,6 +189,13 @@ impl Keeper {
         }
     }
 
+    /// The scout is to be this user.
+    pub(super) fn scout_is(&mut self, user: Option<(Uid, Gid)>) {
+        if self.scout.instance.as_ref().is_some_and(|instance| instance.caged.user != user) {
+            self.replace_scout("it is to be another user");
+        }
+    }
+
     /// Ends the scout, if it has not ended; what it was asked is Unknown. The next question brings a new
     /// one.
     fn replace_scout(&mut self, why: &str) {

@@ -43,3 +43,52 @@ pub enum Change {
     /// It is watched no longer, and left as it is.
     Removed(ServiceName),
 }
+
+/// What a new configuration changes, for people.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// Keys of `heeler.toml`.
+    pub settings: Vec<KeyChange>,
+    /// Keys of `heeler.toml` that count only from the next start of heeler on.
+    pub needs_restart: Vec<KeyChange>,
+    /// Services that change.
+    pub services: Vec<Change>,
+    /// Services that do not.
+    pub unchanged: usize,
+    /// Files that are bad.
+    pub bad_files: Vec<BadFile>,
+    /// What is wrong and what is probably not meant, as `heeler validate` says it.
+    pub report: Vec<String>,
+}
+
+/// A file that is not used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadFile {
+    /// Its name.
+    pub file: String,
+    /// What is in force in its place.
+    pub instead: Instead,
+}
+
+/// What is in force in the place of a bad file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Instead {
+    /// What it said when it was last good.
+    LastGood,
+    /// Nothing: its service is not watched.
+    Nothing,
+    /// The defaults.
+    Defaults,
+}
+
+impl Instead {
+    /// In words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::LastGood => "its last good definition stays in force",
+            Self::Nothing => "there is no good definition of it, so it is not watched",
+            Self::Defaults => "the defaults are in force",
+        }
+    }
+}

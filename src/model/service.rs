@@ -8,6 +8,7 @@ use crate::model::check::Check;
 use crate::model::ids::ServiceName;
 use crate::model::mark::mark;
 use crate::model::process::Signal;
+use crate::model::unit::{Manager, Systemctl, Unit, UnitMain};
 
 /// One service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,6 +84,18 @@ impl Service {
         match &self.life {
             Life::Pidfile(pidfile) => parts.extend([&b"pidfile"[..], path(Some(pidfile))]),
             Life::Match(pattern) => parts.extend([&b"match"[..], pattern.as_bytes()]),
+            Life::Unit(Unit { name, manager, main }) => {
+                let manager = match manager {
+                    Manager::User => &b"user"[..],
+                    Manager::System => b"system",
+                };
+                parts.extend([&b"unit"[..], manager, name.as_bytes()]);
+                match main {
+                    UnitMain::Manager => {}
+                    UnitMain::Pidfile(pidfile) => parts.push(path(Some(pidfile))),
+                    UnitMain::Match(pattern) => parts.push(pattern.as_bytes()),
+                }
+            }
             Life::Run(command) => {
                 // The same program in another directory or with other variables is another service.
                 let cwd = command.cwd.as_ref().or(self.cwd.as_ref());
@@ -112,6 +125,8 @@ pub enum Life {
     Match(Box<str>),
     /// A foreground program kept by a shim that outlives heeler.
     Run(Command),
+    /// A unit of systemd.
+    Unit(Unit),
     /// There is none: only its checks matter (a disk, a page of somebody else's, a machine).
     Nothing,
 }
@@ -136,10 +151,24 @@ pub struct Command {
     pub env: Vec<(Box<str>, Box<str>)>,
     /// Its own directory.
     pub cwd: Option<PathBuf>,
+    /// The call of systemctl that it is, where a unit gives it: that is asked in an environment of its own.
+    pub systemctl: Option<Systemctl>,
+}
+
+impl Command {
+    /// A call of systemctl.
+    #[must_use]
+    pub fn systemctl(call: Systemctl) -> Self {
+        let argv = call.argv();
+        Self { argv, timeout: None, env: Vec::new(), cwd: Some("/".into()), systemctl: Some(call) }
+    }
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(call) = &self.systemctl {
+            return call.fmt(f);
+        }
         let plain = |arg: &str| {
             !arg.is_empty()
                 && arg.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c))

@@ -76,6 +76,8 @@ pub enum Message {
     Posted(Posted),
     /// Mail was seen to go out: what waits for its next try is tried now.
     TryMail,
+    /// Mails are delivered otherwise from now on.
+    Deliver(Box<HostFacts>, Delivery),
 }
 
 /// What the store says. Called on the store thread: it must not block.
@@ -129,6 +131,7 @@ struct Inbox {
     barriers: Vec<u64>,
     posted: Vec<Posted>,
     try_mail: TryMail,
+    deliver: Option<(HostFacts, Delivery)>,
     life: Life,
 }
 
@@ -169,11 +172,7 @@ impl StoreHandle {
         let mut earlier = starts::load(state_dir);
         let trust = starts::decide(&earlier, now);
         let (mut journal, restored) = Journal::open(state_dir, &settings.boot_id, trust, now);
-        let letters = match settings.delivery {
-            Delivery::Folder => None,
-            // Higher than what an earlier keeper used: a late answer to it means nothing here.
-            Delivery::Smtp(rate) => Some(Letters::new(rate, now.0 << 10)),
-        };
+        let letters = Letters::of(settings.delivery, now);
         let outbox = Outbox::open(state_dir, settings.host, letters)?;
         let mut notes = restored.notes;
         notes.extend(start_notes(trust, settings.delivery, &outbox, state_dir));
@@ -292,6 +291,7 @@ impl Inbox {
             }
             Message::Posted(posted) => self.posted.push(posted),
             Message::TryMail => self.try_mail = TryMail::Now,
+            Message::Deliver(host, delivery) => self.deliver = Some((*host, delivery)),
         }
     }
 
@@ -302,6 +302,7 @@ impl Inbox {
             && self.barriers.is_empty()
             && self.posted.is_empty()
             && self.try_mail == TryMail::WhenDue
+            && self.deliver.is_none()
     }
 }
 
@@ -398,6 +399,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             barriers,
             posted,
             try_mail,
+            deliver,
             life: _,
         } = inbox;
         let (now, wall) = (self.mono(), wall_now());
@@ -417,6 +419,9 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         // What became of letters is about what was queued before.
         let told = posted.iter().map(|one| self.outbox.posted(one, now, wall));
         let told = told.fold(Ok(()), Result::and);
+        if let Some((host, delivery)) = deliver {
+            self.outbox.deliver_by(host, delivery, now, wall);
+        }
         if try_mail == TryMail::Now {
             self.outbox.try_now(now);
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod env;
+pub mod plan;
 pub mod resolve;
 pub mod run_as;
 pub mod validate;

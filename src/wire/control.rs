@@ -9,6 +9,8 @@
 //! GET  /v1/why?service=NAME                      200 WhyAnswer
 //! POST /v1/order {"order":"restart","services":["NAME"],"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
+//! POST /v1/reload-config {}                      200 ReloadAnswer
+//! POST /v1/plan {"dir":"/etc/heeler/conf.d"}     200 ReloadAnswer   (no dir: the keeper's own)
 //! anything refused                               4xx or 5xx, ErrorAnswer
 //! ```
 #![forbid(unsafe_code)]
@@ -24,8 +26,10 @@ use crate::model::sample::ProcessSample;
 use crate::model::status::{self, Status};
 use crate::model::time::Mono;
 
+mod reload;
 mod request;
 
+pub use reload::{BadFileNote, ConfigStatus, KeyDiff, ReloadAnswer, ServiceDiff};
 pub use request::{Encoded, Request};
 
 /// The version every answer carries and every path begins with.
@@ -40,6 +44,7 @@ pub enum Response {
     Why(WhyAnswer),
     Order(OrderAnswer),
     MailTest(MailTestAnswer),
+    Reload(ReloadAnswer),
     Error(ErrorAnswer),
 }
 
@@ -53,13 +58,16 @@ pub struct StatusAnswer {
     /// How mail stands, for root and heeler's own user; absent where mails become files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailStatus>,
+    /// How the configuration stands, for root and heeler's own user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigStatus>,
 }
 
 impl StatusAnswer {
     /// Of this version.
     #[must_use]
     pub fn new(services: Vec<ServiceStatus>) -> Self {
-        Self { version: VERSION, services, mail: None }
+        Self { version: VERSION, services, mail: None, config: None }
     }
 }
 

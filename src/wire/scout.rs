@@ -86,7 +86,9 @@ impl ToScout {
                 body.extend(service.to_le_bytes());
                 body.extend(&**settings);
             }),
-            Self::Forget { check } => frame(packet, FORGET, |body| body.extend(check.to_le_bytes())),
+            Self::Forget { check } => {
+                frame(packet, FORGET, |body| body.extend(check.to_le_bytes()))
+            }
             Self::Probe { ask, check, timeout } => frame(packet, PROBE, |body| {
                 body.extend(ask.0.to_le_bytes());
                 body.extend(check.to_le_bytes());

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use heeler::keeper::control::{ControlEvent, ControlRequest, ControlSocket};
 use heeler::keeper::rights::{Principal, Rights};
+use heeler::model::change::Changes;
 use heeler::model::ids::ServiceName;
 use heeler::model::process::Uid;
 use heeler::model::service::Right;
 use heeler::wire::control::{
-    Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
-    StatusAnswer, VERSION, WhyAnswer, Wish,
+    Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, ReloadAnswer, Request, Response,
+    ServiceStatus, StatusAnswer, VERSION, WhyAnswer, Wish,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -207,6 +208,10 @@ fn respond(request: &Request) -> Response {
             state: "up".to_owned(),
             incidents: Vec::new(),
         }),
+        Request::ReloadConfig | Request::Plan { .. } => {
+            let dir = "/etc/heeler/conf.d".to_owned();
+            Response::Reload(ReloadAnswer::new(dir, &Changes::default(), Vec::new()))
+        }
         Request::MailTest { to } => Response::MailTest(MailTestAnswer {
             version: VERSION,
             to: to.clone(),

@@ -15,3 +15,4 @@ mod replacing;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;
+mod units;

@@ -183,9 +183,11 @@ pub(super) fn write_response(response: &Response) -> Vec<u8> {
 
 fn code(response: &Response) -> &'static str {
     match response {
-        Response::Status(_) | Response::Why(_) | Response::Order(_) | Response::MailTest(_) => {
-            "200 OK"
-        }
+        Response::Status(_)
+        | Response::Why(_)
+        | Response::Order(_)
+        | Response::MailTest(_)
+        | Response::Reload(_) => "200 OK",
         Response::Error(error) => match error.error {
             ErrorKind::BadRequest => "400 Bad Request",
             ErrorKind::NotAllowed => "403 Forbidden",

@@ -31,6 +31,13 @@ pub enum Request {
         /// Whether the answer waits until it is known how it ended.
         wait: bool,
     },
+    /// Read the configuration anew.
+    ReloadConfig,
+    /// Say what reading a directory would do.
+    Plan {
+        /// Which, absolute; the keeper's own where it is not said.
+        dir: Option<String>,
+    },
     /// Send a test mail by each server.
     MailTest {
         /// To whom; nobody: to all who get alerts.
@@ -63,6 +70,16 @@ struct MailTestBody {
     to: Vec<String>,
 }
 
+/// Something without a word to be said; `{}` or nothing.
+#[derive(Serialize, Deserialize)]
+struct EmptyBody {}
+
+#[derive(Serialize, Deserialize)]
+struct PlanBody {
+    #[serde(default)]
+    dir: Option<String>,
+}
+
 fn waits() -> bool {
     true
 }
@@ -71,6 +88,8 @@ const STATUS: &str = "/v1/status";
 const WHY: &str = "/v1/why";
 const ORDER: &str = "/v1/order";
 const MAIL_TEST: &str = "/v1/mail-test";
+const RELOAD_CONFIG: &str = "/v1/reload-config";
+const PLAN: &str = "/v1/plan";
 
 impl Request {
     /// Writes it.
@@ -88,17 +107,12 @@ impl Request {
             }
             Self::Why { service } => get(format!("{WHY}?service={service}")),
             Self::Order { order, services, wait } => {
-                let body = serde_json::json!(OrderBody {
-                    order: order.name().to_owned(),
-                    services: services.iter().map(ToString::to_string).collect(),
-                    wait: *wait,
-                });
-                Encoded { method: "POST", target: ORDER.to_owned(), body: body.to_string() }
+                let services = services.iter().map(ToString::to_string).collect();
+                post(ORDER, OrderBody { order: order.name().to_owned(), services, wait: *wait })
             }
-            Self::MailTest { to } => {
-                let body = serde_json::json!(MailTestBody { to: to.clone() });
-                Encoded { method: "POST", target: MAIL_TEST.to_owned(), body: body.to_string() }
-            }
+            Self::MailTest { to } => post(MAIL_TEST, MailTestBody { to: to.clone() }),
+            Self::ReloadConfig => post(RELOAD_CONFIG, EmptyBody {}),
+            Self::Plan { dir } => post(PLAN, PlanBody { dir: dir.clone() }),
         }
     }
 
@@ -110,10 +124,10 @@ impl Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
             STATUS | WHY => "GET",
-            ORDER | MAIL_TEST => "POST",
+            ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => "POST",
             _ => {
-                let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/order and \
-                            /v1/mail-test";
+                let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/order, \
+                            /v1/mail-test, /v1/reload-config and /v1/plan";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -127,7 +141,11 @@ impl Request {
         match path {
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
-            ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
+            RELOAD_CONFIG if query.is_empty() => Self::decode_reload(body),
+            PLAN if query.is_empty() => Self::decode_plan(body),
+            ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => {
+                Err(bad("it is asked for by its body alone"))
+            }
             WHY => match <[ServiceName; 1]>::try_from(services_of(query)?) {
                 Ok([service]) => Ok(Self::Why { service }),
                 Err(_) => Err(bad("why wants exactly one service=NAME")),
@@ -146,6 +164,28 @@ impl Request {
             return Err(bad(format!("more than {} recipients", limits::RECIPIENTS_MAX)));
         }
         Ok(Self::MailTest { to })
+    }
+
+    fn decode_reload(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        if !body.is_empty() {
+            let read = serde_json::from_slice::<EmptyBody>(body);
+            read.map_err(|error| {
+                bad(format!("a reload has nothing to say ({error}); write {{}}"))
+            })?;
+        }
+        Ok(Self::ReloadConfig)
+    }
+
+    fn decode_plan(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        let PlanBody { dir } = serde_json::from_slice(body).map_err(|error| {
+            bad(format!(
+                "the body is not a plan ({error}); write {{\"dir\":\"/etc/heeler/conf.d\"}}"
+            ))
+        })?;
+        if dir.as_ref().is_some_and(|dir| !dir.starts_with('/') || dir.contains('\0')) {
+            return Err(bad("`dir` has to be an absolute path"));
+        }
+        Ok(Self::Plan { dir })
     }
 
     fn decode_order(body: &[u8]) -> Result<Self, ErrorAnswer> {
@@ -171,6 +211,11 @@ impl Request {
         }
         Ok(Self::Order { order, services, wait: body.wait })
     }
+}
+
+fn post(target: &str, body: impl Serialize) -> Encoded {
+    let body = serde_json::json!(body).to_string();
+    Encoded { method: "POST", target: target.to_owned(), body }
 }
 
 /// The `service=NAME` pairs of a query, each name once. Other keys are a mistake: a misspelt one
