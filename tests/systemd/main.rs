@@ -5,5 +5,6 @@
 mod support;
 
 mod boots;
+mod examples;
 mod host;
 mod shop;
