@@ -8,3 +8,6 @@ mod boots;
 mod examples;
 mod host;
 mod shop;
+mod situations;
+mod table;
+mod watchers;
