@@ -10,4 +10,5 @@ mod host;
 mod shop;
 mod situations;
 mod table;
+mod units;
 mod watchers;
