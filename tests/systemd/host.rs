@@ -163,6 +163,13 @@ impl Host {
         }
     }
 
+    /// Gives a tree to deploy.
+    pub(crate) fn own_by_deploy(&self, path: &str) {
+        let path = self.path(path);
+        let status = Command::new("chown").args(["-Rh", "1500:1500"]).arg(path).status();
+        assert!(status.expect("chown runs").success());
+    }
+
     /// Makes a symbolic link.
     pub(crate) fn link(&self, to: &str, path: &str) {
         let path = self.path(path);

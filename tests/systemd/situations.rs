@@ -66,12 +66,12 @@ pub(crate) const MASTER_KILLED_WORKER_STOPPED: Situation = Situation {
 };
 
 pub(crate) const START_LIMIT: Situation = Situation {
-    name: "killed again and again, until systemd gives up on it",
+    name: "kill -9 of the master seven times in a row, which is too often for systemd; from the last on",
     unit: Unit::Enabled,
     happen: |host, _, up| {
         let mut happened = kill(host, up.master);
-        for _ in 0..20 {
-            // systemd needs less than this; who is not back by then was given up on.
+        for _ in 0..6 {
+            // systemd needs less than this; what is not back by then it gave up on.
             let Some((next, _)) = happened.mended(host, Duration::from_secs(3)) else { break };
             happened = kill(host, next.master);
         }
