@@ -9,6 +9,7 @@
 mod support;
 
 mod directory;
+mod examples;
 mod mutations;
 
 use std::path::{Path, PathBuf};
