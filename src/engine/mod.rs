@@ -40,7 +40,7 @@ use crate::model::intent::Desired;
 use crate::model::job::InFlight;
 use crate::model::memory::Memory;
 use crate::model::service::Service;
-use crate::model::status::Status;
+use crate::model::status::{Status, Tally};
 use crate::model::time::{Mono, Now};
 
 /// All services and what is going on with each.
@@ -49,6 +49,7 @@ pub struct Engine {
     services: BTreeMap<ServiceName, State>,
     /// When each service is due next, soonest first.
     due: BTreeSet<(Mono, ServiceName)>,
+    tally: Tally,
     next_id: u64,
     counters: Counters,
 }
@@ -74,6 +75,7 @@ impl Engine {
         Self {
             services: BTreeMap::new(),
             due: BTreeSet::new(),
+            tally: Tally::default(),
             next_id: first_id,
             counters: Counters::default(),
         }
@@ -91,11 +93,11 @@ impl Engine {
     ) {
         let name = def.name.clone();
         let mut state = State::begin(now, def, memory);
-        let Self { services, due, next_id, counters } = self;
+        let Self { services, due, tally, next_id, counters } = self;
         within(now, effects, (next_id, counters), &mut state, |state, cx| {
             state.take_up(cx, in_flight);
         });
-        file(due, name.clone(), &mut state);
+        file(due, tally, name.clone(), &mut state);
         services.insert(name, state);
     }
 
@@ -105,13 +107,13 @@ impl Engine {
             self.tick(now, effects);
             return;
         };
-        let Self { services, due, next_id, counters } = self;
+        let Self { services, due, tally, next_id, counters } = self;
         let Some(state) = services.get_mut(&name) else {
             counters.strangers += 1;
             return;
         };
         within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
-        file(due, name, state);
+        file(due, tally, name, state);
     }
 
     /// When the engine wants a [`Input::Tick`], at the latest.
@@ -130,6 +132,12 @@ impl Engine {
     #[must_use]
     pub fn status(&self, now: Now, name: &ServiceName) -> Option<Status> {
         self.services.get(name).map(|state| state.status(now))
+    }
+
+    /// How many services are how.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The open incidents of a service, or its last one.
@@ -154,7 +162,7 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let Self { services, due, next_id, counters } = self;
+        let Self { services, due, tally, next_id, counters } = self;
         while due.first().is_some_and(|(at, _)| *at <= now.mono) {
             let Some((_, name)) = due.pop_first() else { return };
             let Some(state) = services.get_mut(&name) else { continue };
@@ -162,7 +170,7 @@ impl Engine {
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
-            file(due, name, state);
+            file(due, tally, name, state);
         }
     }
 }
@@ -181,8 +189,18 @@ fn within(
     }
 }
 
-/// Files a service under its next deadline.
-fn file(all: &mut BTreeSet<(Mono, ServiceName)>, name: ServiceName, state: &mut State) {
+/// Files a service under its next deadline, and counts it as what it is now.
+fn file(
+    all: &mut BTreeSet<(Mono, ServiceName)>,
+    tally: &mut Tally,
+    name: ServiceName,
+    state: &mut State,
+) {
+    let health = Some(state.health());
+    if health != state.tallied {
+        tally.count(health, state.tallied);
+        state.tallied = health;
+    }
     let due = state.next_due();
     if due != state.filed {
         let old = (state.filed, name);

@@ -65,6 +65,7 @@ impl State {
             gone_at: None,
             last_failure: None,
             filed: Mono::NEVER,
+            tallied: None,
             def,
         };
         for record in memory.open {

@@ -30,6 +30,8 @@ pub const OUTPUT_TAIL_BYTES: usize = 4096;
 pub const ALERT_BYTES_MAX: usize = 16 << 10;
 /// Alerts waiting in the outbox; past it the oldest detail is dropped and counted.
 pub const OUTBOX_MAILS_MAX: usize = 1000;
+/// A line of the log; the rest is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// Lines of an incident's story; past it the middle is dropped and counted.
 pub const STORY_LINES_MAX: usize = 64;
 /// A text from outside, once it is kept ([`crate::model::text::Untrusted`]).

@@ -6,6 +6,7 @@ mod support;
 mod chaos;
 mod conf;
 mod crash;
+mod daemon;
 mod hostile;
 mod kill;
 mod life;
