@@ -6,4 +6,5 @@ mod support;
 
 mod boots;
 mod host;
+mod service;
 mod shop;
