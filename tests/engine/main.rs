@@ -14,3 +14,4 @@ mod reloads;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;
+mod units;
