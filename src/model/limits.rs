@@ -137,6 +137,8 @@ pub const OUTBOX_ENTRY_BYTES_MAX: usize = 256 << 10;
 pub const OUTBOX_TURN: usize = 32;
 /// Files that were set aside (`.bad-`, `.newer-`, `.poisoned-`); past it the oldest goes.
 pub const SET_ASIDE_FILES_MAX: usize = 8;
+/// How long an operator waits for a disk before the answer says that it does not.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a failed write is tried again.
 pub const STORE_RETRY: Duration = Duration::from_secs(2);
 /// A start that crashes within this long of restoring memories counts against them.

@@ -7,6 +7,7 @@ mod chaos;
 mod conf;
 mod crash;
 mod daemon;
+mod disk;
 mod hostile;
 mod kill;
 mod life;
