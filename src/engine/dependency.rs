@@ -118,12 +118,12 @@ impl Engine {
                 if left == 0 {
                     return;
                 }
-                let Self { services, due, next_id, counters, .. } = self;
+                let Self { services, due, tally, next_id, counters, .. } = self;
                 let Some(state) = services.get_mut(&child) else { continue };
                 within(now, effects, (next_id, counters), state, |state, cx| {
                     state.parent_stands(cx, &parent, footing);
                 });
-                file(due, child.clone(), state);
+                file(due, tally, child.clone(), state);
                 changed.push_back(child);
             }
         }

@@ -43,7 +43,7 @@ use crate::model::intent::Desired;
 use crate::model::job::InFlight;
 use crate::model::memory::Memory;
 use crate::model::service::Service;
-use crate::model::status::Status;
+use crate::model::status::{Status, Tally};
 use crate::model::time::{Mono, Now};
 
 /// All services and what is going on with each.
@@ -52,6 +52,7 @@ pub struct Engine {
     services: BTreeMap<ServiceName, State>,
     /// When each service is due next, soonest first.
     due: BTreeSet<(Mono, ServiceName)>,
+    tally: Tally,
     next_id: u64,
     counters: Counters,
     /// Who needs whom.
@@ -79,6 +80,7 @@ impl Engine {
         Self {
             services: BTreeMap::new(),
             due: BTreeSet::new(),
+            tally: Tally::default(),
             next_id: first_id,
             counters: Counters::default(),
             edges: Edges::default(),
@@ -100,12 +102,12 @@ impl Engine {
         self.services.insert(name.clone(), state);
         self.draw_edges(&name);
         self.hear_parents(&name);
-        let Self { services, due, next_id, counters, .. } = self;
+        let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(state) = services.get_mut(&name) else { return };
         within(now, effects, (next_id, counters), state, |state, cx| {
             state.take_up(cx, in_flight);
         });
-        file(due, name.clone(), state);
+        file(due, tally, name.clone(), state);
         self.tell_children(now, &name, effects);
     }
 
@@ -115,13 +117,13 @@ impl Engine {
             self.tick(now, effects);
             return;
         };
-        let Self { services, due, next_id, counters, .. } = self;
+        let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(state) = services.get_mut(&name) else {
             counters.strangers += 1;
             return;
         };
         within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
-        file(due, name.clone(), state);
+        file(due, tally, name.clone(), state);
         self.tell_children(now, &name, effects);
     }
 
@@ -141,6 +143,12 @@ impl Engine {
     #[must_use]
     pub fn status(&self, now: Now, name: &ServiceName) -> Option<Status> {
         self.services.get(name).map(|state| state.status(now))
+    }
+
+    /// How many services are how.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The open incidents of a service, or its last one.
@@ -166,14 +174,14 @@ impl Engine {
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while self.due.first().is_some_and(|(at, _)| *at <= now.mono) {
-            let Self { services, due, next_id, counters, .. } = self;
+            let Self { services, due, tally, next_id, counters, .. } = self;
             let Some((_, name)) = due.pop_first() else { return };
             let Some(state) = services.get_mut(&name) else { continue };
             within(now, effects, (&mut *next_id, &mut *counters), state, State::time_passed);
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
-            file(due, name.clone(), state);
+            file(due, tally, name.clone(), state);
             self.tell_children(now, &name, effects);
         }
     }
@@ -193,8 +201,18 @@ fn within(
     }
 }
 
-/// Files a service under its next deadline.
-fn file(all: &mut BTreeSet<(Mono, ServiceName)>, name: ServiceName, state: &mut State) {
+/// Files a service under its next deadline, and counts it as what it is now.
+fn file(
+    all: &mut BTreeSet<(Mono, ServiceName)>,
+    tally: &mut Tally,
+    name: ServiceName,
+    state: &mut State,
+) {
+    let health = Some(state.health());
+    if health != state.tallied {
+        tally.count(health, state.tallied);
+        state.tallied = health;
+    }
     let due = state.next_due();
     if due != state.filed {
         let old = (state.filed, name);

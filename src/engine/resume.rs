@@ -87,6 +87,7 @@ impl State {
             gone_at: None,
             last_failure: None,
             filed: Mono::NEVER,
+            tallied: None,
             def,
         };
         for record in memory.open {

@@ -19,7 +19,7 @@ use crate::model::observation::Observation;
 use crate::model::order::Order;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
 use crate::model::service::{Life, Service};
-use crate::model::status::Phase;
+use crate::model::status::{Health, Phase};
 use crate::model::time::{Mono, Now, Wall};
 use crate::model::unit::UnitEnd;
 
@@ -69,6 +69,8 @@ pub(crate) struct State {
     pub(crate) last_failure: Option<String>,
     /// The earliest deadline this service was filed under.
     pub(crate) filed: Mono,
+    /// What it was counted as.
+    pub(crate) tallied: Option<Health>,
 }
 
 /// A phase with what it waits for.

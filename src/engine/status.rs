@@ -1,6 +1,6 @@
 //! A service as it stands, in words.
 
-use crate::engine::state::{Clearing, Stage, State, ago};
+use crate::engine::state::{Clearing, OpenIncident, Stage, State, ago};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::JobKind;
@@ -14,9 +14,7 @@ use crate::model::units::show_duration;
 impl State {
     pub(super) fn status(&self, now: Now) -> Status {
         let wrong: Vec<_> = self
-            .open
-            .values()
-            .filter(|open| open.settles_at.is_none() && open.record.cause != Cause::SetAside)
+            .wrong()
             .map(|open| {
                 format!("{} (since {})", open.record.title, ago(now.wall, open.record.opened))
             })
@@ -28,7 +26,7 @@ impl State {
             main: self.main,
             words: self.words(now),
             since: self.since.wall,
-            health: self.health(!wrong.is_empty()),
+            health: self.health(),
             wrong,
             checks: self.check_statuses(),
         }
@@ -100,7 +98,16 @@ impl State {
         }
     }
 
-    fn health(&self, wrong: bool) -> Health {
+    /// What is open and counts.
+    fn wrong(&self) -> impl Iterator<Item = &OpenIncident> {
+        let counts = |open: &&OpenIncident| {
+            open.settles_at.is_none() && open.record.cause != Cause::SetAside
+        };
+        self.open.values().filter(counts)
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let wrong = self.wrong().next().is_some();
         match (self.intent.desired, self.main, &self.stage) {
             (Desired::Up, None, _) if self.def.life == Life::Nothing => {
                 if wrong {

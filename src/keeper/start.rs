@@ -23,6 +23,7 @@ use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Log;
+use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
@@ -54,7 +55,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
     let exe =
         SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
-    let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
+    let log = Log::start(std::env::var_os("JOURNAL_STREAM"))
+        .map_err(|error| format!("failed to start the log: {error}"))?;
     if let Err(error) = raise_open_files() {
         let text = format!("failed to raise the limit of open files: {error}");
         log.say(now().wall, Level::Warning, "heeler", text);
@@ -62,6 +64,13 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings.clone();
+    if let Some(to) = &settings.log {
+        log.write_to(to.clone());
+    }
+    let (manager, note) = Manager::of(|name| std::env::var_os(name));
+    if let Some(note) = note {
+        log.say(now().wall, Level::Warning, "heeler", note);
+    }
     make_dir(&settings.run_dir, 0o755)?;
     for dir in [&settings.run_dir, &settings.state_dir] {
         only_trusted_above(dir, &who)?;
@@ -100,6 +109,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         pool: Pool::new(done_to),
         store,
         log,
+        manager,
         exe,
         boot_id,
         running: Vec::new(),
@@ -125,6 +135,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
+    keeper.manager.ready(keeper.engine.tally());
     // What reading the configuration took is not needed again.
     heap::give_back();
     let serving = tokio::spawn(socket.serve(rights, control_to));

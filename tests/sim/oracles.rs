@@ -19,7 +19,7 @@ use heeler::model::observation::{Observation, Outcome};
 use heeler::model::order::{Order, Reply, ReplyResult};
 use heeler::model::process::{Identification, ProcessIdentity, Signal};
 use heeler::model::service::{Mode, Reload, Service};
-use heeler::model::status::Phase;
+use heeler::model::status::{Phase, Tally};
 use heeler::model::time::Mono;
 use heeler::model::tolerance::Tolerance;
 
@@ -155,6 +155,17 @@ impl World {
     fn see(&self, svc: usize) -> Option<View> {
         let status = self.engine.as_ref()?.status(self.clock(), &self.svcs[svc].def.name)?;
         Some(View { phase: status.phase, main: status.main, desired: status.intent.desired })
+    }
+
+    /// The counts that the engine keeps are those of its services.
+    pub(crate) fn judge_tally(&self) {
+        let Some(engine) = &self.engine else { return };
+        let mut counted = Tally::default();
+        for name in engine.names() {
+            let status = engine.status(self.clock(), name).expect("it is there");
+            counted.count(Some(status.health), None);
+        }
+        assert_eq!(engine.tally(), counted);
     }
 
     /// Which processes an identification would find, kept up to date after everything that happens.

@@ -7,6 +7,7 @@ mod support;
 mod boots;
 mod examples;
 mod host;
+mod service;
 mod shop;
 mod situations;
 mod table;

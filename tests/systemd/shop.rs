@@ -42,9 +42,12 @@ pub(crate) fn enable_shop(host: &Host) {
     host.link("../puma.service", wants);
 }
 
-/// Installs heeler as a service with these services to watch, each a name and its text.
+/// Installs heeler as a service, as it is shipped, with these services to watch, each a name and its text.
 pub(crate) fn lay_heeler(host: &Host, services: &[(&str, &str)]) {
-    host.write("/etc/systemd/system/heeler.service", include_str!("heeler.service"));
+    host.write(
+        "/etc/systemd/system/heeler.service",
+        include_str!("../../conf.d/examples/heeler.service"),
+    );
     host.link("../heeler.service", "/etc/systemd/system/multi-user.target.wants/heeler.service");
     host.write("/etc/heeler/conf.d/heeler.toml", "");
     for (name, text) in services {
