@@ -13,9 +13,11 @@ mod document;
 pub mod error;
 mod loader;
 mod probe;
+mod puma;
 mod service;
 pub mod settings;
 pub mod trust;
+mod workers;
 
 use std::ffi::OsString;
 use std::io;

@@ -11,20 +11,24 @@ use crate::config::command::{self, Stop, command};
 use crate::config::defaults::{COMMON_KEYS, Defaults};
 use crate::config::document::{Document, Field, field, get, shorten};
 use crate::config::error::nearest;
+use crate::config::puma::{self, puma};
 use crate::config::settings::Settings;
+use crate::config::workers::{self, workers};
 use crate::config::{Definition, LoadAs};
 use crate::model::action::Action;
-use crate::model::check::CheckKind;
+use crate::model::check::{Check, CheckKind};
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::{Signal, Uid};
 use crate::model::service::{Command, Life, Service};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 9] =
-    ["user", "group", "pidfile", "match", "run", "start", "stop", "restart", "check"];
+pub(crate) const OWN_KEYS: [&str; 11] = [
+    "user", "group", "pidfile", "match", "run", "start", "stop", "restart", "workers", "puma",
+    "check",
+];
 /// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 9] = [
+pub(crate) const LATER_KEYS: [(&str, &str); 7] = [
     (
         "unit",
         "say start = \"systemctl --user start NAME\", the same for stop and restart, and a pidfile",
@@ -38,8 +42,6 @@ pub(crate) const LATER_KEYS: [(&str, &str); 9] = [
     ("groups", "leave it out; name the services one by one, or with a pattern"),
     ("start_delay", "leave it out; `start_period` holds actions back after a start"),
     ("on_boot", "leave it out; a service is wanted up unless an operator stopped it"),
-    ("workers", "leave it out; a [[check]] can look at the main process"),
-    ("puma", "leave it out; name Puma's pidfile with `pidfile`"),
 ];
 
 /// Reads the service out of its table.
@@ -50,6 +52,7 @@ pub(crate) fn service(
     settings: &Settings,
     who: &LoadAs,
 ) -> Option<Definition> {
+    puma::hide_token(doc, table);
     doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
@@ -57,6 +60,8 @@ pub(crate) fn service(
     let [start, restart] = ["start", "restart"].map(|key| get(doc, table, key, command));
     let common = Defaults::read(doc, table, &settings.defaults);
     let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
+    let puma = get(doc, table, "puma", puma);
+    let workers = workers(doc, table, puma.as_ref());
     let startable = ["start", "run"].iter().any(|key| table.contains_key(*key));
     if let Some(at) = checks.as_ref().and_then(|checks| checks.starts.clone())
         && !startable
@@ -69,6 +74,8 @@ pub(crate) fn service(
     let life = life?;
     if life == Life::Nothing {
         without_process(doc, table, &checks);
+    } else {
+        without_workers(doc, table, &checks);
     }
     let service = Service {
         name: name.clone(),
@@ -93,6 +100,8 @@ pub(crate) fn service(
         start_limit: common.start_limit,
         backoff: common.backoff,
         remind: common.remind,
+        workers,
+        puma,
         checks: checks.checks,
     };
     Some(Definition { service, probes: checks.probes })
@@ -101,19 +110,37 @@ pub(crate) fn service(
 /// A service without a process has nothing that could be started or stopped, or sampled.
 fn without_process(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
     let hint = "say which process it is: `pidfile`, `match` or `run`";
-    doc.misplaced(table, &["start", "stop", "restart"], "needs a process", hint);
+    let keys = ["start", "stop", "restart", "workers", "puma"];
+    doc.misplaced(table, &keys, "needs a process", hint);
     let stops = |action: &Action| matches!(action, Action::Stop);
     for check in &checks.checks {
-        let at = table.get("check").and_then(|all| all.get_ref().as_array());
-        let at = at.and_then(|all| all.get(usize::from(check.index.0)));
-        let span = at.map_or(0..0, |at| at.span());
-        if check.kind == CheckKind::Process {
+        let span = place_of_check(table, check);
+        if matches!(check.kind, CheckKind::Process | CheckKind::Worker | CheckKind::Puma) {
             doc.error(span, "there is no process that this check could look at", Some(hint));
         } else if check.then.iter().chain(&check.on_recovery).any(stops) {
             let hint = "\"unmonitor\" sets its checks aside";
             doc.error(span, "there is no process that this check could stop", Some(hint));
         }
     }
+}
+
+/// A check of workers, or of a Puma, looks at what its table says.
+fn without_workers(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
+    let says = |key| table.contains_key(key);
+    for check in &checks.checks {
+        if check.kind == CheckKind::Worker && !says("workers") && !says("puma") {
+            workers::missing(doc, place_of_check(table, check), "workers");
+        }
+        if check.kind == CheckKind::Puma && !says("puma") {
+            workers::missing(doc, place_of_check(table, check), "puma");
+        }
+    }
+}
+
+fn place_of_check(table: &DeTable<'_>, check: &Check) -> Range<usize> {
+    let all = table.get("check").and_then(|all| all.get_ref().as_array());
+    let at = all.and_then(|all| all.get(usize::from(check.index.0)));
+    at.map_or(0..0, |at| at.span())
 }
 
 /// The stop command and the first signal of the ladder.
@@ -195,7 +222,7 @@ fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Opt
         doc.error(at.value.span(), MANAGES_ITSELF, Some(UNDER_SYSTEMD));
     }
     let pidfile = get(doc, table, "pidfile", |doc, at| pidfile(doc, at, settings));
-    let pattern = get(doc, table, "match", pattern);
+    let pattern = get(doc, table, "match", |doc, at| pattern(doc, at, "^puma .*shop"));
     run.map(Life::Run).or_else(|| pidfile.map(Life::Pidfile)).or_else(|| pattern.map(Life::Match))
 }
 
@@ -221,8 +248,9 @@ fn pidfile(doc: &mut Document<'_>, at: Field<'_>, settings: &Settings) -> Option
     Some(path)
 }
 
-fn pattern(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
-    let text = doc.string(at, "^puma .*shop")?;
+/// A regular expression on titles.
+pub(crate) fn pattern(doc: &mut Document<'_>, at: Field<'_>, example: &str) -> Option<Box<str>> {
+    let text = doc.string(at, example)?;
     if text.len() > limits::PATTERN_BYTES_MAX {
         let message = format!("`match` is longer than {} bytes", limits::PATTERN_BYTES_MAX);
         doc.error(at.value.span(), message, None);

@@ -58,6 +58,8 @@ fn service(rng: &mut Rng, n: u64) -> Service {
         },
         backoff: Backoff { first, last: first * u32::try_from(1 + rng.below(8)).expect("small") },
         remind: secs(rng, 60, 900),
+        workers: None,
+        puma: None,
         checks: (0..rng.pick(&[0, 1, 1, 1, 2])).map(|at| check(rng, at, every)).collect(),
     };
     if !def.startable() {

@@ -40,6 +40,8 @@ pub(crate) fn cart() -> Service {
         start_limit: StartLimit { starts: 5, window: span("10m") },
         backoff: Backoff { first: span("30s"), last: span("30m") },
         remind: span("4h"),
+        workers: None,
+        puma: None,
         checks: Vec::new(),
     }
 }
