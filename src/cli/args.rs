@@ -131,6 +131,14 @@ enum Word {
     Stop(Whom),
     /// Stop and start services
     Restart(Whom),
+    /// Have services take up their configuration or new code without a stop
+    Reload {
+        /// Which
+        name: Vec<String>,
+        /// Return at once; `heeler status` tells how it went
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Watch services again
     Monitor(Whom),
     /// Leave services alone
@@ -156,11 +164,6 @@ enum Word {
         /// The configuration directory to find the service in
         #[arg(long)]
         dir: Option<PathBuf>,
-    },
-    #[command(hide = true)]
-    Reload {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<OsString>,
     },
 }
 
@@ -213,13 +216,14 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Restart(whom) => client(order(Order::Restart, whom)),
         Word::Monitor(whom) => client(order(Order::Monitor, whom)),
         Word::Unmonitor(whom) => client(order(Order::Unmonitor, whom)),
-        Word::Reload { rest: _ } => {
+        Word::Reload { name, .. } if name.is_empty() => {
             complain(
-                "reload is not in this version; to restart a service use `heeler restart NAME`, and \
-                 for changed configuration restart heeler itself: its services are left alone",
+                "which service is to be reloaded? `heeler reload NAME`; to have heeler read its \
+                 configuration anew: `heeler reload-config`",
             );
             Err(Rc::Usage)
         }
+        Word::Reload { name, no_wait } => client(order(Order::Reload, Whom { name, no_wait })),
     }
 }
 

@@ -23,12 +23,12 @@ use crate::model::process::{Signal, Uid};
 use crate::model::service::{Command, Life, Service};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 11] = [
-    "user", "group", "pidfile", "match", "run", "start", "stop", "restart", "workers", "puma",
-    "check",
+pub(crate) const OWN_KEYS: [&str; 12] = [
+    "user", "group", "pidfile", "match", "run", "start", "stop", "restart", "reload", "workers",
+    "puma", "check",
 ];
 /// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 7] = [
+pub(crate) const LATER_KEYS: [(&str, &str); 6] = [
     (
         "unit",
         "say start = \"systemctl --user start NAME\", the same for stop and restart, and a pidfile",
@@ -37,7 +37,6 @@ pub(crate) const LATER_KEYS: [(&str, &str); 7] = [
         "manager",
         "say start = \"systemctl start NAME\", the same for stop and restart, and a pidfile",
     ),
-    ("reload", "leave it out; `restart` is there"),
     ("depends_on", "leave it out; each service is watched by itself"),
     ("groups", "leave it out; name the services one by one, or with a pattern"),
     ("start_delay", "leave it out; `start_period` holds actions back after a start"),
@@ -58,6 +57,7 @@ pub(crate) fn service(
     let group = get(doc, table, "group", account);
     let life = life(doc, table, settings);
     let [start, restart] = ["start", "restart"].map(|key| get(doc, table, key, command));
+    let reload = get(doc, table, "reload", command::reload);
     let common = Defaults::read(doc, table, &settings.defaults);
     let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
     let puma = get(doc, table, "puma", puma);
@@ -69,8 +69,14 @@ pub(crate) fn service(
         let message = "there is no way to start this service";
         doc.missing(Some(at), message, "say `start`, or `run`");
     }
+    if let Some(at) = checks.as_ref().and_then(|checks| checks.reloads.clone())
+        && !table.contains_key("reload")
+    {
+        let message = "there is no way to reload this service";
+        doc.missing(Some(at), message, "say `reload`: a command, or { signal = \"HUP\" }");
+    }
     let (stop, stop_signal) = ladder(doc, table, common.stop_signal);
-    let checks = checks.unwrap_or(Checks { checks: Vec::new(), probes: Vec::new(), starts: None });
+    let checks = checks.unwrap_or(Checks::default());
     let life = life?;
     if life == Life::Nothing {
         without_process(doc, table, &checks);
@@ -85,6 +91,7 @@ pub(crate) fn service(
         start,
         stop,
         restart,
+        reload,
         stop_signal,
         env: common.env,
         env_file: common.env_file,
@@ -110,7 +117,7 @@ pub(crate) fn service(
 /// A service without a process has nothing that could be started or stopped, or sampled.
 fn without_process(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
     let hint = "say which process it is: `pidfile`, `match` or `run`";
-    let keys = ["start", "stop", "restart", "workers", "puma"];
+    let keys = ["start", "stop", "restart", "reload", "workers", "puma"];
     doc.misplaced(table, &keys, "needs a process", hint);
     let stops = |action: &Action| matches!(action, Action::Stop);
     for check in &checks.checks {
