@@ -152,6 +152,17 @@ impl Worker {
     }
 }
 
+/// What was read of a main process that has workers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Master {
+    /// The letter of its state.
+    pub state: Option<char>,
+    /// Where it works: what it forks next begins there. `None`: not asked for, or not readable.
+    pub release: Option<Release>,
+    /// Whether its program file is still there; `None` likewise.
+    pub program: Option<Presence>,
+}
+
 /// The directory a process works in: the release it runs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Release {
