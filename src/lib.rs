@@ -28,6 +28,7 @@
 //! | Word | Meaning |
 //! | --- | --- |
 //! | service | a named thing under watch; one file in conf.d. It may have no process of its own: then its checks are all there is ([`model::service`]) |
+//! | group | a word that services share, to be named together by it; beside it patterns of names ([`model::selector`]) |
 //! | check | a definition inside a service: type, interval, `if / for / then` ([`model::check`]) |
 //! | probe | one run of a check: in the scout, in the file pool, by a shim, or a look at the process sample ([`checks::Probe`]) |
 //! | observation | what one probe saw. `Failed`: the target misbehaved. `Unknown`: heeler could not tell; it alerts, it never acts ([`model::observation`]) |

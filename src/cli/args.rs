@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 
 use crate::cli::{Rc, complain};
 use crate::model::order::Order;
@@ -58,11 +58,20 @@ pub enum Local {
     },
 }
 
+/// Which services a command is about. Words are as typed: names, and patterns of names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[expect(missing_docs, reason = "each is what it is on the command line")]
+pub struct Chosen {
+    pub words: Vec<String>,
+    pub groups: Vec<String>,
+    pub all: bool,
+}
+
 /// What is asked of the keeper. Names are as typed: one that cannot be a service is no such service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientCommand {
-    /// How services stand; all when none is named.
-    Status(Vec<String>),
+    /// How services stand; all when none is chosen.
+    Status(Chosen),
     /// Why one stands as it does.
     Why(String),
     /// Do something with some.
@@ -70,7 +79,7 @@ pub enum ClientCommand {
         /// What.
         order: Order,
         /// With which.
-        names: Vec<String>,
+        chosen: Chosen,
         /// Whether to wait until it is known how it ended.
         wait: bool,
     },
@@ -116,10 +125,7 @@ enum Word {
         dir: Option<PathBuf>,
     },
     /// Show how services stand
-    Status {
-        /// Which; all when none is named
-        name: Vec<String>,
-    },
+    Status(Which),
     /// Show why a service stands as it does
     Why {
         /// Which
@@ -173,11 +179,32 @@ enum MailWord {
     },
 }
 
+/// None, for what is about all then.
 #[derive(clap::Args)]
-struct Whom {
-    /// Which
-    #[arg(required = true)]
+struct Which {
+    /// Which: names, or patterns in quotes ('web-*')
+    #[arg(value_name = "NAME|PATTERN")]
     name: Vec<String>,
+    /// All of a group; may be said again
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// All there are
+    #[arg(long, conflicts_with_all = ["name", "group"])]
+    all: bool,
+}
+
+impl Which {
+    fn chosen(self) -> Chosen {
+        Chosen { words: self.name, groups: self.group, all: self.all }
+    }
+}
+
+/// At least one.
+#[derive(clap::Args)]
+#[command(group = ArgGroup::new("chosen").args(["name", "group", "all"]).required(true).multiple(true))]
+struct Whom {
+    #[command(flatten)]
+    which: Which,
     /// Return at once; `heeler status` tells how it went
     #[arg(long)]
     no_wait: bool,
@@ -194,8 +221,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         if told.use_stderr() { Rc::Usage } else { Rc::Ok }
     })?;
     let client = |command| Ok(Invocation::Client { socket, json, command });
-    let order =
-        |order, Whom { name, no_wait }| ClientCommand::Order { order, names: name, wait: !no_wait };
+    let order = |order, Whom { which, no_wait }: Whom| ClientCommand::Order {
+        order,
+        chosen: which.chosen(),
+        wait: !no_wait,
+    };
     match command {
         Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
         Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
@@ -205,7 +235,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
             Err(Rc::Usage)
         }
         Word::Env { who, dir } => Ok(Invocation::Local(Local::Env { who, dir })),
-        Word::Status { name } => client(ClientCommand::Status(name)),
+        Word::Status(which) => client(ClientCommand::Status(which.chosen())),
         Word::Why { name } => client(ClientCommand::Why(name)),
         Word::Mail { word: MailWord::Test { address } } => client(ClientCommand::MailTest(address)),
         Word::Start(whom) => client(order(Order::Start, whom)),
@@ -237,15 +267,28 @@ mod tests {
             Ok(Invocation::Client { socket: socket.map(PathBuf::from), json, command })
         };
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(parsed("heeler status"), client(None, false, ClientCommand::Status(names(&[]))));
-        let status = ClientCommand::Status(names(&["a", "b"]));
+        let chosen = |words: &[&str]| Chosen { words: names(words), ..Chosen::default() };
+        let status = |words: &[&str]| ClientCommand::Status(chosen(words));
+        assert_eq!(parsed("heeler status"), client(None, false, status(&[])));
         assert_eq!(
             parsed("heeler status a b --json --socket /s"),
-            client(Some("/s"), true, status)
+            client(Some("/s"), true, status(&["a", "b"]))
         );
+        let of = Chosen { groups: names(&["g", "h"]), ..chosen(&["a*"]) };
+        assert_eq!(
+            parsed("heeler status a* --group g --group h"),
+            client(None, false, ClientCommand::Status(of.clone()))
+        );
+        let restart = |chosen| ClientCommand::Order { order: Order::Restart, chosen, wait: true };
+        assert_eq!(
+            parsed("heeler restart --group g a* --group h"),
+            client(None, false, restart(of))
+        );
+        let all = Chosen { all: true, ..Chosen::default() };
+        assert_eq!(parsed("heeler restart --all"), client(None, false, restart(all)));
         for order in Order::ALL {
             let line = format!("heeler --socket /s {} a b --no-wait", order.name());
-            let command = ClientCommand::Order { order, names: names(&["a", "b"]), wait: false };
+            let command = ClientCommand::Order { order, chosen: chosen(&["a", "b"]), wait: false };
             assert_eq!(parsed(&line), client(Some("/s"), false, command));
         }
         assert_eq!(parsed("heeler why a"), client(None, false, ClientCommand::Why("a".to_owned())));
@@ -269,6 +312,10 @@ mod tests {
             "heeler",
             "heeler statsu",
             "heeler start",
+            "heeler start --no-wait",
+            "heeler start a --all",
+            "heeler start --all --group g",
+            "heeler start --group",
             "heeler why",
             "heeler why a b",
             "heeler mail",

@@ -14,7 +14,7 @@ mod client;
 mod commands;
 pub mod render;
 
-pub use args::{ClientCommand, Invocation, Local, parse};
+pub use args::{Chosen, ClientCommand, Invocation, Local, parse};
 
 /// How a command ended, for scripts. The numbers are those of LSB where it has one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -24,7 +24,7 @@ use crate::model::service::{Command, Life, Service};
 pub(crate) const OWN_KEYS: [&str; 9] =
     ["user", "group", "pidfile", "match", "run", "start", "stop", "restart", "check"];
 /// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 9] = [
+pub(crate) const LATER_KEYS: [(&str, &str); 8] = [
     (
         "unit",
         "say start = \"systemctl --user start NAME\", the same for stop and restart, and a pidfile",
@@ -35,7 +35,6 @@ pub(crate) const LATER_KEYS: [(&str, &str); 9] = [
     ),
     ("reload", "leave it out; `restart` is there"),
     ("depends_on", "leave it out; each service is watched by itself"),
-    ("groups", "leave it out; name the services one by one, or with a pattern"),
     ("start_delay", "leave it out; `start_period` holds actions back after a start"),
     ("on_boot", "leave it out; a service is wanted up unless an operator stopped it"),
     ("workers", "leave it out; a [[check]] can look at the main process"),
@@ -74,6 +73,7 @@ pub(crate) fn service(
         name: name.clone(),
         user,
         group,
+        groups: common.groups,
         life,
         start,
         stop,

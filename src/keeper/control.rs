@@ -24,7 +24,7 @@ use crate::keeper::rights::{Peer, Rights};
 use crate::model::limits;
 use crate::model::process::Uid;
 use crate::sys::peer;
-use crate::wire::control::{ErrorAnswer, ErrorKind, Request, Response};
+use crate::wire::control::{Allowed, ErrorAnswer, ErrorKind, Request, Response};
 
 mod http;
 
@@ -51,7 +51,7 @@ pub struct ControlRequest {
     pub peer: Peer,
     /// What; every service it is about is named in it. A service may have gone since: then it is
     /// [`ErrorAnswer::no_such_service`], or left out of a status.
-    pub request: Request,
+    pub request: Allowed,
     /// Takes the one answer. It may be closed already: the client did not wait.
     pub reply: oneshot::Sender<Response>,
 }
@@ -309,7 +309,7 @@ async fn client(
 async fn ask_loop(
     stream: &mut UnixStream,
     peer: Peer,
-    request: Request,
+    request: Allowed,
     events: &mpsc::Sender<ControlEvent>,
 ) -> Option<Response> {
     let stopping = || {

@@ -45,8 +45,20 @@ pub(super) struct Operators {
 
 struct Open {
     reply: Option<oneshot::Sender<Response>>,
+    /// Whom it is about, in the order asked for.
+    services: Vec<ServiceName>,
     results: Vec<OrderResult>,
     missing: usize,
+}
+
+impl Open {
+    fn answer(self) -> OrderAnswer {
+        let places: BTreeMap<_, _> =
+            self.services.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+        let mut results = self.results;
+        results.sort_by_key(|result| places.get(&*result.service).copied());
+        OrderAnswer::new(results)
+    }
 }
 
 struct DueStatus {
@@ -108,8 +120,8 @@ impl Keeper {
     ) {
         self.operators.next += 1;
         let id = self.operators.next;
-        let mut open = Open { reply: Some(reply), results: Vec::new(), missing: 0 };
-        for service in services {
+        let mut open = Open { reply: Some(reply), services, results: Vec::new(), missing: 0 };
+        for service in open.services.clone() {
             if !self.services.contains_key(&service) {
                 let text = "it is not there any more".to_owned();
                 let service = service.to_string();
@@ -188,11 +200,11 @@ impl Keeper {
 
     fn finish(&mut self, id: u64) {
         let done = self.operators.open.get(&id).is_some_and(|open| open.missing == 0);
-        if let Some(open) = done.then(|| self.operators.open.remove(&id)).flatten()
-            && let Some(reply) = open.reply
+        if let Some(mut open) = done.then(|| self.operators.open.remove(&id)).flatten()
+            && let Some(reply) = open.reply.take()
         {
             // A client that went away took nothing back: what it asked for was done.
-            let _delivered = reply.send(Response::Order(OrderAnswer::new(open.results)));
+            let _delivered = reply.send(Response::Order(open.answer()));
         }
     }
 

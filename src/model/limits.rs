@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// A service name.
 pub const NAME_BYTES_MAX: usize = 64;
+/// A pattern of service names.
+pub const NAME_PATTERN_BYTES_MAX: usize = 128;
+/// Groups of one service.
+pub const GROUPS_MAX: usize = 32;
 /// A file in conf.d.
 pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
 /// Files in conf.d.
@@ -134,6 +138,8 @@ const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < JOURNAL_LINE_BYTES
 pub const CONTROL_CLIENTS_KEPT: usize = 4;
 /// The request line and headers of a control request.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Patterns and groups in one control request: each looks at every service the peer may see.
+pub const CONTROL_PATTERNS_MAX: usize = 32;
 /// Header lines of a control request.
 pub const CONTROL_HEADERS_MAX: usize = 64;
 /// One control answer; past it the client is asked to name fewer services.

@@ -21,6 +21,7 @@ pub mod order;
 pub mod process;
 pub mod rate;
 pub mod sample;
+pub mod selector;
 pub mod service;
 pub mod status;
 pub mod text;

@@ -5,12 +5,15 @@
 //! unit in their name; times are milliseconds since 1970, UTC.
 //!
 //! ```text
-//! GET  /v1/status?service=NAME&service=NAME      200 StatusAnswer   (no name: all the peer may see)
+//! GET  /v1/status?service=NAME&group=NAME        200 StatusAnswer   (nothing: all the peer may see)
 //! GET  /v1/why?service=NAME                      200 WhyAnswer
-//! POST /v1/order {"order":"restart","services":["NAME"],"wait":true}   200 OrderAnswer
+//! POST /v1/order {"order":"restart","services":["NAME"],"groups":[],"all":false,"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
 //! anything refused                               4xx or 5xx, ErrorAnswer
 //! ```
+//!
+//! A service may be a pattern of names, too: `web-*`, `db[12]`. It stands for those that match among the
+//! ones the peer may see.
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
@@ -21,12 +24,13 @@ use crate::model::intent::{Desired, Intent, Who};
 use crate::model::memory::Memory;
 use crate::model::order::{Reply, ReplyResult};
 use crate::model::sample::ProcessSample;
+use crate::model::selector::Selector;
 use crate::model::status::{self, Status};
 use crate::model::time::Mono;
 
 mod request;
 
-pub use request::{Encoded, Request};
+pub use request::{Allowed, Encoded, Request};
 
 /// The version every answer carries and every path begins with.
 pub const VERSION: u32 = 1;
@@ -129,6 +133,9 @@ pub struct ServiceStatus {
     /// Its checks, in the order of its file.
     #[serde(default)]
     pub checks: Vec<CheckStatus>,
+    /// Its groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }
 
 impl ServiceStatus {
@@ -154,6 +161,7 @@ impl ServiceStatus {
             memory_kind: usage.memory.map(|(_, kind)| kind),
             wrong: status.wrong.clone(),
             checks: status.checks.iter().map(check).collect(),
+            groups: status.groups.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -479,6 +487,19 @@ impl ErrorAnswer {
     #[must_use]
     pub fn no_such_service(name: &str) -> Self {
         let text = format!("no such service: {name}; `heeler status` lists those you may see");
+        Self::new(ErrorKind::NoSuchService, text)
+    }
+
+    /// The same for a pattern or group without a service.
+    #[must_use]
+    pub fn no_service_of(selector: &Selector) -> Self {
+        let text = match selector {
+            Selector::Name(name) => return Self::no_such_service(name.as_str()),
+            Selector::Pattern(pattern) => format!("no service matches {pattern}"),
+            Selector::Group(group) => format!("no service is in group {group}"),
+            Selector::All => "there are no services".to_owned(),
+        };
+        let text = format!("{text}; `heeler status` lists those you may see");
         Self::new(ErrorKind::NoSuchService, text)
     }
 }

@@ -37,17 +37,9 @@ fn bad_files_get_their_message() {
 
 #[test]
 fn every_later_key_is_told_apart_from_a_mistake() {
-    for key in [
-        "unit",
-        "manager",
-        "reload",
-        "depends_on",
-        "groups",
-        "start_delay",
-        "on_boot",
-        "workers",
-        "puma",
-    ] {
+    for key in
+        ["unit", "manager", "reload", "depends_on", "start_delay", "on_boot", "workers", "puma"]
+    {
         let (good, shown) = outcome("x", &format!("run = \"sleep 9\"\n{key} = {{}}\n"));
         assert!(!good && shown.contains(&format!("`{key}` is not in this version yet")), "{shown}");
         assert!(shown.contains("= help: "), "{shown}");
@@ -179,6 +171,9 @@ fn summary(definition: &Definition, warnings: &[Diagnostic]) -> String {
         Life::Nothing => "no process".to_owned(),
     };
     let mut out = vec![life, format!("user {:?}, group {:?}", service.user, service.group)];
+    if !service.groups.is_empty() {
+        out.push(format!("groups {:?}", service.groups));
+    }
     for (key, command) in
         [("start", &service.start), ("stop", &service.stop), ("restart", &service.restart)]
     {

@@ -25,7 +25,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn every_command_exits_with_its_number() {
     let server = Server::start();
-    let table: [(&[&str], i32, &str, &str); 21] = [
+    let table: [(&[&str], i32, &str, &str); 29] = [
         (&["status", "shop"], 0, "shop: up\n", ""),
         (&["status", "shop", "theirs"], 0, "SERVICE", ""),
         (&["status", "db"], 3, "db: down\n", ""),
@@ -40,6 +40,14 @@ fn every_command_exits_with_its_number() {
             "",
         ),
         (&["status", "nix", "--json"], 4, "{\"version\":1,\"error\":\"no_such_service\"", "nix"),
+        (&["status", "s*", "--group", "back"], 3, "SERVICE", ""),
+        (&["status", "--group", "nix"], 4, "", "no service is in group nix; `heeler status`"),
+        (&["status", "x*"], 4, "", "no service matches x*"),
+        (&["status", "x["], 4, "", "no such service: x["),
+        (&["restart", "sho?", "d[ab]"], 0, "shop: restart done\ndb: restart done\n", ""),
+        (&["stop", "--group", "web"], 1, "shop: stop done\ntheirs: stop done\n", "heeler: bad:"),
+        (&["restart", "--all", "--no-wait"], 1, "big: recorded\ndb: recorded\n", "heeler: bad:"),
+        (&["restart", "shop", "x*"], 4, "", "no service matches x*"),
         (&["why", "shop"], 0, "shop: up\nnothing has happened", ""),
         (&["why", "nix"], 4, "", "no such service"),
         (&["restart", "shop"], 0, "shop: restart done\n", ""),

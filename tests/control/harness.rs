@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use heeler::keeper::control::{ControlEvent, ControlRequest, ControlSocket};
 use heeler::keeper::rights::{Principal, Rights};
-use heeler::model::ids::ServiceName;
+use heeler::model::ids::{GroupName, ServiceName};
 use heeler::model::process::Uid;
 use heeler::model::service::Right;
 use heeler::wire::control::{
-    Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
-    StatusAnswer, VERSION, WhyAnswer, Wish,
+    Allowed, Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response,
+    ServiceStatus, StatusAnswer, VERSION, WhyAnswer, Wish,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -158,11 +158,14 @@ fn rights() -> Rights {
     let name = |text| ServiceName::parse(text).expect("a good name");
     let own = Uid(nix::unistd::geteuid().as_raw());
     let mut rights = Rights::new(own);
-    for service in ["shop", "db", "bad", "slow", BIG] {
-        rights.add(name(service), own, []);
+    let group = |name| vec![GroupName::parse(name).expect("a good name")];
+    for (service, of) in
+        [("shop", "web"), ("db", "back"), ("bad", "web"), ("slow", "back"), (BIG, "big")]
+    {
+        rights.add(name(service), group(of), own, []);
     }
     let grant = (Principal::User(Uid(GRANTED)), vec![Right::Status, Right::Start]);
-    rights.add(name("theirs"), Uid(THEIRS), [grant]);
+    rights.add(name("theirs"), group("web"), Uid(THEIRS), [grant]);
     rights
 }
 
@@ -196,7 +199,7 @@ async fn fake_loop(
     }
 }
 
-fn respond(request: &Request) -> Response {
+fn respond(request: &Allowed) -> Response {
     match request {
         Request::Status { services } => {
             Response::Status(StatusAnswer::new(services.iter().map(status).collect()))
@@ -257,6 +260,7 @@ fn status(service: &ServiceName) -> ServiceStatus {
         memory_kind: None,
         wrong: Some(wrong).filter(|wrong| !wrong.is_empty()).into_iter().collect(),
         checks: Vec::new(),
+        groups: Vec::new(),
     }
 }
 

@@ -50,6 +50,7 @@ fn service(name: &str, state: &str, health: Health, pid: Option<i32>) -> Service
         memory_kind: pid.map(|_| MemoryKind::Pss),
         wrong: Vec::new(),
         checks: Vec::new(),
+        groups: Vec::new(),
     }
 }
 

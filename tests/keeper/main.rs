@@ -4,6 +4,7 @@
 mod support;
 
 mod chaos;
+mod chosen;
 mod conf;
 mod crash;
 mod hostile;

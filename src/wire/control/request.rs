@@ -3,19 +3,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ids::ServiceName;
+use crate::model::ids::{GroupName, NameError, ServiceName};
 use crate::model::limits;
 use crate::model::order::Order;
+use crate::model::selector::Selector;
 use crate::wire::control::{ErrorAnswer, ErrorKind};
 
-/// What a client asks.
+/// What a client asks. It may choose services by patterns and groups; once the request was allowed each is
+/// named ([`Allowed`]).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Request {
-    /// How services stand. A client names none to ask for all it may see; once the request was
-    /// allowed they are always named.
+pub enum Request<S = Selector> {
+    /// How services stand.
     Status {
-        /// Which.
-        services: Vec<ServiceName>,
+        /// Which; none is all the client may see.
+        services: Vec<S>,
     },
     /// Why a service stands as it does.
     Why {
@@ -26,8 +27,8 @@ pub enum Request {
     Order {
         /// What.
         order: Order,
-        /// With which; at least one, each once.
-        services: Vec<ServiceName>,
+        /// With which; at least one.
+        services: Vec<S>,
         /// Whether the answer waits until it is known how it ended.
         wait: bool,
     },
@@ -37,6 +38,9 @@ pub enum Request {
         to: Vec<String>,
     },
 }
+
+/// A request that was allowed.
+pub type Allowed = Request<ServiceName>;
 
 /// A request as HTTP says it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,7 +56,12 @@ pub struct Encoded {
 #[derive(Serialize, Deserialize)]
 struct OrderBody {
     order: String,
+    #[serde(default)]
     services: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    all: bool,
     #[serde(default = "waits")]
     wait: bool,
 }
@@ -80,19 +89,37 @@ impl Request {
         match self {
             Self::Status { services } => {
                 let mut target = STATUS.to_owned();
-                for (n, service) in services.iter().enumerate() {
+                // Whoever asks for all asks for no more than who names none.
+                let pairs = services.iter().filter_map(|selector| match selector {
+                    Selector::Name(name) => Some(("service", name.to_string())),
+                    Selector::Pattern(pattern) => Some(("service", pattern.to_string())),
+                    Selector::Group(group) => Some(("group", group.to_string())),
+                    Selector::All => None,
+                });
+                for (n, (key, value)) in pairs.enumerate() {
                     target.push(if n == 0 { '?' } else { '&' });
-                    target.push_str(&format!("service={service}"));
+                    target.push_str(&format!("{key}={}", percent_encode(&value)));
                 }
                 get(target)
             }
             Self::Why { service } => get(format!("{WHY}?service={service}")),
             Self::Order { order, services, wait } => {
-                let body = serde_json::json!(OrderBody {
+                let mut body = OrderBody {
                     order: order.name().to_owned(),
-                    services: services.iter().map(ToString::to_string).collect(),
+                    services: Vec::new(),
+                    groups: Vec::new(),
+                    all: false,
                     wait: *wait,
-                });
+                };
+                for selector in services {
+                    match selector {
+                        Selector::Name(name) => body.services.push(name.to_string()),
+                        Selector::Pattern(pattern) => body.services.push(pattern.to_string()),
+                        Selector::Group(group) => body.groups.push(group.to_string()),
+                        Selector::All => body.all = true,
+                    }
+                }
+                let body = serde_json::json!(body);
                 Encoded { method: "POST", target: ORDER.to_owned(), body: body.to_string() }
             }
             Self::MailTest { to } => {
@@ -128,9 +155,9 @@ impl Request {
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
             ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
-            WHY => match <[ServiceName; 1]>::try_from(services_of(query)?) {
-                Ok([service]) => Ok(Self::Why { service }),
-                Err(_) => Err(bad("why wants exactly one service=NAME")),
+            WHY => match services_of(query)?.as_slice() {
+                [Selector::Name(service)] => Ok(Self::Why { service: service.clone() }),
+                _ => Err(bad("why wants exactly one service=NAME")),
             },
             _ => Ok(Self::Status { services: services_of(query)? }),
         }
@@ -159,39 +186,58 @@ impl Request {
         let words = Order::ALL.map(Order::name).join(", ");
         let order =
             order.ok_or_else(|| bad(format!("this is not an order; orders are {words}")))?;
-        let mut services = Vec::new();
-        for name in &body.services {
-            let service = parse_name(name)?;
-            if !services.contains(&service) {
-                services.push(service);
-            }
-        }
+        let words = body.services.iter().map(|word| Selector::parse(word).map_err(no_name));
+        let groups = body.groups.iter().map(|name| group(name));
+        let all = body.all.then_some(Ok(Selector::All));
+        let services: Vec<_> = words.chain(groups).chain(all).collect::<Result<_, _>>()?;
         if services.is_empty() {
             return Err(bad("an order names at least one service"));
         }
-        Ok(Self::Order { order, services, wait: body.wait })
+        Ok(Self::Order { order, services: few(services)?, wait: body.wait })
     }
 }
 
-/// The `service=NAME` pairs of a query, each name once. Other keys are a mistake: a misspelt one
-/// would otherwise ask for everything.
-fn services_of(query: &str) -> Result<Vec<ServiceName>, ErrorAnswer> {
-    let mut services = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let Some(("service", name)) = pair.split_once('=') else {
-            return Err(bad("the query has only service=NAME"));
-        };
-        let name = percent_decode(name).ok_or_else(|| bad("the query has a bad % escape"))?;
-        let service = parse_name(&name)?;
-        if !services.contains(&service) {
-            services.push(service);
+/// The `service=NAME` and `group=NAME` pairs of a query. Other keys are a mistake: a misspelt
+/// one would otherwise ask for everything.
+fn services_of(query: &str) -> Result<Vec<Selector>, ErrorAnswer> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let services = pairs.map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_decode(value).ok_or_else(|| bad("the query has a bad % escape"))?;
+        match key {
+            "service" => Selector::parse(&value).map_err(no_name),
+            "group" => group(&value),
+            _ => Err(bad("the query has only service=NAME and group=NAME")),
         }
+    });
+    few(services.collect::<Result<_, _>>()?)
+}
+
+/// Each pattern and group costs a look at every service.
+fn few(services: Vec<Selector>) -> Result<Vec<Selector>, ErrorAnswer> {
+    let many = services.iter().filter(|one| !matches!(one, Selector::Name(_))).count();
+    if many > limits::CONTROL_PATTERNS_MAX {
+        let most = limits::CONTROL_PATTERNS_MAX;
+        return Err(bad(format!(
+            "{many} patterns and groups; {most} are looked at in one request"
+        )));
     }
     Ok(services)
 }
 
-fn parse_name(name: &str) -> Result<ServiceName, ErrorAnswer> {
-    ServiceName::parse(name).map_err(|why| bad(why.to_string()))
+fn group(name: &str) -> Result<Selector, ErrorAnswer> {
+    GroupName::parse(name).map(Selector::Group).map_err(no_name)
+}
+
+fn no_name(why: NameError) -> ErrorAnswer {
+    bad(why.to_string())
+}
+
+fn percent_encode(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.@-*!".contains(c);
+    text.chars()
+        .map(|c| if plain(c) { c.to_string() } else { format!("%{:02x}", u32::from(c)) })
+        .collect()
 }
 
 fn percent_decode(text: &str) -> Option<String> {
