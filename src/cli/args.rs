@@ -137,6 +137,14 @@ enum Word {
     Stop(Whom),
     /// Stop and start services
     Restart(Whom),
+    /// Have services take up their configuration or new code without a stop
+    Reload {
+        #[command(flatten)]
+        which: Which,
+        /// Return at once; `heeler status` tells how it went
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Watch services again
     Monitor(Whom),
     /// Leave services alone
@@ -163,11 +171,6 @@ enum Word {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    #[command(hide = true)]
-    Reload {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<OsString>,
-    },
 }
 
 #[derive(Subcommand)]
@@ -180,7 +183,7 @@ enum MailWord {
 }
 
 /// None, for what is about all then.
-#[derive(clap::Args)]
+#[derive(clap::Args, PartialEq, Eq, Default)]
 struct Which {
     /// Which: names, or patterns in quotes ('web-*')
     #[arg(value_name = "NAME|PATTERN")]
@@ -243,10 +246,13 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Restart(whom) => client(order(Order::Restart, whom)),
         Word::Monitor(whom) => client(order(Order::Monitor, whom)),
         Word::Unmonitor(whom) => client(order(Order::Unmonitor, whom)),
-        Word::Reload { rest: _ } => {
+        Word::Reload { which, no_wait } if which != Which::default() => {
+            client(order(Order::Reload, Whom { which, no_wait }))
+        }
+        Word::Reload { .. } => {
             complain(
-                "reload is not in this version; to restart a service use `heeler restart NAME`, and \
-                 for changed configuration restart heeler itself: its services are left alone",
+                "which service is to be reloaded? `heeler reload NAME`; to have heeler read its \
+                 configuration anew: `heeler reload-config`",
             );
             Err(Rc::Usage)
         }

@@ -20,12 +20,15 @@ use crate::model::text::escape;
 use crate::model::tolerance::Tolerance;
 
 /// The checks of a service, and where one of them wants it started.
+#[derive(Default)]
 pub(crate) struct Checks {
     pub(crate) checks: Vec<Check>,
     /// What probes each of them.
     pub(crate) probes: Vec<Probe>,
     /// The first `start` or `restart`.
     pub(crate) starts: Option<Range<usize>>,
+    /// The first `reload`.
+    pub(crate) reloads: Option<Range<usize>>,
 }
 
 const KEYS: [&str; 9] = ["type", "name", "if", "for", "recover", "then", "else", "every", "repeat"];
@@ -43,9 +46,8 @@ const OTHER_NAMES: [(&str, &str); 10] = [
     ("cert", "certificate"),
     ("disk", "filesystem"),
 ];
-const ACTIONS: [&str; 5] = ["alert", "start", "stop", "restart", "unmonitor"];
-const LATER_ACTIONS: [(&str, &str); 3] = [
-    ("reload", "use \"restart\", or { exec = \"...\" } with the service's own reload command"),
+const ACTIONS: [&str; 6] = ["alert", "start", "stop", "restart", "reload", "unmonitor"];
+const LATER_ACTIONS: [(&str, &str); 2] = [
     ("recycle worker", "worker checks come with a later version; \"alert\" tells of them"),
     ("kill worker", "worker checks come with a later version; \"alert\" tells of them"),
 ];
@@ -53,7 +55,7 @@ const LABEL_BYTES_MAX: usize = 64;
 
 /// Reads the value of `check`. `every` is the service's.
 pub(crate) fn checks(doc: &mut Document<'_>, at: Field<'_>, every: Duration) -> Checks {
-    let mut out = Checks { checks: Vec::new(), probes: Vec::new(), starts: None };
+    let mut out = Checks::default();
     let hint = "each check is a table of its own, headed [[check]]";
     for (index, item) in (0..).zip(doc.list(at, hint).unwrap_or_default()) {
         if usize::from(index) >= limits::CHECKS_PER_SERVICE_MAX {
@@ -66,7 +68,7 @@ pub(crate) fn checks(doc: &mut Document<'_>, at: Field<'_>, every: Duration) -> 
             continue;
         };
         let Some((check, probe)) =
-            check(doc, item.value, table, CheckIndex(index), every, &mut out.starts)
+            check(doc, item.value, table, CheckIndex(index), every, &mut out)
         else {
             continue;
         };
@@ -91,7 +93,7 @@ fn check(
     table: &DeTable<'_>,
     index: CheckIndex,
     every: Duration,
-    starts: &mut Option<Range<usize>>,
+    found: &mut Checks,
 ) -> Option<(Check, Probe)> {
     let kind = match field(table, "type") {
         Some(at) => kind(doc, at)?,
@@ -106,10 +108,10 @@ fn check(
     let timeout = get(doc, table, "timeout", timeout).unwrap_or(of.timeout);
     let [tolerance, recover] =
         ["for", "recover"].map(|key| get(doc, table, key, tolerance).unwrap_or(Tolerance::ONCE));
-    let then = get(doc, table, "then", |doc, at| actions(doc, at, starts))
+    let then = get(doc, table, "then", |doc, at| actions(doc, at, found))
         .unwrap_or_else(|| vec![Action::Alert]);
     let on_recovery =
-        get(doc, table, "else", |doc, at| actions(doc, at, starts)).unwrap_or_default();
+        get(doc, table, "else", |doc, at| actions(doc, at, found)).unwrap_or_default();
     let every =
         get(doc, table, "every", |doc, at| doc.duration(at, limits::EVERY_MIN)).unwrap_or(every);
     let repeat = get(doc, table, "repeat", |doc, at| doc.duration(at, limits::SPAN_MIN));
@@ -243,11 +245,7 @@ fn label(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
 }
 
 /// `then` and `else`: one action or a list.
-fn actions(
-    doc: &mut Document<'_>,
-    at: Field<'_>,
-    starts: &mut Option<Range<usize>>,
-) -> Option<Vec<Action>> {
+fn actions(doc: &mut Document<'_>, at: Field<'_>, found: &mut Checks) -> Option<Vec<Action>> {
     let items = match at.value.get_ref() {
         DeValue::Array(_) => doc.list(at, "")?,
         DeValue::String(_) | DeValue::Table(_) => vec![at],
@@ -268,8 +266,14 @@ fn actions(
         let Some(action) = action(doc, item) else {
             continue;
         };
-        if matches!(action, Action::Start | Action::Restart) {
-            starts.get_or_insert_with(|| item.value.span());
+        match action {
+            Action::Start | Action::Restart => {
+                found.starts.get_or_insert_with(|| item.value.span());
+            }
+            Action::Reload => {
+                found.reloads.get_or_insert_with(|| item.value.span());
+            }
+            Action::Alert | Action::Stop | Action::Exec(_) | Action::Unmonitor => {}
         }
         out.push(action);
     }
@@ -296,6 +300,7 @@ fn action(doc: &mut Document<'_>, at: Field<'_>) -> Option<Action> {
         "start" => Some(Action::Start),
         "stop" => Some(Action::Stop),
         "restart" => Some(Action::Restart),
+        "reload" => Some(Action::Reload),
         "unmonitor" => Some(Action::Unmonitor),
         _ => Some(Action::Alert),
     }

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::document::{Document, Field, field, get, shorten};
 use crate::model::limits;
 use crate::model::process::Signal;
-use crate::model::service::Command;
+use crate::model::service::{Command, Reload};
 
 /// What a `stop` may say.
 pub(crate) enum Stop {
@@ -43,27 +43,47 @@ pub(crate) fn command(doc: &mut Document<'_>, at: Field<'_>) -> Option<Command> 
 
 /// A `stop`: a command, or `{ signal = "TERM" }`.
 pub(crate) fn stop(doc: &mut Document<'_>, at: Field<'_>) -> Option<Stop> {
-    let signal =
-        at.value.get_ref().as_table().and_then(|table| field(table, "signal").map(|s| (table, s)));
-    match signal {
-        Some((table, at)) => {
-            doc.known_keys(table, &["signal"], &[], &[]);
-            self::signal(doc, at).map(Stop::Signal)
-        }
+    match by_signal(doc, at) {
+        Some(at) => signal(doc, at).map(Stop::Signal),
         None => command(doc, at).map(Stop::Command),
     }
 }
 
-/// A signal by its name.
+/// A `reload`: a command, or `{ signal = "HUP" }`.
+pub(crate) fn reload(doc: &mut Document<'_>, at: Field<'_>) -> Option<Reload> {
+    match by_signal(doc, at) {
+        Some(at) => {
+            let reloads = |signal: &Signal| !matches!(signal, Signal::Cont | Signal::Kill);
+            named(doc, at, "a signal that may mean a reload", reloads).map(Reload::Signal)
+        }
+        None => command(doc, at).map(Reload::Command),
+    }
+}
+
+/// The `signal` of the long form, which then has nothing else.
+fn by_signal<'a>(doc: &mut Document<'_>, at: Field<'a>) -> Option<Field<'a>> {
+    let table = at.value.get_ref().as_table()?;
+    let signal = field(table, "signal")?;
+    doc.known_keys(table, &["signal"], &[], &[]);
+    Some(signal)
+}
+
+/// A signal that stops something, by its name.
 pub(crate) fn signal(doc: &mut Document<'_>, at: Field<'_>) -> Option<Signal> {
-    let stops = |signal: &Signal| *signal != Signal::Cont;
-    let names: Vec<_> = Signal::NAMED.into_iter().filter(stops).map(Signal::name).collect();
+    named(doc, at, "a signal that stops something", |signal| *signal != Signal::Cont)
+}
+
+fn named(
+    doc: &mut Document<'_>,
+    at: Field<'_>,
+    what: &str,
+    fits: impl Fn(&Signal) -> bool,
+) -> Option<Signal> {
+    let names: Vec<_> = Signal::NAMED.into_iter().filter(&fits).map(Signal::name).collect();
     let text = at.value.get_ref().as_str().unwrap_or_default();
-    match Signal::parse(text).filter(stops) {
+    match Signal::parse(text).filter(&fits) {
         Some(signal) => Some(signal),
-        None => doc
-            .word(at, "a signal that stops something", &names)
-            .and_then(|name| Signal::parse(&name)),
+        None => doc.word(at, what, &names).and_then(|name| Signal::parse(&name)),
     }
 }
 
@@ -185,11 +205,7 @@ fn list(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Box<str>>> {
 fn long(doc: &mut Document<'_>, at: Field<'_>, table: &DeTable<'_>) -> Option<Command> {
     if let Some(signal) = field(table, "signal") {
         let message = format!("`{}` cannot be a signal", at.key);
-        doc.error(
-            signal.value.span(),
-            message,
-            Some("a signal is for `stop`; a reload comes with a later version"),
-        );
+        doc.error(signal.value.span(), message, Some("a signal is for `stop` and `reload`"));
         return None;
     }
     doc.known_keys(table, &LONG_KEYS, &[], &[]);

@@ -21,10 +21,10 @@ use crate::model::process::{Signal, Uid};
 use crate::model::service::{Command, Life, Service};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 9] =
-    ["user", "group", "pidfile", "match", "run", "start", "stop", "restart", "check"];
+pub(crate) const OWN_KEYS: [&str; 10] =
+    ["user", "group", "pidfile", "match", "run", "start", "stop", "restart", "reload", "check"];
 /// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 8] = [
+pub(crate) const LATER_KEYS: [(&str, &str); 7] = [
     (
         "unit",
         "say start = \"systemctl --user start NAME\", the same for stop and restart, and a pidfile",
@@ -33,7 +33,6 @@ pub(crate) const LATER_KEYS: [(&str, &str); 8] = [
         "manager",
         "say start = \"systemctl start NAME\", the same for stop and restart, and a pidfile",
     ),
-    ("reload", "leave it out; `restart` is there"),
     ("depends_on", "leave it out; each service is watched by itself"),
     ("start_delay", "leave it out; `start_period` holds actions back after a start"),
     ("on_boot", "leave it out; a service is wanted up unless an operator stopped it"),
@@ -54,6 +53,7 @@ pub(crate) fn service(
     let group = get(doc, table, "group", account);
     let life = life(doc, table, settings);
     let [start, restart] = ["start", "restart"].map(|key| get(doc, table, key, command));
+    let reload = get(doc, table, "reload", command::reload);
     let common = Defaults::read(doc, table, &settings.defaults);
     let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
     let startable = ["start", "run"].iter().any(|key| table.contains_key(*key));
@@ -63,8 +63,14 @@ pub(crate) fn service(
         let message = "there is no way to start this service";
         doc.missing(Some(at), message, "say `start`, or `run`");
     }
+    if let Some(at) = checks.as_ref().and_then(|checks| checks.reloads.clone())
+        && !table.contains_key("reload")
+    {
+        let message = "there is no way to reload this service";
+        doc.missing(Some(at), message, "say `reload`: a command, or { signal = \"HUP\" }");
+    }
     let (stop, stop_signal) = ladder(doc, table, common.stop_signal);
-    let checks = checks.unwrap_or(Checks { checks: Vec::new(), probes: Vec::new(), starts: None });
+    let checks = checks.unwrap_or(Checks::default());
     let life = life?;
     if life == Life::Nothing {
         without_process(doc, table, &checks);
@@ -78,6 +84,7 @@ pub(crate) fn service(
         start,
         stop,
         restart,
+        reload,
         stop_signal,
         env: common.env,
         env_file: common.env_file,
@@ -101,7 +108,7 @@ pub(crate) fn service(
 /// A service without a process has nothing that could be started or stopped, or sampled.
 fn without_process(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
     let hint = "say which process it is: `pidfile`, `match` or `run`";
-    doc.misplaced(table, &["start", "stop", "restart"], "needs a process", hint);
+    doc.misplaced(table, &["start", "stop", "restart", "reload"], "needs a process", hint);
     let stops = |action: &Action| matches!(action, Action::Stop);
     for check in &checks.checks {
         let at = table.get("check").and_then(|all| all.get_ref().as_array());

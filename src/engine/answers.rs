@@ -62,7 +62,9 @@ impl State {
             }
             Input::Finished { action, outcome, .. } => self.finished(cx, action, outcome),
             Input::Signalled { ask, result, .. } => {
-                if !self.survivor_signalled(cx, ask, &result)
+                if self.asked.reload.is_some_and(|(asked, _)| asked == ask) {
+                    self.reload_signalled(cx, result);
+                } else if !self.survivor_signalled(cx, ask, &result)
                     && answers(&mut self.asked.signal, ask, cx)
                 {
                     self.signalled(cx, result);
@@ -112,7 +114,7 @@ impl State {
                     && starting.before == Some(identity)
                     && starting.ended.is_some()
                 {
-                    self.restart_came_to_nothing(cx);
+                    self.stayed_the_same(cx);
                 }
             }
             Identification::None(absence) => {
@@ -123,39 +125,6 @@ impl State {
             Identification::Unknown(why) => {
                 self.unclear(cx, &why, "it cannot be told whether it runs")
             }
-        }
-    }
-
-    /// A restart command ended, or its time is over, and the held process is the one from before: a reload
-    /// in place, or a failure. Nothing is started beside it.
-    pub(super) fn restart_came_to_nothing(&mut self, cx: &mut Cx<'_>) {
-        let (Stage::Starting(starting), Some(main)) = (&self.stage, self.main) else {
-            return;
-        };
-        let (result, text) = match &starting.ended {
-            Some(outcome) if outcome.ended.succeeded() => (
-                ReplyResult::Done,
-                format!("the restart command succeeded; pid {main} is still the same"),
-            ),
-            Some(outcome) => {
-                (ReplyResult::Failed, crate::engine::job::describe(JobKind::Restart, outcome))
-            }
-            None => (
-                ReplyResult::Failed,
-                format!("the restart did not end in time; pid {main} is still the same"),
-            ),
-        };
-        self.narrate(cx, text.clone());
-        self.answer(cx, |order| order == Order::Restart, result, &text);
-        self.answer_up(cx);
-        self.stage = Stage::StartPeriod { until: cx.now.mono + self.def.start_period };
-        self.since = cx.now;
-        cx.dirty = true;
-        if self.intent.desired == Desired::Down {
-            // Stop was asked during the restart, and nothing new will appear to be stopped.
-            self.happen(cx, Class::WishStop, None);
-        } else if self.def.start_period.is_zero() {
-            self.settle(cx);
         }
     }
 
@@ -302,7 +271,7 @@ impl State {
         self.job = self.job.filter(|job| job.action != action);
         self.show_output(cx, &outcome.output);
         match kind {
-            JobKind::Start | JobKind::Restart | JobKind::Instance => {
+            JobKind::Start | JobKind::Restart | JobKind::Reload | JobKind::Instance => {
                 if !outcome.ended.succeeded() {
                     self.narrate(cx, crate::engine::job::describe(kind, &outcome));
                 }

@@ -88,7 +88,11 @@ impl State {
         // exec a start. Both have a deadline; a start command that lingers is taken as the start.
         let job_over = self.job.is_none_or(|job| match job.kind {
             JobKind::Stop | JobKind::Exec => false,
-            JobKind::Start | JobKind::Restart | JobKind::Instance | JobKind::Probe(_) => true,
+            JobKind::Start
+            | JobKind::Restart
+            | JobKind::Reload
+            | JobKind::Instance
+            | JobKind::Probe(_) => true,
         });
         if !nothing_left || !no_successor || !job_over {
             if clearing.poll_at == Mono::NEVER {

@@ -48,7 +48,9 @@ impl State {
             main: self.main.or(self.last_main),
             at_deadline: match kind {
                 JobKind::Exec | JobKind::Stop | JobKind::Probe(_) => AtDeadline::Group,
-                JobKind::Start | JobKind::Restart | JobKind::Instance => AtDeadline::DirectChild,
+                JobKind::Start | JobKind::Restart | JobKind::Reload | JobKind::Instance => {
+                    AtDeadline::DirectChild
+                }
             },
         })));
         action
@@ -62,7 +64,12 @@ const SHIM_GRACE: std::time::Duration = std::time::Duration::from_secs(20);
 pub(super) fn describe(kind: JobKind, outcome: &Outcome) -> String {
     let what = match kind {
         JobKind::Instance => "the program".to_owned(),
-        JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Exec | JobKind::Probe(_) => {
+        JobKind::Start
+        | JobKind::Stop
+        | JobKind::Restart
+        | JobKind::Reload
+        | JobKind::Exec
+        | JobKind::Probe(_) => {
             format!("the {} command", kind.name())
         }
     };

@@ -220,6 +220,7 @@ impl State {
             Action::Start
             | Action::Stop
             | Action::Restart
+            | Action::Reload
             | Action::Exec(_)
             | Action::Unmonitor => {}
         }
@@ -241,9 +242,11 @@ impl State {
         match action {
             Action::Alert => {}
             // An action before it in the list may have set it aside.
-            Action::Start | Action::Restart if self.intent.desired != Desired::Up => {}
+            Action::Start | Action::Restart | Action::Reload
+                if self.intent.desired != Desired::Up => {}
             Action::Start => self.happen(cx, Class::WishStart, None),
             Action::Restart => self.restart_by_rule(cx, check),
+            Action::Reload => self.reload_by_rule(cx, check),
             Action::Stop => self.set_aside(cx, check, Desired::Down, Class::WishStop),
             Action::Unmonitor => self.set_aside(cx, check, Desired::Unmonitored, Class::WishLeave),
             Action::Exec(command) => self.exec(cx, check, command),

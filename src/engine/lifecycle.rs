@@ -52,6 +52,7 @@ impl State {
                 let by = if self.waiters.is_empty() { By::Heeler } else { By::Operator };
                 self.begin_stop(cx, by);
             }
+            Move::Reload => self.begin_reload(cx),
             Move::Kill => self.kill(cx),
             Move::Unkillable => self.unkillable(cx),
             Move::Retry => self.retry(cx),
@@ -171,6 +172,7 @@ impl State {
             self.forget_checks(cx);
             self.answer(cx, |order| order == Order::Stop, ReplyResult::Done, "it is down");
         }
+        self.answer(cx, |order| order == Order::Reload, ReplyResult::Failed, "it is down");
     }
 
     /// The held main process, or the one that was told to go, is gone.

@@ -133,9 +133,13 @@ impl State {
         expired(&mut self.asked.confirm);
         expired(&mut self.asked.sample);
         expired(&mut self.asked.signal);
+        let reload_lost = expired(&mut self.asked.reload);
         self.checks.iter_mut().for_each(|check| {
             expired(&mut check.asked);
         });
+        if reload_lost {
+            self.reload_failed(cx, "it cannot be told whether the signal was sent");
+        }
         if expired(&mut self.asked.identify) {
             self.identify(cx);
         }

@@ -19,6 +19,7 @@ mod lifecycle;
 mod look;
 mod notify;
 mod orders;
+mod reloading;
 mod resume;
 mod start_limit;
 mod starting;

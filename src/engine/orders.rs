@@ -17,7 +17,8 @@ pub(super) const REMIND_OPERATOR_TIMES: u32 = 6;
 impl State {
     /// Takes an order: the wish is changed at once, the answer comes when it is fulfilled or cannot be.
     pub(super) fn order(&mut self, cx: &mut Cx<'_>, request: RequestId, order: Order, who: Who) {
-        let about_a_process = matches!(order, Order::Start | Order::Stop | Order::Restart);
+        let about_a_process =
+            matches!(order, Order::Start | Order::Stop | Order::Restart | Order::Reload);
         if about_a_process && self.def.life == Life::Nothing {
             let name = &self.def.name;
             let text = format!(
@@ -30,11 +31,12 @@ impl State {
             return;
         }
         self.narrate(cx, format!("{} asked by {who}", order.name()));
-        let desired = desired_by(order);
-        self.supersede(cx, order, &who);
-        if self.intent.desired != desired {
-            self.intent = Intent { desired, by: who, at: cx.now.wall };
-            self.wish_changed(cx, order);
+        if let Some(desired) = desired_by(order) {
+            self.supersede(cx, order, desired, &who);
+            if self.intent.desired != desired {
+                self.intent = Intent { desired, by: who, at: cx.now.wall };
+                self.wish_changed(cx, order);
+            }
         }
         self.waiters.push(Waiter { request, order, before: self.main, at: cx.now.mono });
         let place = self.place();
@@ -42,6 +44,7 @@ impl State {
             Order::Start => self.order_start(cx, place),
             Order::Restart if self.main.is_none() => self.order_start(cx, place),
             Order::Restart => self.happen(cx, Class::WishRestart, None),
+            Order::Reload => self.order_reload(cx),
             Order::Stop => self.order_stop(cx, place),
             Order::Monitor => {
                 self.look_at = cx.now.mono;
@@ -123,9 +126,10 @@ impl State {
     }
 
     /// A newer wish ends the waiting for an older, different one.
-    fn supersede(&mut self, cx: &mut Cx<'_>, order: Order, who: &Who) {
+    fn supersede(&mut self, cx: &mut Cx<'_>, order: Order, desired: Desired, who: &Who) {
         let text = format!("not finished: {} was asked by {who} meanwhile", order.name());
-        self.answer(cx, |old| desired_by(old) != desired_by(order), ReplyResult::Failed, &text);
+        let other = |old| desired_by(old).is_some_and(|old| old != desired);
+        self.answer(cx, other, ReplyResult::Failed, &text);
     }
 
     /// It is up: answers whoever waited for that.
@@ -135,7 +139,7 @@ impl State {
         self.waiters.retain(|waiter| {
             let done = match waiter.order {
                 Order::Start => true,
-                Order::Restart => waiter.before != Some(main),
+                Order::Restart | Order::Reload => waiter.before != Some(main),
                 Order::Stop | Order::Monitor | Order::Unmonitor => false,
             };
             if done {
@@ -171,11 +175,13 @@ impl State {
     }
 }
 
-fn desired_by(order: Order) -> Desired {
+/// What is wanted of a service of which this is asked; a reload changes no wish.
+fn desired_by(order: Order) -> Option<Desired> {
     match order {
-        Order::Start | Order::Restart | Order::Monitor => Desired::Up,
-        Order::Stop => Desired::Down,
-        Order::Unmonitor => Desired::Unmonitored,
+        Order::Start | Order::Restart | Order::Monitor => Some(Desired::Up),
+        Order::Stop => Some(Desired::Down),
+        Order::Unmonitor => Some(Desired::Unmonitored),
+        Order::Reload => None,
     }
 }
 
@@ -184,6 +190,7 @@ fn past(order: Order) -> &'static str {
         Order::Start => "started",
         Order::Stop => "stopped",
         Order::Restart => "restarted",
+        Order::Reload => "reloaded",
         Order::Monitor => "monitored",
         Order::Unmonitor => "unmonitored",
     }

@@ -119,13 +119,17 @@ impl State {
                     self.job = Some(RunningJob { action, kind, lost_at });
                 }
                 match (kind, before) {
-                    (JobKind::Start | JobKind::Restart | JobKind::Instance, _) => {
+                    (
+                        JobKind::Start | JobKind::Restart | JobKind::Reload | JobKind::Instance,
+                        _,
+                    ) => {
                         // Counted from when it began: keepers that come and go must not stretch it.
                         let whole = self.def.start_timeout;
                         let command = self.def.start.as_ref().and_then(|start| start.timeout);
                         let left = deadline + whole.saturating_sub(command.unwrap_or(whole));
                         let deadline = (now + whole).min(left.max(now));
                         let starting = Starting {
+                            kind,
                             action: Some(action),
                             ended: None,
                             before,
@@ -136,12 +140,11 @@ impl State {
                             dead_on_arrival: None,
                         };
                         self.stage = Stage::Starting(starting);
-                        if kind != JobKind::Restart {
-                            self.recall_death(cx, before);
-                        }
-                        if kind == JobKind::Restart {
+                        if matches!(kind, JobKind::Restart | JobKind::Reload) {
                             // Until the command takes it away, the old process is the main one.
                             self.main = before;
+                        } else {
+                            self.recall_death(cx, before);
                         }
                     }
                     (JobKind::Stop, Some(target)) => {

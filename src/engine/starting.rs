@@ -75,6 +75,7 @@ impl State {
         self.enter(
             cx,
             Stage::Starting(Starting {
+                kind,
                 action: Some(action),
                 ended: None,
                 before: self.last_main,
@@ -124,7 +125,7 @@ impl State {
                 // Its shim is about to end it and say so.
                 Some(job) if now < job.lost_at => starting.deadline = job.lost_at,
                 Some(_) | None if self.main.is_some() => {
-                    self.restart_came_to_nothing(cx);
+                    self.stayed_the_same(cx);
                     return;
                 }
                 Some(_) | None => {
@@ -157,7 +158,7 @@ impl State {
             .filter(|(_, since)| now.since(*since) >= limits::DEAD_ON_ARRIVAL)
             .map(|(pid, _)| pid);
         if failed && self.main.is_some() {
-            self.restart_came_to_nothing(cx);
+            self.stayed_the_same(cx);
         } else if failed {
             self.happen(cx, Class::StartFailed, None);
         } else if let Some(pid) = dead.filter(|_| self.main.is_none()) {
@@ -206,7 +207,7 @@ impl State {
             // A command that failed has been told of by itself.
             self.narrate(cx, title.clone());
         }
-        let waits = |order| matches!(order, Order::Start | Order::Restart);
+        let waits = |order| matches!(order, Order::Start | Order::Restart | Order::Reload);
         self.answer(cx, waits, ReplyResult::Failed, &title);
         if by == By::Operator {
             // A person's start is not counted, but what follows is heeler's own: it keeps the gap.

@@ -129,6 +129,8 @@ pub(crate) enum Reaping {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Starting {
+    /// A start, or a restart or reload in one go: of those the old process is still the main one.
+    pub(crate) kind: JobKind,
     /// Its job, while it runs.
     pub(crate) action: Option<ActionId>,
     /// How the job ended.
@@ -185,6 +187,7 @@ pub(crate) struct Asked {
     pub(crate) survey: Option<(AskId, Mono)>,
     pub(crate) sample: Option<(AskId, Mono)>,
     pub(crate) signal: Option<(AskId, Mono)>,
+    pub(crate) reload: Option<(AskId, Mono)>,
 }
 
 #[derive(Clone, Debug)]
@@ -242,9 +245,10 @@ impl State {
 
     /// The word for what it is doing.
     pub(crate) fn phase(&self) -> Phase {
-        match self.stage {
+        match &self.stage {
             Stage::Watching => Phase::Watching,
             Stage::Clearing(_) => Phase::Clearing,
+            Stage::Starting(starting) if starting.kind == JobKind::Reload => Phase::Reloading,
             Stage::Starting(_) => Phase::Starting,
             Stage::StartPeriod { .. } => Phase::StartPeriod,
             Stage::Stopping { .. } => Phase::Stopping,
@@ -269,6 +273,7 @@ impl State {
             self.asked.survey,
             self.asked.sample,
             self.asked.signal,
+            self.asked.reload,
         ];
         let asks = asks.into_iter().flatten().map(|(_, until)| until);
         let incidents = self

@@ -3,6 +3,7 @@
 use crate::engine::state::{Stage, State, ago};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
+use crate::model::job::JobKind;
 use crate::model::service::Life;
 use crate::model::status::{CheckStatus, Health, RuleState, Status};
 use crate::model::time::Now;
@@ -66,6 +67,9 @@ impl State {
                 format!("clearing up: waiting for {}", pids.join(", "))
             }
             (Stage::Clearing(_), _, _) => "clearing up".to_owned(),
+            (Stage::Starting(starting), _, _) if starting.kind == JobKind::Reload => {
+                format!("up, reloading, {} left", show_duration(starting.deadline.since(mono)))
+            }
             (Stage::Starting(starting), _, _) => {
                 format!("starting, {} left", show_duration(starting.deadline.since(mono)))
             }

@@ -68,6 +68,7 @@ impl State {
         self.enter(
             cx,
             Stage::Starting(Starting {
+                kind: JobKind::Restart,
                 action: Some(action),
                 ended: None,
                 before: Some(target),

@@ -62,13 +62,15 @@ pub enum Class {
     WishStop,
     /// An operator or a rule wants it restarted.
     WishRestart,
+    /// An operator or a rule wants it reloaded.
+    WishReload,
     /// It is to be left alone; `desired` says so already.
     WishLeave,
 }
 
 impl Class {
     /// Every class, for coverage.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Appeared,
         Self::Missing,
         Self::Died,
@@ -78,6 +80,7 @@ impl Class {
         Self::WishStart,
         Self::WishStop,
         Self::WishRestart,
+        Self::WishReload,
         Self::WishLeave,
     ];
 }
@@ -102,6 +105,8 @@ pub enum Move {
     StartNow,
     /// Stop, and then do what is desired.
     Stop,
+    /// Have it reload; whatever is desired goes on.
+    Reload,
     /// Send KILL; after a stop command that did not help, begin the ladder.
     Kill,
     /// KILL did not help: say so, look again, start no second copy.
@@ -176,6 +181,12 @@ pub fn decide(desired: Desired, at: Where, class: Class) -> Move {
         // Restart it. One that is being started or cleared up is as good as restarted.
         (W::Present | W::StartPeriod, C::WishRestart, Up) => Move::Stop,
         (W::Clearing | W::Starting | W::Stopping | W::Killing, C::WishRestart, Up) => Move::Hold,
+
+        // Reload it. Who asks that of what is not there, or not wanted up, is told so before.
+        (W::Present | W::StartPeriod, C::WishReload, Up | Unmonitored) => Move::Reload,
+        (W::Present | W::StartPeriod, C::WishReload, Down) => Move::Impossible,
+        (W::Absent | W::Clearing | W::Starting | W::Backoff, C::WishReload, _) => Move::Impossible,
+        (W::Stopping | W::Killing, C::WishReload, _) => Move::Impossible,
 
         // Stop it.
         (W::Present | W::StartPeriod, C::WishStop, Down) => Move::Stop,

@@ -209,7 +209,11 @@ impl Keeper {
         let waits_on = match running.kind {
             // The command may return before the service is there: until then the start is under way.
             JobKind::Start | JobKind::Restart => !outcome.ended.failed() && !running.came,
-            JobKind::Stop | JobKind::Exec | JobKind::Instance | JobKind::Probe(_) => false,
+            JobKind::Stop
+            | JobKind::Reload
+            | JobKind::Exec
+            | JobKind::Instance
+            | JobKind::Probe(_) => false,
         };
         if waits_on {
             self.start_came_up(&service);

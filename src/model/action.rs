@@ -15,6 +15,8 @@ pub enum Action {
     Stop,
     /// Stop, proof of death, start.
     Restart,
+    /// Have it take up its configuration or its new code without a stop.
+    Reload,
     /// Run a command, once per firing.
     Exec(Command),
     /// Stop watching, and say so until an operator ends it.
@@ -27,7 +29,7 @@ impl Action {
     pub fn sets_aside(&self) -> bool {
         match self {
             Self::Stop | Self::Unmonitor => true,
-            Self::Alert | Self::Start | Self::Restart | Self::Exec(_) => false,
+            Self::Alert | Self::Start | Self::Restart | Self::Reload | Self::Exec(_) => false,
         }
     }
 
@@ -35,7 +37,7 @@ impl Action {
     #[must_use]
     pub fn repeats(&self) -> bool {
         match self {
-            Self::Start | Self::Restart => true,
+            Self::Start | Self::Restart | Self::Reload => true,
             Self::Alert | Self::Stop | Self::Exec(_) | Self::Unmonitor => false,
         }
     }
@@ -48,6 +50,7 @@ impl fmt::Display for Action {
             Self::Start => f.write_str("start"),
             Self::Stop => f.write_str("stop"),
             Self::Restart => f.write_str("restart"),
+            Self::Reload => f.write_str("reload"),
             Self::Exec(command) => write!(f, "exec {command}"),
             Self::Unmonitor => f.write_str("unmonitor"),
         }

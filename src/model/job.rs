@@ -50,6 +50,8 @@ pub enum JobKind {
     Stop,
     /// The service's `restart`.
     Restart,
+    /// The service's `reload`.
+    Reload,
     /// The foreground program of `run`, kept for its whole life.
     Instance,
     /// A check's `exec`.
@@ -60,8 +62,8 @@ pub enum JobKind {
 
 impl JobKind {
     /// Every kind of action; probes are none.
-    pub const ACTIONS: [Self; 5] =
-        [Self::Start, Self::Stop, Self::Restart, Self::Instance, Self::Exec];
+    pub const ACTIONS: [Self; 6] =
+        [Self::Start, Self::Stop, Self::Restart, Self::Reload, Self::Instance, Self::Exec];
 
     /// The word in records and in `HEELER_ACTION`.
     #[must_use]
@@ -70,6 +72,7 @@ impl JobKind {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
+            Self::Reload => "reload",
             Self::Instance => "run",
             Self::Exec => "exec",
             Self::Probe(_) => "probe",

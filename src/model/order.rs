@@ -9,14 +9,15 @@ pub enum Order {
     Start,
     Stop,
     Restart,
+    Reload,
     Monitor,
     Unmonitor,
 }
 
 impl Order {
     /// Every order.
-    pub const ALL: [Self; 5] =
-        [Self::Start, Self::Stop, Self::Restart, Self::Monitor, Self::Unmonitor];
+    pub const ALL: [Self; 6] =
+        [Self::Start, Self::Stop, Self::Restart, Self::Reload, Self::Monitor, Self::Unmonitor];
 
     /// The right it needs.
     #[must_use]
@@ -25,6 +26,7 @@ impl Order {
             Self::Start => Right::Start,
             Self::Stop => Right::Stop,
             Self::Restart => Right::Restart,
+            Self::Reload => Right::Reload,
             Self::Monitor => Right::Monitor,
             Self::Unmonitor => Right::Unmonitor,
         }

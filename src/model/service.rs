@@ -28,6 +28,8 @@ pub struct Service {
     pub stop: Option<Command>,
     /// How it is restarted in one go; stop and start where absent.
     pub restart: Option<Command>,
+    /// How it takes up its configuration or its new code without a stop.
+    pub reload: Option<Reload>,
     /// The first signal of the ladder.
     pub stop_signal: Signal,
     /// Added to the environment of its commands.
@@ -81,6 +83,15 @@ pub enum Life {
     Run(Command),
     /// There is none: only its checks matter (a disk, a page of somebody else's, a machine).
     Nothing,
+}
+
+/// How a service is reloaded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reload {
+    /// By a command.
+    Command(Command),
+    /// By a signal to its main process.
+    Signal(Signal),
 }
 
 /// A command, as argv. There is no shell in it unless it was asked for, and then it is in `argv`.

@@ -22,19 +22,22 @@ pub enum Phase {
     Stopping,
     /// KILL was sent.
     Killing,
+    /// Its reload is under way.
+    Reloading,
     /// Started too often; the next try waits.
     Backoff,
 }
 
 impl Phase {
     /// Every phase.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Watching,
         Self::Clearing,
         Self::Starting,
         Self::StartPeriod,
         Self::Stopping,
         Self::Killing,
+        Self::Reloading,
         Self::Backoff,
     ];
 
@@ -48,6 +51,7 @@ impl Phase {
             Self::StartPeriod => "start period",
             Self::Stopping => "stopping",
             Self::Killing => "killing",
+            Self::Reloading => "reloading",
             Self::Backoff => "backoff",
         }
     }

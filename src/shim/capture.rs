@@ -26,6 +26,7 @@ impl Capture {
             JobKind::Start
             | JobKind::Stop
             | JobKind::Restart
+            | JobKind::Reload
             | JobKind::Instance
             | JobKind::Exec => (OUTPUT_HEAD_BYTES, OUTPUT_TAIL_BYTES),
         };

@@ -29,7 +29,7 @@ const VERSION: u64 = 1;
 /// and records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slot {
-    /// start, stop, restart, exec.
+    /// start, stop, restart, reload, exec.
     Action,
     /// The program of `run =`, for its whole life.
     Instance,
@@ -62,7 +62,9 @@ impl Slot {
         match kind {
             JobKind::Instance => Self::Instance,
             JobKind::Probe(check) => Self::Probe(check),
-            JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Exec => Self::Action,
+            JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Reload | JobKind::Exec => {
+                Self::Action
+            }
         }
     }
 
@@ -276,6 +278,7 @@ impl WirePlan {
                 JobKind::Start
                 | JobKind::Stop
                 | JobKind::Restart
+                | JobKind::Reload
                 | JobKind::Instance
                 | JobKind::Exec => None,
             },

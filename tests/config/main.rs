@@ -20,7 +20,7 @@ use heeler::model::action::Action;
 use heeler::model::check::{Check, CheckKind};
 use heeler::model::ids::ServiceName;
 use heeler::model::process::Uid;
-use heeler::model::service::{Command, Life};
+use heeler::model::service::{Command, Life, Reload};
 use heeler::model::units::show_duration;
 
 #[test]
@@ -37,9 +37,7 @@ fn bad_files_get_their_message() {
 
 #[test]
 fn every_later_key_is_told_apart_from_a_mistake() {
-    for key in
-        ["unit", "manager", "reload", "depends_on", "start_delay", "on_boot", "workers", "puma"]
-    {
+    for key in ["unit", "manager", "depends_on", "start_delay", "on_boot", "workers", "puma"] {
         let (good, shown) = outcome("x", &format!("run = \"sleep 9\"\n{key} = {{}}\n"));
         assert!(!good && shown.contains(&format!("`{key}` is not in this version yet")), "{shown}");
         assert!(shown.contains("= help: "), "{shown}");
@@ -179,6 +177,10 @@ fn summary(definition: &Definition, warnings: &[Diagnostic]) -> String {
     {
         out.extend(command.as_ref().map(|command| format!("{key} {}", argv(command))));
     }
+    out.extend(service.reload.as_ref().map(|reload| match reload {
+        Reload::Command(command) => format!("reload {}", argv(command)),
+        Reload::Signal(signal) => format!("reload by SIG{}", signal.name()),
+    }));
     out.push(format!("stop_signal {}, mode {:?}", service.stop_signal.name(), service.mode));
     out.push(format!(
         "env {:?}, env_file {:?}, cwd {:?}",

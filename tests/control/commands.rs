@@ -25,7 +25,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn every_command_exits_with_its_number() {
     let server = Server::start();
-    let table: [(&[&str], i32, &str, &str); 29] = [
+    let table: [(&[&str], i32, &str, &str); 30] = [
         (&["status", "shop"], 0, "shop: up\n", ""),
         (&["status", "shop", "theirs"], 0, "SERVICE", ""),
         (&["status", "db"], 3, "db: down\n", ""),
@@ -58,7 +58,8 @@ fn every_command_exits_with_its_number() {
         (&["monitor", "shop", "--json"], 0, "{\"version\":1,\"results\":[", ""),
         (&["unmonitor", "nix"], 4, "", "no such service"),
         (&["restart"], 2, "", "Usage"),
-        (&["reload"], 2, "", "reload is not in this version"),
+        (&["reload"], 2, "", "which service is to be reloaded?"),
+        (&["reload", "d*", "sho?"], 0, "db: reload done\nshop: reload done\n", ""),
         (&["--version"], 0, "heeler 0.", ""),
     ];
     for (args, rc, stdout, stderr) in table {

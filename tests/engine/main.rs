@@ -10,6 +10,7 @@ mod incidents;
 mod limits;
 mod orders;
 mod probes;
+mod reloads;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;

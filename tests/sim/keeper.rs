@@ -18,7 +18,7 @@ use heeler::model::service::Life;
 use heeler::model::time::Mono;
 
 use crate::faults::Fault;
-use crate::topology::MEMORY_LIMIT_BYTES;
+use crate::topology::{MEMORY_LIMIT_BYTES, RELOAD_SIGNAL};
 use crate::world::{Ev, Role, World, kills};
 
 /// Action ids of one keeper never meet those of another.
@@ -189,6 +189,11 @@ impl World {
             }
             Effect::Signal { service, ask, identity, signal, .. } => {
                 let svc = self.index(&service);
+                if signal == RELOAD_SIGNAL {
+                    let result = if self.alive(identity) { Delivery::Sent } else { Delivery::Gone };
+                    self.look_later(svc, Question::Signalled(ask, result));
+                    return;
+                }
                 if self.procs.get(&identity).is_some_and(|proc| proc.role == Role::Main) {
                     self.judge_stop(svc, identity);
                     self.oracles.aim(identity);

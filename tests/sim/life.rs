@@ -213,6 +213,7 @@ impl World {
                 JobKind::Start
                 | JobKind::Stop
                 | JobKind::Restart
+                | JobKind::Reload
                 | JobKind::Exec
                 | JobKind::Instance
                 | JobKind::Probe(_) => Vec::new(),
@@ -227,14 +228,18 @@ impl World {
                 true => (Vec::new(), later, FAILURE),
                 false => (vec![(soon, JobStep::Term)], later, SUCCESS),
             },
-            JobKind::Restart => {
-                if self.faults.strikes(&mut self.rng, Fault::RestartFails, 400) {
-                    let end = if self.rng.chance(300) { never } else { later };
-                    return (Vec::new(), end, FAILURE);
-                }
-                if self.faults.strikes(&mut self.rng, Fault::ReloadInPlace, 300) {
-                    return (Vec::new(), later, SUCCESS);
-                }
+            JobKind::Restart if self.faults.strikes(&mut self.rng, Fault::RestartFails, 400) => {
+                let end = if self.rng.chance(300) { never } else { later };
+                (Vec::new(), end, FAILURE)
+            }
+            JobKind::Restart if self.faults.strikes(&mut self.rng, Fault::ReloadInPlace, 300) => {
+                (Vec::new(), later, SUCCESS)
+            }
+            // What it reloads goes on, or is replaced as by a restart.
+            JobKind::Reload if self.rng.chance(600) => {
+                (Vec::new(), later, if self.rng.chance(800) { SUCCESS } else { FAILURE })
+            }
+            JobKind::Reload | JobKind::Restart => {
                 let respawn = later + self.rng.span(300, 1500);
                 let steps = vec![(soon, JobStep::Term), (respawn, JobStep::Respawn)];
                 (steps, respawn + self.rng.span(0, 500), SUCCESS)

@@ -146,7 +146,7 @@ impl Oracles {
         match order {
             Order::Start | Order::Restart | Order::Monitor => watched.credit = true,
             Order::Stop => watched.wanted_down_at = now,
-            Order::Unmonitor => {}
+            Order::Unmonitor | Order::Reload => {}
         }
     }
 }
@@ -405,11 +405,13 @@ impl World {
             .is_some_and(|(newest, _)| *newest == request);
         if reply.result == ReplyResult::Done && newest {
             let wish = match asked.order {
-                Order::Start | Order::Restart | Order::Monitor => Desired::Up,
-                Order::Stop => Desired::Down,
-                Order::Unmonitor => Desired::Unmonitored,
+                Order::Start | Order::Restart | Order::Monitor => Some(Desired::Up),
+                Order::Stop => Some(Desired::Down),
+                Order::Unmonitor => Some(Desired::Unmonitored),
+                // It says nothing about what is wanted.
+                Order::Reload => return,
             };
-            self.oracles.watched[asked.svc].wish = Some(wish);
+            self.oracles.watched[asked.svc].wish = wish;
         }
     }
 
@@ -436,6 +438,12 @@ impl World {
                     self.oracles.aimed.insert(main);
                     let now = self.now;
                     self.oracles.told_to_go.entry(main).or_insert(now);
+                }
+            }
+            // What it takes away it puts another in the place of: as heeler's doing, nobody's stop.
+            JobKind::Reload => {
+                if let Some(main) = job.main {
+                    self.oracles.aimed.insert(main);
                 }
             }
             JobKind::Exec | JobKind::Probe(_) => {}

@@ -9,11 +9,13 @@ use heeler::model::condition::Condition;
 use heeler::model::ids::{CheckIndex, ServiceName};
 use heeler::model::metric::Metric;
 use heeler::model::process::Signal;
-use heeler::model::service::{Backoff, Command, Life, Mode, Service, StartLimit};
+use heeler::model::service::{Backoff, Command, Life, Mode, Reload, Service, StartLimit};
 use heeler::model::tolerance::Tolerance;
 
 use crate::prng::Rng;
 
+/// What no service here takes for a reason to end.
+pub(crate) const RELOAD_SIGNAL: Signal = Signal::Hup;
 /// Above this a check of the simulation is bad.
 pub(crate) const MEMORY_LIMIT_BYTES: u64 = 500 << 20;
 
@@ -40,6 +42,7 @@ fn service(rng: &mut Rng, n: u64) -> Service {
         start: (!run && !rng.chance(60)).then(|| command(rng, "start")),
         stop: rng.chance(350).then(|| command(rng, "stop")),
         restart: (!run && rng.chance(350)).then(|| command(rng, "restart")),
+        reload: reload(rng),
         life,
         stop_signal: rng.pick(&[Signal::Term, Signal::Quit]),
         env: Vec::new(),
@@ -68,14 +71,23 @@ fn service(rng: &mut Rng, n: u64) -> Service {
     def
 }
 
+fn reload(rng: &mut Rng) -> Option<Reload> {
+    match rng.below(4) {
+        0 => Some(Reload::Command(command(rng, "reload"))),
+        1 => Some(Reload::Signal(RELOAD_SIGNAL)),
+        _ => None,
+    }
+}
+
 fn check(rng: &mut Rng, at: u16, every: Duration) -> Check {
-    let then = match rng.below(9) {
+    let then = match rng.below(10) {
         0 => vec![Action::Alert],
         1..=3 => vec![Action::Restart],
         4 => vec![Action::Alert, Action::Restart],
         5 => vec![Action::Stop],
         6 => vec![Action::Unmonitor],
         7 => vec![Action::Start],
+        8 => vec![Action::Reload],
         _ => vec![Action::Exec(command(rng, "exec"))],
     };
     Check {

@@ -26,6 +26,7 @@ pub(crate) fn cart() -> Service {
         start: Some(command("bin/start")),
         stop: None,
         restart: None,
+        reload: None,
         stop_signal: Signal::Term,
         env: Vec::new(),
         env_file: None,
