@@ -8,6 +8,7 @@ use clap::{ArgGroup, Parser, Subcommand};
 
 use crate::cli::{Rc, complain};
 use crate::model::order::Order;
+use crate::wire::control::Follow;
 
 /// What the command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,6 +75,15 @@ pub enum ClientCommand {
     Status(Chosen),
     /// Why one stands as it does.
     Why(String),
+    /// What happened; to all when none is chosen.
+    Events {
+        /// To which.
+        chosen: Chosen,
+        /// How many.
+        last: Option<u32>,
+        /// What comes, too?
+        follow: Follow,
+    },
     /// Do something with some.
     Order {
         /// What.
@@ -130,6 +140,17 @@ enum Word {
     Why {
         /// Which
         name: String,
+    },
+    /// Show what happened: who asked for what, what ended, what was done
+    Events {
+        #[command(flatten)]
+        which: Which,
+        /// No more than so many, the newest [default: all that are kept, 10 with --follow]
+        #[arg(long, value_name = "N")]
+        last: Option<u32>,
+        /// Go on showing what happens
+        #[arg(long, short)]
+        follow: bool,
     },
     /// Start services, and keep them up
     Start(Whom),
@@ -213,6 +234,9 @@ struct Whom {
     no_wait: bool,
 }
 
+/// So many events are shown before those to come.
+const LAST_BEFORE_FOLLOWING: u32 = 10;
+
 /// Parses the command line; `args` begins with the program's name.
 ///
 /// # Errors
@@ -240,6 +264,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Env { who, dir } => Ok(Invocation::Local(Local::Env { who, dir })),
         Word::Status(which) => client(ClientCommand::Status(which.chosen())),
         Word::Why { name } => client(ClientCommand::Why(name)),
+        Word::Events { which, last, follow } => {
+            let last = last.or(follow.then_some(LAST_BEFORE_FOLLOWING));
+            let follow = if follow { Follow::Yes } else { Follow::No };
+            client(ClientCommand::Events { chosen: which.chosen(), last, follow })
+        }
         Word::Mail { word: MailWord::Test { address } } => client(ClientCommand::MailTest(address)),
         Word::Start(whom) => client(order(Order::Start, whom)),
         Word::Stop(whom) => client(order(Order::Stop, whom)),
@@ -298,6 +327,12 @@ mod tests {
             assert_eq!(parsed(&line), client(Some("/s"), false, command));
         }
         assert_eq!(parsed("heeler why a"), client(None, false, ClientCommand::Why("a".to_owned())));
+        let events = |chosen, last, follow| {
+            client(None, false, ClientCommand::Events { chosen, last, follow })
+        };
+        assert_eq!(parsed("heeler events"), events(chosen(&[]), None, Follow::No));
+        assert_eq!(parsed("heeler events a --last 3"), events(chosen(&["a"]), Some(3), Follow::No));
+        assert_eq!(parsed("heeler events -f a*"), events(chosen(&["a*"]), Some(10), Follow::Yes));
         let test = ClientCommand::MailTest(names(&["a@b", "c"]));
         assert_eq!(parsed("heeler mail test a@b c --json"), client(None, true, test));
         let local = |local| Ok(Invocation::Local(local));

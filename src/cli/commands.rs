@@ -3,21 +3,23 @@
 
 use std::env;
 use std::io::{self, IsTerminal};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 
 use crate::cli::args::{Chosen, ClientCommand};
-use crate::cli::client::{self, Answer, Failure, Patience, ask};
-use crate::cli::render::{self, Style};
-use crate::cli::{Rc, complain, print};
+use crate::cli::client::{self, Answer, Failure, Patience, ask, listen};
+use crate::cli::render::{self, Style, Whose};
+use crate::cli::{Rc, Written, complain, print, write_out};
 use crate::model::ids::{GroupName, ServiceName};
 use crate::model::order::Order;
 use crate::model::selector::Selector;
 use crate::model::text::escape;
 use crate::wire::control::{
-    ErrorAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd, Request, StatusAnswer, WhyAnswer,
+    ErrorAnswer, Event, EventsAnswer, Follow, Health, MailTestAnswer, OrderAnswer, OrderEnd,
+    Request, StatusAnswer, WhyAnswer,
 };
 
 /// Does a client command.
@@ -31,6 +33,9 @@ pub(super) fn run(
     let done = match command {
         ClientCommand::Status(chosen) => status(&socket, json, chosen, columns),
         ClientCommand::Why(name) => why(&socket, json, name, columns),
+        ClientCommand::Events { chosen, last, follow } => {
+            events(&socket, json, chosen, (*last, *follow), columns)
+        }
         ClientCommand::Order { order, chosen, wait } => give(&socket, json, *order, chosen, *wait),
         ClientCommand::MailTest(to) => mail_test(&socket, json, to),
     };
@@ -96,6 +101,41 @@ fn why(socket: &Path, json: bool, name: &str, columns: fn() -> Option<u16>) -> R
     let answer: Answer<WhyAnswer> = ask(socket, &request, Patience::Short)?;
     let text = if json { answer.json } else { render::why(&answer.value, &style(columns)) };
     Ok(print(&text, Rc::Ok))
+}
+
+fn events(
+    socket: &Path,
+    json: bool,
+    chosen: &Chosen,
+    (last, follow): (Option<u32>, Follow),
+    columns: fn() -> Option<u16>,
+) -> Result<Rc, Failure> {
+    let services = if chosen.all { Vec::new() } else { selectors(chosen)? };
+    let whose = match services.as_slice() {
+        [Selector::Name(_)] => Whose::Known,
+        _ => Whose::Shown,
+    };
+    let request = Request::Events { services, last, follow };
+    let mut wide = render::Columns::default();
+    let mut show = |events: &[Event]| render::events(events, whose, &mut wide, &style(columns));
+    if follow == Follow::No {
+        let answer: Answer<EventsAnswer> = ask(socket, &request, Patience::Short)?;
+        let text = if json { answer.json } else { show(&answer.value.events) };
+        return Ok(print(&text, Rc::Ok));
+    }
+    listen(socket, &request, |line| {
+        let text = if json {
+            format!("{line}\n")
+        } else {
+            // What a newer keeper says beside events is not for this client.
+            serde_json::from_str(line).map(|event| show(&[event])).unwrap_or_default()
+        };
+        match write_out(&text) {
+            Written::Yes => ControlFlow::Continue(()),
+            Written::NobodyReads => ControlFlow::Break(Rc::Ok),
+            Written::Failed => ControlFlow::Break(Rc::Failed),
+        }
+    })
 }
 
 fn give(

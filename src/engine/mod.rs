@@ -36,6 +36,7 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::engine::state::State;
 use crate::engine::table::{Class, Where};
+use crate::model::event::{Event, EventKind};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::intent::Desired;
 use crate::model::job::InFlight;
@@ -223,6 +224,10 @@ impl Cx<'_> {
 
     fn log(&mut self, service: &ServiceName, level: Level, text: String) {
         self.push(Effect::Log { service: service.clone(), level, text });
+    }
+
+    fn event(&mut self, service: &ServiceName, kind: EventKind, text: &str) {
+        self.push(Effect::Event(Event::new(service.clone(), self.now.wall, kind, text)));
     }
 
     fn visited(&mut self, desired: Desired, place: Where, class: Class) {

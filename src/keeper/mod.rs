@@ -7,6 +7,7 @@
 
 mod cage;
 pub mod control;
+mod events;
 mod jobs;
 mod log;
 mod looks;
@@ -37,6 +38,7 @@ use crate::engine::Engine;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::keeper::control::ControlEvent;
+use crate::keeper::events::Events;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
 use crate::keeper::operators::Operators;
@@ -111,6 +113,7 @@ pub(crate) struct Keeper {
     /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
     deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
     operators: Operators,
+    events: Events,
     people: People,
     load_as: LoadAs,
     scout: Scout,

@@ -71,8 +71,14 @@ struct DueStatus {
 impl Keeper {
     /// A request came in, or one was refused.
     pub(super) fn hear_operator(&mut self, event: ControlEvent) {
-        let ControlRequest { peer, request, reply } = match event {
+        let ControlRequest { peer, request, reply, follower } = match event {
             ControlEvent::Request(request) => request,
+            ControlEvent::TooSlow { peer } => {
+                let text =
+                    format!("{} does not take the events it follows: hung up on", peer.who());
+                self.say(Level::Warning, &text);
+                return;
+            }
             ControlEvent::Refused { peer, request, answer } => {
                 self.say(
                     Level::Warning,
@@ -98,6 +104,15 @@ impl Keeper {
                     _ => Response::Error(ErrorAnswer::no_such_service(service.as_str())),
                 };
                 let _delivered = reply.send(answer);
+            }
+            Request::Events { services, last, follow: _ } => {
+                let answer = Response::Events(self.events.answer(services, last));
+                // Nobody who has gone already is to be told more.
+                if reply.send(answer).is_ok()
+                    && let Some(to) = follower
+                {
+                    self.events.follow(peer, to);
+                }
             }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)

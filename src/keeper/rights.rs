@@ -112,13 +112,19 @@ impl Rights {
     pub fn authorize(&self, peer: &Peer, request: Request) -> Result<Allowed, ErrorAnswer> {
         Ok(match request {
             Request::Status { services } if services.is_empty() => {
-                let may = |service: &&ServiceName| self.allowed(peer, service, Right::Status);
-                let services = self.services.keys().filter(may).cloned().collect();
-                Request::Status { services }
+                Request::Status { services: self.seen_by(peer) }
             }
             Request::Status { services } => {
                 let services = self.choose(peer, &services, Right::Status)?;
                 Request::Status { services }
+            }
+            Request::Events { services, last, follow } if services.is_empty() => {
+                let services = self.seen_by(peer);
+                Request::Events { services, last, follow }
+            }
+            Request::Events { services, last, follow } => {
+                let services = self.choose(peer, &services, Right::Status)?;
+                Request::Events { services, last, follow }
             }
             Request::Why { service } => {
                 self.check(peer, std::slice::from_ref(&service), Right::Status)?;
@@ -134,6 +140,20 @@ impl Rights {
                 return Err(ErrorAnswer::new(ErrorKind::NotAllowed, text));
             }
         })
+    }
+
+    /// Whether the peer may hear of a service, where it asked for these.
+    #[must_use]
+    pub fn may_hear(&self, peer: &Peer, asked: &[Selector], service: &ServiceName) -> bool {
+        let groups = self.services.get(service).map(|of| &*of.groups).unwrap_or_default();
+        let chosen = asked.is_empty() || asked.iter().any(|one| one.chooses(service, groups));
+        chosen && self.allowed(peer, service, Right::Status)
+    }
+
+    /// The services the peer may look at, by name.
+    fn seen_by(&self, peer: &Peer) -> Vec<ServiceName> {
+        let may = |service: &&ServiceName| self.allowed(peer, service, Right::Status);
+        self.services.keys().filter(may).cloned().collect()
     }
 
     /// The services that are meant, each once: patterns and groups choose among those the peer may see.

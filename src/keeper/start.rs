@@ -21,6 +21,7 @@ use crate::config::{self, Definition, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
+use crate::keeper::events::Events;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Log;
 use crate::keeper::operators::Operators;
@@ -106,6 +107,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         shims: BTreeMap::new(),
         deferred_exits: Vec::new(),
         operators: Operators::default(),
+        events: Events::after(stored.events),
         people,
         load_as: who,
         scout: Scout::default(),

@@ -180,6 +180,7 @@ impl Keeper {
                 }
                 self.outgoing.push(Message::Queue(alert));
             }
+            Effect::Event(event) => self.note_event(event),
             Effect::Log { service, level, text } => {
                 self.log.say(self.now().wall, level, service.as_str(), text);
             }

@@ -36,6 +36,20 @@ pub const ALERT_BYTES_MAX: usize = 16 << 10;
 pub const OUTBOX_MAILS_MAX: usize = 1000;
 /// Lines of an incident's story; past it the middle is dropped and counted.
 pub const STORY_LINES_MAX: usize = 64;
+/// Events kept of one service; past it its oldest goes.
+pub const EVENTS_PER_SERVICE_MAX: usize = 128;
+/// Events kept of all services together.
+pub const EVENTS_MAX: usize = 2048;
+/// The text of an event.
+pub const EVENT_CHARS_MAX: usize = 300;
+/// The file of events is written anew, without the old ones, when it is longer than this and twice as long
+/// as it has to be.
+pub const EVENTS_COMPACT_BYTES: u64 = 256 << 10;
+/// What is read of that file: its newest part. Twice what all events at their longest fill (JSON writes a
+/// control character in six bytes).
+pub const EVENTS_BYTES_MAX: u64 = 2 * (EVENTS_MAX * (6 * EVENT_CHARS_MAX + 512)) as u64;
+/// Events that wait for one client who follows them; one who is further behind is hung up on.
+pub const EVENTS_BEHIND_MAX: usize = 4096;
 /// A text from outside, once it is kept ([`crate::model::text::Untrusted`]).
 pub const UNTRUSTED_BYTES_MAX: usize = 1024;
 

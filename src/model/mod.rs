@@ -8,7 +8,7 @@
 pub mod action;
 pub mod check;
 pub mod condition;
-
+pub mod event;
 pub mod ids;
 pub mod incident;
 pub mod intent;

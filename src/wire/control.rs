@@ -7,6 +7,8 @@
 //! ```text
 //! GET  /v1/status?service=NAME&group=NAME        200 StatusAnswer   (nothing: all the peer may see)
 //! GET  /v1/why?service=NAME                      200 WhyAnswer
+//! GET  /v1/events?service=NAME&last=10           200 EventsAnswer   (nothing: all the peer may see)
+//! GET  /v1/events?follow=true                    200 one Event a line, for as long as both are there
 //! POST /v1/order {"order":"restart","services":["NAME"],"groups":[],"all":false,"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
 //! anything refused                               4xx or 5xx, ErrorAnswer
@@ -28,9 +30,11 @@ use crate::model::selector::Selector;
 use crate::model::status::{self, Status};
 use crate::model::time::Mono;
 
+mod events;
 mod request;
 
-pub use request::{Allowed, Encoded, Request};
+pub use events::{Event, EventsAnswer};
+pub use request::{Allowed, Encoded, Follow, Request};
 
 /// The version every answer carries and every path begins with.
 pub const VERSION: u32 = 1;
@@ -42,6 +46,7 @@ pub const VERSION: u32 = 1;
 pub enum Response {
     Status(StatusAnswer),
     Why(WhyAnswer),
+    Events(EventsAnswer),
     Order(OrderAnswer),
     MailTest(MailTestAnswer),
     Error(ErrorAnswer),
@@ -316,6 +321,9 @@ pub struct WhyAnswer {
     pub state: String,
     /// The open incidents; when none is open the last one; empty when there never was one.
     pub incidents: Vec<Incident>,
+    /// What is wanted of it; absent where an older keeper answers.
+    #[serde(default)]
+    pub desired: Option<Wish>,
 }
 
 impl WhyAnswer {
@@ -328,6 +336,7 @@ impl WhyAnswer {
             service: status.service.to_string(),
             state: status.words.clone(),
             incidents: memory.open.iter().chain(last).map(Incident::of).collect(),
+            desired: Some(Wish::of(&status.intent)),
         }
     }
 }
@@ -524,6 +533,8 @@ pub enum ErrorKind {
     Busy,
     /// The keeper ends.
     Stopping,
+    /// A client that follows is too far behind.
+    TooSlow,
     /// A word of a newer keeper.
     #[serde(other)]
     Other,

@@ -25,7 +25,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn every_command_exits_with_its_number() {
     let server = Server::start();
-    let table: [(&[&str], i32, &str, &str); 30] = [
+    let table: [(&[&str], i32, &str, &str); 34] = [
         (&["status", "shop"], 0, "shop: up\n", ""),
         (&["status", "shop", "theirs"], 0, "SERVICE", ""),
         (&["status", "db"], 3, "db: down\n", ""),
@@ -50,6 +50,10 @@ fn every_command_exits_with_its_number() {
         (&["restart", "shop", "x*"], 4, "", "no service matches x*"),
         (&["why", "shop"], 0, "shop: up\nnothing has happened", ""),
         (&["why", "nix"], 4, "", "no such service"),
+        (&["events", "--last", "1", "--json"], 0, "{\"version\":1,\"events\":[{\"at", ""),
+        (&["events", "shop"], 0, "1970-01-01 ", ""),
+        (&["events", "nix"], 4, "", "no such service"),
+        (&["events", "nix", "--follow"], 4, "", "no such service"),
         (&["restart", "shop"], 0, "shop: restart done\n", ""),
         (&["stop", "shop", "db"], 0, "shop: stop done\ndb: stop done\n", ""),
         (&["start", "bad"], 1, "", "heeler: bad: it did not\\x1b[2J come up\n"),

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use heeler::keeper::control::{ControlEvent, ControlRequest, ControlSocket};
 use heeler::keeper::rights::{Principal, Rights};
+use heeler::model::event::{Event, EventKind};
 use heeler::model::ids::{GroupName, ServiceName};
 use heeler::model::process::Uid;
 use heeler::model::service::Right;
+use heeler::model::time::Wall;
 use heeler::wire::control::{
-    Allowed, Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response,
-    ServiceStatus, StatusAnswer, VERSION, WhyAnswer, Wish,
+    Allowed, EventsAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, Request,
+    Response, ServiceStatus, StatusAnswer, VERSION, WhyAnswer, Wish,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -32,6 +34,8 @@ pub(crate) const STRANGER: u32 = 54_323;
 /// A status of this service is six million bytes.
 pub(crate) const BIG: &str = "big";
 pub(crate) const BIG_BYTES: usize = 6_000_000;
+
+type Followers = Arc<Mutex<Vec<mpsc::Sender<Arc<Event>>>>>;
 
 /// How a server ends.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct Server {
     pub(crate) socket: PathBuf,
     /// What the loop heard and did, line by line.
     log: Arc<Mutex<Vec<String>>>,
+    /// Who follows the events.
+    followers: Followers,
     /// Lets the orders to `slow` end.
     slow_may_end: watch::Sender<bool>,
     end: Option<oneshot::Sender<End>>,
@@ -65,6 +71,8 @@ impl Server {
         let (slow_may_end, slow) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let (path, told) = (socket.clone(), Arc::clone(&log));
+        let followers = Followers::default();
+        let (following, followed) = (Arc::clone(&followers), Arc::clone(&followers));
         let (ready, is_ready) = std::sync::mpsc::channel();
         let serving = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -74,7 +82,7 @@ impl Server {
                 let (send, receive) = mpsc::channel(8);
                 ready.send(()).expect("the test waits");
                 let serving = socket.serve(rights, send);
-                let mut living = Box::pin(fake_loop(receive, told, slow));
+                let mut living = Box::pin(fake_loop(receive, told, slow, following));
                 tokio::pin!(serving);
                 let end = tokio::select! {
                     () = &mut serving => panic!("the server ended by itself"),
@@ -83,12 +91,13 @@ impl Server {
                 };
                 if let Ok(End::Orderly) = end {
                     drop(living);
+                    followed.lock().expect("the followers").clear();
                     serving.await;
                 }
             });
         });
         is_ready.recv_timeout(Duration::from_secs(10)).expect("the server starts");
-        Self { dir, socket, log, slow_may_end, end: Some(end), thread: Some(serving) }
+        Self { dir, socket, log, followers, slow_may_end, end: Some(end), thread: Some(serving) }
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
@@ -97,6 +106,17 @@ impl Server {
 
     pub(crate) fn let_slow_end(&self) {
         self.slow_may_end.send_replace(true);
+    }
+
+    /// Something happens to a service. As the keeper does: who is too far behind is let go.
+    pub(crate) fn happens(&self, service: &str, text: &str) {
+        let event = Arc::new(event(service, 7000, text));
+        let mut followers = self.followers.lock().expect("the followers");
+        followers.retain(|follower| follower.try_send(Arc::clone(&event)).is_ok());
+    }
+
+    pub(crate) fn followers(&self) -> usize {
+        self.followers.lock().expect("the followers").len()
     }
 
     /// Ends it, and waits until it has.
@@ -173,6 +193,7 @@ async fn fake_loop(
     mut events: mpsc::Receiver<ControlEvent>,
     log: Arc<Mutex<Vec<String>>>,
     slow: watch::Receiver<bool>,
+    followers: Followers,
 ) {
     let mut answering = JoinSet::new();
     let say = |text: String| log.lock().expect("the log").push(text);
@@ -181,7 +202,9 @@ async fn fake_loop(
             ControlEvent::Refused { peer, request, answer } => {
                 say(format!("refused uid {} {request:?}: {:?}", peer.uid, answer.error));
             }
-            ControlEvent::Request(ControlRequest { peer, request, reply }) => {
+            ControlEvent::TooSlow { peer } => say(format!("uid {} is too slow", peer.uid)),
+            ControlEvent::Request(ControlRequest { peer, request, reply, follower }) => {
+                followers.lock().expect("the followers").extend(follower);
                 assert!(peer.pid.0 > 0);
                 say(format!("uid {} {request:?}", peer.uid));
                 let (mut slow, log) = (slow.clone(), Arc::clone(&log));
@@ -209,7 +232,16 @@ fn respond(request: &Allowed) -> Response {
             service: service.to_string(),
             state: "up".to_owned(),
             incidents: Vec::new(),
+            desired: None,
         }),
+        Request::Events { services, last, follow: _ } => {
+            let past = [event("shop", 1000, "up: pid 4107"), event("theirs", 2000, "up: pid 9")];
+            let mut events: Vec<_> =
+                past.into_iter().filter(|event| services.contains(&event.service)).collect();
+            let most = last.map_or(usize::MAX, |last| last as usize);
+            events.drain(..events.len().saturating_sub(most));
+            Response::Events(EventsAnswer::new(&events))
+        }
         Request::MailTest { to } => Response::MailTest(MailTestAnswer {
             version: VERSION,
             to: to.clone(),
@@ -233,6 +265,11 @@ fn respond(request: &Allowed) -> Response {
             Response::Order(OrderAnswer::new(services.iter().map(result).collect()))
         }
     }
+}
+
+fn event(service: &str, at_ms: u64, text: &str) -> Event {
+    let name = ServiceName::parse(service).expect("a good name");
+    Event::new(name, Wall(at_ms), EventKind::Started, text)
 }
 
 fn status(service: &ServiceName) -> ServiceStatus {

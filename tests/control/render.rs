@@ -108,7 +108,7 @@ fn incident() -> Incident {
 
 fn answer(incidents: Vec<Incident>) -> WhyAnswer {
     let state = "down, next try in 30s".to_owned();
-    WhyAnswer { version: 1, service: "shop".to_owned(), state, incidents }
+    WhyAnswer { version: 1, service: "shop".to_owned(), state, incidents, desired: None }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod story;
 mod checks;
 mod clearing;
 mod desired;
+mod events;
 mod incidents;
 mod limits;
 mod orders;

@@ -234,6 +234,7 @@ impl World {
             | Effect::Signal { .. }
             | Effect::RemoveStalePidfile { .. }
             | Effect::Alert(_)
+            | Effect::Event(_)
             | Effect::Log { .. }
             | Effect::Answer { .. } => None,
         }

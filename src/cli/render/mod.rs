@@ -12,12 +12,14 @@ use crate::model::units;
 use crate::wire::control::{Health, ServiceStatus};
 
 mod detail;
+mod events;
 mod mail;
 mod table;
 mod text;
 mod why;
 
 pub use detail::detail;
+pub use events::{Columns, Whose, events};
 pub use mail::{mail_line, mail_test};
 pub use table::table;
 pub use why::why;
@@ -48,6 +50,15 @@ impl Style {
         } else {
             "%Y-%m-%d"
         };
+        then.strftime(format).to_string()
+    }
+
+    /// A moment to the second, as wide as others of its year.
+    fn moment_in_columns(&self, unix_ms: u64) -> String {
+        let (Some(then), Some(now)) = (self.zoned(unix_ms), self.zoned(self.now_unix_ms)) else {
+            return "?".to_owned();
+        };
+        let format = if then.year() == now.year() { "%b %d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
         then.strftime(format).to_string()
     }
 

@@ -23,6 +23,15 @@ pub enum Request<S = Selector> {
         /// Which.
         service: ServiceName,
     },
+    /// What happened.
+    Events {
+        /// To which; none is all the client may see.
+        services: Vec<S>,
+        /// How many, the newest; all that are kept where it does not say.
+        last: Option<u32>,
+        /// And what happens from now on?
+        follow: Follow,
+    },
     /// Do something.
     Order {
         /// What.
@@ -37,6 +46,15 @@ pub enum Request<S = Selector> {
         /// To whom; nobody: to all who get alerts.
         to: Vec<String>,
     },
+}
+
+/// Whether a client goes on listening.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Follow {
+    /// It wants what there is.
+    No,
+    /// It wants what comes, too.
+    Yes,
 }
 
 /// A request that was allowed.
@@ -78,6 +96,7 @@ fn waits() -> bool {
 
 const STATUS: &str = "/v1/status";
 const WHY: &str = "/v1/why";
+const EVENTS: &str = "/v1/events";
 const ORDER: &str = "/v1/order";
 const MAIL_TEST: &str = "/v1/mail-test";
 
@@ -87,22 +106,16 @@ impl Request {
     pub fn encode(&self) -> Encoded {
         let get = |target| Encoded { method: "GET", target, body: String::new() };
         match self {
-            Self::Status { services } => {
-                let mut target = STATUS.to_owned();
-                // Whoever asks for all asks for no more than who names none.
-                let pairs = services.iter().filter_map(|selector| match selector {
-                    Selector::Name(name) => Some(("service", name.to_string())),
-                    Selector::Pattern(pattern) => Some(("service", pattern.to_string())),
-                    Selector::Group(group) => Some(("group", group.to_string())),
-                    Selector::All => None,
-                });
-                for (n, (key, value)) in pairs.enumerate() {
-                    target.push(if n == 0 { '?' } else { '&' });
-                    target.push_str(&format!("{key}={}", percent_encode(&value)));
-                }
-                get(target)
-            }
+            Self::Status { services } => get(target(STATUS, pairs_of(services))),
             Self::Why { service } => get(format!("{WHY}?service={service}")),
+            Self::Events { services, last, follow } => {
+                let mut pairs = pairs_of(services);
+                pairs.extend(last.map(|last| ("last", last.to_string())));
+                if *follow == Follow::Yes {
+                    pairs.push(("follow", "true".to_owned()));
+                }
+                get(target(EVENTS, pairs))
+            }
             Self::Order { order, services, wait } => {
                 let mut body = OrderBody {
                     order: order.name().to_owned(),
@@ -136,11 +149,11 @@ impl Request {
     pub fn decode(method: &str, target: &str, body: &[u8]) -> Result<Self, ErrorAnswer> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
-            STATUS | WHY => "GET",
+            STATUS | WHY | EVENTS => "GET",
             ORDER | MAIL_TEST => "POST",
             _ => {
-                let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/order and \
-                            /v1/mail-test";
+                let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/events, \
+                            /v1/order and /v1/mail-test";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -155,12 +168,29 @@ impl Request {
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
             ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
-            WHY => match services_of(query)?.as_slice() {
+            WHY => match services_of(pairs(query)?)?.as_slice() {
                 [Selector::Name(service)] => Ok(Self::Why { service: service.clone() }),
                 _ => Err(bad("why wants exactly one service=NAME")),
             },
-            _ => Ok(Self::Status { services: services_of(query)? }),
+            EVENTS => Self::decode_events(pairs(query)?),
+            _ => Ok(Self::Status { services: services_of(pairs(query)?)? }),
         }
+    }
+
+    fn decode_events(mut pairs: Vec<(&str, String)>) -> Result<Self, ErrorAnswer> {
+        let (mut last, mut follow) = (None, Follow::No);
+        for (_, value) in pairs.extract_if(.., |(key, _)| *key == "last") {
+            let number = value.parse().map_err(|_| bad("last is not a number of events"))?;
+            last = Some(number);
+        }
+        for (_, value) in pairs.extract_if(.., |(key, _)| *key == "follow") {
+            follow = match value.as_str() {
+                "true" => Follow::Yes,
+                "false" => Follow::No,
+                _ => return Err(bad("follow is true or false")),
+            };
+        }
+        Ok(Self::Events { services: services_of(pairs)?, last, follow })
     }
 
     fn decode_mail_test(body: &[u8]) -> Result<Self, ErrorAnswer> {
@@ -197,20 +227,44 @@ impl Request {
     }
 }
 
-/// The `service=NAME` and `group=NAME` pairs of a query. Other keys are a mistake: a misspelt
-/// one would otherwise ask for everything.
-fn services_of(query: &str) -> Result<Vec<Selector>, ErrorAnswer> {
+/// The pairs of a query.
+fn pairs(query: &str) -> Result<Vec<(&str, String)>, ErrorAnswer> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let services = pairs.map(|pair| {
+    let pairs = pairs.map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = percent_decode(value).ok_or_else(|| bad("the query has a bad % escape"))?;
-        match key {
-            "service" => Selector::parse(&value).map_err(no_name),
-            "group" => group(&value),
-            _ => Err(bad("the query has only service=NAME and group=NAME")),
-        }
+        Ok((key, value))
+    });
+    pairs.collect()
+}
+
+/// The services that are chosen by `service=NAME` and `group=NAME`. Other keys are a mistake: a misspelt one
+/// would otherwise ask for everything.
+fn services_of(pairs: Vec<(&str, String)>) -> Result<Vec<Selector>, ErrorAnswer> {
+    let services = pairs.into_iter().map(|(key, value)| match key {
+        "service" => Selector::parse(&value).map_err(no_name),
+        "group" => group(&value),
+        _ => Err(bad("the query has a key that means nothing here, beside service and group")),
     });
     few(services.collect::<Result<_, _>>()?)
+}
+
+/// The other way round. Whoever asks for all asks for no more than who names none.
+fn pairs_of(services: &[Selector]) -> Vec<(&'static str, String)> {
+    let pair = |selector: &Selector| match selector {
+        Selector::Name(name) => Some(("service", name.to_string())),
+        Selector::Pattern(pattern) => Some(("service", pattern.to_string())),
+        Selector::Group(group) => Some(("group", group.to_string())),
+        Selector::All => None,
+    };
+    services.iter().filter_map(pair).collect()
+}
+
+fn target(path: &str, pairs: Vec<(&str, String)>) -> String {
+    let pairs: Vec<_> =
+        pairs.iter().map(|(key, value)| format!("{key}={}", percent_encode(value))).collect();
+    let mark = if pairs.is_empty() { "" } else { "?" };
+    format!("{path}{mark}{}", pairs.join("&"))
 }
 
 /// Each pattern and group costs a look at every service.
