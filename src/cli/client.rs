@@ -148,12 +148,9 @@ pub(super) fn listen(
         let line = std::str::from_utf8(&raw).map_err(|_| foreign(socket))?.trim_end();
         if in_head {
             in_head = !line.is_empty();
-        } else if let Ok(ErrorAnswer { text, .. }) = serde_json::from_str(line) {
-            return Err(Failure {
-                rc: Rc::Failed,
-                text: escape(&text),
-                body: Some(format!("{line}\n")),
-            });
+        } else if let Ok(ErrorAnswer { error, text, .. }) = serde_json::from_str(line) {
+            let rc = if error == ErrorKind::Stopping { Rc::NoDaemon } else { Rc::Failed };
+            return Err(Failure { rc, text: escape(&text), body: Some(format!("{line}\n")) });
         } else if let ControlFlow::Break(rc) = each(line) {
             return Ok(rc);
         }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use heeler::cli::render::{Style, detail, table, why};
+use heeler::cli::render::{Columns, Style, Whose, detail, events, table, why};
 use heeler::wire::control::{
-    CheckStatus, Health, Incident, MemoryKind, ServiceStatus, StoryLine, WhyAnswer, Wish,
+    CheckStatus, Event, Health, Incident, MemoryKind, ServiceStatus, StoryLine, WhyAnswer, Wish,
 };
 use jiff::tz::TimeZone;
 
@@ -106,6 +106,32 @@ fn incident() -> Incident {
     }
 }
 
+fn happened() -> Vec<Event> {
+    [
+        (3 * DAY, "postgres@main", "ordered", "stop asked by root (pid 4242)"),
+        (400 * DAY, "mail", "exited", "the main process 7 is gone: killed by SIGKILL"),
+        (
+            50_000,
+            "shop",
+            "gave up",
+            "the start limit of 5 per 10m is used up: the next start is in 30s",
+        ),
+        (40_000, "shop", "fired", "body (\x1b]0;owned\x07) failed\r\nBcc: x, 3 of 5"),
+        (30_000, "sho\x1bp", "a new\x1b[2J word", "of a newer heeler"),
+    ]
+    .map(|(ago_ms, service, kind, text)| Event {
+        at_unix_ms: NOW - ago_ms,
+        service: service.to_owned(),
+        kind: kind.to_owned(),
+        text: text.to_owned(),
+    })
+    .into()
+}
+
+fn history(whose: Whose, style: &Style) -> String {
+    events(&happened(), whose, &mut Columns::default(), style)
+}
+
 fn answer(incidents: Vec<Incident>) -> WhyAnswer {
     let state = "down, next try in 30s".to_owned();
     WhyAnswer { version: 1, service: "shop".to_owned(), state, incidents, desired: None }
@@ -129,6 +155,8 @@ fn it_fits_and_reads() {
             ("why-open", why(&answer(vec![incident()]), &style)),
             ("why-closed", why(&answer(vec![closed.clone()]), &style)),
             ("why-never", why(&answer(Vec::new()), &style)),
+            ("events-all", history(Whose::Shown, &style)),
+            ("events-one", history(Whose::Known, &style)),
         ] {
             for line in text.lines() {
                 let columns = line.chars().count();
@@ -150,6 +178,7 @@ fn every_width_shows_every_service() {
             assert!(text.contains(name), "{width}:\n{text}");
         }
         let texts = [
+            history(Whose::Shown, &style(Some(width))),
             detail(&services()[0], &style(Some(width))),
             why(&answer(vec![incident()]), &style(Some(width))),
         ];
@@ -167,6 +196,45 @@ fn colour_is_the_only_escape_and_only_when_asked_for() {
     let plain = text.replace("\x1b[0m", "").replace("\x1b[31m", "");
     let plain = plain.replace("\x1b[32m", "").replace("\x1b[33m", "");
     assert_eq!(plain, table(&services(), &style(Some(100))));
+}
+
+#[test]
+fn a_kind_of_event_has_its_colour_and_what_follows_stays_in_line() {
+    let colour = Style { colour: true, ..style(Some(100)) };
+    let text = history(Whose::Shown, &colour);
+    for code in ["\x1b[31mgave up\x1b[0m", "\x1b[33mfired\x1b[0m", "  \x1b[31mexited\x1b[0m"] {
+        assert!(text.contains(code), "{text:?}");
+    }
+    let mut wide = Columns::default();
+    let first = events(&happened()[..2], Whose::Shown, &mut wide, &style(None));
+    let next = events(&happened()[3..4], Whose::Shown, &mut wide, &style(None));
+    let start = |line: &str, word: &str| line.find(word).expect(word);
+    let lines: Vec<_> = first.lines().collect();
+    assert_eq!(start(lines[0], "stop asked"), start(&next, "body"));
+}
+
+/// What an operator wanted is told from what a rule did.
+#[test]
+fn why_it_is_set_aside_and_how_that_ends() {
+    let aside = || Incident { cause: "set_aside".to_owned(), ..incident() };
+    let wish = |want: &str, by: &str| Wish {
+        want: want.to_owned(),
+        by: by.to_owned(),
+        by_text: "uid 1000 (pid 7)".to_owned(),
+        ..services()[0].desired.clone()
+    };
+    for (desired, says) in [
+        (Some(wish("down", "operator")), "wants it: down; `heeler start shop` ends that"),
+        (
+            Some(wish("unmonitored", "operator")),
+            "wants it: unmonitored; `heeler monitor shop` ends that",
+        ),
+        (Some(wish("down", "rule")), "a rule took it out of service"),
+        (None, "a rule took it out of service"),
+    ] {
+        let text = why(&WhyAnswer { desired, ..answer(vec![aside()]) }, &style(None));
+        assert!(text.contains(says), "{text}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod chaos;
 mod chosen;
 mod conf;
 mod crash;
+mod events;
 mod hostile;
 mod kill;
 mod life;

@@ -6,12 +6,16 @@ use crate::cli::render::text::{columns, field};
 use crate::model::text::escape;
 use crate::wire::control::{Event, Health};
 
-/// How wide the columns are before the text. They only grow, so that what follows stays in line.
+/// How wide the names of services are. That only grows, so that what follows stays in line.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Columns {
     service: usize,
-    kind: usize,
 }
+
+/// The longest kind of event has so many letters.
+const KIND: usize = 8;
+/// A text with less room than this goes on a line of its own.
+const TEXT_MIN: usize = 24;
 
 /// Whether each line says whose event it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,17 +31,20 @@ pub enum Whose {
 pub fn events(events: &[Event], whose: Whose, wide: &mut Columns, style: &Style) -> String {
     for event in events {
         wide.service = wide.service.max(columns(&escape(&event.service)));
-        wide.kind = wide.kind.max(columns(&escape(&event.kind)));
     }
     let mut out = String::new();
     for event in events {
-        let mut label = format!("{}  ", style.moment_in_columns(event.at_unix_ms));
+        let mut label = format!("{}  ", style.date_and_time(event.at_unix_ms));
         if whose == Whose::Shown {
             label.push_str(&format!("{:<width$}  ", escape(&event.service), width = wide.service));
         }
         let kind = escape(&event.kind);
-        label.push_str(&format!("{kind:<width$}  ", width = wide.kind));
+        label.push_str(&format!("{kind:<KIND$}  "));
         let mut line = String::new();
+        if style.width.is_some_and(|width| columns(&label) + TEXT_MIN > width) {
+            line.push_str(&format!("{}\n", label.trim_end()));
+            label = "    ".to_owned();
+        }
         field(&mut line, style.width, &label, &escape(&event.text));
         // Coloured once it is laid out: an escape has no width.
         out.push_str(&line.replacen(&kind, &style.by_health(tone(&event.kind), &kind), 1));

@@ -53,15 +53,6 @@ impl Style {
         then.strftime(format).to_string()
     }
 
-    /// A moment to the second, as wide as others of its year.
-    fn moment_in_columns(&self, unix_ms: u64) -> String {
-        let (Some(then), Some(now)) = (self.zoned(unix_ms), self.zoned(self.now_unix_ms)) else {
-            return "?".to_owned();
-        };
-        let format = if then.year() == now.year() { "%b %d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
-        then.strftime(format).to_string()
-    }
-
     /// A moment in full.
     fn date_and_time(&self, unix_ms: u64) -> String {
         let then = self.zoned(unix_ms);
