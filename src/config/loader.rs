@@ -145,6 +145,7 @@ impl<'a> Loader<'a> {
     fn claim(&mut self, doc: &mut Document<'_>, service: &Service, table: &DeTable<'_>) {
         let pidfile = match &service.life {
             Life::Pidfile(path) => Some(("pidfile", path.to_string_lossy().into_owned())),
+            Life::Unit(unit) => Some(("unit", unit.name.to_string())),
             Life::Match(_) | Life::Run(_) | Life::Nothing => None,
         };
         let start = service.start.as_ref().map(|start| {

@@ -11,6 +11,7 @@ mod command;
 pub mod defaults;
 mod document;
 pub mod error;
+mod life;
 mod loader;
 mod probe;
 mod service;

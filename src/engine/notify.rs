@@ -97,11 +97,20 @@ impl State {
 
     /// The same, unless it was said already.
     pub(super) fn happened_new(&mut self, cx: &mut Cx<'_>, kind: EventKind, text: String) {
-        let said =
-            self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text));
-        if !said {
+        if !self.said(&text) {
             self.happened(cx, kind, text);
         }
+    }
+
+    /// What is no transition, unless it was said already.
+    pub(super) fn narrate_new(&mut self, cx: &mut Cx<'_>, text: String) {
+        if !self.said(&text) {
+            self.narrate(cx, text);
+        }
+    }
+
+    fn said(&self, text: &str) -> bool {
+        self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text))
     }
 
     /// Adds what a command printed to the story.

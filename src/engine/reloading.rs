@@ -6,7 +6,7 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::input::Delivery;
 use crate::engine::job::describe;
-use crate::engine::state::{By, Stage, Starting, State};
+use crate::engine::state::{Brings, By, Stage, Starting, State};
 use crate::engine::table::{Class, Where};
 use crate::model::check::Check;
 use crate::model::event::EventKind;
@@ -53,11 +53,12 @@ impl State {
             cx,
             Stage::Starting(Starting {
                 kind: JobKind::Reload,
+                brings: Brings::Service,
                 action: Some(action),
                 ended: None,
                 before,
                 deadline: now + timeout,
-                poll_at: now + limits::SUCCESSOR_POLL,
+                poll_at: now + self.poll(),
                 by: By::Heeler,
                 stale: None,
                 dead_on_arrival: None,
@@ -126,13 +127,13 @@ impl State {
         let kind = starting.kind;
         let what = kind.name();
         let (result, event, text) = match &starting.ended {
-            Some(outcome) if outcome.ended.succeeded() => (
+            Some((outcome, _)) if outcome.ended.succeeded() => (
                 ReplyResult::Done,
                 Some(EventKind::Acted),
                 format!("the {what} command succeeded; pid {main} is still the same"),
             ),
             // An event since it ended.
-            Some(outcome) => (ReplyResult::Failed, None, describe(kind, outcome)),
+            Some((outcome, _)) => (ReplyResult::Failed, None, describe(kind, outcome)),
             None => (
                 ReplyResult::Failed,
                 Some(EventKind::Failed),
@@ -150,6 +151,11 @@ impl State {
         if self.intent.desired == Desired::Down {
             // Stop was asked meanwhile, and nothing new will appear to be stopped.
             self.happen(cx, Class::WishStop, None);
+        } else if self.intent.desired == Desired::Up
+            && self.waiters.iter().any(|waiter| waiter.order == Order::Restart)
+        {
+            // A reload is no restart: whoever asked for one meanwhile gets it now.
+            self.happen(cx, Class::WishRestart, None);
         }
     }
 

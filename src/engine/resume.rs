@@ -7,7 +7,9 @@ use crate::engine::Cx;
 use crate::engine::judge;
 use crate::engine::lifecycle::{death, tells_death};
 use crate::engine::start_limit::StartRecord;
-use crate::engine::state::{Asked, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy};
+use crate::engine::state::{
+    Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy,
+};
 use crate::model::check::Check;
 use crate::model::event::EventKind;
 use crate::model::incident::Cause;
@@ -56,6 +58,7 @@ impl State {
             pending: Vec::new(),
             job: None,
             asked: Asked::default(),
+            look_began: now.mono,
             look_at,
             limit: StartRecord::recall(&memory.boot),
             checks,
@@ -131,11 +134,12 @@ impl State {
                         let deadline = (now + whole).min(left.max(now));
                         let starting = Starting {
                             kind,
+                            brings: Brings::Service,
                             action: Some(action),
                             ended: None,
                             before,
                             deadline,
-                            poll_at: now + limits::SUCCESSOR_POLL,
+                            poll_at: now + self.poll(),
                             by: By::Heeler,
                             stale: before.map(|before| before.pid),
                             dead_on_arrival: None,
@@ -153,7 +157,8 @@ impl State {
                         self.main = Some(target);
                         self.stage = Stage::Stopping { target, by: StopBy::Command, kill_at };
                     }
-                    (JobKind::Stop, None) | (JobKind::Exec | JobKind::Probe(_), _) => {}
+                    (JobKind::Stop, None)
+                    | (JobKind::Exec | JobKind::Look | JobKind::Probe(_), _) => {}
                 }
             }
             InFlight::Ladder(ladder) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::start_limit::StartRecord;
 use crate::engine::table::Where;
@@ -11,12 +12,14 @@ use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId};
 use crate::model::incident::{Cause, Incident};
 use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
+use crate::model::limits;
 use crate::model::observation::Observation;
 use crate::model::order::Order;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
 use crate::model::service::{Life, Service};
 use crate::model::status::Phase;
 use crate::model::time::{Mono, Now, Wall};
+use crate::model::unit::UnitEnd;
 
 /// One service.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub(crate) struct State {
     /// The job in flight. There is never a second one.
     pub(crate) job: Option<RunningJob>,
     pub(crate) asked: Asked,
+    /// When the last look for its main process began.
+    pub(crate) look_began: Mono,
     /// When to look next (confirm, sample, or identify).
     pub(crate) look_at: Mono,
     pub(crate) limit: StartRecord,
@@ -77,6 +82,8 @@ pub(crate) struct Clearing {
     /// Whether it was said that this could not be told.
     pub(crate) survey_failed: bool,
     pub(crate) survivors: Vec<Survivor>,
+    /// How its unit ended, where its manager has said so.
+    pub(crate) ended: Option<UnitEnd>,
     /// How it is missing and when that was seen, once asked after the death.
     pub(crate) absence: Option<(Absence, Mono)>,
     /// An orderly exit: a successor is awaited until then.
@@ -131,10 +138,12 @@ pub(crate) enum Reaping {
 pub(crate) struct Starting {
     /// A start, or a restart or reload in one go: of those the old process is still the main one.
     pub(crate) kind: JobKind,
+    /// What its job brings up.
+    pub(crate) brings: Brings,
     /// Its job, while it runs.
     pub(crate) action: Option<ActionId>,
-    /// How the job ended.
-    pub(crate) ended: Option<Outcome>,
+    /// How the job ended, and when.
+    pub(crate) ended: Option<(Outcome, Mono)>,
     /// The process before a restart command.
     pub(crate) before: Option<ProcessIdentity>,
     pub(crate) deadline: Mono,
@@ -144,6 +153,15 @@ pub(crate) struct Starting {
     pub(crate) stale: Option<Pid>,
     /// Another dead process that the claim names since then, and since when.
     pub(crate) dead_on_arrival: Option<(Pid, Mono)>,
+}
+
+/// What a start brings up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Brings {
+    /// The service.
+    Service,
+    /// The manager of its user, and with that perhaps the service.
+    Manager,
 }
 
 /// On whose account a start is.
@@ -289,6 +307,16 @@ impl State {
             .chain([stage, self.look_at])
             .min()
             .unwrap_or(Mono::NEVER)
+    }
+
+    /// How often it is looked at while something is waited for.
+    pub(crate) fn poll(&self) -> Duration {
+        match self.def.life {
+            Life::Unit(_) => limits::UNIT_POLL,
+            Life::Pidfile(_) | Life::Match(_) | Life::Run(_) | Life::Nothing => {
+                limits::SUCCESSOR_POLL
+            }
+        }
     }
 
     /// Whether the main process is up and may be judged and acted on.

@@ -1,6 +1,6 @@
 //! A service as it stands, in words.
 
-use crate::engine::state::{Stage, State, ago};
+use crate::engine::state::{Clearing, Stage, State, ago};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::JobKind;
@@ -60,6 +60,11 @@ impl State {
             }
             (Stage::Clearing(clearing), _, _) if clearing.successor_until.is_some() => {
                 "down, waiting for a successor".to_owned()
+            }
+            (Stage::Clearing(Clearing { absence: Some((absence, _)), .. }), _, _)
+                if absence.is_in_hand() =>
+            {
+                "down, in the hands of its manager".to_owned()
             }
             (Stage::Clearing(clearing), _, _) if !clearing.survivors.is_empty() => {
                 let pids: Vec<_> =

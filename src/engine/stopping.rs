@@ -4,7 +4,7 @@
 use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::job::describe;
-use crate::engine::state::{By, Stage, Starting, State, StopBy, Told};
+use crate::engine::state::{Brings, By, Stage, Starting, State, StopBy, Told};
 use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
@@ -70,11 +70,12 @@ impl State {
             cx,
             Stage::Starting(Starting {
                 kind: JobKind::Restart,
+                brings: Brings::Service,
                 action: Some(action),
                 ended: None,
                 before: Some(target),
                 deadline: now + timeout,
-                poll_at: now + limits::SUCCESSOR_POLL,
+                poll_at: now + self.poll(),
                 by,
                 stale: None,
                 dead_on_arrival: None,

@@ -8,6 +8,7 @@
 mod cage;
 pub mod control;
 mod events;
+mod identify;
 mod jobs;
 mod log;
 mod looks;
@@ -22,6 +23,7 @@ mod scout;
 mod served;
 mod start;
 mod turn;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
@@ -49,7 +51,7 @@ use crate::keeper::probes::Waiting;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
 use crate::keeper::turn::{Done, DueSurvey, Source};
-use crate::model::ids::{ActionId, CheckIndex, ServiceName};
+use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::process::ProcessIdentity;
 use crate::model::time::{Mono, Now};
 use crate::store::{Ack, Message, Shutdown, StoreHandle};
@@ -120,6 +122,8 @@ pub(crate) struct Keeper {
     /// Looks in the pool that are waited for, soonest deadline first.
     looks: BTreeSet<(Instant, ServiceName, CheckIndex)>,
     programs_waiting: VecDeque<Waiting>,
+    /// Looks at units that wait for others to end: at most one for each service.
+    units_waiting: VecDeque<(ServiceName, AskId)>,
     post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
@@ -249,14 +253,14 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found } => {
+            Done::Identified { service, ask, found, came } => {
                 if let Some(served) = self.services.get_mut(&service) {
                     served.in_pool.look = false;
                     if let Found::One(_, ClaimStamp::Pidfile(_, spot)) = &found {
                         served.spot = spot.clone().map(|spot| (spot, Instant::now()));
                     }
                 }
-                self.identified(service, ask, found);
+                self.identified_as(service, ask, found, came);
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),

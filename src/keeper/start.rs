@@ -30,7 +30,7 @@ use crate::keeper::pool::Pool;
 use crate::keeper::post::Post;
 use crate::keeper::samples::needs_of;
 use crate::keeper::scout::Scout;
-use crate::keeper::served::{Family, InPool, Served};
+use crate::keeper::served::{Family, InPool, Served, UnitKnown};
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
@@ -113,6 +113,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         scout: Scout::default(),
         looks: BTreeSet::new(),
         programs_waiting: VecDeque::new(),
+        units_waiting: VecDeque::new(),
         post,
         look_up_at: None,
     };
@@ -205,7 +206,14 @@ impl Keeper {
             let claim = main.as_ref().and_then(|main| main.claim).map(Stamp::from_numbers);
             let stamp = match (&def.life, claim) {
                 (Life::Pidfile(_), Some(claim)) => Some(ClaimStamp::Pidfile(claim, None)),
-                (Life::Pidfile(_) | Life::Match(_) | Life::Run(_) | Life::Nothing, _) => None,
+                (
+                    Life::Pidfile(_)
+                    | Life::Match(_)
+                    | Life::Run(_)
+                    | Life::Unit(_)
+                    | Life::Nothing,
+                    _,
+                ) => None,
             };
             let families = main
                 .map(|main| {
@@ -225,6 +233,7 @@ impl Keeper {
                 families,
                 absence_note: None,
                 last_sample: None,
+                unit: UnitKnown::default(),
                 probes,
                 looking: BTreeMap::new(),
                 def: Arc::clone(&def),

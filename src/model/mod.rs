@@ -27,4 +27,5 @@ pub mod status;
 pub mod text;
 pub mod time;
 pub mod tolerance;
+pub mod unit;
 pub mod units;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::model::check::Check;
 use crate::model::ids::{GroupName, ServiceName};
 use crate::model::process::Signal;
+use crate::model::unit::{Systemctl, Unit};
 
 /// One service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,6 +82,8 @@ pub enum Life {
     Match(Box<str>),
     /// A foreground program kept by a shim that outlives heeler.
     Run(Command),
+    /// A unit of systemd.
+    Unit(Unit),
     /// There is none: only its checks matter (a disk, a page of somebody else's, a machine).
     Nothing,
 }
@@ -105,10 +108,24 @@ pub struct Command {
     pub env: Vec<(Box<str>, Box<str>)>,
     /// Its own directory.
     pub cwd: Option<PathBuf>,
+    /// The call of systemctl that it is, where a unit gives it: that is asked in an environment of its own.
+    pub systemctl: Option<Systemctl>,
+}
+
+impl Command {
+    /// A call of systemctl.
+    #[must_use]
+    pub fn systemctl(call: Systemctl) -> Self {
+        let argv = call.argv();
+        Self { argv, timeout: None, env: Vec::new(), cwd: Some("/".into()), systemctl: Some(call) }
+    }
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(call) = &self.systemctl {
+            return call.fmt(f);
+        }
         let plain = |arg: &str| {
             !arg.is_empty()
                 && arg.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c))

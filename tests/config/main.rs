@@ -21,6 +21,7 @@ use heeler::model::check::{Check, CheckKind};
 use heeler::model::ids::ServiceName;
 use heeler::model::process::Uid;
 use heeler::model::service::{Command, Life, Reload};
+use heeler::model::unit::Unit;
 use heeler::model::units::show_duration;
 
 #[test]
@@ -37,7 +38,7 @@ fn bad_files_get_their_message() {
 
 #[test]
 fn every_later_key_is_told_apart_from_a_mistake() {
-    for key in ["unit", "manager", "depends_on", "start_delay", "on_boot", "workers", "puma"] {
+    for key in ["depends_on", "start_delay", "on_boot", "workers", "puma"] {
         let (good, shown) = outcome("x", &format!("run = \"sleep 9\"\n{key} = {{}}\n"));
         assert!(!good && shown.contains(&format!("`{key}` is not in this version yet")), "{shown}");
         assert!(shown.contains("= help: "), "{shown}");
@@ -155,7 +156,10 @@ fn outcome(stem: &str, text: &str) -> (bool, String) {
 fn summary(definition: &Definition, warnings: &[Diagnostic]) -> String {
     let Definition { service, probes } = definition;
     let argv = |command: &Command| {
-        let Command { argv, timeout, env, cwd } = command;
+        let Command { argv, timeout, env, cwd, systemctl } = command;
+        if let Some(call) = systemctl {
+            return call.to_string();
+        }
         let mut out = format!("{argv:?}");
         out.extend(timeout.map(|timeout| format!(" timeout {}", show_duration(timeout))));
         out.extend((!env.is_empty()).then(|| format!(" env {env:?}")));
@@ -166,6 +170,9 @@ fn summary(definition: &Definition, warnings: &[Diagnostic]) -> String {
         Life::Pidfile(path) => format!("pidfile {}", path.display()),
         Life::Match(pattern) => format!("match {pattern}"),
         Life::Run(command) => format!("run {}", argv(command)),
+        Life::Unit(Unit { name, manager, main }) => {
+            format!("unit {name} of the manager {manager:?}, main process by {main:?}")
+        }
         Life::Nothing => "no process".to_owned(),
     };
     let mut out = vec![life, format!("user {:?}, group {:?}", service.user, service.group)];

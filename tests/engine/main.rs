@@ -15,3 +15,4 @@ mod reloads;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;
+mod units;

@@ -164,6 +164,7 @@ impl World {
             let claimed = match self.claimed(svc) {
                 Identification::One(identity) if !blind => Some(identity),
                 Identification::One(_)
+                | Identification::Succeeded(_)
                 | Identification::None(_)
                 | Identification::Refused(_)
                 | Identification::Unknown(_) => None,
@@ -447,7 +448,7 @@ impl World {
                     self.oracles.aimed.insert(main);
                 }
             }
-            JobKind::Exec | JobKind::Probe(_) => {}
+            JobKind::Exec | JobKind::Look | JobKind::Probe(_) => {}
         }
     }
 

@@ -11,6 +11,7 @@ use heeler::model::metric::Metric;
 use heeler::model::process::Signal;
 use heeler::model::service::{Backoff, Command, Life, Mode, Reload, Service, StartLimit};
 use heeler::model::tolerance::Tolerance;
+use heeler::model::unit::{Manager, Unit, UnitMain};
 
 use crate::prng::Rng;
 
@@ -26,9 +27,14 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Arc<Service>> {
 
 fn service(rng: &mut Rng, n: u64) -> Service {
     let name = format!("s{n}{}", rng.pick(&["a", "web", "q9", "shop", "x"]));
-    let life = match rng.below(5) {
+    let life = match rng.below(6) {
         0 | 1 => Life::Pidfile(format!("/run/{name}.pid").into()),
         2 => Life::Match(name.as_str().into()),
+        3 => Life::Unit(Unit {
+            name: format!("{name}.service").into(),
+            manager: Manager::User,
+            main: UnitMain::Manager,
+        }),
         _ => Life::Run(command(rng, "run")),
     };
     let run = matches!(life, Life::Run(_));
@@ -121,6 +127,7 @@ fn command(rng: &mut Rng, word: &str) -> Command {
         timeout: rng.chance(300).then(|| secs(rng, 1, 12)),
         env: Vec::new(),
         cwd: None,
+        systemctl: None,
     }
 }
 
