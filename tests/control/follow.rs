@@ -116,8 +116,8 @@ fn nobody_hears_of_what_it_may_not_see() {
     let lines: Vec<_> = stdout.lines().take(2).map(|line| line.expect("a line")).collect();
     child.kill().expect("it is ours");
     child.wait().expect("it ends");
-    assert!(lines[0].ends_with("theirs  started  up: pid 9"), "{lines:?}");
-    assert!(lines[1].ends_with("theirs  started  known"), "{lines:?}");
+    assert!(lines[0].ends_with("theirs  started   up: pid 9"), "{lines:?}");
+    assert!(lines[1].ends_with("theirs  started   known"), "{lines:?}");
 }
 
 #[test]
@@ -140,9 +140,9 @@ fn the_client_follows_to_the_end(end: End, says: &str) {
         .expect("it runs");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut line = || lines.next().expect("a line").expect("text");
-    assert_eq!(line(), "1970-01-01 00:00:01  started  up: pid 4107");
+    assert_eq!(line(), "1970-01-01 00:00:01  started   up: pid 4107");
     server.happens("shop", "\x1b[2J");
-    assert_eq!(line(), "1970-01-01 00:00:07  started  \\x1b[2J");
+    assert_eq!(line(), "1970-01-01 00:00:07  started   \\x1b[2J");
     server.stop(end);
     let output = child.wait_with_output().expect("it ends");
     let said = String::from_utf8(output.stderr).expect("text");

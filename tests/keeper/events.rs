@@ -57,7 +57,7 @@ fn what_happened_is_there_in_its_order_and_after_a_crash_of_heeler() {
     house.open();
     assert_eq!(events(&house, &["shop"]), seen);
     let (_, out, _) = house.heeler(&["events", "shop", "--last", "1"]);
-    assert!(out.trim_end().ends_with(&seen[8].replacen("exited: ", "exited  ", 1)), "{out}");
+    assert!(out.trim_end().ends_with(&seen[8].replacen("exited: ", "exited    ", 1)), "{out}");
 }
 
 #[test]
