@@ -31,6 +31,7 @@
 //! | group | a word that services share, to be named together by it; beside it patterns of names ([`model::selector`]) |
 //! | check | a definition inside a service: type, interval, `if / for / then` ([`model::check`]) |
 //! | probe | one run of a check: in the scout, in the file pool, by a shim, or a look at the process sample ([`checks::Probe`]) |
+//! | trial | a probe for a person: by the way of the real one, and nothing comes of it |
 //! | observation | what one probe saw. `Failed`: the target misbehaved. `Unknown`: heeler could not tell; it alerts, it never acts ([`model::observation`]) |
 //! | metric | one named number with a unit ([`model::metric`]) |
 //! | condition | the `if` of a check; gives a verdict: pass, fail, unknown ([`model::condition`]) |

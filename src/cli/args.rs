@@ -84,6 +84,13 @@ pub enum ClientCommand {
         /// What comes, too?
         follow: Follow,
     },
+    /// Run checks once, and do nothing about it.
+    Probe {
+        /// Of which service.
+        name: String,
+        /// Which of its checks; all where it is not said.
+        check: Option<String>,
+    },
     /// Do something with some.
     Order {
         /// What.
@@ -151,6 +158,13 @@ enum Word {
         /// Go on showing what happens
         #[arg(long, short)]
         follow: bool,
+    },
+    /// Run the checks of a service once, show what they see, and do nothing about it
+    Probe {
+        /// Which service
+        name: String,
+        /// Which of its checks: a label, a number, or a part of a label; all where it is not said
+        check: Option<String>,
     },
     /// Start services, and keep them up
     Start(Whom),
@@ -264,6 +278,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Env { who, dir } => Ok(Invocation::Local(Local::Env { who, dir })),
         Word::Status(which) => client(ClientCommand::Status(which.chosen())),
         Word::Why { name } => client(ClientCommand::Why(name)),
+        Word::Probe { name, check } => client(ClientCommand::Probe { name, check }),
         Word::Events { which, last, follow } => {
             let last = last.or(follow.then_some(LAST_BEFORE_FOLLOWING));
             let follow = if follow { Follow::Yes } else { Follow::No };
@@ -327,6 +342,13 @@ mod tests {
             assert_eq!(parsed(&line), client(Some("/s"), false, command));
         }
         assert_eq!(parsed("heeler why a"), client(None, false, ClientCommand::Why("a".to_owned())));
+
+        let probe = |check: Option<&str>| ClientCommand::Probe {
+            name: "a".to_owned(),
+            check: check.map(str::to_owned),
+        };
+        assert_eq!(parsed("heeler probe a"), client(None, false, probe(None)));
+        assert_eq!(parsed("heeler probe a 2 --json"), client(None, true, probe(Some("2"))));
         let events = |chosen, last, follow| {
             client(None, false, ClientCommand::Events { chosen, last, follow })
         };
@@ -359,6 +381,8 @@ mod tests {
             "heeler start --group",
             "heeler why",
             "heeler why a b",
+            "heeler probe",
+            "heeler probe a b c",
             "heeler mail",
             "heeler status --no-wait",
             "heeler run-as anna ls",

@@ -258,7 +258,7 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
     }
     let ErrorAnswer { error, text, version: _ } = serde_json::from_str(body).ok()?;
     let rc = match error {
-        ErrorKind::NoSuchService => Rc::NoService,
+        ErrorKind::NoSuchService | ErrorKind::NoSuchCheck => Rc::NoService,
         ErrorKind::NotAllowed => Rc::NotAllowed,
         ErrorKind::BadRequest
         | ErrorKind::NoSuchPath

@@ -19,7 +19,7 @@ use crate::model::selector::Selector;
 use crate::model::text::escape;
 use crate::wire::control::{
     ErrorAnswer, Event, EventsAnswer, Follow, Health, MailTestAnswer, OrderAnswer, OrderEnd,
-    Request, StatusAnswer, WhyAnswer,
+    ProbeAnswer, ProbeVerdict, Request, StatusAnswer, WhyAnswer,
 };
 
 /// Does a client command.
@@ -35,6 +35,9 @@ pub(super) fn run(
         ClientCommand::Why(name) => why(&socket, json, name, columns),
         ClientCommand::Events { chosen, last, follow } => {
             events(&socket, json, chosen, (*last, *follow), columns)
+        }
+        ClientCommand::Probe { name, check } => {
+            probe(&socket, json, name, check.as_deref(), columns)
         }
         ClientCommand::Order { order, chosen, wait } => give(&socket, json, *order, chosen, *wait),
         ClientCommand::MailTest(to) => mail_test(&socket, json, to),
@@ -136,6 +139,21 @@ fn events(
             Written::Failed => ControlFlow::Break(Rc::Failed),
         }
     })
+}
+
+fn probe(
+    socket: &Path,
+    json: bool,
+    name: &str,
+    check: Option<&str>,
+    columns: fn() -> Option<u16>,
+) -> Result<Rc, Failure> {
+    let request = Request::Probe { service: parse_name(name)?, check: check.map(str::to_owned) };
+    // Each check has its own time to answer, and the keeper one for all.
+    let answer: Answer<ProbeAnswer> = ask(socket, &request, Patience::Endless)?;
+    let good = answer.value.checks.iter().all(|check| check.verdict == ProbeVerdict::Pass);
+    let text = if json { answer.json } else { render::probe(&answer.value, &style(columns)) };
+    Ok(print(&text, if good { Rc::Ok } else { Rc::Failed }))
 }
 
 fn give(

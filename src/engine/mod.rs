@@ -144,6 +144,14 @@ impl Engine {
         if open.is_empty() { state.last_incident.iter().cloned().collect() } else { open }
     }
 
+    /// What a check that asks for `changed` compares with, by [`crate::model::check::Check::mark`].
+    #[must_use]
+    pub fn fingerprint(&self, name: &ServiceName, check: u64) -> Option<u64> {
+        let state = self.services.get(name)?;
+        let mut all = state.def.checks.iter().zip(&state.checks);
+        all.find(|(of, _)| of.mark() == check)?.1.fingerprint
+    }
+
     /// The names of all services, in order.
     pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
         self.services.keys()

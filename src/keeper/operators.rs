@@ -114,6 +114,10 @@ impl Keeper {
                     self.events.follow(peer, to);
                 }
             }
+            Request::Probe { service, check } => {
+                self.say(Level::Info, &format!("{} asked for a probe of {service}", peer.who()));
+                self.try_checks(&service, check.as_deref(), reply);
+            }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
             }

@@ -130,6 +130,10 @@ impl Rights {
                 self.check(peer, std::slice::from_ref(&service), Right::Status)?;
                 Request::Why { service }
             }
+            Request::Probe { service, check } => {
+                self.check(peer, std::slice::from_ref(&service), Right::Status)?;
+                Request::Probe { service, check }
+            }
             Request::Order { order, services, wait } => {
                 let services = self.choose(peer, &services, order.right())?;
                 Request::Order { order, services, wait }

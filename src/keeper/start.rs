@@ -31,6 +31,7 @@ use crate::keeper::post::Post;
 use crate::keeper::samples::needs_of;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::{Family, InPool, Served, UnitKnown};
+use crate::keeper::trials::Trials;
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
@@ -107,6 +108,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         shims: BTreeMap::new(),
         deferred_exits: Vec::new(),
         operators: Operators::default(),
+        trials: Trials::default(),
         events: Events::after(stored.events),
         people,
         load_as: who,

@@ -57,6 +57,8 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
     Looked(super::looks::Looked),
+    /// A look that a person asked for.
+    Tried(super::trials::Tried),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// The mail servers, with what their files say.

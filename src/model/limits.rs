@@ -202,6 +202,10 @@ pub const SCOUT_PACKET_BYTES_MAX: usize = 128 << 10;
 pub const PROBES_MAX: usize = 256;
 /// Network probes of one service at once: one that hangs counts against its own service first.
 pub const PROBES_PER_SERVICE_MAX: usize = 16;
+/// Requests to run checks once that are done at a time.
+pub const TRIALS_MAX: usize = 4;
+/// Checks of one such request that run at once: the real ones have to find room beside them.
+pub const TRIAL_LOOKS_MAX: usize = 4;
 /// Programs of checks at once.
 pub const PROGRAMS_MAX: usize = 32;
 /// How long a probe may wait for others to end before it is Unknown.

@@ -9,6 +9,7 @@
 //! GET  /v1/why?service=NAME                      200 WhyAnswer
 //! GET  /v1/events?service=NAME&last=10           200 EventsAnswer   (nothing: all the peer may see)
 //! GET  /v1/events?follow=true                    200 one Event a line, for as long as both are there
+//! POST /v1/probe {"service":"NAME","check":"memory"}  200 ProbeAnswer   (no check: all of its checks)
 //! POST /v1/order {"order":"restart","services":["NAME"],"groups":[],"all":false,"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
 //! anything refused                               4xx or 5xx, ErrorAnswer
@@ -31,9 +32,11 @@ use crate::model::status::{self, Status};
 use crate::model::time::Mono;
 
 mod events;
+mod probe;
 mod request;
 
 pub use events::{Event, EventsAnswer};
+pub use probe::{Measured, ProbeAnswer, ProbeVerdict, ProbedCheck};
 pub use request::{Allowed, Encoded, Follow, Request};
 
 /// The version every answer carries and every path begins with.
@@ -47,6 +50,7 @@ pub enum Response {
     Status(StatusAnswer),
     Why(WhyAnswer),
     Events(EventsAnswer),
+    Probe(ProbeAnswer),
     Order(OrderAnswer),
     MailTest(MailTestAnswer),
     Error(ErrorAnswer),
@@ -527,6 +531,8 @@ pub enum ErrorKind {
     TooLarge,
     /// There is no such service, or the peer may not see it.
     NoSuchService,
+    /// The service has no such check, or several.
+    NoSuchCheck,
     /// The peer may see the service, and may not do this with it.
     NotAllowed,
     /// Too many clients.

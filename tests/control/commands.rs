@@ -25,7 +25,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn every_command_exits_with_its_number() {
     let server = Server::start();
-    let table: [(&[&str], i32, &str, &str); 34] = [
+    let table: [(&[&str], i32, &str, &str); 39] = [
         (&["status", "shop"], 0, "shop: up\n", ""),
         (&["status", "shop", "theirs"], 0, "SERVICE", ""),
         (&["status", "db"], 3, "db: down\n", ""),
@@ -52,6 +52,16 @@ fn every_command_exits_with_its_number() {
         (&["why", "nix"], 4, "", "no such service"),
         (&["events", "--last", "1", "--json"], 0, "{\"version\":1,\"events\":[{\"at", ""),
         (&["events", "shop"], 0, "1970-01-01 ", ""),
+        (&["probe", "shop"], 0, " 1  pass     page: failed (503\\x1b[2J)\n", ""),
+        (&["probe", "shop", "bad"], 1, " 1  FAIL     page: failed (503\\x1b[2J)\n", ""),
+        (
+            &["probe", "shop", "bad", "--json"],
+            1,
+            "{\"version\":1,\"service\":\"shop\",\"checks\"",
+            "",
+        ),
+        (&["probe", "shop", "x"], 4, "", "heeler: shop has no such check"),
+        (&["probe", "nix"], 4, "", "no such service"),
         (&["events", "nix"], 4, "", "no such service"),
         (&["events", "nix", "--follow"], 4, "", "no such service"),
         (&["restart", "shop"], 0, "shop: restart done\n", ""),

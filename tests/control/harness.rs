@@ -18,8 +18,9 @@ use heeler::model::process::Uid;
 use heeler::model::service::Right;
 use heeler::model::time::Wall;
 use heeler::wire::control::{
-    Allowed, EventsAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, Request,
-    Response, ServiceStatus, StatusAnswer, VERSION, WhyAnswer, Wish,
+    Allowed, ErrorAnswer, ErrorKind, EventsAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd,
+    OrderResult, ProbeAnswer, ProbeVerdict, ProbedCheck, Request, Response, ServiceStatus,
+    StatusAnswer, VERSION, WhyAnswer, Wish,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -242,6 +243,17 @@ fn respond(request: &Allowed) -> Response {
             events.drain(..events.len().saturating_sub(most));
             Response::Events(EventsAnswer::new(&events))
         }
+        Request::Probe { service, check } => {
+            let verdict = match check.as_deref() {
+                None => ProbeVerdict::Pass,
+                Some("bad") => ProbeVerdict::Fail,
+                Some(_) => {
+                    let text = format!("{service} has no such check");
+                    return Response::Error(ErrorAnswer::new(ErrorKind::NoSuchCheck, text));
+                }
+            };
+            Response::Probe(ProbeAnswer::new(service, vec![probed(verdict)]))
+        }
         Request::MailTest { to } => Response::MailTest(MailTestAnswer {
             version: VERSION,
             to: to.clone(),
@@ -264,6 +276,21 @@ fn respond(request: &Allowed) -> Response {
             };
             Response::Order(OrderAnswer::new(services.iter().map(result).collect()))
         }
+    }
+}
+
+pub(crate) fn probed(verdict: ProbeVerdict) -> ProbedCheck {
+    ProbedCheck {
+        number: 1,
+        label: "page".to_owned(),
+        check_type: "http".to_owned(),
+        verdict,
+        text: "failed (503\x1b[2J)".to_owned(),
+        outcome: "failed".to_owned(),
+        why: Some("503\x1b[2J".to_owned()),
+        detail: None,
+        metrics: Vec::new(),
+        took_ms: 12,
     }
 }
 

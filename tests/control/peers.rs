@@ -35,7 +35,7 @@ fn each_user_sees_and_does_what_it_may() {
         return;
     }
     let server = Server::start();
-    let table: [(u32, &[&str], i32, &str); 16] = [
+    let table: [(u32, &[&str], i32, &str); 18] = [
         (THEIRS, &["status"], 0, "theirs"),
         (THEIRS, &["status", "shop"], 4, "no such service: shop"),
         (THEIRS, &["status", "nothing"], 4, "no such service: nothing"),
@@ -47,6 +47,8 @@ fn each_user_sees_and_does_what_it_may() {
         (THEIRS, &["restart", "--all"], 0, "theirs: restart done"),
         (THEIRS, &["restart", "s*"], 4, "no service matches s*"),
         (THEIRS, &["status", "--group", "back"], 4, "no service is in group back"),
+        (THEIRS, &["probe", "theirs"], 0, "pass"),
+        (THEIRS, &["probe", "shop"], 4, "no such service: shop"),
         (THEIRS, &["stop", "t*"], 5, "may not stop theirs"),
         (GRANTED, &["start", "theirs"], 0, "theirs: start done"),
         (GRANTED, &["restart", "theirs"], 5, "may not restart theirs, only: status, start"),

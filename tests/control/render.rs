@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use heeler::cli::render::{Columns, Style, Whose, detail, events, table, why};
+use heeler::cli::render::{Columns, Style, Whose, detail, events, probe, table, why};
 use heeler::wire::control::{
-    CheckStatus, Event, Health, Incident, MemoryKind, ServiceStatus, StoryLine, WhyAnswer, Wish,
+    CheckStatus, Event, Health, Incident, Measured, MemoryKind, ProbeAnswer, ProbeVerdict,
+    ProbedCheck, ServiceStatus, StoryLine, WhyAnswer, Wish,
 };
 use jiff::tz::TimeZone;
 
@@ -106,6 +107,44 @@ fn incident() -> Incident {
     }
 }
 
+fn probed() -> ProbeAnswer {
+    let good = ProbedCheck {
+        number: 1,
+        label: "memory > 2600MiB".to_owned(),
+        check_type: "process".to_owned(),
+        verdict: ProbeVerdict::Pass,
+        text: "memory (120 MiB) > 2600 MiB".to_owned(),
+        outcome: "ok".to_owned(),
+        why: None,
+        detail: None,
+        metrics: [("memory", "120 MiB"), ("cpu", "12.5%")]
+            .map(|(metric, value)| Measured { metric: metric.to_owned(), value: value.to_owned() })
+            .into(),
+        took_ms: 0,
+    };
+    let failed = ProbedCheck {
+        number: 2,
+        label: "page".to_owned(),
+        check_type: "http".to_owned(),
+        verdict: ProbeVerdict::Fail,
+        text: "failed (status 503, not 200)".to_owned(),
+        outcome: "failed".to_owned(),
+        why: Some("status 503, not 200".to_owned()),
+        detail: Some("\x1b]0;owned\x07 <html>".to_owned()),
+        metrics: Vec::new(),
+        took_ms: 1234,
+    };
+    let untold = ProbedCheck {
+        number: 64,
+        verdict: ProbeVerdict::Unknown,
+        text: "failed or expires_in < 14d".to_owned(),
+        outcome: "unknown".to_owned(),
+        why: Some("no route to host".to_owned()),
+        ..failed.clone()
+    };
+    ProbeAnswer { version: 1, service: "shop".to_owned(), checks: vec![good, failed, untold] }
+}
+
 fn happened() -> Vec<Event> {
     [
         (3 * DAY, "postgres@main", "ordered", "stop asked by root (pid 4242)"),
@@ -155,6 +194,8 @@ fn it_fits_and_reads() {
             ("why-open", why(&answer(vec![incident()]), &style)),
             ("why-closed", why(&answer(vec![closed.clone()]), &style)),
             ("why-never", why(&answer(Vec::new()), &style)),
+            ("probe", probe(&probed(), &style)),
+            ("probe-none", probe(&ProbeAnswer { checks: Vec::new(), ..probed() }, &style)),
             ("events-all", history(Whose::Shown, &style)),
             ("events-one", history(Whose::Known, &style)),
         ] {
@@ -178,6 +219,7 @@ fn every_width_shows_every_service() {
             assert!(text.contains(name), "{width}:\n{text}");
         }
         let texts = [
+            probe(&probed(), &style(Some(width))),
             history(Whose::Shown, &style(Some(width))),
             detail(&services()[0], &style(Some(width))),
             why(&answer(vec![incident()]), &style(Some(width))),

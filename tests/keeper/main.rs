@@ -12,6 +12,7 @@ mod hostile;
 mod kill;
 mod life;
 mod pidfile;
+mod probe;
 mod resources;
 mod strangers;
 mod waits;

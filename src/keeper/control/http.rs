@@ -191,12 +191,15 @@ fn code(response: &Response) -> &'static str {
         Response::Status(_)
         | Response::Why(_)
         | Response::Events(_)
+        | Response::Probe(_)
         | Response::Order(_)
         | Response::MailTest(_) => "200 OK",
         Response::Error(error) => match error.error {
             ErrorKind::BadRequest => "400 Bad Request",
             ErrorKind::NotAllowed => "403 Forbidden",
-            ErrorKind::NoSuchPath | ErrorKind::NoSuchService => "404 Not Found",
+            ErrorKind::NoSuchPath | ErrorKind::NoSuchService | ErrorKind::NoSuchCheck => {
+                "404 Not Found"
+            }
             ErrorKind::WrongMethod => "405 Method Not Allowed",
             ErrorKind::TooLarge => "413 Content Too Large",
             ErrorKind::Busy | ErrorKind::Stopping | ErrorKind::TooSlow => "503 Service Unavailable",

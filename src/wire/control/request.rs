@@ -32,6 +32,13 @@ pub enum Request<S = Selector> {
         /// And what happens from now on?
         follow: Follow,
     },
+    /// Run checks once, and do nothing about it.
+    Probe {
+        /// Of which service.
+        service: ServiceName,
+        /// Which: a label, a number from 1, or a part of one label; all where it does not say.
+        check: Option<String>,
+    },
     /// Do something.
     Order {
         /// What.
@@ -85,6 +92,12 @@ struct OrderBody {
 }
 
 #[derive(Serialize, Deserialize)]
+struct ProbeBody {
+    service: String,
+    check: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct MailTestBody {
     #[serde(default)]
     to: Vec<String>,
@@ -97,6 +110,7 @@ fn waits() -> bool {
 const STATUS: &str = "/v1/status";
 const WHY: &str = "/v1/why";
 const EVENTS: &str = "/v1/events";
+const PROBE: &str = "/v1/probe";
 const ORDER: &str = "/v1/order";
 const MAIL_TEST: &str = "/v1/mail-test";
 
@@ -115,6 +129,11 @@ impl Request {
                     pairs.push(("follow", "true".to_owned()));
                 }
                 get(target(EVENTS, pairs))
+            }
+            Self::Probe { service, check } => {
+                let body = ProbeBody { service: service.to_string(), check: check.clone() };
+                let body = serde_json::json!(body).to_string();
+                Encoded { method: "POST", target: PROBE.to_owned(), body }
             }
             Self::Order { order, services, wait } => {
                 let mut body = OrderBody {
@@ -150,10 +169,10 @@ impl Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
             STATUS | WHY | EVENTS => "GET",
-            ORDER | MAIL_TEST => "POST",
+            PROBE | ORDER | MAIL_TEST => "POST",
             _ => {
                 let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/events, \
-                            /v1/order and /v1/mail-test";
+                            /v1/probe, /v1/order and /v1/mail-test";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -165,9 +184,10 @@ impl Request {
             return Err(bad("a GET has no body"));
         }
         match path {
+            PROBE if query.is_empty() => Self::decode_probe(body),
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
-            ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
+            PROBE | ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
             WHY => match services_of(pairs(query)?)?.as_slice() {
                 [Selector::Name(service)] => Ok(Self::Why { service: service.clone() }),
                 _ => Err(bad("why wants exactly one service=NAME")),
@@ -191,6 +211,14 @@ impl Request {
             };
         }
         Ok(Self::Events { services: services_of(pairs)?, last, follow })
+    }
+
+    fn decode_probe(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        let ProbeBody { service, check } = serde_json::from_slice(body).map_err(|error| {
+            bad(format!("the body is not a probe ({error}); write {{\"service\":\"NAME\"}}"))
+        })?;
+        let service = ServiceName::parse(&service).map_err(no_name)?;
+        Ok(Self::Probe { service, check })
     }
 
     fn decode_mail_test(body: &[u8]) -> Result<Self, ErrorAnswer> {
