@@ -11,9 +11,7 @@ use crate::wire::control::{Health, ProbeAnswer, ProbeVerdict, ProbedCheck};
 pub fn probe(answer: &ProbeAnswer, style: &Style) -> String {
     let name = escape(&answer.service);
     if answer.checks.is_empty() {
-        return format!(
-            "{name} has no checks: only its process is watched (`heeler status {name}`)\n"
-        );
+        return format!("{name} has no checks: only its process is watched\n");
     }
     let mut out = String::new();
     for check in &answer.checks {
