@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::checks::Probe;
 use crate::config::document::shorten;
-use crate::config::error::summary;
+use crate::config::error::{Severity, summary};
 use crate::config::settings::Settings;
 use crate::config::{self, Loaded, LoadedService, Role};
 use crate::model::change::{BadFile, Change, Changes, Instead, Kept, KeyChange};
@@ -64,14 +64,20 @@ pub fn changes(before: &Before<'_>, loaded: &Loaded) -> Changes {
         },
     });
     let text = loaded.settings_text.as_deref().unwrap_or_default();
-    let needs_restart = fixed(before.settings, &loaded.settings);
+    let mut needs_restart = fixed(before.settings, &loaded.settings);
     let mut settings = settings(before.text, text);
     settings.retain(|change| !FIXED.contains(&&*change.key));
+    if let (Some(log), None) = (&before.settings.log, &loaded.settings.log) {
+        // Where it goes without being told is found out at a start.
+        settings.retain(|change| change.key != "log");
+        needs_restart.extend(change("log", &log.to_string(), ""));
+    }
     Changes {
         settings,
         needs_restart,
         unchanged: before.services.len().saturating_sub(touched),
         services,
+        wrong: loaded.findings().iter().any(|found| found.severity == Severity::Error),
         bad_files: bad_files.collect(),
         report: report(loaded),
     }
@@ -354,7 +360,7 @@ mod tests {
     fn sides(all: &BTreeMap<ServiceName, (Definition, String)>) -> BTreeMap<ServiceName, Side<'_>> {
         all.iter()
             .map(|(name, (definition, text))| {
-                let Definition { service, probes } = definition;
+                let Definition { service, probes, .. } = definition;
                 (name.clone(), Side { service, probes, text: Some(text) })
             })
             .collect()

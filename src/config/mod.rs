@@ -11,16 +11,20 @@ mod command;
 pub mod defaults;
 pub mod diff;
 mod document;
+mod edges;
 pub mod error;
 mod life;
 mod loader;
 mod probe;
+mod puma;
 mod service;
 pub mod settings;
 pub mod trust;
+mod workers;
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::checks::Probe;
@@ -108,6 +112,11 @@ impl Loaded {
     }
 }
 
+/// Puts those that others need before them.
+pub fn parents_first<T>(all: &mut Vec<T>, service: impl Fn(&T) -> &Service) {
+    edges::parents_first(all, service);
+}
+
 /// What one file says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Definition {
@@ -115,6 +124,8 @@ pub struct Definition {
     pub service: Service,
     /// What probes each of its checks, in their order.
     pub probes: Vec<Probe>,
+    /// Where it names the services it needs, in their order.
+    pub parents_at: Vec<Range<usize>>,
 }
 
 /// One good service.
@@ -138,7 +149,7 @@ impl LoadedService {
     /// For comparing.
     #[must_use]
     pub fn side(&self) -> Side<'_> {
-        let Definition { service, probes } = &self.definition;
+        let Definition { service, probes, .. } = &self.definition;
         Side { service, probes, text: Some(&self.text) }
     }
 }

@@ -4,8 +4,9 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::engine::judge;
-use crate::engine::state::{By, ExitKind, OpenIncident, Stage, State, StopBy};
+use crate::engine::state::{By, ExitKind, OpenIncident, Sent, Stage, State, StopBy};
 use crate::engine::table::{Class, Where};
+use crate::model::event::EventKind;
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
@@ -189,6 +190,11 @@ impl State {
                     self.resolve(cx, Cause::Unkillable, "it is gone");
                     self.forget_checks(cx);
                 }
+                if self.place() == Where::Absent && self.waits_for_others() {
+                    let text = "it is down";
+                    self.answer(cx, |order| order == Order::Stop, ReplyResult::Done, text);
+                    return;
+                }
                 // Clearing is for a start: where none may follow, it is enough to have said so.
                 if !self.may_start() && self.open.contains_key(&Cause::Down) {
                     return;
@@ -316,7 +322,11 @@ impl State {
         match kind {
             JobKind::Start | JobKind::Restart | JobKind::Reload | JobKind::Instance => {
                 if !outcome.ended.succeeded() {
-                    self.narrate(cx, crate::engine::job::describe(kind, &outcome));
+                    self.happened(
+                        cx,
+                        EventKind::Failed,
+                        crate::engine::job::describe(kind, &outcome),
+                    );
                 }
                 if starts {
                     self.start_ended(cx, kind, outcome);
@@ -328,7 +338,9 @@ impl State {
             }
             JobKind::Exec => {
                 let text = crate::engine::job::describe(kind, &outcome);
-                self.narrate(cx, text);
+                let good = outcome.ended.succeeded();
+                let event = if good { EventKind::Acted } else { EventKind::Failed };
+                self.happened(cx, event, text);
                 self.clear_anew(cx);
                 self.act_on_pending(cx);
             }
@@ -355,7 +367,11 @@ impl State {
             Delivery::Sent => clearing.told.push(identity),
             Delivery::Gone => {}
             Delivery::Refused(why) => {
-                self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
+                self.happened(
+                    cx,
+                    EventKind::Failed,
+                    format!("a signal to an orphan was not sent: {why}"),
+                );
             }
         }
         true
@@ -363,7 +379,12 @@ impl State {
 
     pub(super) fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
         match result {
-            Delivery::Sent => self.was_told_to_go(cx),
+            Delivery::Sent => {
+                if let Stage::Killing { sent, .. } = &mut self.stage {
+                    *sent = Sent::Confirmed;
+                }
+                self.was_told_to_go(cx);
+            }
             Delivery::Gone => self.confirm(cx),
             Delivery::Refused(why) => {
                 let title = format!("a signal was not sent: {why}");

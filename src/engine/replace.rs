@@ -52,7 +52,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let name = def.name.clone();
+        let parents = def.depends_on.clone();
         self.change(now, &name, effects, |state, cx| state.redefine(cx, def, kept));
+        self.draw_edges(&name);
+        self.has_parents(now, &name, &parents, effects);
     }
 
     /// A service is watched no longer, and left as it is: nothing is signalled, what runs goes on. What was
@@ -64,14 +67,17 @@ impl Engine {
         why: &Farewell,
         effects: &mut Vec<Effect>,
     ) {
-        let Self { services, due, next_id, counters } = self;
+        let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(mut state) = services.remove(name) else { return };
         due.remove(&(state.filed, name.clone()));
+        tally.count(None, state.tallied);
         within(now, effects, (next_id, counters), &mut state, |state, cx| {
             state.part(cx, why);
             // There is nothing left to be remembered.
             cx.dirty = false;
         });
+        self.rub_out_edges(name);
+        self.tell_children(now, name, effects);
     }
 
     /// What a look at a service was missing is there now: it need not wait for the next.
@@ -97,13 +103,14 @@ impl Engine {
         effects: &mut Vec<Effect>,
         what: impl FnOnce(&mut State, &mut Cx<'_>),
     ) {
-        let Self { services, due, next_id, counters } = self;
+        let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(state) = services.get_mut(name) else {
             counters.strangers += 1;
             return;
         };
         within(now, effects, (next_id, counters), state, what);
-        file(due, name.clone(), state);
+        file(due, tally, name.clone(), state);
+        self.tell_children(now, name, effects);
     }
 }
 

@@ -11,19 +11,20 @@ use crate::engine::state::{
     Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy,
 };
 use crate::model::check::{Check, CheckKind};
+use crate::model::event::EventKind;
 use crate::model::ids::CheckIndex;
 use crate::model::incident::{Cause, Incident};
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::{InFlight, JobKind};
 use crate::model::limits;
-use crate::model::memory::{BootMemory, Memory};
+use crate::model::memory::{Acquaintance, BootMemory, Memory};
 use crate::model::process::ProcessIdentity;
-use crate::model::service::{Mode, Service};
+use crate::model::service::{Mode, OnBoot, Service};
 use crate::model::time::{Mono, Now};
 
 impl State {
-    /// A service as it is taken in, before its first look.
-    pub(super) fn begin(now: Now, def: Arc<Service>, memory: Option<Memory>) -> Self {
+    /// A service as it is taken in, before its first look, and what was open of it.
+    pub(super) fn begin(now: Now, def: Arc<Service>, memory: Option<Memory>) -> (Self, Resumed) {
         let fresh = Memory {
             intent: Intent { desired: Desired::Up, by: Who::Config, at: now.wall },
             incidents_opened: 0,
@@ -34,7 +35,22 @@ impl State {
             checks: Vec::new(),
             boot: BootMemory::default(),
         };
-        let memory = memory.unwrap_or(fresh);
+        let (mut memory, remembered) = match memory {
+            Some(memory) => (memory, true),
+            None => (fresh, false),
+        };
+        let booted = memory.boot.acquaintance == Acquaintance::New;
+        let acquaintance = match (booted, def.on_boot) {
+            (false, _) => memory.boot.acquaintance,
+            // What is new in conf.d has nothing to do with a boot.
+            (true, OnBoot::Leave) if remembered => Acquaintance::Left,
+            (true, OnBoot::Start | OnBoot::Leave | OnBoot::Last) => Acquaintance::Known,
+        };
+        if booted && remembered && def.on_boot == OnBoot::Start {
+            memory.intent = Intent { desired: Desired::Up, by: Who::Config, at: now.wall };
+            memory.open.retain(|incident| incident.cause != Cause::SetAside);
+        }
+        let delayed_until = if booted { now.mono + def.start_delay } else { now.mono };
         let known = |check: &Check| {
             let mut seen = memory.fingerprints.iter();
             seen.find(|(of, _)| *of == check.mark()).map(|(_, fingerprint)| *fingerprint)
@@ -44,7 +60,8 @@ impl State {
         let checks: Vec<_> = def.checks.iter().map(fresh).collect();
         let soonest = checks.iter().map(|check| check.due).fold(first(def.every), Mono::min);
         let look_at = soonest.max(now.mono + std::time::Duration::from_millis(1));
-        Self {
+        let resumed = Resumed { open: memory.open, marks: memory.checks };
+        let state = Self {
             intent: memory.intent,
             main: None,
             last_main: memory.boot.main,
@@ -52,6 +69,10 @@ impl State {
             stage: Stage::Watching,
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
+            parents: BTreeMap::new(),
+            parents_mains: BTreeMap::new(),
+            acquaintance,
+            delayed_until,
             pending: Vec::new(),
             job: None,
             asked: Asked::default(),
@@ -66,17 +87,19 @@ impl State {
             gone_at: None,
             last_failure: None,
             filed: Mono::NEVER,
+            tallied: None,
             def,
-        }
+        };
+        (state, resumed)
     }
 
-    /// The incidents that an earlier keeper had open. `marks` are those of the checks they count by: since
-    /// then a check may have got another place in the file, or be gone.
-    pub(super) fn resume_incidents(&mut self, cx: &mut Cx<'_>, open: Vec<Incident>, marks: &[u64]) {
-        for mut record in open {
+    /// The incidents that an earlier keeper had open: since then a check may have got another place in the
+    /// file, or be gone.
+    pub(super) fn resume_incidents(&mut self, cx: &mut Cx<'_>, resumed: Resumed) {
+        for mut record in resumed.open {
             let place = match record.cause {
                 Cause::Check(kind, index) | Cause::CheckUnknown(kind, index) => {
-                    self.place_of_check(kind, index, marks)
+                    self.place_of_check(kind, index, &resumed.marks)
                 }
                 Cause::Down
                 | Cause::UpUnwanted
@@ -91,8 +114,7 @@ impl State {
                     self.resume_incident(cx.now, record);
                 }
                 None => {
-                    let tell_at = cx.now.mono;
-                    let open = OpenIncident { record, tell_at, settles_at: None, mended: None };
+                    let open = OpenIncident::of(record, cx.now.mono);
                     let next = self.what_next(cx.now.mono);
                     self.close(cx, open, NO_LONGER_CHECKED, next);
                 }
@@ -126,8 +148,7 @@ impl State {
             check.window.resume_firing();
         }
         let tell_at = self.tell_again_at(now, &record);
-        self.open
-            .insert(record.cause, OpenIncident { record, tell_at, settles_at: None, mended: None });
+        self.open.insert(record.cause, OpenIncident::of(record, tell_at));
     }
 
     /// When an incident is told next of which only its record is known.
@@ -225,7 +246,9 @@ impl State {
             return;
         }
         self.gone_at.get_or_insert(cx.now.mono);
-        self.open_incident(cx, Cause::Down, death(dead, None), cx.now.mono + limits::TELL_AFTER);
+        let title = death(dead, None);
+        cx.event(&self.def.name, EventKind::Exited, &title);
+        self.open_incident(cx, Cause::Down, title, cx.now.mono + limits::TELL_AFTER);
     }
 
     /// What its checks of changes saw last.
@@ -250,6 +273,7 @@ impl State {
                 | Stage::Killing { .. } => None,
             }),
             leaving: self.leaving.map(|(identity, _)| identity),
+            acquaintance: self.acquaintance,
             ..BootMemory::default()
         };
         self.limit.remember(&mut boot);
@@ -264,6 +288,13 @@ impl State {
             boot,
         }
     }
+}
+
+/// What an earlier keeper had open of a service.
+pub(super) struct Resumed {
+    open: Vec<Incident>,
+    /// Those of the checks that they count by.
+    marks: Vec<u64>,
 }
 
 /// How an incident of a check ends whose check is not there any more.

@@ -224,6 +224,7 @@ impl Keeper {
             state_dir: old.state_dir.clone(),
             run_dir: old.run_dir.clone(),
             socket: old.socket.clone(),
+            log: new.log.clone().or_else(|| old.log.clone()),
             ..new
         };
         if let Some(text) = &text
@@ -231,6 +232,9 @@ impl Keeper {
         {
             let file = DefinitionName::Daemon;
             self.outgoing.push(Message::SaveDefinition(file, text.clone()));
+        }
+        if let Some(to) = new.log.as_ref().filter(|_| old.log != new.log) {
+            self.log.write_to(to.clone());
         }
         let mails = (&old.mail, &old.hostname) != (&new.mail, &new.hostname);
         (self.conf.settings, self.conf.text) = (new, text);

@@ -17,7 +17,7 @@ use crate::keeper::start::make_dir;
 use crate::model::ids::ServiceName;
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::JobKind;
-use crate::model::memory::{BootMemory, Memory};
+use crate::model::memory::{Acquaintance, BootMemory, Memory};
 use crate::model::service::{Life, Service};
 use crate::model::status::Phase;
 use crate::store::Message;
@@ -37,7 +37,7 @@ pub(super) struct Defined {
 impl Keeper {
     /// Takes a service in: its records, its user. The engine does not know of it yet.
     pub(super) fn take_in(&mut self, defined: Defined) -> Result<Arc<Service>, String> {
-        let Defined { definition: Definition { service, probes }, text, file } = defined;
+        let Defined { definition: Definition { service, probes, .. }, text, file } = defined;
         let def = Arc::new(service);
         let records = self.conf.records_of(&def.name);
         make_dir(&records, 0o700)?;
@@ -100,11 +100,11 @@ impl Keeper {
         self.unclaimed.remove(name);
         self.dirty.remove(name);
         self.looks.retain(|(_, service, _)| service != name);
-        self.programs_waiting.retain(|waiting| waiting.service != *name);
         self.units_waiting.retain(|(service, _)| service != name);
         self.deferred_exits.retain(|(_, service, _)| service != name);
         self.surveys.retain(|due| due.service != *name);
-        self.answers_are_nobodys(name, |kind| matches!(kind, JobKind::Probe(_) | JobKind::Look));
+        self.carry_programs(name, &[]);
+        self.answers_are_nobodys(name, |kind| kind == JobKind::Look);
         self.scout_loses(name);
         self.not_shown(name);
         Some(served)
@@ -120,7 +120,7 @@ impl Keeper {
 
     /// A service is defined anew. Everything goes on but what is about what changed.
     pub(super) fn redefine(&mut self, definition: Definition, text: u64) {
-        let Definition { service, probes } = definition;
+        let Definition { service, probes, .. } = definition;
         let (name, fresh) = (service.name.clone(), self.new_claim());
         let Some(served) = self.services.get_mut(&name) else { return };
         let old = Side { service: &served.def, probes: &served.probes, text: None };
@@ -181,8 +181,9 @@ impl Keeper {
     /// with it. It is taken in with what its file last said of it.
     pub(super) fn take_in_unclaimed(&mut self, mut def: Service) -> Result<(), String> {
         def.checks.clear();
+        def.depends_on.clear();
         let name = def.name.clone();
-        let definition = Definition { service: def, probes: Vec::new() };
+        let definition = Definition { service: def, probes: Vec::new(), parents_at: Vec::new() };
         let def = self.take_in(Defined { definition, text: 0, file: File::Gone })?;
         self.say(Level::Warning, &format!("{name}: {UNCLAIMED}; `heeler stop {name}` stops it"));
         let at = self.now().wall;
@@ -194,7 +195,8 @@ impl Keeper {
             fingerprints: Vec::new(),
             claim: None,
             checks: Vec::new(),
-            boot: BootMemory::default(),
+            // Nothing of it waits for a boot.
+            boot: BootMemory { acquaintance: Acquaintance::Known, ..BootMemory::default() },
         };
         self.begin(def, Some(memory));
         Ok(())

@@ -9,11 +9,13 @@ mod apply;
 mod cage;
 pub mod control;
 mod dirs;
+mod events;
 mod identify;
 mod intake;
 mod jobs;
 mod log;
 mod looks;
+mod manager;
 mod names;
 mod operators;
 mod people;
@@ -27,6 +29,7 @@ mod scout;
 mod served;
 mod standing;
 mod start;
+mod trials;
 mod turn;
 mod units;
 
@@ -45,8 +48,10 @@ use crate::engine::Engine;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::keeper::control::ControlEvent;
+use crate::keeper::events::Events;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
+use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
@@ -55,6 +60,7 @@ use crate::keeper::probes::Waiting;
 use crate::keeper::reload::{Conf, Purpose};
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
+use crate::keeper::trials::Trials;
 use crate::keeper::turn::{Done, DueSurvey, Source};
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::process::ProcessIdentity;
@@ -111,6 +117,7 @@ pub(crate) struct Keeper {
     pool: Pool<Done>,
     store: StoreHandle,
     log: Log,
+    manager: Manager,
     exe: SelfExe,
     boot_id: Box<str>,
     running: Vec<Running>,
@@ -120,6 +127,8 @@ pub(crate) struct Keeper {
     /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
     deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
     operators: Operators,
+    trials: Trials,
+    events: Events,
     people: People,
     load_as: LoadAs,
     scout: Scout,
@@ -177,6 +186,7 @@ impl Keeper {
         let mut alarm = Alarm::new().map_err(failed)?;
         let why = loop {
             self.turn();
+            self.manager.turned(self.engine.tally());
             alarm.set(self.wakeup()).map_err(failed)?;
             tokio::select! {
                 biased;
@@ -197,9 +207,7 @@ impl Keeper {
                 _ = ears.signals.quit.recv() => break "told to quit",
                 _ = ears.signals.user1.recv() => self.say(Level::Info, "SIGUSR1 means nothing to heeler"),
                 _ = ears.signals.user2.recv() => self.say(Level::Info, "SIGUSR2 means nothing to heeler"),
-                _ = ears.signals.hangup.recv() => {
-                    self.read_configuration(Purpose::Reload, "SIGHUP".to_owned(), None);
-                }
+                _ = ears.signals.hangup.recv() => self.hang_up(),
                 rang = alarm.rings() => {
                     rang.map_err(failed)?;
                     self.time_passed();
@@ -209,7 +217,14 @@ impl Keeper {
         self.end(why)
     }
 
-    fn end(self, why: &str) -> Result<(), String> {
+    /// SIGHUP: the configuration is read anew, and a log file that was moved away is begun anew.
+    fn hang_up(&mut self) {
+        self.log.reopen();
+        self.read_configuration(Purpose::Reload, "SIGHUP".to_owned(), None);
+    }
+
+    fn end(mut self, why: &str) -> Result<(), String> {
+        self.manager.stopping();
         self.say(Level::Info, &format!("{why}: heeler ends, all services go on as they are"));
         let shutdown = self.store.shutdown(SHUTDOWN_LIMIT);
         if shutdown == Shutdown::Lost {
@@ -273,6 +288,7 @@ impl Keeper {
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
+            Done::Tried(tried) => self.tried_in_pool(tried),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::Read(read) => self.configuration_read(*read),
             Done::MailServers(servers) => self.post_ready(servers),
@@ -288,6 +304,7 @@ impl Keeper {
         self.scout_due(instant);
         self.looks_due(instant);
         self.programs_due(instant);
+        self.trials_due(instant);
         self.post_due(instant);
         self.configuration_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
@@ -314,8 +331,10 @@ impl Keeper {
             self.scout_wakeup(),
             self.looks_wakeup(),
             self.programs_wakeup(),
+            self.trials_wakeup(),
             self.post_wakeup(),
             self.configuration_wakeup(),
+            self.manager.wakeup(self.engine.tally()),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)
     }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use crate::checks::{self, Probe};
 use crate::engine::effect::Level;
-use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::jobs::Answers;
 use crate::model::change::Kept;
@@ -16,7 +15,7 @@ use crate::model::service::Command;
 
 /// A program that waits for others to end.
 pub(super) struct Waiting {
-    pub(super) service: ServiceName,
+    service: ServiceName,
     check: CheckIndex,
     ask: AskId,
     /// When it waits no longer.
@@ -26,6 +25,9 @@ pub(super) struct Waiting {
 impl Keeper {
     /// Carries out one probe. It has exactly one answer, whatever happens.
     pub(super) fn probe(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
+        if self.waits_for_trial(&service, check, ask) {
+            return;
+        }
         let Some(served) = self.services.get(&service) else { return };
         match served.probes.get(usize::from(check.0)) {
             Some(Probe::Network(_)) => self.ask_scout(service, check, ask),
@@ -38,9 +40,9 @@ impl Keeper {
                 self.programs_waiting.push_back(Waiting { service, check, ask, until });
                 self.run_programs();
             }
-            Some(Probe::Sample) | None => {
+            Some(Probe::Sample | Probe::Workers | Probe::Puma) | None => {
                 let seen = Observation::unknown("it has nothing to probe: this is a bug of heeler");
-                self.inbox.push_back(Input::Observed { service, ask, check, seen });
+                self.observed(service, check, ask, seen);
             }
         }
     }
@@ -70,19 +72,23 @@ impl Keeper {
             let at = kept.iter().position(|kept| *kept == Kept::Same(was));
             at.and_then(|at| u16::try_from(at).ok()).map(CheckIndex)
         };
+        let mut void = Vec::new();
         self.programs_waiting.retain_mut(|waiting| {
             if waiting.service != *service {
                 return true;
             }
             let now = place(waiting.check);
             waiting.check = now.unwrap_or(waiting.check);
+            void.extend(now.is_none().then_some(waiting.ask));
             now.is_some()
         });
         for running in self.running.iter_mut().filter(|running| running.service == *service) {
             if let Answers::Check(was) = running.answers {
                 running.answers = place(was).map_or(Answers::Nobody, Answers::Check);
+                void.extend(place(was).is_none().then_some(AskId(running.action.0)));
             }
         }
+        void.into_iter().for_each(|ask| self.trial_is_void(ask));
     }
 
     /// Programs that have waited for too long.
@@ -93,7 +99,7 @@ impl Keeper {
                 return;
             };
             let seen = Observation::unknown("too many programs of checks run already");
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service, check, ask, seen);
         }
     }
 
@@ -127,10 +133,27 @@ impl Keeper {
         self.run(job);
     }
 
+    /// The question of the run of a check's program that is under way, or waits for others to end.
+    pub(super) fn program_under_way(
+        &self,
+        service: &ServiceName,
+        check: CheckIndex,
+    ) -> Option<AskId> {
+        let waiting = self.programs_waiting.iter();
+        let waiting = waiting.filter(|one| one.service == *service && one.check == check);
+        let running = self.running.iter();
+        let running = running
+            .filter(|job| job.service == *service && job.answers == Answers::Check(check))
+            .map(|job| AskId(job.action.0));
+        running.chain(waiting.map(|one| one.ask)).next()
+    }
+
     fn program_of(&self, service: &ServiceName, check: CheckIndex) -> Option<Command> {
         match self.services.get(service)?.probes.get(usize::from(check.0))? {
             Probe::Command(program) => Some(program.command.clone()),
-            Probe::Sample | Probe::Network(_) | Probe::Files(_) => None,
+            Probe::Sample | Probe::Workers | Probe::Puma | Probe::Network(_) | Probe::Files(_) => {
+                None
+            }
         }
     }
 
@@ -173,6 +196,6 @@ impl Keeper {
             return;
         }
         let seen = read(outcome);
-        self.inbox.push_back(Input::Observed { service, ask, check, seen });
+        self.observed(service, check, ask, seen);
     }
 }

@@ -45,6 +45,14 @@ pub(super) struct Conf {
     asked: VecDeque<Asked>,
     reading: Option<Reading>,
     readings: u64,
+    /// Whether the service manager was told that heeler reloads.
+    announced: Announced,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Announced {
+    Yes,
+    No,
 }
 
 /// What the configuration is read for.
@@ -93,7 +101,8 @@ impl Conf {
     pub(super) fn new(dir: &Path, settings: Settings, text: Option<Box<str>>) -> Self {
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         let (asked, reading, standing) = (VecDeque::new(), None, Standing::default());
-        Self { dir, settings, text, standing, asked, reading, readings: 0 }
+        let announced = Announced::No;
+        Self { dir, settings, text, standing, asked, reading, readings: 0, announced }
     }
 
     /// Where the records of all services are.
@@ -119,6 +128,10 @@ impl Keeper {
         if reply.is_none() && self.conf.asked.iter().any(same) {
             // A signal that nobody waits for is one with those before it.
             return;
+        }
+        if purpose == Purpose::Reload {
+            self.conf.announced = Announced::Yes;
+            self.manager.reloading(self.now().mono);
         }
         let until = Instant::now() + limits::CONFIG_READ_TIMEOUT;
         self.conf.asked.push_back(Asked { purpose, by, reply, until });
@@ -171,6 +184,7 @@ impl Keeper {
             // All were told that it could not be read; the next who asks gets what is there then.
             self.say(Level::Warning, "the configuration was read too late, and is not used");
             self.begin_reading();
+            self.reloads_are_over();
             return;
         }
         let answer = match purpose {
@@ -187,6 +201,19 @@ impl Keeper {
             Done::Nothing
         });
         self.begin_reading();
+        self.reloads_are_over();
+    }
+
+    /// The service manager hears when nobody waits for a reload any more.
+    fn reloads_are_over(&mut self) {
+        let reading = self.conf.reading.iter().flat_map(|reading| &reading.asked);
+        let mut waiting = reading.chain(&self.conf.asked);
+        if self.conf.announced == Announced::Yes
+            && !waiting.any(|asked| asked.purpose == Purpose::Reload)
+        {
+            self.conf.announced = Announced::No;
+            self.manager.ready(self.engine.tally());
+        }
     }
 
     fn reload(&mut self, result: Outcome, by: &str) -> ReloadAnswer {
@@ -206,8 +233,7 @@ impl Keeper {
                     Level::Info,
                     &format!("configuration read ({by}): {}", in_short(&changes)),
                 );
-                let level =
-                    if changes.bad_files.is_empty() { Level::Warning } else { Level::Error };
+                let level = if changes.wrong { Level::Error } else { Level::Warning };
                 for change in &changes.needs_restart {
                     let text = format!("`{}` needs a restart of heeler", change.key);
                     self.say(Level::Warning, &text);
@@ -256,6 +282,7 @@ impl Keeper {
             };
             answer_all(vec![asked], &answer);
         }
+        self.reloads_are_over();
     }
 
     /// When that is due.

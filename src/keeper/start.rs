@@ -19,8 +19,10 @@ use crate::config::{self, BadFile, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
+use crate::keeper::events::Events;
 use crate::keeper::intake::Defined;
 use crate::keeper::log::Log;
+use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
@@ -28,6 +30,7 @@ use crate::keeper::post::Post;
 use crate::keeper::reload::{Conf, text_mark};
 use crate::keeper::scout::Scout;
 use crate::keeper::served::File;
+use crate::keeper::trials::Trials;
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::change::Instead;
@@ -51,7 +54,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
     let exe =
         SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
-    let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
+    let log = Log::start(std::env::var_os("JOURNAL_STREAM"))
+        .map_err(|error| format!("failed to start the log: {error}"))?;
     if let Err(error) = raise_open_files() {
         let text = format!("failed to raise the limit of open files: {error}");
         log.say(now().wall, Level::Warning, "heeler", text);
@@ -59,6 +63,13 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings.clone();
+    if let Some(to) = &settings.log {
+        log.write_to(to.clone());
+    }
+    let (manager, note) = Manager::of(|name| std::env::var_os(name));
+    if let Some(note) = note {
+        log.say(now().wall, Level::Warning, "heeler", note);
+    }
     make_dir(&settings.run_dir, 0o755)?;
     for dir in [&settings.run_dir, &settings.state_dir] {
         only_trusted_above(dir, &who)?;
@@ -97,12 +108,15 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         pool: Pool::new(done_to),
         store,
         log,
+        manager,
         exe,
         boot_id,
         running: Vec::new(),
         shims: BTreeMap::new(),
         deferred_exits: Vec::new(),
         operators: Operators::default(),
+        trials: Trials::default(),
+        events: Events::after(stored.events),
         people,
         load_as: who,
         scout: Scout::default(),
@@ -125,6 +139,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keeper.serve_all(chosen, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
+    keeper.manager.ready(keeper.engine.tally());
     // What reading the configuration took is not needed again.
     heap::give_back();
     let serving = tokio::spawn(socket.serve(rights, control_to));
@@ -195,12 +210,13 @@ impl Keeper {
     /// Takes the services in: records, users, what is in flight; the engine begins to look.
     async fn serve_all(
         &mut self,
-        chosen: Chosen,
+        mut chosen: Chosen,
         mut memories: BTreeMap<ServiceName, Memory>,
         ears: &mut Ears,
     ) -> Result<(), String> {
         let own = memories.remove(&ServiceName::heeler());
         self.settle_names(&chosen.services, &mut memories)?;
+        config::parents_first(&mut chosen.services, |one| &one.definition.service);
         let mut services = Vec::new();
         for defined in chosen.services {
             services.push(self.take_in(defined)?);

@@ -9,6 +9,7 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
+use crate::keeper::log::Event;
 use crate::keeper::served::{ClaimId, Family, Holding};
 use crate::keeper::{Keeper, now};
 use crate::model::ids::{ActionId, AskId, ServiceName};
@@ -59,6 +60,8 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
     Looked(super::looks::Looked),
+    /// A look that a person asked for.
+    Tried(super::trials::Tried),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// The configuration was read.
@@ -192,8 +195,10 @@ impl Keeper {
                 if alert.incident.cause == Cause::Unkillable && alert.kind == AlertKind::Fired {
                     self.add_evidence(&mut alert);
                 }
+                self.log.say_alert(self.now().wall, &alert);
                 self.outgoing.push(Message::Queue(alert));
             }
+            Effect::Event(event) => self.note_event(event),
             Effect::Log { service, level, text } => {
                 self.log.say(self.now().wall, level, service.as_str(), text);
             }
@@ -398,7 +403,8 @@ impl Keeper {
             return Delivery::Refused(Untrusted::from("it belongs to another user"));
         };
         let text = format!("SIG{} to pid {identity}: {why}", what.name());
-        self.log.say(self.now().wall, Level::Info, service.as_str(), text);
+        let event = Event { name: "signal", incident: None };
+        self.log.say_event(self.now().wall, service.as_str(), event, text);
         match signal::send(proved, what) {
             Delivered::Sent => {
                 if what != Signal::Kill {

@@ -55,6 +55,8 @@ pub struct Changes {
     pub services: Vec<Change>,
     /// Services that do not.
     pub unchanged: usize,
+    /// Whether anything is wrong: a file, or a dependency that was dropped.
+    pub wrong: bool,
     /// Files that are bad.
     pub bad_files: Vec<BadFile>,
     /// What is wrong and what is probably not meant, as `heeler validate` says it.

@@ -5,7 +5,9 @@ mod story;
 
 mod checks;
 mod clearing;
+mod dependencies;
 mod desired;
+mod events;
 mod incidents;
 mod limits;
 mod orders;

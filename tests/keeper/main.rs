@@ -4,13 +4,18 @@
 mod support;
 
 mod chaos;
+mod chosen;
 mod conf;
 mod crash;
+mod daemon;
+mod disk;
+mod events;
 mod hostile;
 mod kill;
 mod life;
 mod many_reloads;
 mod pidfile;
+mod probe;
 mod reload;
 mod rename;
 mod resources;

@@ -156,6 +156,7 @@ impl World {
             | Effect::Signal { .. }
             | Effect::RecordLadder { .. }
             | Effect::RemoveStalePidfile { .. }
+            | Effect::Event(_)
             | Effect::Answer { .. } => format!("  {effect:?}"),
         });
     }
@@ -227,7 +228,7 @@ impl World {
                 self.judge_answer(request, &reply);
                 self.store_later(Stored::Answer(request, reply));
             }
-            Effect::Log { .. } => {}
+            Effect::Log { .. } | Effect::Event(_) => {}
         }
     }
 
@@ -251,6 +252,7 @@ impl World {
 
     /// The store thread's group is on disk; only now are answers given.
     pub(crate) fn commit(&mut self) {
+        self.judge_tally();
         while let Some(item) = self.store.pop_front() {
             match item {
                 Stored::Answer(request, reply) => self.answered(request, &reply),

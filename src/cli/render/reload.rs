@@ -120,6 +120,7 @@ mod tests {
                 Change::Removed(name("old")),
             ],
             unchanged: 1,
+            wrong: true,
             bad_files: vec![bad],
             report: vec!["error: no\u{1b}[2J".to_owned()],
         };

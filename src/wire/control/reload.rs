@@ -11,7 +11,7 @@ use crate::wire::control::VERSION;
 pub struct ReloadAnswer {
     /// [`VERSION`] of the keeper.
     pub version: u32,
-    /// Whether the directory could be read and every file in it is good.
+    /// Whether the directory could be read and nothing in it is wrong.
     pub good: bool,
     /// The directory.
     pub dir: String,
@@ -42,10 +42,11 @@ impl ReloadAnswer {
     /// Of a directory that was read.
     #[must_use]
     pub fn new(dir: String, changes: &Changes, notes: Vec<String>) -> Self {
-        let Changes { settings, needs_restart, services, unchanged, bad_files, report } = changes;
+        let Changes { settings, needs_restart, services, unchanged, wrong, bad_files, report } =
+            changes;
         Self {
             version: VERSION,
-            good: bad_files.is_empty(),
+            good: !wrong,
             dir,
             settings: settings.iter().map(KeyDiff::of).collect(),
             needs_restart: needs_restart.iter().map(KeyDiff::of).collect(),
