@@ -118,7 +118,7 @@ pub(crate) fn env(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(Box<str>
 }
 
 fn plain(argv: Vec<Box<str>>) -> Command {
-    Command { argv, timeout: None, env: Vec::new(), cwd: None }
+    Command { argv, timeout: None, env: Vec::new(), cwd: None, systemctl: None }
 }
 
 /// What is done about characters that only a shell would understand.
@@ -245,7 +245,7 @@ fn long(doc: &mut Document<'_>, at: Field<'_>, table: &DeTable<'_>) -> Option<Co
     let timeout = get(doc, table, "timeout", |doc, at| doc.duration(at, limits::SPAN_MIN));
     let env = get(doc, table, "env", env).unwrap_or_default();
     let cwd = get(doc, table, "cwd", Document::path);
-    Some(Command { argv: argv?, timeout, env, cwd })
+    Some(Command { argv: argv?, timeout, env, cwd, systemctl: None })
 }
 
 /// Whether the program can be found: by its whole path, or on PATH by its bare name.

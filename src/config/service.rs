@@ -1,16 +1,14 @@
 //! One file of conf.d: the service it defines.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
-use regex::RegexBuilder;
 use toml::de::DeTable;
 
 use crate::config::check::{Checks, checks};
 use crate::config::command::{self, Stop, command};
 use crate::config::defaults::{COMMON_KEYS, Defaults};
 use crate::config::document::{Document, Field, field, get, shorten};
-use crate::config::error::nearest;
+use crate::config::life::life;
 use crate::config::puma::{self, puma};
 use crate::config::settings::Settings;
 use crate::config::workers::{self, workers};
@@ -20,28 +18,31 @@ use crate::model::check::{Check, CheckKind};
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::{Signal, Uid};
-use crate::model::service::{Command, Life, Service};
+use crate::model::service::{Command, Life, Reload, Service, Together};
+use crate::model::unit::{Systemctl, Unit, Verb};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 12] = [
-    "user", "group", "pidfile", "match", "run", "start", "stop", "restart", "reload", "workers",
-    "puma", "check",
+pub(crate) const OWN_KEYS: [&str; 16] = [
+    "user",
+    "group",
+    "unit",
+    "manager",
+    "pidfile",
+    "match",
+    "run",
+    "start",
+    "stop",
+    "restart",
+    "reload",
+    "depends_on",
+    "restart_with",
+    "workers",
+    "puma",
+    "check",
 ];
 /// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 6] = [
-    (
-        "unit",
-        "say start = \"systemctl --user start NAME\", the same for stop and restart, and a pidfile",
-    ),
-    (
-        "manager",
-        "say start = \"systemctl start NAME\", the same for stop and restart, and a pidfile",
-    ),
-    ("depends_on", "leave it out; each service is watched by itself"),
-    ("groups", "leave it out; name the services one by one, or with a pattern"),
-    ("start_delay", "leave it out; `start_period` holds actions back after a start"),
-    ("on_boot", "leave it out; a service is wanted up unless an operator stopped it"),
-];
+pub(crate) const LATER_KEYS: [(&str, &str); 1] =
+    [("groups", "leave it out; name the services one by one, or with a pattern")];
 
 /// Reads the service out of its table.
 pub(crate) fn service(
@@ -55,34 +56,54 @@ pub(crate) fn service(
     doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
-    let life = life(doc, table, settings);
+    let life = life(doc, table, settings, who);
     let [start, restart] = ["start", "restart"].map(|key| get(doc, table, key, command));
     let reload = get(doc, table, "reload", command::reload);
     let common = Defaults::read(doc, table, &settings.defaults);
     let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
     let puma = get(doc, table, "puma", puma);
     let workers = workers(doc, table, puma.as_ref());
-    let startable = ["start", "run"].iter().any(|key| table.contains_key(*key));
+    let startable = ["start", "run", "unit"].iter().any(|key| table.contains_key(*key));
     if let Some(at) = checks.as_ref().and_then(|checks| checks.starts.clone())
         && !startable
     {
         let message = "there is no way to start this service";
-        doc.missing(Some(at), message, "say `start`, or `run`");
+        doc.missing(Some(at), message, "say `start`, `run` or `unit`");
     }
     if let Some(at) = checks.as_ref().and_then(|checks| checks.reloads.clone())
-        && !table.contains_key("reload")
+        && !["reload", "unit"].iter().any(|key| table.contains_key(*key))
     {
         let message = "there is no way to reload this service";
         doc.missing(Some(at), message, "say `reload`: a command, or { signal = \"HUP\" }");
     }
     let (stop, stop_signal) = ladder(doc, table, common.stop_signal);
-    let checks = checks.unwrap_or(Checks::default());
+    let checks = checks.unwrap_or_default();
     let life = life?;
     if life == Life::Nothing {
         without_process(doc, table, &checks);
     } else {
         without_workers(doc, table, &checks);
     }
+    let parents = get(doc, table, "depends_on", parents).unwrap_or_default();
+    let restart_with = match get(doc, table, "restart_with", Document::boolean) {
+        Some(true) => Together::Yes,
+        Some(false) | None => Together::No,
+    };
+    if parents.is_empty() {
+        let hint = "say which with `depends_on`";
+        doc.misplaced(table, &["restart_with"], "is about services that it needs", hint);
+    }
+    let of_unit = |verb| match &life {
+        Life::Unit(Unit { name, manager, .. }) => {
+            let call = Systemctl { manager: *manager, verb, unit: name.clone() };
+            Some(Command::systemctl(call))
+        }
+        Life::Pidfile(_) | Life::Match(_) | Life::Run(_) | Life::Nothing => None,
+    };
+    let signalled = table.contains_key("stop") || table.contains_key("stop_signal");
+    let start = start.or_else(|| of_unit(Verb::Start));
+    let stop = stop.or_else(|| of_unit(Verb::Stop).filter(|_| !signalled));
+    let reload = reload.or_else(|| of_unit(Verb::ReloadOrRestart).map(Reload::Command));
     let service = Service {
         name: name.clone(),
         user,
@@ -107,16 +128,38 @@ pub(crate) fn service(
         start_limit: common.start_limit,
         backoff: common.backoff,
         remind: common.remind,
+        depends_on: parents.iter().map(|(name, _)| name.clone()).collect(),
+        restart_with,
+        start_delay: common.start_delay,
+        on_boot: common.on_boot,
         workers,
         puma,
         checks: checks.checks,
     };
-    Some(Definition { service, probes: checks.probes })
+    let parents_at = parents.into_iter().map(|(_, at)| at).collect();
+    Some(Definition { service, probes: checks.probes, parents_at })
+}
+
+/// The services it needs, each with its place in the file.
+fn parents(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(ServiceName, Range<usize>)>> {
+    let items = doc.list(at, "for example: depends_on = [\"postgres\"]")?;
+    let mut parents: Vec<(ServiceName, Range<usize>)> = Vec::new();
+    for item in items {
+        let Some(text) = doc.string(item, "postgres") else { continue };
+        match ServiceName::parse(text) {
+            Ok(name) if parents.iter().all(|(other, _)| *other != name) => {
+                parents.push((name, item.value.span()));
+            }
+            Ok(_) => doc.warn(item.value.span(), "this service is named twice", None),
+            Err(error) => doc.error(item.value.span(), error.to_string(), None),
+        }
+    }
+    Some(parents)
 }
 
 /// A service without a process has nothing that could be started or stopped, or sampled.
 fn without_process(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
-    let hint = "say which process it is: `pidfile`, `match` or `run`";
+    let hint = "say which process it is: `unit`, `pidfile`, `match` or `run`";
     let keys = ["start", "stop", "restart", "reload", "workers", "puma"];
     doc.misplaced(table, &keys, "needs a process", hint);
     let stops = |action: &Action| matches!(action, Action::Stop);
@@ -195,108 +238,6 @@ pub(crate) fn account(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>>
     }
     Some(name.into())
 }
-
-const LIVES: [&str; 3] = ["pidfile", "match", "run"];
-
-/// Which process it is: exactly one of `pidfile`, `match` and `run`.
-fn life(doc: &mut Document<'_>, table: &DeTable<'_>, settings: &Settings) -> Option<Life> {
-    let misspelt = |name: &str| !OWN_KEYS.contains(&name) && nearest(name, LIVES).is_some();
-    let mut names = table.keys().take(limits::CONFIG_FINDINGS_MAX).map(|key| key.get_ref());
-    let said = LIVES.iter().any(|key| table.contains_key(*key));
-    if !said && !names.any(|name| misspelt(name)) {
-        if table.contains_key("check") && !table.contains_key("start") {
-            return Some(Life::Nothing);
-        }
-        let hint = "say `pidfile`, `match` or `run`; \
-                    without a process there has to be a [[check]] of something else";
-        doc.missing(None, "nothing says which process this service is", hint);
-    }
-    let says = |key| table.contains_key(key);
-    let (by, excluded, hint): (_, &[&str], _) = match (says("run"), says("pidfile")) {
-        (true, _) => (
-            "run",
-            &["pidfile", "match", "start", "restart"],
-            "with `run` heeler itself starts the program and knows its process",
-        ),
-        (false, true) => ("pidfile", &["match"], "keep the pidfile: it names one process"),
-        (false, false) => ("match", &[], ""),
-    };
-    doc.misplaced(table, excluded, &format!("cannot be together with `{by}`"), hint);
-    let run = get(doc, table, "run", command);
-    if let (Some(command), Some(at)) = (&run, field(table, "run"))
-        && is_heeler(command)
-    {
-        doc.error(at.value.span(), MANAGES_ITSELF, Some(UNDER_SYSTEMD));
-    }
-    let pidfile = get(doc, table, "pidfile", |doc, at| pidfile(doc, at, settings));
-    let pattern = get(doc, table, "match", |doc, at| pattern(doc, at, "^puma .*shop"));
-    run.map(Life::Run).or_else(|| pidfile.map(Life::Pidfile)).or_else(|| pattern.map(Life::Match))
-}
-
-const MANAGES_ITSELF: &str = "this would make heeler manage itself";
-const UNDER_SYSTEMD: &str = "let systemd keep heeler: a unit with Restart=always";
-
-fn is_heeler(command: &Command) -> bool {
-    let program = command.argv.first().map(|word| Path::new(&**word));
-    let named = program.and_then(Path::file_name).is_some_and(|name| name == "heeler");
-    named && command.argv.get(1).is_some_and(|word| &**word == "run")
-}
-
-fn pidfile(doc: &mut Document<'_>, at: Field<'_>, settings: &Settings) -> Option<PathBuf> {
-    let path = doc.path(at)?;
-    if settings.owns(&path) || path.file_name().is_some_and(|name| name == "heeler.pid") {
-        doc.error(at.value.span(), MANAGES_ITSELF, Some(UNDER_SYSTEMD));
-        return None;
-    }
-    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        doc.error(at.value.span(), "`pidfile` names a directory", None);
-        return None;
-    }
-    Some(path)
-}
-
-/// A regular expression on titles.
-pub(crate) fn pattern(doc: &mut Document<'_>, at: Field<'_>, example: &str) -> Option<Box<str>> {
-    let text = doc.string(at, example)?;
-    if text.len() > limits::PATTERN_BYTES_MAX {
-        let message = format!("`match` is longer than {} bytes", limits::PATTERN_BYTES_MAX);
-        doc.error(at.value.span(), message, None);
-        return None;
-    }
-    // Compiled only to know that it can be: what is held is the text.
-    match RegexBuilder::new(text).size_limit(limits::REGEX_BYTES_MAX).build() {
-        Ok(regex) if OWN_TITLES.iter().any(|title| regex.is_match(title)) => {
-            let message = "this pattern matches heeler itself";
-            let hint = "say more of the title, for example with ^ where it begins";
-            doc.error(at.value.span(), message, Some(hint));
-            None
-        }
-        Ok(_) => Some(text.into()),
-        Err(regex::Error::CompiledTooBig(_)) => {
-            let message = "this regular expression is too large when compiled";
-            doc.error(at.value.span(), message, Some("use smaller repetitions"));
-            None
-        }
-        Err(error) => {
-            let all = error.to_string();
-            let why =
-                all.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            doc.error(
-                at.value.span(),
-                format!("this is not a regular expression: {}", shorten(&why)),
-                None,
-            );
-            None
-        }
-    }
-}
-
-const OWN_TITLES: [&str; 4] = [
-    "heeler run",
-    "/usr/bin/heeler run /etc/heeler/conf.d",
-    "/usr/local/bin/heeler run conf.d",
-    "heeler shim",
-];
 
 /// The place of a key's value, for a warning that needs more than this file.
 pub(crate) fn place_of(table: &DeTable<'_>, key: &str) -> Range<usize> {

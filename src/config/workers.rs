@@ -7,7 +7,8 @@ use toml::de::DeTable;
 
 use crate::config::defaults::per_window;
 use crate::config::document::{Document, field, get};
-use crate::config::service::{account, pattern};
+use crate::config::life::pattern;
+use crate::config::service::account;
 use crate::model::limits;
 use crate::model::puma::Puma;
 use crate::model::workers::{Budget, Fragile, Kill, PUMA_WORKER, Workers};

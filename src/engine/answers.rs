@@ -4,7 +4,7 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::engine::judge;
-use crate::engine::state::{By, ExitKind, OpenIncident, Stage, State, StopBy};
+use crate::engine::state::{By, ExitKind, OpenIncident, Sent, Stage, State, StopBy};
 use crate::engine::table::{Class, Where};
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
@@ -16,6 +16,7 @@ use crate::model::process::{Absence, Identification, ProcessIdentity};
 use crate::model::service::Life;
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
+use crate::model::unit::UnitEnd;
 
 impl State {
     pub(super) fn take_input(&mut self, cx: &mut Cx<'_>, input: Input) {
@@ -104,9 +105,13 @@ impl State {
     }
 
     pub(super) fn identified(&mut self, cx: &mut Cx<'_>, found: Identification) {
+        let in_order = matches!(found, Identification::Succeeded(_));
         match found {
-            Identification::One(identity) => {
+            Identification::One(identity) | Identification::Succeeded(identity) => {
                 self.resolve(cx, Cause::Unclear, "it can be told again");
+                if in_order {
+                    self.succeeded_in_order();
+                }
                 let nobody = matches!(self.place(), Where::Clearing | Where::Backoff);
                 if self.main != Some(identity) || nobody {
                     self.happen(cx, Class::Appeared, Some(identity));
@@ -144,21 +149,32 @@ impl State {
         match &mut self.stage {
             Stage::Clearing(clearing) => {
                 clearing.absence = Some((absence, now));
-                let orderly = absence == Absence::NoPidfile
-                    && clearing.exit == ExitKind::Unasked
-                    && clearing.by == By::Heeler
-                    && matches!(self.def.life, Life::Pidfile(_));
-                if orderly && clearing.successor_until.is_none() {
+                let unasked = clearing.exit == ExitKind::Unasked && clearing.by == By::Heeler;
+                let orderly = match (absence, &self.def.life) {
+                    (Absence::NoPidfile, Life::Pidfile(_)) => Some("it removed its pidfile"),
+                    (Absence::Inactive(UnitEnd::Success), _) => {
+                        Some("its unit ended by itself or was stopped (Result=success)")
+                    }
+                    _ => None,
+                };
+                if let Absence::Inactive(end) = absence {
+                    clearing.ended = Some(end);
+                }
+                if let Some(words) = orderly
+                    && unasked
+                    && clearing.successor_until.is_none()
+                {
                     let until = clearing.began + self.def.exit_delay;
                     clearing.successor_until = Some(until);
                     let wait = crate::model::units::show_duration(self.def.exit_delay);
                     self.narrate(
                         cx,
-                        format!("it removed its pidfile, an orderly exit: waiting {wait} for a successor"),
+                        format!("{words}, an orderly exit: waiting {wait} for a successor"),
                     );
                     // A deploy's own restart is nobody's mail; that none came is told once it is known.
                     self.tell_no_sooner(Cause::Down, until + limits::TELL_AFTER);
                 }
+                self.say_who_is_at_work(cx, absence);
                 self.clear_on(cx);
             }
             Stage::Starting(_) => self.start_missing(cx, absence),
@@ -173,6 +189,11 @@ impl State {
                     self.resolve(cx, Cause::Unkillable, "it is gone");
                     self.forget_checks(cx);
                 }
+                if self.place() == Where::Absent && self.waits_for_others() {
+                    let text = "it is down";
+                    self.answer(cx, |order| order == Order::Stop, ReplyResult::Done, text);
+                    return;
+                }
                 // Clearing is for a start: where none may follow, it is enough to have said so.
                 if !self.may_start() && self.open.contains_key(&Cause::Down) {
                     return;
@@ -183,6 +204,33 @@ impl State {
                     self.answer(cx, |order| order == Order::Stop, ReplyResult::Done, text);
                 }
             }
+        }
+    }
+
+    /// What its manager says, for the story.
+    fn say_who_is_at_work(&mut self, cx: &mut Cx<'_>, absence: Absence) {
+        let wait = crate::model::units::show_duration(self.def.start_timeout);
+        let text = match absence {
+            Absence::Coming => format!("its manager is bringing it up: waiting up to {wait}"),
+            Absence::Going => format!("its manager is taking it down: waiting up to {wait}"),
+            Absence::Inactive(end) if end != UnitEnd::Success => format!("its unit is down: {end}"),
+            Absence::ManagerComing => "its user manager is not up yet: waiting for it".to_owned(),
+            Absence::NoManager(uid) => format!("its user manager, user@{uid}.service, is gone"),
+            Absence::Stale(_) | Absence::NoPidfile | Absence::NoProcess | Absence::Inactive(_) => {
+                return;
+            }
+        };
+        self.narrate_new(cx, text);
+    }
+
+    /// Its manager was asked by somebody to put another in the place of the one that is gone: a deploy,
+    /// not an incident; unless its manager has said that the one before had failed.
+    fn succeeded_in_order(&mut self) {
+        if let Stage::Clearing(clearing) = &self.stage
+            && clearing.exit == ExitKind::Unasked
+            && matches!(clearing.ended, None | Some(UnitEnd::Success))
+        {
+            self.dismiss(Cause::Down);
         }
     }
 
@@ -289,8 +337,8 @@ impl State {
                 self.clear_anew(cx);
                 self.act_on_pending(cx);
             }
-            // The engine asks for probes by an effect of their own.
-            JobKind::Probe(_) => {}
+            // The engine asks for looks and probes by an effect of their own.
+            JobKind::Look | JobKind::Probe(_) => {}
         }
     }
 
@@ -320,7 +368,12 @@ impl State {
 
     pub(super) fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
         match result {
-            Delivery::Sent => self.was_told_to_go(cx),
+            Delivery::Sent => {
+                if let Stage::Killing { sent, .. } = &mut self.stage {
+                    *sent = Sent::Confirmed;
+                }
+                self.was_told_to_go(cx);
+            }
             Delivery::Gone => self.confirm(cx),
             Delivery::Refused(why) => {
                 let title = format!("a signal was not sent: {why}");

@@ -32,6 +32,7 @@ impl State {
             survey_failed: false,
             surveyed: if dead.is_some() { Surveyed::Asked } else { Surveyed::Answered },
             survivors: Vec::new(),
+            ended: None,
             absence: None,
             successor_until: None,
             deadline: now + self.def.start_timeout,
@@ -67,7 +68,7 @@ impl State {
 
     /// Goes on with clearing after anything it waits for: the survey, the claim, a survivor, time.
     pub(super) fn clear_on(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now.mono;
+        let (now, poll) = (cx.now.mono, self.poll());
         let Stage::Clearing(clearing) = &mut self.stage else {
             return;
         };
@@ -92,11 +93,16 @@ impl State {
             | JobKind::Restart
             | JobKind::Reload
             | JobKind::Instance
+            | JobKind::Look
             | JobKind::Probe(_) => true,
         });
-        if !nothing_left || !no_successor || !job_over {
+        // Its manager is at work on it. A manager that takes too long is overtaken by a start; one that is
+        // not there yet cannot be.
+        let in_hand =
+            absence.is_in_hand() && (now < clearing.deadline || absence == Absence::ManagerComing);
+        if !nothing_left || !no_successor || !job_over || in_hand {
             if clearing.poll_at == Mono::NEVER {
-                clearing.poll_at = now + limits::SUCCESSOR_POLL;
+                clearing.poll_at = now + poll;
             }
             self.reap_survivors(cx);
             return;

@@ -8,6 +8,7 @@ use crate::model::incident::Cause;
 use crate::model::job::{AtDeadline, Ended, Job, JobKind, Outcome};
 use crate::model::service::Command;
 use crate::model::time::Mono;
+use crate::model::unit::Manager;
 use crate::model::units::show_duration;
 
 impl State {
@@ -27,7 +28,18 @@ impl State {
         if !instance {
             self.job = Some(RunningJob { action, kind, lost_at });
         }
-        let env = self.def.env.iter().chain(&command.env).cloned().collect();
+        let call = command.systemctl.as_ref().map(|call| call.manager);
+        // A manager is asked by its owner, in an environment that no service's settings change.
+        let (user, group, env, env_file) = match call {
+            Some(Manager::System) => (None, None, Vec::new(), None),
+            Some(Manager::User) => (self.def.user.clone(), None, Vec::new(), None),
+            None => (
+                self.def.user.clone(),
+                self.def.group.clone(),
+                self.def.env.iter().chain(&command.env).cloned().collect(),
+                self.def.env_file.clone(),
+            ),
+        };
         let reason = self
             .open
             .values()
@@ -37,17 +49,19 @@ impl State {
             action,
             service: self.def.name.clone(),
             kind,
-            user: self.def.user.clone(),
-            group: self.def.group.clone(),
+            user,
+            group,
             env,
-            env_file: self.def.env_file.clone(),
+            env_file,
             cwd: command.cwd.clone().or_else(|| self.def.cwd.clone()),
             command,
             deadline,
             reason,
             main: self.main.or(self.last_main),
             at_deadline: match kind {
-                JobKind::Exec | JobKind::Stop | JobKind::Probe(_) => AtDeadline::Group,
+                JobKind::Exec | JobKind::Stop | JobKind::Look | JobKind::Probe(_) => {
+                    AtDeadline::Group
+                }
                 JobKind::Start | JobKind::Restart | JobKind::Reload | JobKind::Instance => {
                     AtDeadline::DirectChild
                 }
@@ -69,6 +83,7 @@ pub(super) fn describe(kind: JobKind, outcome: &Outcome) -> String {
         | JobKind::Restart
         | JobKind::Reload
         | JobKind::Exec
+        | JobKind::Look
         | JobKind::Probe(_) => {
             format!("the {} command", kind.name())
         }

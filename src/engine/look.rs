@@ -16,14 +16,14 @@ use crate::model::time::Mono;
 impl State {
     /// Serves every deadline that has passed.
     pub(super) fn time_passed(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now.mono;
+        let (now, poll) = (cx.now.mono, self.poll());
         self.unanswered(cx);
         self.lost_job(cx);
         match &mut self.stage {
             Stage::Watching => {}
             Stage::Clearing(clearing) => {
                 if now >= clearing.poll_at {
-                    clearing.poll_at = now + limits::SUCCESSOR_POLL;
+                    clearing.poll_at = now + poll;
                     self.identify(cx);
                 }
                 self.survey_due(cx);
@@ -59,7 +59,7 @@ impl State {
         self.look_at = match self.def.life {
             // Nothing to look at but what its checks ask for.
             Life::Nothing => Mono::NEVER,
-            Life::Pidfile(_) | Life::Match(_) | Life::Run(_) => {
+            Life::Pidfile(_) | Life::Match(_) | Life::Run(_) | Life::Unit(_) => {
                 judge::next_slot(now, self.def.every).max(now + limits::SUCCESSOR_POLL)
             }
         };
@@ -100,6 +100,7 @@ impl State {
     pub(super) fn identify(&mut self, cx: &mut Cx<'_>) {
         if self.asked.identify.is_none() && self.def.life != Life::Nothing {
             let ask = cx.ask();
+            self.look_began = cx.now.mono;
             self.asked.identify = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
             cx.push(Effect::Identify { service: self.def.name.clone(), ask });
         }
@@ -107,6 +108,7 @@ impl State {
 
     pub(super) fn hold(&mut self, cx: &mut Cx<'_>, identity: ProcessIdentity) {
         let ask = cx.ask();
+        self.look_began = cx.now.mono;
         self.asked.identify = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
         self.asked.held = Some((ask, identity));
         cx.push(Effect::Hold { service: self.def.name.clone(), ask, identity });

@@ -6,7 +6,7 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::input::Delivery;
 use crate::engine::job::describe;
-use crate::engine::state::{By, Stage, Starting, State};
+use crate::engine::state::{Brings, By, Stage, Starting, State};
 use crate::engine::table::{Class, Where};
 use crate::model::check::Check;
 use crate::model::intent::Desired;
@@ -48,11 +48,12 @@ impl State {
             cx,
             Stage::Starting(Starting {
                 kind: JobKind::Reload,
+                brings: Brings::Service,
                 action: Some(action),
                 ended: None,
                 before,
                 deadline: now + timeout,
-                poll_at: now + limits::SUCCESSOR_POLL,
+                poll_at: now + self.poll(),
                 by: By::Heeler,
                 stale: None,
                 dead_on_arrival: None,
@@ -67,7 +68,8 @@ impl State {
             Delivery::Sent => {
                 let text = self.main.map(|main| format!("pid {main} was told to reload"));
                 self.answer(cx, is_reload, ReplyResult::Done, &text.unwrap_or_default());
-                if matches!(self.place(), Where::Present | Where::StartPeriod) {
+                let up = matches!(self.place(), Where::Present | Where::StartPeriod);
+                if up && self.intent.desired != Desired::Down {
                     self.goes_on_anew(cx);
                 }
             }
@@ -121,11 +123,11 @@ impl State {
         let kind = starting.kind;
         let what = kind.name();
         let (result, text) = match &starting.ended {
-            Some(outcome) if outcome.ended.succeeded() => (
+            Some((outcome, _)) if outcome.ended.succeeded() => (
                 ReplyResult::Done,
                 format!("the {what} command succeeded; pid {main} is still the same"),
             ),
-            Some(outcome) => (ReplyResult::Failed, describe(kind, outcome)),
+            Some((outcome, _)) => (ReplyResult::Failed, describe(kind, outcome)),
             None => (
                 ReplyResult::Failed,
                 format!("the {what} did not end in time; pid {main} is still the same"),
@@ -139,6 +141,11 @@ impl State {
         if self.intent.desired == Desired::Down {
             // Stop was asked meanwhile, and nothing new will appear to be stopped.
             self.happen(cx, Class::WishStop, None);
+        } else if self.intent.desired == Desired::Up
+            && self.waiters.iter().any(|waiter| waiter.order == Order::Restart)
+        {
+            // A reload is no restart: whoever asked for one meanwhile gets it now.
+            self.happen(cx, Class::WishRestart, None);
         }
     }
 

@@ -3,15 +3,18 @@
 use crate::engine::Cx;
 use crate::engine::job::describe;
 use crate::engine::start_limit::Permission;
-use crate::engine::state::{By, Clearing, Stage, Starting, State};
+use crate::engine::state::{Brings, By, Clearing, ExitKind, Stage, Starting, State};
 use crate::engine::table::Class;
 use crate::model::incident::Cause;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
+use crate::model::memory::Acquaintance;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::Absence;
-use crate::model::service::{Life, Mode};
+use crate::model::process::Uid;
+use crate::model::service::{Command, Life, Mode};
 use crate::model::time::Mono;
+use crate::model::unit::{Manager, Systemctl, UnitEnd, Verb};
 use crate::model::units::show_duration;
 
 impl State {
@@ -22,7 +25,7 @@ impl State {
         };
         let stale = match absence {
             Some((Absence::Stale(pid), _)) => Some(pid),
-            Some((Absence::NoPidfile | Absence::NoProcess, _)) | None => None,
+            Some(_) | None => None,
         };
         let now = cx.now.mono;
         if !self.can_start() {
@@ -36,6 +39,19 @@ impl State {
         }
         let mut which = String::new();
         if by == By::Heeler {
+            if let Some(why) = self.held_back() {
+                self.narrate_new(cx, format!("not started: {why}"));
+                self.enter(cx, Stage::Watching);
+                self.look_at = now + self.def.every;
+                return;
+            }
+            if self.delayed_until > now {
+                let until = self.delayed_until;
+                let wait = show_duration(until.since(now));
+                self.narrate(cx, format!("its start_delay: starting it in {wait}"));
+                self.enter(cx, Stage::Backoff { until });
+                return;
+            }
             if self.def.mode == Mode::Observe {
                 self.narrate_new(cx, "would start it now, but mode is \"observe\"".to_owned());
                 self.enter(cx, Stage::Watching);
@@ -57,10 +73,18 @@ impl State {
                 }
             }
         }
-        let (kind, command) = match (&self.def.life, &self.def.start) {
+        let (brings, missing) = match absence {
+            Some((Absence::NoManager(uid), _)) => (Brings::Manager, Some(start_manager(uid))),
+            Some(_) | None => (Brings::Service, None),
+        };
+        let (kind, command) = match (&self.def.life, missing.as_ref().or(self.def.start.as_ref())) {
             (Life::Run(command), _) => (JobKind::Instance, command.clone()),
-            (Life::Pidfile(_) | Life::Match(_), Some(command)) => (JobKind::Start, command.clone()),
-            (Life::Pidfile(_) | Life::Match(_), None) | (Life::Nothing, _) => return,
+            (Life::Pidfile(_) | Life::Match(_) | Life::Unit(_), Some(command)) => {
+                (JobKind::Start, command.clone())
+            }
+            (Life::Pidfile(_) | Life::Match(_) | Life::Unit(_), None) | (Life::Nothing, _) => {
+                return;
+            }
         };
         let (action, deadline) = match self.job {
             // An earlier start command that never returned: it is still the action.
@@ -72,15 +96,18 @@ impl State {
                 (self.run(cx, kind, command, now + timeout, "start"), now + self.def.start_timeout)
             }
         };
+        // Whoever was to go is gone: from here on this is a start like any other.
+        self.leaving = None;
         self.enter(
             cx,
             Stage::Starting(Starting {
                 kind,
+                brings,
                 action: Some(action),
                 ended: None,
                 before: self.last_main,
                 deadline,
-                poll_at: now + limits::SUCCESSOR_POLL,
+                poll_at: now + self.poll(),
                 by,
                 stale,
                 dead_on_arrival: None,
@@ -90,6 +117,11 @@ impl State {
 
     pub(super) fn can_start(&self) -> bool {
         self.def.startable()
+    }
+
+    /// Whether it is not to be started by itself now, for a reason that is not its own.
+    pub(super) fn waits_for_others(&self) -> bool {
+        self.held_back().is_some() || self.acquaintance == Acquaintance::Left
     }
 
     /// Whether heeler may start it by itself.
@@ -116,7 +148,7 @@ impl State {
 
     /// Time passed, or something was learnt, during a start.
     pub(super) fn start_on(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now.mono;
+        let (now, poll) = (cx.now.mono, self.poll());
         let Stage::Starting(starting) = &mut self.stage else {
             return;
         };
@@ -135,7 +167,7 @@ impl State {
             }
         }
         if now >= starting.poll_at {
-            starting.poll_at = now + limits::SUCCESSOR_POLL;
+            starting.poll_at = now + poll;
             self.identify(cx);
         }
     }
@@ -145,13 +177,25 @@ impl State {
     pub(super) fn start_missing(&mut self, cx: &mut Cx<'_>, absence: Absence) {
         let now = cx.now.mono;
         let Stage::Starting(starting) = &mut self.stage else { return };
-        let Some(ended) = &starting.ended else { return };
+        let Some((ended, at)) = &starting.ended else { return };
         let failed = ended.ended.failed();
+        // A look that began before the command ended says nothing of what came of it.
+        let seen_after = self.look_began >= *at;
+        let down = absence.inactive().filter(|_| seen_after).map(|end| (end, starting.brings));
         starting.dead_on_arrival = match (absence, starting.dead_on_arrival) {
             (Absence::Stale(pid), _) if starting.stale == Some(pid) => None,
             (Absence::Stale(pid), Some((same, since))) if pid == same => Some((same, since)),
             (Absence::Stale(pid), _) => Some((pid, now)),
-            (Absence::NoPidfile | Absence::NoProcess, _) => None,
+            (
+                Absence::NoPidfile
+                | Absence::NoProcess
+                | Absence::Coming
+                | Absence::Going
+                | Absence::Inactive(_)
+                | Absence::NoManager(_)
+                | Absence::ManagerComing,
+                _,
+            ) => None,
         };
         let dead = starting
             .dead_on_arrival
@@ -161,6 +205,8 @@ impl State {
             self.stayed_the_same(cx);
         } else if failed {
             self.happen(cx, Class::StartFailed, None);
+        } else if let Some((end, brings)) = down.filter(|_| self.main.is_none()) {
+            self.unit_did_not_come(cx, end, brings);
         } else if let Some(pid) = dead.filter(|_| self.main.is_none()) {
             self.last_failure = Some(format!("it came up as pid {pid} and was gone again"));
             self.happen(cx, Class::StartFailed, None);
@@ -177,11 +223,26 @@ impl State {
             return;
         };
         starting.action = None;
-        starting.ended = Some(outcome);
+        starting.ended = Some((outcome, cx.now.mono));
         if !succeeded && kind == JobKind::Instance {
             self.happen(cx, Class::StartFailed, None);
         } else {
             self.identify(cx);
+        }
+    }
+
+    /// The start is over, and the manager says that the unit is down.
+    fn unit_did_not_come(&mut self, cx: &mut Cx<'_>, end: UnitEnd, brings: Brings) {
+        match brings {
+            Brings::Service => {
+                self.last_failure = Some(format!("its unit is down again: {end}"));
+                self.happen(cx, Class::StartFailed, None);
+            }
+            Brings::Manager => {
+                self.narrate(cx, "its user manager is up again, without it".to_owned());
+                let Stage::Starting(Starting { by, .. }) = self.stage else { return };
+                self.begin_clearing(cx, ExitKind::NeverThere, by);
+            }
         }
     }
 
@@ -200,10 +261,10 @@ impl State {
         if !self.open.contains_key(&Cause::Down) {
             self.open_incident(cx, Cause::Down, title.clone(), cx.now.mono + limits::TELL_AFTER);
             // When the command ended there was nothing open yet that could show what it printed.
-            if let Some(ended) = &ended {
+            if let Some((ended, _)) = &ended {
                 self.show_output(cx, &ended.output);
             }
-        } else if ended.is_none_or(|ended| ended.ended.succeeded()) {
+        } else if ended.is_none_or(|(ended, _)| ended.ended.succeeded()) {
             // A command that failed has been told of by itself.
             self.narrate(cx, title.clone());
         }
@@ -224,4 +285,10 @@ impl State {
         self.enter(cx, Stage::Backoff { until });
         self.look_at = now + self.def.every;
     }
+}
+
+/// What brings the manager of a user up, where lingering says that it is to be there.
+fn start_manager(uid: Uid) -> Command {
+    let unit = format!("user@{uid}.service").into();
+    Command::systemctl(Systemctl { manager: Manager::System, verb: Verb::Start, unit })
 }

@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::engine::dependency::Footing;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::table::Where;
 use crate::engine::tolerance::Window;
 use crate::model::action::Action;
-use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId};
+use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::incident::{Cause, Incident};
 use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
+use crate::model::limits;
+use crate::model::memory::Acquaintance;
 use crate::model::observation::Observation;
 use crate::model::order::Order;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
 use crate::model::service::{Life, Service};
-use crate::model::status::Phase;
+use crate::model::status::{Health, Phase};
 use crate::model::time::{Mono, Now, Wall};
+use crate::model::unit::UnitEnd;
 
 /// One service.
 #[derive(Clone, Debug)]
@@ -35,11 +40,20 @@ pub(crate) struct State {
     pub(crate) leaving: Option<(ProcessIdentity, By)>,
     /// The main process an earlier keeper knew, until it is found again or known to be gone.
     pub(crate) recalled: Option<ProcessIdentity>,
+    /// How the services it needs stand, and which main process each had last.
+    pub(crate) parents: BTreeMap<ServiceName, Footing>,
+    pub(crate) parents_mains: BTreeMap<ServiceName, ProcessIdentity>,
+    /// Whether it was looked at before in this boot.
+    pub(crate) acquaintance: Acquaintance,
+    /// Not before this is it started by itself for the first time in a boot.
+    pub(crate) delayed_until: Mono,
     /// What rules ask for while an exec runs, in order; done when it ended.
     pub(crate) pending: Vec<(CheckIndex, Action)>,
     /// The job in flight. There is never a second one.
     pub(crate) job: Option<RunningJob>,
     pub(crate) asked: Asked,
+    /// When the last look for its main process began.
+    pub(crate) look_began: Mono,
     /// When to look next (confirm, sample, or identify).
     pub(crate) look_at: Mono,
     pub(crate) limit: StartRecord,
@@ -55,6 +69,8 @@ pub(crate) struct State {
     pub(crate) last_failure: Option<String>,
     /// The earliest deadline this service was filed under.
     pub(crate) filed: Mono,
+    /// What it was counted as.
+    pub(crate) tallied: Option<Health>,
 }
 
 /// A phase with what it waits for.
@@ -65,7 +81,7 @@ pub(crate) enum Stage {
     Starting(Starting),
     StartPeriod { until: Mono },
     Stopping { target: ProcessIdentity, by: StopBy, kill_at: Mono },
-    Killing { target: ProcessIdentity, look_at: Mono, told: Told },
+    Killing { target: ProcessIdentity, look_at: Mono, told: Told, sent: Sent },
     Backoff { until: Mono },
 }
 
@@ -77,6 +93,8 @@ pub(crate) struct Clearing {
     /// Whether it was said that this could not be told.
     pub(crate) survey_failed: bool,
     pub(crate) survivors: Vec<Survivor>,
+    /// How its unit ended, where its manager has said so.
+    pub(crate) ended: Option<UnitEnd>,
     /// How it is missing and when that was seen, once asked after the death.
     pub(crate) absence: Option<(Absence, Mono)>,
     /// An orderly exit: a successor is awaited until then.
@@ -131,10 +149,12 @@ pub(crate) enum Reaping {
 pub(crate) struct Starting {
     /// A start, or a restart or reload in one go: of those the old process is still the main one.
     pub(crate) kind: JobKind,
+    /// What its job brings up.
+    pub(crate) brings: Brings,
     /// Its job, while it runs.
     pub(crate) action: Option<ActionId>,
-    /// How the job ended.
-    pub(crate) ended: Option<Outcome>,
+    /// How the job ended, and when.
+    pub(crate) ended: Option<(Outcome, Mono)>,
     /// The process before a restart command.
     pub(crate) before: Option<ProcessIdentity>,
     pub(crate) deadline: Mono,
@@ -144,6 +164,15 @@ pub(crate) struct Starting {
     pub(crate) stale: Option<Pid>,
     /// Another dead process that the claim names since then, and since when.
     pub(crate) dead_on_arrival: Option<(Pid, Mono)>,
+}
+
+/// What a start brings up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Brings {
+    /// The service.
+    Service,
+    /// The manager of its user, and with that perhaps the service.
+    Manager,
 }
 
 /// On whose account a start is.
@@ -161,6 +190,13 @@ pub(crate) enum StopBy {
     Signalling,
     /// Its stop signal was sent.
     Ladder,
+}
+
+/// Whether a signal is known to have been delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sent {
+    Unconfirmed,
+    Confirmed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,6 +251,14 @@ pub(crate) struct OpenIncident {
     pub(crate) settles_at: Option<Mono>,
     /// Since when it looks so: when it will have ended, if it did.
     pub(crate) mended: Option<Wall>,
+    /// Whether it may be told, or may be a parent's doing.
+    pub(crate) telling: Telling,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Telling {
+    Free,
+    HeldBack,
 }
 
 /// An operator who waits for an answer.
@@ -289,6 +333,16 @@ impl State {
             .chain([stage, self.look_at])
             .min()
             .unwrap_or(Mono::NEVER)
+    }
+
+    /// How often it is looked at while something is waited for.
+    pub(crate) fn poll(&self) -> Duration {
+        match self.def.life {
+            Life::Unit(_) => limits::UNIT_POLL,
+            Life::Pidfile(_) | Life::Match(_) | Life::Run(_) | Life::Nothing => {
+                limits::SUCCESSOR_POLL
+            }
+        }
     }
 
     /// Whether the main process is up and may be judged and acted on.

@@ -62,9 +62,21 @@ impl Keeper {
             let ended =
                 Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error.as_str()) };
             let outcome = Outcome { ended, output: Output::default(), took: Duration::ZERO };
-            if let JobKind::Probe(check) = kind {
-                self.program_ended(service, check, action, &outcome);
-                return;
+            match kind {
+                JobKind::Probe(check) => {
+                    self.program_ended(service, check, action, &outcome);
+                    return;
+                }
+                JobKind::Look => {
+                    self.unit_looked(service, action, &outcome);
+                    return;
+                }
+                JobKind::Start
+                | JobKind::Stop
+                | JobKind::Restart
+                | JobKind::Reload
+                | JobKind::Instance
+                | JobKind::Exec => {}
             }
             self.log.say(
                 self.now().wall,
@@ -87,7 +99,7 @@ impl Keeper {
             Ok(TryLock::Taken(lock)) => lock,
             Ok(TryLock::Busy) => {
                 let what = match slot {
-                    Slot::Probe(_) => "an earlier run of it is still under way",
+                    Slot::Look | Slot::Probe(_) => "an earlier run of it is still under way",
                     Slot::Action | Slot::Instance => "an earlier action still runs",
                 };
                 return Err(("take its lock", what.to_owned()));
@@ -105,8 +117,8 @@ impl Keeper {
         for old in [SlotFile::Child, SlotFile::Outcome] {
             records::remove_record(&dir, &slot.file(old)).map_err(said("record the action"))?;
         }
-        // Nobody takes a probe over: its time is short, and it changed nothing.
-        if !matches!(job.kind, JobKind::Probe(_)) {
+        // Nobody takes a probe or a look over: its time is short, and it changed nothing.
+        if !matches!(job.kind, JobKind::Probe(_) | JobKind::Look) {
             records::write_record(&dir, &slot.file(SlotFile::Job), &record.encode())
                 .map_err(said("record the action"))?;
         }
@@ -213,6 +225,7 @@ impl Keeper {
             | JobKind::Reload
             | JobKind::Exec
             | JobKind::Instance
+            | JobKind::Look
             | JobKind::Probe(_) => false,
         };
         if waits_on {
@@ -225,6 +238,10 @@ impl Keeper {
         }
         if let JobKind::Probe(check) = running.kind {
             self.program_ended(service, check, running.action, &outcome);
+            return;
+        }
+        if running.kind == JobKind::Look {
+            self.unit_looked(service, running.action, &outcome);
             return;
         }
         self.inbox.push_back(Input::Finished { service, action: running.action, outcome });

@@ -7,9 +7,11 @@
 
 mod cage;
 pub mod control;
+mod identify;
 mod jobs;
 mod log;
 mod looks;
+mod manager;
 mod operators;
 mod people;
 mod pool;
@@ -21,6 +23,7 @@ mod scout;
 mod served;
 mod start;
 mod turn;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
@@ -39,6 +42,7 @@ use crate::engine::input::Input;
 use crate::keeper::control::ControlEvent;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
+use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
@@ -47,7 +51,7 @@ use crate::keeper::probes::Waiting;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
 use crate::keeper::turn::{Done, DueSurvey, Source};
-use crate::model::ids::{ActionId, CheckIndex, ServiceName};
+use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::process::ProcessIdentity;
 use crate::model::time::{Mono, Now};
 use crate::store::{Ack, Message, Shutdown, StoreHandle};
@@ -102,6 +106,7 @@ pub(crate) struct Keeper {
     pool: Pool<Done>,
     store: StoreHandle,
     log: Log,
+    manager: Manager,
     exe: SelfExe,
     boot_id: Box<str>,
     running: Vec<Running>,
@@ -117,6 +122,8 @@ pub(crate) struct Keeper {
     /// Looks in the pool that are waited for, soonest deadline first.
     looks: BTreeSet<(Instant, ServiceName, CheckIndex)>,
     programs_waiting: VecDeque<Waiting>,
+    /// Looks at units that wait for others to end: at most one for each service.
+    units_waiting: VecDeque<(ServiceName, AskId)>,
     post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
@@ -162,6 +169,7 @@ impl Keeper {
         let mut alarm = Alarm::new().map_err(failed)?;
         let why = loop {
             self.turn();
+            self.manager.turned(self.engine.tally());
             alarm.set(self.wakeup()).map_err(failed)?;
             tokio::select! {
                 biased;
@@ -182,9 +190,7 @@ impl Keeper {
                 _ = ears.signals.quit.recv() => break "told to quit",
                 _ = ears.signals.user1.recv() => self.say(Level::Info, "SIGUSR1 means nothing to heeler"),
                 _ = ears.signals.user2.recv() => self.say(Level::Info, "SIGUSR2 means nothing to heeler"),
-                _ = ears.signals.hangup.recv() => {
-                    self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
-                }
+                _ = ears.signals.hangup.recv() => self.hang_up(),
                 rang = alarm.rings() => {
                     rang.map_err(failed)?;
                     self.time_passed();
@@ -194,7 +200,16 @@ impl Keeper {
         self.end(why)
     }
 
-    fn end(self, why: &str) -> Result<(), String> {
+    /// SIGHUP: a log file that was moved away is begun anew.
+    fn hang_up(&mut self) {
+        self.manager.reloading(self.now().mono);
+        self.log.reopen();
+        self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
+        self.manager.ready(self.engine.tally());
+    }
+
+    fn end(mut self, why: &str) -> Result<(), String> {
+        self.manager.stopping();
         self.say(Level::Info, &format!("{why}: heeler ends, all services go on as they are"));
         let shutdown = self.store.shutdown(SHUTDOWN_LIMIT);
         if shutdown == Shutdown::Lost {
@@ -246,14 +261,14 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found } => {
+            Done::Identified { service, ask, found, came } => {
                 if let Some(served) = self.services.get_mut(&service) {
                     served.in_pool.look = false;
                     if let Found::One(_, ClaimStamp::Pidfile(_, spot)) = &found {
                         served.spot = spot.clone().map(|spot| (spot, Instant::now()));
                     }
                 }
-                self.identified(service, ask, found);
+                self.identified_as(service, ask, found, came);
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
@@ -297,6 +312,7 @@ impl Keeper {
             self.looks_wakeup(),
             self.programs_wakeup(),
             self.post_wakeup(),
+            self.manager.wakeup(self.engine.tally()),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)
     }

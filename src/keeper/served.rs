@@ -11,11 +11,11 @@ use crate::keeper::looks::Looking;
 use crate::model::ids::CheckIndex;
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
-use crate::model::service::Service;
+use crate::model::service::{Life, Service};
 use crate::model::text::Untrusted;
 use crate::sys::identity::{ClaimStamp, Proved};
 use crate::sys::pidfile::Spot;
-use crate::sys::survey::Hold;
+use crate::sys::survey::{Hold, UnitGroup};
 
 /// One service.
 pub(super) struct Served {
@@ -42,6 +42,8 @@ pub(super) struct Served {
     pub(super) probes: Vec<Probe>,
     /// What is known of the probes that look at files.
     pub(super) looking: BTreeMap<CheckIndex, Looking>,
+    /// What is known of its unit.
+    pub(super) unit: UnitKnown,
     /// The last sample, for rates.
     pub(super) last_sample: Option<ProcessSample>,
 }
@@ -53,6 +55,30 @@ pub(super) struct InPool {
     pub(super) look: bool,
     /// Its main process is sampled.
     pub(super) sample: bool,
+}
+
+/// What is known of a service's unit.
+#[derive(Default)]
+pub(super) struct UnitKnown {
+    /// Its control group, where its manager's word for it may be true.
+    pub(super) cgroup: Option<Box<str>>,
+    /// How often its manager had restarted it by itself when its main process was found.
+    pub(super) restarts: Option<u64>,
+    /// The process whose death was seen last, and when, in milliseconds since boot.
+    pub(super) died: Option<(ProcessIdentity, u64)>,
+}
+
+impl Served {
+    /// Where else than in its session a dead main process may have left something: the control group of
+    /// its unit, if its death was seen; else what is in there may be its successor.
+    pub(super) fn unit_group(&self, dead: ProcessIdentity) -> Option<UnitGroup> {
+        let (Life::Unit(unit), Some((died, noticed_boot_ms))) = (&self.def.life, self.unit.died)
+        else {
+            return None;
+        };
+        let path = self.unit.cgroup.clone().filter(|_| died == dead)?;
+        Some(UnitGroup { path, manager: unit.manager, noticed_boot_ms })
+    }
 }
 
 /// A held process.

@@ -2,23 +2,25 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::Keeper;
+use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
+use crate::keeper::log::Event;
 use crate::keeper::served::{Family, Holding};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
 use crate::model::job::Ladder;
-use crate::model::process::{Absence, Identification, Pid, ProcessIdentity, Signal, Survivor, Uid};
+use crate::model::process::{Pid, ProcessIdentity, Signal, Survivor, Uid};
 use crate::model::service::Life;
 use crate::model::text::Untrusted;
 use crate::store::Message;
+use crate::sys::clock;
 use crate::sys::evidence;
-use crate::sys::identity::{self, ClaimStamp, Found, Owner, Proved};
+use crate::sys::identity::{self, ClaimStamp, Found, Proved};
 use crate::sys::pidfile::{self, Stamp};
 use crate::sys::records;
 use crate::sys::signal::{self, Delivered};
@@ -51,7 +53,7 @@ pub(super) enum Source {
 /// What the pool brings back.
 pub(super) enum Done {
     /// The answer to `Identify` or `Hold`.
-    Identified { service: ServiceName, ask: AskId, found: Found },
+    Identified { service: ServiceName, ask: AskId, found: Found, came: Came },
     /// The answer to `Sample`.
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
@@ -178,6 +180,7 @@ impl Keeper {
                 if alert.incident.cause == Cause::Unkillable && alert.kind == AlertKind::Fired {
                     self.add_evidence(&mut alert);
                 }
+                self.log.say_alert(self.now().wall, &alert);
                 self.outgoing.push(Message::Queue(alert));
             }
             Effect::Log { service, level, text } => {
@@ -200,121 +203,7 @@ impl Keeper {
         }
     }
 
-    // ---- which process -----------------------------------------------------------------------
-
-    /// Whose process is looked for.
-    fn owner(&self, service: &ServiceName) -> Option<Owner> {
-        let served = self.services.get(service)?;
-        let known = served.families.keys().next_back().copied();
-        let known_by = served.stamp.as_ref().and_then(claim_of);
-        Some(Owner { known, known_by, ..Owner::of(served.owner?) })
-    }
-
-    fn identify(&mut self, service: ServiceName, ask: AskId) {
-        let Some(served) = self.services.get(&service) else { return };
-        let Some(owner) = self.owner(&service) else {
-            let user = served.def.user.as_deref().unwrap_or("of heeler");
-            let why =
-                format!("the user {user} could not be looked up yet; does it exist? `id {user}`");
-            let found = Found::Unknown(Untrusted::from(why.as_str()));
-            self.identified(service, ask, found);
-            return;
-        };
-        match served.def.life.clone() {
-            Life::Run(_) => {
-                let found = self.identify_instance(&service);
-                self.identified(service, ask, found);
-            }
-            Life::Pidfile(_) | Life::Match(_) if served.in_pool.look => {
-                // The last look has not come back, and its time is over: a second one would hang, too.
-                let text = "the last look at it has not come back yet: does its file system hang? try `df`";
-                self.identified(service, ask, Found::Unknown(Untrusted::from(text)));
-            }
-            Life::Pidfile(path) => match self.identify_here(&service, &owner) {
-                Some(found) => self.identified(service, ask, found),
-                None => self
-                    .look_in_pool(service, ask, move || identity::identify_pidfile(&path, &owner)),
-            },
-            Life::Nothing => {
-                let found = Found::None(Absence::NoProcess, None);
-                self.identified(service, ask, found);
-            }
-            Life::Match(pattern) => {
-                self.look_in_pool(service, ask, move || identity::identify_match(&pattern, &owner))
-            }
-        }
-    }
-
-    /// Looks at a pidfile on the loop, where that cannot hang and its path was walked not long ago: the
-    /// place held may not be where the path leads now.
-    fn identify_here(&self, service: &ServiceName, owner: &Owner) -> Option<Found> {
-        let (spot, walked) = self.services.get(service)?.spot.as_ref()?;
-        let found = identity::identify_at(spot, owner)?;
-        let trusted = match &found {
-            Found::One(..) | Found::None(Absence::Stale(_), _) => WALK_AGAIN,
-            Found::None(Absence::NoPidfile | Absence::NoProcess, _)
-            | Found::Refused(_)
-            | Found::Unknown(_) => WALK_AGAIN_MISSING,
-        };
-        (walked.elapsed() < trusted).then_some(found)
-    }
-
-    fn look_in_pool(
-        &mut self,
-        service: ServiceName,
-        ask: AskId,
-        look: impl FnOnce() -> Found + Send + 'static,
-    ) {
-        let Some(served) = self.services.get_mut(&service) else { return };
-        served.in_pool.look = true;
-        if let Some((_, walked)) = &mut served.spot {
-            *walked = Instant::now();
-        }
-        self.pool.submit(move || {
-            let found = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
-                Found::Unknown(Untrusted::from("the look at it crashed: this is a bug of heeler"))
-            });
-            Done::Identified { service, ask, found }
-        });
-    }
-
-    /// The process of a foreground program is the one its shim recorded.
-    fn identify_instance(&self, service: &ServiceName) -> Found {
-        let recorded = self.services.get(service).and_then(|served| {
-            read_record::<ChildRecord>(&served.records, &Slot::Instance.file(SlotFile::Child))
-        });
-        match recorded {
-            Some(record) => identity::identify_recorded(record.child),
-            None => Found::None(Absence::NoProcess, None),
-        }
-    }
-
-    /// Takes in what identification found, on the loop or in the pool.
-    pub(super) fn identified(&mut self, service: ServiceName, ask: AskId, found: Found) {
-        let found = match found {
-            Found::One(proved, stamp) => {
-                let identity = proved.identity();
-                if let Some(served) = self.services.get_mut(&service) {
-                    served.absence_note = None;
-                }
-                self.take_main(&service, proved, Some(stamp));
-                Identification::One(identity)
-            }
-            Found::None(absence, note) => {
-                let said = self.services.get_mut(&service).map(|served| &mut served.absence_note);
-                if let (Some(note), Some(said)) = (note, said)
-                    && said.as_ref() != Some(&note)
-                {
-                    *said = Some(note.clone());
-                    self.log.say(self.now().wall, Level::Info, service.as_str(), note.to_string());
-                }
-                Identification::None(absence)
-            }
-            Found::Refused(why) => Identification::Refused(why),
-            Found::Unknown(why) => Identification::Unknown(why),
-        };
-        self.inbox.push_back(Input::Identified { service, ask, found });
-    }
+    // ---- holding ------------------------------------------------------------------------------
 
     /// Holds and watches a proved process, and records what its survey will need.
     pub(super) fn take_main(
@@ -386,6 +275,9 @@ impl Keeper {
 
     /// A watched process ended.
     pub(super) fn process_ended(&mut self, service: ServiceName, identity: ProcessIdentity) {
+        if let Some(served) = self.services.get_mut(&service) {
+            served.unit.died = Some((identity, clock::boottime_ms()));
+        }
         if self.defer_exit(&service, identity) {
             // Its exit status is on its way; until then it is only watched no more.
             if let Some(held) =
@@ -397,25 +289,6 @@ impl Keeper {
         }
         if self.let_go(&service, identity) {
             self.inbox.push_back(Input::Exited { service, identity, exit: None });
-        }
-    }
-
-    fn confirm(&self, service: &ServiceName, identity: ProcessIdentity) -> Confirmation {
-        let Some(served) = self.services.get(service) else { return Confirmation::Gone };
-        let Some(held) = served.held.get(&identity) else { return Confirmation::Gone };
-        let Some(proved) = held.proved() else { return Confirmation::Gone };
-        match (&served.def.life, &served.stamp, &served.spot) {
-            (Life::Pidfile(_), Some(stamp), Some((_, walked))) if walked.elapsed() < WALK_AGAIN => {
-                match identity::confirm(proved, stamp) {
-                    identity::Confirmation::Same => Confirmation::Same,
-                    identity::Confirmation::ClaimChanged => Confirmation::ClaimChanged,
-                    identity::Confirmation::Gone => Confirmation::Gone,
-                }
-            }
-            _ if !proved.is_alive() => Confirmation::Gone,
-            // A file that may hang, or none seen yet: the pool looks.
-            (Life::Pidfile(_), _, _) => Confirmation::ClaimChanged,
-            (Life::Match(_) | Life::Run(_) | Life::Nothing, _, _) => Confirmation::Same,
         }
     }
 
@@ -488,6 +361,7 @@ impl Keeper {
             sessions: started.into_iter().collect(),
             session: session.unwrap_or(0),
             sockets: family.map(|family| family.sockets.clone()).unwrap_or_default(),
+            cgroup: served.and_then(|served| served.unit_group(dead)),
         }
     }
 
@@ -509,7 +383,8 @@ impl Keeper {
             return Delivery::Refused(Untrusted::from("it belongs to another user"));
         };
         let text = format!("SIG{} to pid {identity}: {why}", what.name());
-        self.log.say(self.now().wall, Level::Info, service.as_str(), text);
+        let event = Event { name: "signal", incident: None };
+        self.log.say_event(self.now().wall, service.as_str(), event, text);
         match signal::send(proved, what) {
             Delivered::Sent => {
                 if what != Signal::Kill {
@@ -560,12 +435,6 @@ impl Keeper {
 /// A pass over all processes that took no longer is done on the loop the next time, too.
 const SURVEY_ON_THE_LOOP: Duration = Duration::from_millis(10);
 
-/// How long the place of a pidfile is taken for where its path leads, while it has something to say, and
-/// while it has not: its directory may have been replaced.
-const WALK_AGAIN: Duration = Duration::from_secs(60);
-/// See [`WALK_AGAIN`].
-const WALK_AGAIN_MISSING: Duration = Duration::from_secs(2);
-
 /// In one pass; where it cannot be told for all of them, in one for each, so that a process of one
 /// service that cannot be examined holds up no other.
 fn survey_each(
@@ -585,7 +454,7 @@ fn survey_each(
 }
 
 /// The state of the pidfile in a claim.
-fn claim_of(stamp: &ClaimStamp) -> Option<Stamp> {
+pub(super) fn claim_of(stamp: &ClaimStamp) -> Option<Stamp> {
     match stamp {
         ClaimStamp::Pidfile(stamp, _) => Some(*stamp),
         ClaimStamp::Standing => None,

@@ -56,12 +56,14 @@ pub enum JobKind {
     Instance,
     /// A check's `exec`.
     Exec,
+    /// The question to a manager how a unit stands: it acts on nothing, and waits for no action.
+    Look,
     /// The program of a check: it acts on nothing, and waits for no action.
     Probe(CheckIndex),
 }
 
 impl JobKind {
-    /// Every kind of action; probes are none.
+    /// Every kind of action; looks and probes are none.
     pub const ACTIONS: [Self; 6] =
         [Self::Start, Self::Stop, Self::Restart, Self::Reload, Self::Instance, Self::Exec];
 
@@ -75,6 +77,7 @@ impl JobKind {
             Self::Reload => "reload",
             Self::Instance => "run",
             Self::Exec => "exec",
+            Self::Look => "look",
             Self::Probe(_) => "probe",
         }
     }

@@ -30,6 +30,8 @@ pub const OUTPUT_TAIL_BYTES: usize = 4096;
 pub const ALERT_BYTES_MAX: usize = 16 << 10;
 /// Alerts waiting in the outbox; past it the oldest detail is dropped and counted.
 pub const OUTBOX_MAILS_MAX: usize = 1000;
+/// A line of the log; the rest is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// Lines of an incident's story; past it the middle is dropped and counted.
 pub const STORY_LINES_MAX: usize = 64;
 /// A text from outside, once it is kept ([`crate::model::text::Untrusted`]).
@@ -57,6 +59,23 @@ pub const START_GAP_MIN: Duration = Duration::from_secs(1);
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a pidfile is looked at while a successor or a start is waited for.
 pub const SUCCESSOR_POLL: Duration = Duration::from_millis(50);
+/// The same where it is a manager that is asked: each look is a process.
+pub const UNIT_POLL: Duration = Duration::from_millis(250);
+/// How long a manager may take to say how a unit stands.
+pub const UNIT_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Managers asked at once; and of those the manager of one user, which may hang.
+pub const UNIT_LOOKS_MAX: usize = 32;
+/// See [`UNIT_LOOKS_MAX`].
+pub const UNIT_LOOKS_PER_USER_MAX: usize = 4;
+/// After a boot a missing user manager is on its way for so long.
+pub const MANAGER_PATIENCE: Duration = Duration::from_secs(120);
+/// The name of a unit (unit names of systemd: UNIT_NAME_MAX).
+pub const UNIT_NAME_BYTES_MAX: usize = 255;
+/// Processes of one control group that are looked at.
+pub const CGROUP_PROCESSES_MAX: usize = 4096;
+/// How much longer than the moment of its death a process of a dead main process's control group must
+/// have lived to be what that one left, and not a successor.
+pub const CGROUP_SURVIVOR_AGE_MIN: Duration = Duration::from_secs(1);
 /// How long a pidfile may name a dead process after a start before the start counts as failed: some
 /// daemons write the number of a process on the way first.
 pub const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
@@ -71,6 +90,8 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 pub const SCHEDULE_SLOT: Duration = Duration::from_millis(100);
 
 const _: () = assert!(SUCCESSOR_POLL.as_millis() >= 10, "a poll must not become a spin");
+const _: () = assert!(UNIT_LOOK_TIMEOUT.as_millis() < ASK_TIMEOUT.as_millis());
+const _: () = assert!(UNIT_LOOKS_PER_USER_MAX < UNIT_LOOKS_MAX);
 const _: () = assert!(PIDFILE_BYTES_MAX < CONFIG_FILE_BYTES_MAX);
 const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < ALERT_BYTES_MAX);
 // JSON writes a control character in six bytes, and heeler's own lines come on top.
@@ -116,6 +137,8 @@ pub const OUTBOX_ENTRY_BYTES_MAX: usize = 256 << 10;
 pub const OUTBOX_TURN: usize = 32;
 /// Files that were set aside (`.bad-`, `.newer-`, `.poisoned-`); past it the oldest goes.
 pub const SET_ASIDE_FILES_MAX: usize = 8;
+/// How long an operator waits for a disk before the answer says that it does not.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a failed write is tried again.
 pub const STORE_RETRY: Duration = Duration::from_secs(2);
 /// A start that crashes within this long of restoring memories counts against them.

@@ -28,5 +28,6 @@ pub mod status;
 pub mod text;
 pub mod time;
 pub mod tolerance;
+pub mod unit;
 pub mod units;
 pub mod workers;

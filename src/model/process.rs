@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::model::text::Untrusted;
+use crate::model::unit::UnitEnd;
 
 /// A process number. A number alone never says which process: see [`ProcessIdentity`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,6 +50,9 @@ impl fmt::Display for ProcessIdentity {
 pub enum Identification {
     /// Exactly one living process, proved to be the service's, now held by the keeper.
     One(ProcessIdentity),
+    /// The same, and its manager put it there because somebody asked it to, not because the one before
+    /// had died.
+    Succeeded(ProcessIdentity),
     /// Nothing lives there, and this is how that shows.
     None(Absence),
     /// Something lives there that heeler may not touch. Names the fact that differed.
@@ -66,6 +70,47 @@ pub enum Absence {
     NoPidfile,
     /// Nothing matches, or the foreground program's shim has no child.
     NoProcess,
+    /// Its manager is about to bring it up.
+    Coming,
+    /// Its manager is taking it down.
+    Going,
+    /// Its manager says that it is down, and how it came to be so.
+    Inactive(UnitEnd),
+    /// There is no manager to ask, though this user is to have one always.
+    NoManager(Uid),
+    /// There is no manager to ask yet: the machine was booted a moment ago.
+    ManagerComing,
+}
+
+impl Absence {
+    /// How its unit ended, where its manager says that it did.
+    #[must_use]
+    pub fn inactive(self) -> Option<UnitEnd> {
+        match self {
+            Self::Inactive(end) => Some(end),
+            Self::Stale(_)
+            | Self::NoPidfile
+            | Self::NoProcess
+            | Self::Coming
+            | Self::Going
+            | Self::NoManager(_)
+            | Self::ManagerComing => None,
+        }
+    }
+
+    /// Whether somebody else is at work on it: nothing is started meanwhile, for as long as a start may
+    /// take.
+    #[must_use]
+    pub fn is_in_hand(self) -> bool {
+        match self {
+            Self::Coming | Self::Going | Self::ManagerComing => true,
+            Self::Stale(_)
+            | Self::NoPidfile
+            | Self::NoProcess
+            | Self::Inactive(_)
+            | Self::NoManager(_) => false,
+        }
+    }
 }
 
 /// A process that outlived the dead main process it descends from.

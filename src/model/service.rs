@@ -8,6 +8,7 @@ use crate::model::check::Check;
 use crate::model::ids::ServiceName;
 use crate::model::process::Signal;
 use crate::model::puma::Puma;
+use crate::model::unit::{Systemctl, Unit};
 use crate::model::workers::Workers;
 
 /// One service.
@@ -58,6 +59,14 @@ pub struct Service {
     pub start_limit: StartLimit,
     /// What follows when they are used up.
     pub backoff: Backoff,
+    /// Services it needs: while one is down or in trouble nothing is done about this one.
+    pub depends_on: Vec<ServiceName>,
+    /// Whether it is restarted when one of them was.
+    pub restart_with: Together,
+    /// How long its first start after a boot waits.
+    pub start_delay: Duration,
+    /// What a boot means for it.
+    pub on_boot: OnBoot,
     /// How often an open incident is told again.
     pub remind: Duration,
     /// What its workers are, where it has any that matter.
@@ -85,6 +94,8 @@ pub enum Life {
     Match(Box<str>),
     /// A foreground program kept by a shim that outlives heeler.
     Run(Command),
+    /// A unit of systemd.
+    Unit(Unit),
     /// There is none: only its checks matter (a disk, a page of somebody else's, a machine).
     Nothing,
 }
@@ -109,10 +120,24 @@ pub struct Command {
     pub env: Vec<(Box<str>, Box<str>)>,
     /// Its own directory.
     pub cwd: Option<PathBuf>,
+    /// The call of systemctl that it is, where a unit gives it: that is asked in an environment of its own.
+    pub systemctl: Option<Systemctl>,
+}
+
+impl Command {
+    /// A call of systemctl.
+    #[must_use]
+    pub fn systemctl(call: Systemctl) -> Self {
+        let argv = call.argv();
+        Self { argv, timeout: None, env: Vec::new(), cwd: Some("/".into()), systemctl: Some(call) }
+    }
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(call) = &self.systemctl {
+            return call.fmt(f);
+        }
         let plain = |arg: &str| {
             !arg.is_empty()
                 && arg.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c))
@@ -160,6 +185,26 @@ pub enum Mode {
     Active,
     /// Checks run, actions are only reported.
     Observe,
+}
+
+/// Whether a service is restarted with those it needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Together {
+    /// It goes on; it reconnects by itself.
+    No,
+    /// It is.
+    Yes,
+}
+
+/// What is wanted of a service after the machine was booted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnBoot {
+    /// Up, whatever was wanted before.
+    Start,
+    /// Nothing, until somebody brings it up; from then on it is watched.
+    Leave,
+    /// What was wanted before.
+    Last,
 }
 
 /// One entry of `allow`.

@@ -119,9 +119,9 @@ fn not_executed(stage: &str, error: &str) -> Ended {
     Ended::NotExecuted { stage: stage.into(), error: Untrusted::from(error) }
 }
 
-/// A check's program changes nothing, so nothing of it has to live on.
+/// A check's program or a look changes nothing, so nothing of it has to live on.
 fn is_probe(job: &Job) -> bool {
-    matches!(job.kind, JobKind::Probe(_))
+    matches!(job.kind, JobKind::Probe(_) | JobKind::Look)
 }
 
 /// Where a kept command is, and until when at the latest.

@@ -6,6 +6,7 @@
 
 use crate::model::limits;
 use crate::model::process::{Pid, ProcessIdentity, Uid};
+use crate::model::unit::Manager;
 use crate::sys::clock::BootWindow;
 
 /// What the kernel says about one process.
@@ -80,8 +81,8 @@ pub enum ClaimFacts {
     },
     /// heeler's own search among the processes of the service's user.
     Match,
-    /// The user manager of the service's user (`MainPID`).
-    Manager,
+    /// A manager of units (`MainPID`): the one of the service's user, or the machine's.
+    Manager(Manager),
     /// heeler's own record of its child, or of a descendant of a process it had proved.
     Recorded(ProcessIdentity),
 }
@@ -166,8 +167,16 @@ fn ground(facts: &Facts, expected: &Expected, claim: &ClaimFacts) -> Result<Rule
     match claim {
         ClaimFacts::Recorded(_) => Ok(Rule::Recorded),
         ClaimFacts::Match => as_user(facts, expected),
-        ClaimFacts::Manager if under_manager(facts, expected.user) => as_user(facts, expected),
-        ClaimFacts::Manager => {
+        ClaimFacts::Manager(Manager::System) if in_own_cgroup(facts, expected) => {
+            Ok(Rule::OwnCgroup)
+        }
+        ClaimFacts::Manager(Manager::System) => {
+            Err(format!("process {} is not in the control group of its unit", facts.identity))
+        }
+        ClaimFacts::Manager(Manager::User) if under_manager(facts, expected.user) => {
+            as_user(facts, expected)
+        }
+        ClaimFacts::Manager(Manager::User) => {
             let Facts { identity, .. } = facts;
             Err(format!("process {identity} is not under the manager of uid {}", expected.user))
         }
@@ -210,7 +219,7 @@ fn as_user(facts: &Facts, expected: &Expected) -> Result<Rule, String> {
 
 /// Whether the kernel says that systemd's manager of this user holds the process.
 fn under_manager(facts: &Facts, user: Uid) -> bool {
-    let manager = format!("/user.slice/user-{user}.slice/user@{user}.service/");
+    let manager = super::cgroup::of_manager(user);
     facts.cgroup.as_deref().is_some_and(|cgroup| cgroup.starts_with(&manager))
 }
 

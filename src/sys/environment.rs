@@ -337,6 +337,7 @@ mod tests {
             service: ServiceName::parse("shop").expect("a name"),
             kind: JobKind::Start,
             command: Command {
+                systemctl: None,
                 argv: vec!["true".into()],
                 timeout: None,
                 env: boxed(command_env),

@@ -14,10 +14,11 @@ use regex::{Regex, RegexBuilder};
 use crate::model::limits;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Uid};
 use crate::model::text::Untrusted;
+use crate::model::unit::Manager;
 use crate::sys::accept::{self, Acceptance, ClaimFacts, Expected, Facts, Kind, Numbering, Rule};
 use crate::sys::pidfile::{self, Claim, Reading, Spot, Stamp};
 use crate::sys::vitals::Vitals;
-use crate::sys::{clock, pidfd, procfs};
+use crate::sys::{cgroup, clock, pidfd, procfs};
 
 /// A process that is held and known, but not proved to be ours: it may be watched, never signalled.
 #[derive(Debug)]
@@ -205,11 +206,46 @@ fn identify_claim(reading: Reading, owner: &Owner) -> Found {
     judge(pid, owner, &claim, Absence::Stale(pid), ClaimStamp::Pidfile(stamp, spot))
 }
 
-/// Finds the process that the manager of the service's user calls its main one. The number may come
-/// from that user; the kernel has to say that the process is under that manager.
+/// Finds the process that a manager calls the main one of a unit. The number may come from the service's
+/// user; the kernel has to say that the process is under that manager (the machine's: in the unit's own
+/// control group).
 #[must_use]
-pub fn identify_managed(main: Pid, owner: &Owner) -> Found {
-    judge(main, owner, &ClaimFacts::Manager, Absence::NoProcess, ClaimStamp::Standing)
+pub fn identify_managed(manager: Manager, main: Pid, owner: &Owner) -> Found {
+    let claim = ClaimFacts::Manager(manager);
+    judge(main, owner, &claim, Absence::Coming, ClaimStamp::Standing)
+}
+
+/// The same where a pidfile names it: it has to be in the unit's own control group.
+#[must_use]
+pub fn identify_managed_by_pidfile(path: &Path, owner: &Owner) -> Found {
+    match identify_pidfile(path, owner) {
+        Found::One(proved, _) if matches!(proved.rule, Rule::User | Rule::OnlyRootWrites) => {
+            Found::Refused(text(&format!(
+                "process {}, which the pidfile names, is not in the control group of the unit: \
+                 two masters? `systemctl status` shows the unit's own",
+                proved.identity()
+            )))
+        }
+        // The unit is up: who writes the pidfile is on its way.
+        Found::None(_, note) => Found::None(Absence::Coming, note),
+        found @ (Found::One(..) | Found::Refused(_) | Found::Unknown(_)) => found,
+    }
+}
+
+/// The same where the title says which of the unit's processes it is.
+#[must_use]
+pub fn identify_managed_by_match(manager: Manager, pattern: &str, owner: &Owner) -> Found {
+    let among = owner.cgroup.as_deref().map(cgroup::processes).unwrap_or(Ok(Vec::new()));
+    let claim = ClaimFacts::Manager(manager);
+    match among {
+        Ok(among) => match match_among(pattern, owner, &claim, |regex| {
+            Ok(among.iter().copied().filter(|pid| title_matches(*pid, regex)).collect())
+        }) {
+            Found::None(_, note) => Found::None(Absence::Coming, note),
+            found @ (Found::One(..) | Found::Refused(_) | Found::Unknown(_)) => found,
+        },
+        Err(error) => unknown(&format!("failed to list the processes of the unit: {error}")),
+    }
 }
 
 /// Finds a process again that heeler recorded in this boot: its child, or one it had proved.
@@ -225,11 +261,20 @@ pub fn identify_recorded(identity: ProcessIdentity) -> Found {
 /// `cmdline`, which waits for the memory lock of the process and so can block for ever.
 #[must_use]
 pub fn identify_match(pattern: &str, owner: &Owner) -> Found {
+    match_among(pattern, owner, &ClaimFacts::Match, |regex| matching(regex, owner.user))
+}
+
+fn match_among(
+    pattern: &str,
+    owner: &Owner,
+    claim: &ClaimFacts,
+    among: impl FnOnce(&Regex) -> io::Result<Vec<Pid>>,
+) -> Found {
     let regex = match RegexBuilder::new(pattern).size_limit(limits::REGEX_BYTES_MAX).build() {
         Ok(regex) => regex,
         Err(error) => return unknown(&format!("failed to compile the match pattern: {error}")),
     };
-    let matching = match matching(&regex, owner.user) {
+    let matching = match among(&regex) {
         Ok(matching) => matching,
         Err(error) => return unknown(&format!("failed to look through /proc: {error}")),
     };
@@ -239,7 +284,7 @@ pub fn identify_match(pattern: &str, owner: &Owner) -> Found {
         [] => Found::None(Absence::NoProcess, None),
         [pid] => {
             let standing = ClaimStamp::Standing;
-            let found = judge(*pid, owner, &ClaimFacts::Match, Absence::NoProcess, standing);
+            let found = judge(*pid, owner, claim, Absence::NoProcess, standing);
             match &found {
                 // Again, now that it is held: the title read before may have been another process's.
                 Found::One(proved, _) if !title_matches(*pid, &regex) && proved.is_alive() => {

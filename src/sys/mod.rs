@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod alarm;
+pub mod cgroup;
 pub mod clock;
 pub mod defaults;
 pub mod environment;

@@ -230,7 +230,9 @@ pub fn parse_cgroup(bytes: &[u8]) -> Option<Box<str>> {
             (controllers == hierarchy && (id == "0" || !hierarchy.is_empty())).then_some(path)
         })
     };
-    path("name=systemd").or_else(|| path("")).filter(|path| path.starts_with('/')).map(Into::into)
+    let own = |path: &&str| path.len() > 1;
+    let path = path("").filter(own).or_else(|| path("name=systemd")).or_else(|| path(""));
+    path.filter(|path| path.starts_with('/')).map(Into::into)
 }
 
 /// Makes a title of `cmdline`: the NULs at its end cut off, those between arguments made spaces.

@@ -15,9 +15,10 @@ use nix::unistd::{self, getpgid, getsid};
 
 use crate::model::limits;
 use crate::model::process::{Holding, Ours, Pid, ProcessIdentity, Survivor, Uid};
-use crate::sys::accept::{Kind, Rule};
+use crate::model::unit::Manager;
+use crate::sys::accept::{Facts, Kind, Rule};
 use crate::sys::identity::{Gathered, Held, Proved, gather};
-use crate::sys::{pidfd, procfs};
+use crate::sys::{cgroup, pidfd, procfs};
 
 /// A dead main process whose descendants are looked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +34,32 @@ pub struct DeadMain {
     pub session: i32,
     /// The inodes of its sockets ([`sockets`]).
     pub sockets: Vec<u64>,
+    /// The control group of its unit.
+    pub cgroup: Option<UnitGroup>,
+}
+
+/// The control group of a unit: whoever is in it is the unit's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnitGroup {
+    /// As in /proc/PID/cgroup.
+    pub path: Box<str>,
+    /// Whose unit: in the groups of a user's manager only that user's processes are the service's.
+    pub manager: Manager,
+    /// When the main process was known to be dead, in milliseconds since boot. What began shortly before
+    /// that, or later, may be its successor in the same group.
+    pub noticed_boot_ms: u64,
+}
+
+impl UnitGroup {
+    fn holds(&self, facts: &Facts) -> bool {
+        let old = u64::try_from(limits::CGROUP_SURVIVOR_AGE_MIN.as_millis()).unwrap_or(u64::MAX);
+        let within = |cgroup: &str| {
+            let rest = cgroup.strip_prefix(&*self.path);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        facts.cgroup.as_deref().is_some_and(within)
+            && facts.started_boot_ms.saturating_add(old) <= self.noticed_boot_ms
+    }
 }
 
 /// The inodes of the sockets of a living main process. They mean nothing without it: a number may be
@@ -86,14 +113,18 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
     let wanted = wanted(dead)?;
     let mut tables = SocketTables::default();
     let mut left = Vec::new();
-    if wanted.is_empty() && dead.iter().all(|main| main.sockets.is_empty()) {
+    let members = members(dead)?;
+    if wanted.is_empty() && members.is_empty() && dead.iter().all(|main| main.sockets.is_empty()) {
         return Ok(left);
     }
     let ours = [procfs::heeler(), procfs::heelers_parent()];
     for pid in procfs::pids()?.into_iter().filter(|pid| !ours.contains(pid)) {
         let descent = || match descends(pid, &wanted) {
             Some(index) => Ok(Some(index)),
-            None => heir(pid, dead),
+            None => match members.get(&pid) {
+                Some(index) => Ok(Some(*index)),
+                None => heir(pid, dead),
+            },
         };
         let Some(index) = descent()? else { continue };
         // Each costs a descriptor: whoever leaves thousands must not take those of other services.
@@ -113,13 +144,19 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
         if serves_another(held.identity(), mains) {
             continue;
         }
+        let by_session = descends(pid, &wanted).is_some();
+        let by_group = dead[index].cgroup.as_ref().filter(|group| group.holds(&facts));
+        if !by_session && members.contains_key(&pid) && by_group.is_none() {
+            continue;
+        }
         let user = dead[index].user;
-        let ours = if facts.uid_real == user && facts.uid_effective == user {
+        let units_own = by_group.is_some_and(|group| group.manager == Manager::System);
+        let ours = if units_own || (facts.uid_real == user && facts.uid_effective == user) {
             Ours::Proved
         } else {
             Ours::Foreign
         };
-        let by_number = descends(pid, &wanted).is_some();
+        let by_number = by_session || by_group.is_some();
         let inherited = |inode| by_number || dead[index].sockets.contains(&inode);
         let holds = match tables.listens(&held, inherited)? {
             true => Holding::ListeningSocket,
@@ -137,6 +174,18 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
         left.push(Left { dead: index, survivor, hold });
     }
     Ok(left)
+}
+
+/// Who is in the control groups of the dead, as they are now.
+fn members(dead: &[DeadMain]) -> io::Result<HashMap<Pid, usize>> {
+    let mut members = HashMap::new();
+    for (index, main) in dead.iter().enumerate() {
+        if let Some(group) = &main.cgroup {
+            let pids = cgroup::processes(&group.path)?;
+            members.extend(pids.into_iter().map(|pid| (pid, index)));
+        }
+    }
+    Ok(members)
 }
 
 /// The numbers that name sessions and groups of the dead, each with the place of its dead.
@@ -368,6 +417,7 @@ mod tests {
             sessions: vec![leader],
             session: 0,
             sockets: Vec::new(),
+            cgroup: None,
         };
         let (soft, hard) = nix::sys::resource::getrlimit(LIMIT).expect("getrlimit");
         nix::sys::resource::setrlimit(LIMIT, 64, hard).expect("setrlimit");

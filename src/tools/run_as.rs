@@ -69,6 +69,7 @@ pub(super) fn job(name: &str, argv: Vec<String>) -> Job {
         service,
         kind: JobKind::Exec,
         command: Command {
+            systemctl: None,
             argv: argv.into_iter().map(Box::from).collect(),
             timeout: None,
             env: Vec::new(),

@@ -33,6 +33,8 @@ pub enum Slot {
     Action,
     /// The program of `run =`, for its whole life.
     Instance,
+    /// The question to a unit's manager.
+    Look,
     /// The program of a check.
     Probe(CheckIndex),
 }
@@ -61,6 +63,7 @@ impl Slot {
     pub fn of(kind: JobKind) -> Self {
         match kind {
             JobKind::Instance => Self::Instance,
+            JobKind::Look => Self::Look,
             JobKind::Probe(check) => Self::Probe(check),
             JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Reload | JobKind::Exec => {
                 Self::Action
@@ -74,6 +77,7 @@ impl Slot {
         let slot = match self {
             Self::Action => "action".to_owned(),
             Self::Instance => "instance".to_owned(),
+            Self::Look => "look".to_owned(),
             Self::Probe(check) => format!("{PROBE_FILES}{}", check.0),
         };
         let file = match file {
@@ -260,6 +264,7 @@ fn text(path: &std::path::Path) -> Result<String, RecordError> {
 fn kind(name: &str) -> Result<JobKind, RecordError> {
     JobKind::ACTIONS
         .into_iter()
+        .chain([JobKind::Look])
         .find(|kind| kind.name() == name)
         .ok_or(RecordError::Value("a kind of job nobody knows"))
 }
@@ -280,6 +285,7 @@ impl WirePlan {
                 | JobKind::Restart
                 | JobKind::Reload
                 | JobKind::Instance
+                | JobKind::Look
                 | JobKind::Exec => None,
             },
             command: WireCommand {
@@ -319,6 +325,7 @@ impl WirePlan {
                 timeout: None,
                 env: self.command.env,
                 cwd: self.command.cwd.map(PathBuf::from),
+                systemctl: None,
             },
             user: self.user,
             group: self.group,

@@ -5,6 +5,7 @@ mod story;
 
 mod checks;
 mod clearing;
+mod dependencies;
 mod desired;
 mod incidents;
 mod limits;
@@ -14,3 +15,4 @@ mod reloads;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;
+mod units;

@@ -235,3 +235,27 @@ fn a_new_keeper_takes_a_reload_over() {
     );
     story.ends();
 }
+
+#[test]
+fn a_restart_asked_for_during_a_reload_follows_it() {
+    let mut story = Story::of_running(cart_with(by_command));
+    story.order(Order::Reload);
+    story.order(Order::Restart);
+    story.at("1s");
+    story.command_ends(JobKind::Reload, 0, "");
+    story.at("2s");
+    story.exits_orderly(100);
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.saw(
+        "0s run reload: bin/reload
+         1s answer 1 done: the reload command succeeded; pid 100 is still the same
+         1s signal 100 TERM
+         1s ladder: 100 until 31s
+         2s ladder over
+         2s survey what 100 left
+         2s run start: bin/start
+         2s answer 2 done: up after 2s, pid 101",
+    );
+    story.ends();
+}

@@ -136,6 +136,12 @@ impl Story {
         self.world.claim = Claim::Names(pid);
     }
 
+    /// Its manager brings a process up, because somebody asked it to.
+    pub(crate) fn succeeds(&mut self, pid: i32) {
+        self.world.alive.insert(pid);
+        self.world.claim = Claim::Succeeds(pid);
+    }
+
     /// A process that nothing names.
     pub(crate) fn lives_unclaimed(&mut self, pid: i32) {
         self.world.alive.insert(pid);

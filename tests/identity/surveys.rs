@@ -76,6 +76,7 @@ fn exactly_the_session_of_a_dead_leader_is_left_of_it() {
     let (mut leader, roles, _others) = family("POSIX::setsid();");
     let _bystander = Process::idle(0);
     let dead = DeadMain {
+        cgroup: None,
         identity: leader.identity(),
         user: Uid(0),
         sessions: vec![],
@@ -120,6 +121,7 @@ fn a_zombie_is_not_a_survivor() {
     let (leader, member) = (lab::number(&mut lines), lab::number(&mut lines));
     let others = Others(vec![lab::hold(leader), lab::hold(member)]);
     let dead = DeadMain {
+        cgroup: None,
         identity: lab::identity_of(leader),
         user: Uid(0),
         sessions: vec![],
@@ -143,6 +145,7 @@ fn a_group_leader_and_a_session_heeler_made_are_proofs_too() {
     }
     let (mut leader, roles, _others) = family("setpgrp(0, 0);");
     let dead = DeadMain {
+        cgroup: None,
         identity: leader.identity(),
         user: Uid(0),
         sessions: vec![],
@@ -167,9 +170,16 @@ fn a_group_leader_and_a_session_heeler_made_are_proofs_too() {
     let identity = lab::identity_of(main);
     let _ = send(&others.0[0], Signal::Kill);
     wait_for("its death", SOON, || (!others.0[0].is_alive()).then_some(()));
-    let alone =
-        DeadMain { identity, user: Uid(0), sessions: vec![], session: 0, sockets: Vec::new() };
+    let alone = DeadMain {
+        cgroup: None,
+        identity,
+        user: Uid(0),
+        sessions: vec![],
+        session: 0,
+        sockets: Vec::new(),
+    };
     let known = DeadMain {
+        cgroup: None,
         sessions: vec![session.identity()],
         session: 0,
         sockets: Vec::new(),
@@ -197,6 +207,7 @@ fn two_dead_are_told_apart_in_one_pass() {
     for (leader, _) in &mut families {
         let identity = lab::identity_of(Pid(i32::try_from(leader.id()).expect("a pid")));
         dead.push(DeadMain {
+            cgroup: None,
             identity,
             user: Uid(WWW),
             sessions: vec![],
@@ -246,6 +257,7 @@ fn a_listening_socket_tells_heirs_from_strangers_of_the_same_session() {
     let others = Others(roles.values().map(|pid| lab::hold(*pid)).collect());
     let main = others.0.iter().find(|held| held.identity().pid == roles["main"]).expect("is held");
     let dead = DeadMain {
+        cgroup: None,
         identity: main.identity(),
         user: Uid(0),
         sessions: vec![],

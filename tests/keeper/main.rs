@@ -6,6 +6,8 @@ mod support;
 mod chaos;
 mod conf;
 mod crash;
+mod daemon;
+mod disk;
 mod hostile;
 mod kill;
 mod life;

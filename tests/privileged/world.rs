@@ -176,6 +176,7 @@ pub(crate) fn job(user: &str, argv: &[&str]) -> Job {
         service: ServiceName::parse("shop").expect("a name"),
         kind: JobKind::Start,
         command: Command {
+            systemctl: None,
             argv: argv.iter().map(|arg| Box::from(*arg)).collect(),
             timeout: None,
             env: Vec::new(),

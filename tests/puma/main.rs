@@ -14,4 +14,5 @@ mod recovery;
 mod shop;
 mod starts;
 mod stops;
+mod units;
 mod world;

@@ -95,7 +95,7 @@ fn orphan_is_dealt_with(way: Way, held: Held) {
 }
 
 /// Has a worker hold the lock for an hour; which one.
-fn hold_the_lock() -> u32 {
+pub(crate) fn hold_the_lock() -> u32 {
     // The request is never answered; its connection stays open with the thread.
     thread::spawn(|| {
         use std::io::{Read, Write};

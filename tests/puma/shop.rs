@@ -21,8 +21,10 @@ pub(crate) enum Way {
     Script,
     /// In the foreground, by `run =`.
     Foreground,
-    /// As a unit of deploy's own systemd.
+    /// As a unit of deploy's own systemd, by commands and a pidfile.
     Unit,
+    /// As a unit of deploy's own systemd, by `unit =`.
+    Managed,
 }
 
 /// Short times, so that a test is short.
@@ -96,6 +98,7 @@ impl Shop {
                 "start = \"systemctl --user start puma\"\nstop = \"systemctl --user stop puma\"\n{}",
                 pidfile_line()
             ),
+            Way::Managed => "unit = \"puma\"\n".to_owned(),
         }
     }
 
@@ -107,7 +110,7 @@ impl Shop {
 
     /// Starts heeler, which starts Puma; waits until it serves.
     pub(crate) fn open(&mut self) -> Up {
-        if self.way == Way::Unit {
+        if matches!(self.way, Way::Unit | Way::Managed) {
             start_manager();
         }
         self.house.open();

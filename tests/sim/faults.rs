@@ -42,10 +42,11 @@ pub(crate) enum Fault {
     KillBetween,
     SlowStore,
     FailingSurvey,
+    ManagerAtWork,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::Crash,
         Self::OrderlyExit,
         Self::Deploy,
@@ -81,6 +82,7 @@ impl Fault {
         Self::KillBetween,
         Self::SlowStore,
         Self::FailingSurvey,
+        Self::ManagerAtWork,
     ];
 
     /// Those that strike at a moment of their own; the others lie in wait for something to spoil.

@@ -16,10 +16,11 @@ use heeler::model::process::{
 };
 use heeler::model::service::Life;
 use heeler::model::time::Mono;
+use heeler::model::unit::UnitEnd;
 
 use crate::faults::Fault;
 use crate::topology::{MEMORY_LIMIT_BYTES, RELOAD_SIGNAL};
-use crate::world::{Ev, Role, World, kills};
+use crate::world::{Ev, Role, Starter, World, kills};
 
 /// Action ids of one keeper never meet those of another.
 pub(crate) const IDS_PER_KEEPER: u64 = 1_000_000_000;
@@ -250,6 +251,7 @@ impl World {
 
     /// The store thread's group is on disk; only now are answers given.
     pub(crate) fn commit(&mut self) {
+        self.judge_tally();
         while let Some(item) = self.store.pop_front() {
             match item {
                 Stored::Answer(request, reply) => self.answered(request, &reply),
@@ -278,7 +280,7 @@ impl World {
     pub(crate) fn claimed(&self, svc: usize) -> Identification {
         match &self.svcs[svc].def.life {
             Life::Pidfile(_) => self.claimed_by_pidfile(svc),
-            Life::Match(_) => match self.mains(svc)[..] {
+            Life::Match(_) | Life::Unit(_) => match self.mains(svc)[..] {
                 [] => Identification::None(Absence::NoProcess),
                 [one] => Identification::One(one),
                 [..] => Identification::Unknown("several match".into()),
@@ -361,7 +363,37 @@ impl World {
             }
             self.held.insert((svc, identity));
         }
-        found
+        match self.svcs[svc].def.life {
+            Life::Unit(_) => self.told_by_manager(found),
+            Life::Pidfile(_) | Life::Match(_) | Life::Run(_) | Life::Nothing => found,
+        }
+    }
+
+    /// What a manager adds to it.
+    fn told_by_manager(&mut self, found: Identification) -> Identification {
+        match found {
+            // Only what somebody else started did its manager put there in order.
+            Identification::One(identity)
+                if self.procs.get(&identity).is_some_and(|proc| proc.by == Starter::Other)
+                    && self.rng.chance(500) =>
+            {
+                Identification::Succeeded(identity)
+            }
+            Identification::None(_) => Identification::None(
+                match self.faults.strikes(&mut self.rng, Fault::ManagerAtWork, 300) {
+                    true => self.rng.pick(&[Absence::Coming, Absence::Going]),
+                    false => Absence::Inactive(self.rng.pick(&[
+                        UnitEnd::Success,
+                        UnitEnd::Signal,
+                        UnitEnd::StartLimit,
+                    ])),
+                },
+            ),
+            other @ (Identification::One(_)
+            | Identification::Succeeded(_)
+            | Identification::Refused(_)
+            | Identification::Unknown(_)) => other,
+        }
     }
 
     fn confirm(&self, svc: usize, identity: ProcessIdentity) -> Confirmation {
@@ -370,7 +402,7 @@ impl World {
         }
         let same = match self.svcs[svc].def.life {
             Life::Pidfile(_) => self.svcs[svc].pidfile.is_some_and(|file| file.pid == identity.pid),
-            Life::Match(_) | Life::Run(_) | Life::Nothing => true,
+            Life::Match(_) | Life::Run(_) | Life::Unit(_) | Life::Nothing => true,
         };
         if same { Confirmation::Same } else { Confirmation::ClaimChanged }
     }

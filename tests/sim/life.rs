@@ -216,6 +216,7 @@ impl World {
                 | JobKind::Reload
                 | JobKind::Exec
                 | JobKind::Instance
+                | JobKind::Look
                 | JobKind::Probe(_) => Vec::new(),
             };
             return (steps, soon, Ended::Lost);
@@ -250,7 +251,7 @@ impl World {
                 }
                 (vec![(soon, JobStep::Launch)], Duration::ZERO, SUCCESS)
             }
-            JobKind::Exec | JobKind::Probe(_) => {
+            JobKind::Exec | JobKind::Look | JobKind::Probe(_) => {
                 let end = if self.rng.chance(100) { never } else { later };
                 (Vec::new(), end, if self.rng.chance(800) { SUCCESS } else { FAILURE })
             }
@@ -403,6 +404,7 @@ impl World {
             | Fault::MissingAnswer
             | Fault::Survivors
             | Fault::FailingSurvey
+            | Fault::ManagerAtWork
             | Fault::Operator
             | Fault::LateTick
             | Fault::KillBetween
@@ -490,7 +492,7 @@ impl World {
     fn one_copy(&mut self, svc: usize) {
         let mains = self.mains(svc);
         let claimed = match self.claimed(svc) {
-            Identification::One(identity) => Some(identity),
+            Identification::One(identity) | Identification::Succeeded(identity) => Some(identity),
             Identification::None(_) | Identification::Refused(_) | Identification::Unknown(_) => {
                 mains.first().copied()
             }

@@ -9,8 +9,11 @@ use heeler::model::condition::Condition;
 use heeler::model::ids::{CheckIndex, ServiceName};
 use heeler::model::metric::Metric;
 use heeler::model::process::Signal;
-use heeler::model::service::{Backoff, Command, Life, Mode, Reload, Service, StartLimit};
+use heeler::model::service::{
+    Backoff, Command, Life, Mode, OnBoot, Reload, Service, StartLimit, Together,
+};
 use heeler::model::tolerance::Tolerance;
+use heeler::model::unit::{Manager, Unit, UnitMain};
 
 use crate::prng::Rng;
 
@@ -21,14 +24,30 @@ pub(crate) const MEMORY_LIMIT_BYTES: u64 = 500 << 20;
 
 pub(crate) fn draw(rng: &mut Rng) -> Vec<Arc<Service>> {
     let count = 1 + rng.below(6);
-    (0..count).map(|n| Arc::new(service(rng, n))).collect()
+    let mut services: Vec<Service> = Vec::new();
+    for n in 0..count {
+        let mut one = service(rng, n);
+        // Only on those before it: no circles.
+        if rng.chance(300) && !services.is_empty() {
+            let at = rng.below(services.len() as u64);
+            let parent = &services[usize::try_from(at).expect("an index")];
+            one.depends_on.push(parent.name.clone());
+        }
+        services.push(one);
+    }
+    services.into_iter().map(Arc::new).collect()
 }
 
 fn service(rng: &mut Rng, n: u64) -> Service {
     let name = format!("s{n}{}", rng.pick(&["a", "web", "q9", "shop", "x"]));
-    let life = match rng.below(5) {
+    let life = match rng.below(6) {
         0 | 1 => Life::Pidfile(format!("/run/{name}.pid").into()),
         2 => Life::Match(name.as_str().into()),
+        3 => Life::Unit(Unit {
+            name: format!("{name}.service").into(),
+            manager: Manager::User,
+            main: UnitMain::Manager,
+        }),
         _ => Life::Run(command(rng, "run")),
     };
     let run = matches!(life, Life::Run(_));
@@ -60,6 +79,10 @@ fn service(rng: &mut Rng, n: u64) -> Service {
             window: secs(rng, 20, 90),
         },
         backoff: Backoff { first, last: first * u32::try_from(1 + rng.below(8)).expect("small") },
+        depends_on: Vec::new(),
+        restart_with: if rng.chance(300) { Together::Yes } else { Together::No },
+        start_delay: if rng.chance(150) { secs(rng, 1, 20) } else { Duration::ZERO },
+        on_boot: rng.pick(&[OnBoot::Start, OnBoot::Last, OnBoot::Last]),
         remind: secs(rng, 60, 900),
         workers: None,
         puma: None,
@@ -68,6 +91,9 @@ fn service(rng: &mut Rng, n: u64) -> Service {
     if !def.startable() {
         // Refused when it is loaded.
         def.checks.retain(|check| !check.then.iter().any(Action::repeats));
+        for (at, check) in (0..).zip(&mut def.checks) {
+            check.index = CheckIndex(at);
+        }
     }
     def
 }
@@ -122,6 +148,7 @@ fn command(rng: &mut Rng, word: &str) -> Command {
         timeout: rng.chance(300).then(|| secs(rng, 1, 12)),
         env: Vec::new(),
         cwd: None,
+        systemctl: None,
     }
 }
 

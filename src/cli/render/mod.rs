@@ -13,12 +13,14 @@ use crate::wire::control::{Health, ServiceStatus};
 
 mod detail;
 mod mail;
+mod state;
 mod table;
 mod text;
 mod why;
 
 pub use detail::detail;
 pub use mail::{mail_line, mail_test};
+pub use state::state_line;
 pub use table::table;
 pub use why::why;
 

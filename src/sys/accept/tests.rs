@@ -82,7 +82,7 @@ fn grounds_b_and_c_table() {
 fn both_users_of_a_process_must_be_the_services() {
     for (real, effective) in [(ROOT, DEPLOY), (DEPLOY, ROOT), (MALLORY, MALLORY)] {
         let facts = Facts { uid_real: real, uid_effective: effective, ..facts() };
-        for claim in [OWN, ClaimFacts::Match, ClaimFacts::Manager] {
+        for claim in [OWN, ClaimFacts::Match, ClaimFacts::Manager(Manager::User)] {
             refused_with(&accept(&facts, &expected(), &claim), "runs as uid");
         }
     }
@@ -107,7 +107,8 @@ fn some_processes_are_touched_on_no_ground() {
     ] {
         let cgroup = facts.cgroup.clone();
         let expected = Expected { cgroup, known: Some(facts.identity), ..expected() };
-        for claim in [OWN, ClaimFacts::Match, ClaimFacts::Manager, recorded(&facts)] {
+        for claim in [OWN, ClaimFacts::Match, ClaimFacts::Manager(Manager::User), recorded(&facts)]
+        {
             refused_with(&accept(&facts, &expected, &claim), words);
         }
     }
@@ -188,7 +189,7 @@ fn a_control_group_is_the_services_own_or_it_is_not() {
 fn a_manager_vouches_only_for_what_the_kernel_says_it_holds() {
     let judged = |cgroup: &str| {
         let facts = Facts { cgroup: Some(cgroup.into()), ..facts() };
-        accept(&facts, &expected(), &ClaimFacts::Manager)
+        accept(&facts, &expected(), &ClaimFacts::Manager(Manager::User))
     };
     let held = "/user.slice/user-1000.slice/user@1000.service/app.slice/shop.service";
     assert_eq!(judged(held), Acceptance::Accepted(Rule::User));

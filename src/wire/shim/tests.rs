@@ -17,6 +17,7 @@ fn plan() -> Plan {
             service: ServiceName::parse("shop").expect("a name"),
             kind: JobKind::Restart,
             command: Command {
+                systemctl: None,
                 argv: vec!["sh".into(), "-c".into(), "echo \"ü\n\"".into()],
                 timeout: None,
                 env: vec![("B".into(), "2".into())],

@@ -9,9 +9,12 @@ use heeler::model::condition::Condition;
 use heeler::model::ids::{CheckIndex, ServiceName};
 use heeler::model::metric::Metric;
 use heeler::model::process::{Holding, Ours, Pid, ProcessIdentity, Signal, Survivor};
-use heeler::model::service::{Backoff, Command, Life, Mode, Service, StartLimit};
+use heeler::model::service::{
+    Backoff, Command, Life, Mode, OnBoot, Reload, Service, StartLimit, Together,
+};
 use heeler::model::text::Untrusted;
 use heeler::model::tolerance::Tolerance;
+use heeler::model::unit::{Manager, Systemctl, Unit, UnitMain, Verb};
 use heeler::model::units::parse_duration;
 
 /// The service of most stories: a pidfile, a start command, the defaults of DESIGN section 4. Its name
@@ -40,6 +43,10 @@ pub(crate) fn cart() -> Service {
         exit_delay: span("5s"),
         start_limit: StartLimit { starts: 5, window: span("10m") },
         backoff: Backoff { first: span("30s"), last: span("30m") },
+        depends_on: Vec::new(),
+        restart_with: Together::No,
+        start_delay: Duration::ZERO,
+        on_boot: OnBoot::Last,
         remind: span("4h"),
         workers: None,
         puma: None,
@@ -62,12 +69,31 @@ pub(crate) fn foreground() -> Service {
     })
 }
 
+/// `cart` as a unit of the user's manager.
+pub(crate) fn unit() -> Service {
+    let call = |verb| {
+        let unit = "cart.service".into();
+        Command::systemctl(Systemctl { manager: Manager::User, verb, unit })
+    };
+    cart_with(|service| {
+        service.life = Life::Unit(Unit {
+            name: "cart.service".into(),
+            manager: Manager::User,
+            main: UnitMain::Manager,
+        });
+        service.start = Some(call(Verb::Start));
+        service.stop = Some(call(Verb::Stop));
+        service.reload = Some(Reload::Command(call(Verb::ReloadOrRestart)));
+    })
+}
+
 pub(crate) fn command(line: &str) -> Command {
     Command {
         argv: line.split(' ').map(Into::into).collect(),
         timeout: None,
         env: Vec::new(),
         cwd: None,
+        systemctl: None,
     }
 }
 

@@ -56,7 +56,9 @@ impl Story {
         match effect {
             Effect::Identify { service, ask } => {
                 let found = self.world.identification();
-                if let Some(Identification::One(identity)) = found {
+                if let Some(Identification::One(identity) | Identification::Succeeded(identity)) =
+                    found
+                {
                     self.held.insert(identity);
                     self.main = Some(identity);
                 }
@@ -73,7 +75,9 @@ impl Story {
                     Identification::None(match self.world.claim {
                         Claim::Names(pid) => Absence::Stale(Pid(pid)),
                         Claim::NoPidfile => Absence::NoPidfile,
+                        Claim::Managed(absence) => absence,
                         Claim::NoProcess
+                        | Claim::Succeeds(_)
                         | Claim::Refused(_)
                         | Claim::Unknown(_)
                         | Claim::Silent => Absence::NoProcess,

@@ -31,6 +31,10 @@ pub(crate) enum Claim {
     Names(i32),
     NoPidfile,
     NoProcess,
+    /// Its manager says how it is missing.
+    Managed(Absence),
+    /// Its manager was asked by somebody to start this one.
+    Succeeds(i32),
     /// Something is there that heeler may not touch.
     Refused(&'static str),
     /// It cannot be told.
@@ -44,6 +48,8 @@ impl World {
         Some(match self.claim {
             Claim::Names(pid) if self.alive.contains(&pid) => Identification::One(identity(pid)),
             Claim::Names(pid) => Identification::None(Absence::Stale(Pid(pid))),
+            Claim::Managed(absence) => Identification::None(absence),
+            Claim::Succeeds(pid) => Identification::Succeeded(identity(pid)),
             Claim::NoPidfile => Identification::None(Absence::NoPidfile),
             Claim::NoProcess => Identification::None(Absence::NoProcess),
             Claim::Refused(why) => Identification::Refused(why.into()),
@@ -61,9 +67,12 @@ impl World {
             _ if !self.lives(who) => Confirmation::Gone,
             Claim::Names(pid) if pid == who.pid.0 => Confirmation::Same,
             Claim::Names(_) | Claim::NoPidfile => Confirmation::ClaimChanged,
-            Claim::NoProcess | Claim::Refused(_) | Claim::Unknown(_) | Claim::Silent => {
-                Confirmation::Same
-            }
+            Claim::Managed(_)
+            | Claim::Succeeds(_)
+            | Claim::NoProcess
+            | Claim::Refused(_)
+            | Claim::Unknown(_)
+            | Claim::Silent => Confirmation::Same,
         }
     }
 }

@@ -1,0 +1,187 @@
+//! Which process is a service's main one: the claim is looked at on the loop where that cannot hang,
+//! else in the pool; a unit's manager is asked by a job ([`super::units`]).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use crate::engine::effect::Level;
+use crate::engine::input::{Confirmation, Input};
+use crate::keeper::Keeper;
+use crate::keeper::jobs::read_record;
+use crate::keeper::turn::{Done, claim_of};
+use crate::model::ids::{AskId, ServiceName};
+use crate::model::process::{Absence, Identification, ProcessIdentity};
+use crate::model::service::Life;
+use crate::model::text::Untrusted;
+use crate::sys::identity::{self, Found, Owner};
+use crate::wire::shim::{ChildRecord, Slot, SlotFile};
+
+/// How a process came to be the main one, as far as its manager told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Came {
+    /// Nobody said.
+    Somehow,
+    /// Somebody asked its manager for it.
+    InOrder,
+}
+
+impl Keeper {
+    /// Whose process is looked for.
+    pub(super) fn owner(&self, service: &ServiceName) -> Option<Owner> {
+        let served = self.services.get(service)?;
+        let known = served.families.keys().next_back().copied();
+        let known_by = served.stamp.as_ref().and_then(claim_of);
+        let cgroup = served.unit.cgroup.clone();
+        Some(Owner { known, known_by, cgroup, ..Owner::of(served.owner?) })
+    }
+
+    pub(super) fn identify(&mut self, service: ServiceName, ask: AskId) {
+        let Some(served) = self.services.get(&service) else { return };
+        let Some(owner) = self.owner(&service) else {
+            let user = served.def.user.as_deref().unwrap_or("of heeler");
+            let why =
+                format!("the user {user} could not be looked up yet; does it exist? `id {user}`");
+            let found = Found::Unknown(Untrusted::from(why.as_str()));
+            self.identified(service, ask, found);
+            return;
+        };
+        match served.def.life.clone() {
+            Life::Run(_) => {
+                let found = self.identify_instance(&service);
+                self.identified(service, ask, found);
+            }
+            Life::Pidfile(_) | Life::Match(_) | Life::Unit(_) if served.in_pool.look => {
+                // The last look has not come back, and its time is over: a second one would hang, too.
+                let text = "the last look at it has not come back yet: does its file system hang? try `df`";
+                self.identified(service, ask, Found::Unknown(Untrusted::from(text)));
+            }
+            Life::Pidfile(path) => match self.identify_here(&service, &owner) {
+                Some(found) => self.identified(service, ask, found),
+                None => self.look_in_pool(service, ask, Came::Somehow, move || {
+                    identity::identify_pidfile(&path, &owner)
+                }),
+            },
+            Life::Nothing => {
+                let found = Found::None(Absence::NoProcess, None);
+                self.identified(service, ask, found);
+            }
+            Life::Match(pattern) => {
+                let look = move || identity::identify_match(&pattern, &owner);
+                self.look_in_pool(service, ask, Came::Somehow, look);
+            }
+            Life::Unit(_) => self.look_at_unit(service, ask),
+        }
+    }
+
+    /// Looks at a pidfile on the loop, where that cannot hang and its path was walked not long ago: the
+    /// place held may not be where the path leads now.
+    fn identify_here(&self, service: &ServiceName, owner: &Owner) -> Option<Found> {
+        let (spot, walked) = self.services.get(service)?.spot.as_ref()?;
+        let found = identity::identify_at(spot, owner)?;
+        let trusted = match &found {
+            Found::One(..) | Found::None(Absence::Stale(_), _) => WALK_AGAIN,
+            Found::None(..) | Found::Refused(_) | Found::Unknown(_) => WALK_AGAIN_MISSING,
+        };
+        (walked.elapsed() < trusted).then_some(found)
+    }
+
+    pub(super) fn look_in_pool(
+        &mut self,
+        service: ServiceName,
+        ask: AskId,
+        came: Came,
+        look: impl FnOnce() -> Found + Send + 'static,
+    ) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.in_pool.look = true;
+        if let Some((_, walked)) = &mut served.spot {
+            *walked = Instant::now();
+        }
+        self.pool.submit(move || {
+            let found = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
+                Found::Unknown(Untrusted::from("the look at it crashed: this is a bug of heeler"))
+            });
+            Done::Identified { service, ask, found, came }
+        });
+    }
+
+    /// The process of a foreground program is the one its shim recorded.
+    fn identify_instance(&self, service: &ServiceName) -> Found {
+        let recorded = self.services.get(service).and_then(|served| {
+            read_record::<ChildRecord>(&served.records, &Slot::Instance.file(SlotFile::Child))
+        });
+        match recorded {
+            Some(record) => identity::identify_recorded(record.child),
+            None => Found::None(Absence::NoProcess, None),
+        }
+    }
+
+    /// Takes in what identification found, on the loop or in the pool.
+    pub(super) fn identified(&mut self, service: ServiceName, ask: AskId, found: Found) {
+        self.identified_as(service, ask, found, Came::Somehow);
+    }
+
+    /// The same, with how it came to be there.
+    pub(super) fn identified_as(
+        &mut self,
+        service: ServiceName,
+        ask: AskId,
+        found: Found,
+        came: Came,
+    ) {
+        let found = match found {
+            Found::One(proved, stamp) => {
+                let identity = proved.identity();
+                if let Some(served) = self.services.get_mut(&service) {
+                    served.absence_note = None;
+                }
+                self.take_main(&service, proved, Some(stamp));
+                match came {
+                    Came::Somehow => Identification::One(identity),
+                    Came::InOrder => Identification::Succeeded(identity),
+                }
+            }
+            Found::None(absence, note) => {
+                let said = self.services.get_mut(&service).map(|served| &mut served.absence_note);
+                if let (Some(note), Some(said)) = (note, said)
+                    && said.as_ref() != Some(&note)
+                {
+                    *said = Some(note.clone());
+                    self.log.say(self.now().wall, Level::Info, service.as_str(), note.to_string());
+                }
+                Identification::None(absence)
+            }
+            Found::Refused(why) => Identification::Refused(why),
+            Found::Unknown(why) => Identification::Unknown(why),
+        };
+        self.inbox.push_back(Input::Identified { service, ask, found });
+    }
+
+    pub(super) fn confirm(&self, service: &ServiceName, identity: ProcessIdentity) -> Confirmation {
+        let Some(served) = self.services.get(service) else { return Confirmation::Gone };
+        let Some(held) = served.held.get(&identity) else { return Confirmation::Gone };
+        let Some(proved) = held.proved() else { return Confirmation::Gone };
+        // A unit's pidfile is no reason to ask its manager anew while the process lives.
+        match (&served.def.life, &served.stamp, &served.spot) {
+            (Life::Pidfile(_), Some(stamp), Some((_, walked))) if walked.elapsed() < WALK_AGAIN => {
+                match identity::confirm(proved, stamp) {
+                    identity::Confirmation::Same => Confirmation::Same,
+                    identity::Confirmation::ClaimChanged => Confirmation::ClaimChanged,
+                    identity::Confirmation::Gone => Confirmation::Gone,
+                }
+            }
+            _ if !proved.is_alive() => Confirmation::Gone,
+            // A file that may hang, or none seen yet: the pool looks.
+            (Life::Pidfile(_), _, _) => Confirmation::ClaimChanged,
+            (Life::Match(_) | Life::Run(_) | Life::Unit(_) | Life::Nothing, _, _) => {
+                Confirmation::Same
+            }
+        }
+    }
+}
+
+/// How long the place of a pidfile is taken for where its path leads, while it has something to say, and
+/// while it has not: its directory may have been replaced.
+const WALK_AGAIN: Duration = Duration::from_secs(60);
+/// See [`WALK_AGAIN`].
+const WALK_AGAIN_MISSING: Duration = Duration::from_secs(2);
