@@ -28,6 +28,7 @@ use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::post::Post;
+use crate::keeper::pumas::PumaKnown;
 use crate::keeper::samples::needs_of;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::{Family, InPool, Served, UnitKnown};
@@ -122,6 +123,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         looks: BTreeSet::new(),
         programs_waiting: VecDeque::new(),
         units_waiting: VecDeque::new(),
+        pumas_waiting: VecDeque::new(),
         post,
         look_up_at: None,
     };
@@ -244,6 +246,7 @@ impl Keeper {
                 absence_note: None,
                 last_sample: None,
                 unit: UnitKnown::default(),
+                puma: PumaKnown::default(),
                 probes,
                 looking: BTreeMap::new(),
                 def: Arc::clone(&def),

@@ -58,6 +58,8 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
     Looked(super::looks::Looked),
+    /// The processes of a Puma that has answered.
+    PumaSeen(Box<super::pumas::PumaSeen>),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// The mail servers, with what their files say.
