@@ -60,6 +60,8 @@ pub(super) enum Done {
     Looked(super::looks::Looked),
     /// The processes of a Puma that has answered.
     PumaSeen(Box<super::pumas::PumaSeen>),
+    /// A look that a person asked for.
+    Tried(super::trials::Tried),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// The mail servers, with what their files say.
@@ -185,6 +187,7 @@ impl Keeper {
                 self.log.say_alert(self.now().wall, &alert);
                 self.outgoing.push(Message::Queue(alert));
             }
+            Effect::Event(event) => self.note_event(event),
             Effect::Log { service, level, text } => {
                 self.log.say(self.now().wall, level, service.as_str(), text);
             }
