@@ -353,7 +353,7 @@ impl State {
                 self.act_on_pending(cx);
             }
             // The engine asks for looks and probes by an effect of their own.
-            JobKind::Look | JobKind::Probe(_) => {}
+            JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {}
         }
     }
 

@@ -24,6 +24,7 @@ mod notify;
 mod orders;
 mod reloading;
 mod resume;
+pub mod standing;
 mod start_limit;
 mod starting;
 mod state;

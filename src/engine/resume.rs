@@ -189,7 +189,7 @@ impl State {
                         self.stage = Stage::Stopping { target, by: StopBy::Command, kill_at };
                     }
                     (JobKind::Stop, None)
-                    | (JobKind::Exec | JobKind::Look | JobKind::Probe(_), _) => {}
+                    | (JobKind::Exec | JobKind::Look | JobKind::Ask | JobKind::Probe(_), _) => {}
                 }
             }
             InFlight::Ladder(ladder) => {

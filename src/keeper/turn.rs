@@ -58,6 +58,8 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
     Looked(super::looks::Looked),
+    /// The processes of a Puma that has answered.
+    PumaSeen(Box<super::pumas::PumaSeen>),
     /// A look that a person asked for.
     Tried(super::trials::Tried),
     /// A look at workers.

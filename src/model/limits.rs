@@ -323,5 +323,11 @@ pub const PUMA_STATE_BYTES_MAX: usize = 16 << 10;
 pub const PUMA_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long a Puma's control server may take from the connection to the last byte.
 pub const PUMA_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the program that asks a Puma may take, from its shim on.
+pub const PUMA_ASK_TIMEOUT: Duration = Duration::from_secs(6);
+/// Pumas asked at once.
+pub const PUMA_ASKS_MAX: usize = 8;
 /// One line between heeler and the program that asks a Puma.
 pub const PUMA_LINE_BYTES_MAX: usize = 8 << 10;
+
+const _: () = assert!(PUMA_ANSWER_TIMEOUT.as_millis() < PUMA_ASK_TIMEOUT.as_millis());

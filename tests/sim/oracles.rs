@@ -467,7 +467,7 @@ impl World {
                     self.oracles.aimed.insert(main);
                 }
             }
-            JobKind::Exec | JobKind::Look | JobKind::Probe(_) => {}
+            JobKind::Exec | JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {}
         }
     }
 
