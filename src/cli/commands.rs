@@ -86,6 +86,9 @@ fn status(
     if let (Some(mail), false) = (&answer.value.mail, json) {
         text.push_str(&render::mail_line(mail, &style));
     }
+    if let (Some(state), false) = (&answer.value.state, json) {
+        text.push_str(&render::state_line(state, &style));
+    }
     Ok(print(&text, rc))
 }
 

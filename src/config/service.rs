@@ -16,19 +16,28 @@ use crate::model::check::CheckKind;
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::{Signal, Uid};
-use crate::model::service::{Command, Life, Reload, Service};
+use crate::model::service::{Command, Life, Reload, Service, Together};
 use crate::model::unit::{Systemctl, Unit, Verb};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 12] = [
-    "user", "group", "unit", "manager", "pidfile", "match", "run", "start", "stop", "restart",
-    "reload", "check",
+pub(crate) const OWN_KEYS: [&str; 14] = [
+    "user",
+    "group",
+    "unit",
+    "manager",
+    "pidfile",
+    "match",
+    "run",
+    "start",
+    "stop",
+    "restart",
+    "reload",
+    "depends_on",
+    "restart_with",
+    "check",
 ];
 /// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 5] = [
-    ("depends_on", "leave it out; each service is watched by itself"),
-    ("start_delay", "leave it out; `start_period` holds actions back after a start"),
-    ("on_boot", "leave it out; a service is wanted up unless an operator stopped it"),
+pub(crate) const LATER_KEYS: [(&str, &str); 2] = [
     ("workers", "leave it out; a [[check]] can look at the main process"),
     ("puma", "leave it out; name Puma's pidfile with `pidfile`"),
 ];
@@ -68,6 +77,15 @@ pub(crate) fn service(
     if life == Life::Nothing {
         without_process(doc, table, &checks);
     }
+    let parents = get(doc, table, "depends_on", parents).unwrap_or_default();
+    let restart_with = match get(doc, table, "restart_with", Document::boolean) {
+        Some(true) => Together::Yes,
+        Some(false) | None => Together::No,
+    };
+    if parents.is_empty() {
+        let hint = "say which with `depends_on`";
+        doc.misplaced(table, &["restart_with"], "is about services that it needs", hint);
+    }
     let of_unit = |verb| match &life {
         Life::Unit(Unit { name, manager, .. }) => {
             let call = Systemctl { manager: *manager, verb, unit: name.clone() };
@@ -104,9 +122,31 @@ pub(crate) fn service(
         start_limit: common.start_limit,
         backoff: common.backoff,
         remind: common.remind,
+        depends_on: parents.iter().map(|(name, _)| name.clone()).collect(),
+        restart_with,
+        start_delay: common.start_delay,
+        on_boot: common.on_boot,
         checks: checks.checks,
     };
-    Some(Definition { service, probes: checks.probes })
+    let parents_at = parents.into_iter().map(|(_, at)| at).collect();
+    Some(Definition { service, probes: checks.probes, parents_at })
+}
+
+/// The services it needs, each with its place in the file.
+fn parents(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(ServiceName, Range<usize>)>> {
+    let items = doc.list(at, "for example: depends_on = [\"postgres\"]")?;
+    let mut parents: Vec<(ServiceName, Range<usize>)> = Vec::new();
+    for item in items {
+        let Some(text) = doc.string(item, "postgres") else { continue };
+        match ServiceName::parse(text) {
+            Ok(name) if parents.iter().all(|(other, _)| *other != name) => {
+                parents.push((name, item.value.span()));
+            }
+            Ok(_) => doc.warn(item.value.span(), "this service is named twice", None),
+            Err(error) => doc.error(item.value.span(), error.to_string(), None),
+        }
+    }
+    Some(parents)
 }
 
 /// A service without a process has nothing that could be started or stopped, or sampled.

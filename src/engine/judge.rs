@@ -227,6 +227,11 @@ impl State {
             | Action::Exec(_)
             | Action::Unmonitor => {}
         }
+        if let Some(why) = self.held_back() {
+            let text = format!("would {action} now ({}), held back: {why}", check.label);
+            self.happened_new(cx, EventKind::Acted, text);
+            return;
+        }
         if self.def.mode == Mode::Observe {
             self.happened(
                 cx,

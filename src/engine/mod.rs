@@ -11,6 +11,7 @@
 
 mod answers;
 mod clearing;
+mod dependency;
 pub mod effect;
 pub mod input;
 mod job;
@@ -32,6 +33,7 @@ mod tolerance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::engine::dependency::Edges;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::engine::state::State;
@@ -42,7 +44,7 @@ use crate::model::intent::Desired;
 use crate::model::job::InFlight;
 use crate::model::memory::Memory;
 use crate::model::service::Service;
-use crate::model::status::Status;
+use crate::model::status::{Status, Tally};
 use crate::model::time::{Mono, Now};
 
 /// All services and what is going on with each.
@@ -51,8 +53,11 @@ pub struct Engine {
     services: BTreeMap<ServiceName, State>,
     /// When each service is due next, soonest first.
     due: BTreeSet<(Mono, ServiceName)>,
+    tally: Tally,
     next_id: u64,
     counters: Counters,
+    /// Who needs whom.
+    edges: Edges,
 }
 
 /// What should be rare, counted so that it is seen.
@@ -76,8 +81,10 @@ impl Engine {
         Self {
             services: BTreeMap::new(),
             due: BTreeSet::new(),
+            tally: Tally::default(),
             next_id: first_id,
             counters: Counters::default(),
+            edges: Edges::default(),
         }
     }
 
@@ -92,13 +99,17 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let name = def.name.clone();
-        let mut state = State::begin(now, def, memory);
-        let Self { services, due, next_id, counters } = self;
-        within(now, effects, (next_id, counters), &mut state, |state, cx| {
+        let state = State::begin(now, def, memory);
+        self.services.insert(name.clone(), state);
+        self.draw_edges(&name);
+        self.hear_parents(&name);
+        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Some(state) = services.get_mut(&name) else { return };
+        within(now, effects, (next_id, counters), state, |state, cx| {
             state.take_up(cx, in_flight);
         });
-        file(due, name.clone(), &mut state);
-        services.insert(name, state);
+        file(due, tally, name.clone(), state);
+        self.tell_children(now, &name, effects);
     }
 
     /// One thing happened. Effects are appended in the order in which they must be carried out.
@@ -107,13 +118,14 @@ impl Engine {
             self.tick(now, effects);
             return;
         };
-        let Self { services, due, next_id, counters } = self;
+        let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(state) = services.get_mut(&name) else {
             counters.strangers += 1;
             return;
         };
         within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
-        file(due, name, state);
+        file(due, tally, name.clone(), state);
+        self.tell_children(now, &name, effects);
     }
 
     /// When the engine wants a [`Input::Tick`], at the latest.
@@ -132,6 +144,12 @@ impl Engine {
     #[must_use]
     pub fn status(&self, now: Now, name: &ServiceName) -> Option<Status> {
         self.services.get(name).map(|state| state.status(now))
+    }
+
+    /// How many services are how.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The open incidents of a service, or its last one.
@@ -164,15 +182,16 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let Self { services, due, next_id, counters } = self;
-        while due.first().is_some_and(|(at, _)| *at <= now.mono) {
+        while self.due.first().is_some_and(|(at, _)| *at <= now.mono) {
+            let Self { services, due, tally, next_id, counters, .. } = self;
             let Some((_, name)) = due.pop_first() else { return };
             let Some(state) = services.get_mut(&name) else { continue };
             within(now, effects, (&mut *next_id, &mut *counters), state, State::time_passed);
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
-            file(due, name, state);
+            file(due, tally, name.clone(), state);
+            self.tell_children(now, &name, effects);
         }
     }
 }
@@ -191,8 +210,18 @@ fn within(
     }
 }
 
-/// Files a service under its next deadline.
-fn file(all: &mut BTreeSet<(Mono, ServiceName)>, name: ServiceName, state: &mut State) {
+/// Files a service under its next deadline, and counts it as what it is now.
+fn file(
+    all: &mut BTreeSet<(Mono, ServiceName)>,
+    tally: &mut Tally,
+    name: ServiceName,
+    state: &mut State,
+) {
+    let health = Some(state.health());
+    if health != state.tallied {
+        tally.count(health, state.tallied);
+        state.tallied = health;
+    }
     let due = state.next_due();
     if due != state.filed {
         let old = (state.filed, name);

@@ -12,6 +12,7 @@ mod identify;
 mod jobs;
 mod log;
 mod looks;
+mod manager;
 mod operators;
 mod people;
 mod pool;
@@ -44,6 +45,7 @@ use crate::keeper::control::ControlEvent;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
+use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
@@ -108,6 +110,7 @@ pub(crate) struct Keeper {
     pool: Pool<Done>,
     store: StoreHandle,
     log: Log,
+    manager: Manager,
     exe: SelfExe,
     boot_id: Box<str>,
     running: Vec<Running>,
@@ -172,6 +175,7 @@ impl Keeper {
         let mut alarm = Alarm::new().map_err(failed)?;
         let why = loop {
             self.turn();
+            self.manager.turned(self.engine.tally());
             alarm.set(self.wakeup()).map_err(failed)?;
             tokio::select! {
                 biased;
@@ -192,9 +196,7 @@ impl Keeper {
                 _ = ears.signals.quit.recv() => break "told to quit",
                 _ = ears.signals.user1.recv() => self.say(Level::Info, "SIGUSR1 means nothing to heeler"),
                 _ = ears.signals.user2.recv() => self.say(Level::Info, "SIGUSR2 means nothing to heeler"),
-                _ = ears.signals.hangup.recv() => {
-                    self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
-                }
+                _ = ears.signals.hangup.recv() => self.hang_up(),
                 rang = alarm.rings() => {
                     rang.map_err(failed)?;
                     self.time_passed();
@@ -204,7 +206,16 @@ impl Keeper {
         self.end(why)
     }
 
-    fn end(self, why: &str) -> Result<(), String> {
+    /// SIGHUP: a log file that was moved away is begun anew.
+    fn hang_up(&mut self) {
+        self.manager.reloading(self.now().mono);
+        self.log.reopen();
+        self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
+        self.manager.ready(self.engine.tally());
+    }
+
+    fn end(mut self, why: &str) -> Result<(), String> {
+        self.manager.stopping();
         self.say(Level::Info, &format!("{why}: heeler ends, all services go on as they are"));
         let shutdown = self.store.shutdown(SHUTDOWN_LIMIT);
         if shutdown == Shutdown::Lost {
@@ -310,6 +321,7 @@ impl Keeper {
             self.programs_wakeup(),
             self.trials_wakeup(),
             self.post_wakeup(),
+            self.manager.wakeup(self.engine.tally()),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)
     }

@@ -12,14 +12,15 @@ use crate::keeper::Keeper;
 use crate::keeper::control::{ControlEvent, ControlRequest};
 use crate::keeper::rights::Peer;
 use crate::model::ids::{RequestId, ServiceName};
+use crate::model::limits;
 use crate::model::order::{Order, Reply};
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::store::{Ack, Message};
 use crate::sys::sampler;
 use crate::wire::control::{
-    ErrorAnswer, MailStatus, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
-    StatusAnswer, Usage, WhyAnswer,
+    ErrorAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
+    StateTrouble, StatusAnswer, Usage, WhyAnswer,
 };
 
 /// CPU is a rate: a status that has nothing to compare with waits this long for a second sample.
@@ -35,10 +36,12 @@ pub(super) struct Operators {
     open: BTreeMap<u64, Open>,
     /// Answers of this turn, waiting for their barrier to be sent.
     fresh: Vec<(u64, ServiceName, Reply)>,
-    /// Answers behind a barrier.
-    behind: BTreeMap<u64, Vec<(u64, ServiceName, Reply)>>,
+    /// Answers behind a barrier, and until when they wait for it.
+    behind: BTreeMap<u64, (Instant, Vec<(u64, ServiceName, Reply)>)>,
     /// Status requests waiting for their second sample.
     statuses: Vec<DueStatus>,
+    /// What is wrong with the state folder.
+    state: Option<StateTrouble>,
     /// Samples taken for people only.
     shown: BTreeMap<ServiceName, ProcessSample>,
 }
@@ -64,8 +67,15 @@ impl Open {
 struct DueStatus {
     at: Instant,
     services: Vec<ServiceName>,
-    mail: Option<MailStatus>,
+    whose: Whose,
     reply: oneshot::Sender<Response>,
+}
+
+/// Who asks: heeler's own trouble is for those who may mend it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Masters,
+    Anybodys,
 }
 
 impl Keeper {
@@ -92,8 +102,8 @@ impl Keeper {
                 // What has nothing to compare with is looked at twice.
                 let fresh = services.iter().filter(|name| !self.was_shown(name)).count();
                 let at = Instant::now() + if fresh > 0 { CPU_INTERVAL } else { Duration::ZERO };
-                let mail = if self.is_master(&peer) { self.mail_status() } else { None };
-                self.operators.statuses.push(DueStatus { at, services, mail, reply });
+                let whose = if self.is_master(&peer) { Whose::Masters } else { Whose::Anybodys };
+                self.operators.statuses.push(DueStatus { at, services, whose, reply });
             }
             Request::Why { service } => {
                 let answer = match (
@@ -182,7 +192,8 @@ impl Keeper {
         self.operators.next += 1;
         let barrier = self.operators.next;
         let fresh = std::mem::take(&mut self.operators.fresh);
-        self.operators.behind.insert(barrier, fresh);
+        let until = Instant::now() + limits::STORE_PATIENCE;
+        self.operators.behind.insert(barrier, (until, fresh));
         self.outgoing.push(Message::Barrier(barrier));
     }
 
@@ -193,13 +204,16 @@ impl Keeper {
             Ack::NotDurable(barrier) => {
                 self.release(barrier, " (not on disk: the state folder cannot be written)");
             }
-            Ack::NotPersistent(why) => {
-                self.say(
-                    Level::Error,
-                    &format!("the state cannot be written, it is kept in memory: {why}"),
-                );
+            Ack::NotPersistent(trouble) => {
+                let text = format!("the state cannot be written, it is kept in memory: {trouble}");
+                self.say(Level::Error, &text);
+                let since_unix_ms = self.now().wall.0;
+                self.operators.state = Some(StateTrouble { since_unix_ms, trouble });
             }
-            Ack::Persistent => self.say(Level::Info, "the state is on disk again"),
+            Ack::Persistent => {
+                self.operators.state = None;
+                self.say(Level::Info, "the state is on disk again");
+            }
             Ack::Letter(letter) => self.post(*letter),
             Ack::Mail(standing) => self.mail_stands(standing),
             Ack::MailNote(text) => self.say(Level::Error, &text),
@@ -207,7 +221,8 @@ impl Keeper {
     }
 
     fn release(&mut self, barrier: u64, note: &str) {
-        for (id, service, mut reply) in self.operators.behind.remove(&barrier).unwrap_or_default() {
+        let Some((_, answers)) = self.operators.behind.remove(&barrier) else { return };
+        for (id, service, mut reply) in answers {
             reply.text.push_str(note);
             if let Some(open) = self.operators.open.get_mut(&id) {
                 open.results.push(OrderResult::replied(&service, &reply));
@@ -236,15 +251,31 @@ impl Keeper {
             .partition(|status| now >= status.at);
         self.operators.statuses = later;
         let due: Vec<DueStatus> = due;
+        let unheard = self.operators.behind.iter().filter(|(_, (until, _))| now >= *until);
+        let unheard: Vec<u64> = unheard.map(|(barrier, _)| *barrier).collect();
+        for barrier in unheard {
+            let text =
+                "the disk of the state folder does not answer; what it was given waits in memory";
+            self.say(Level::Error, text);
+            self.release(
+                barrier,
+                " (not on disk yet: the disk of the state folder does not answer)",
+            );
+        }
         for status in due {
-            let answer = StatusAnswer { mail: status.mail, ..self.status(&status.services) };
+            let mut answer = self.status(&status.services);
+            if status.whose == Whose::Masters {
+                answer.mail = self.mail_status();
+                answer.state.clone_from(&self.operators.state);
+            }
             let _delivered = status.reply.send(Response::Status(answer));
         }
     }
 
     /// When something of it is due next.
     pub(super) fn operators_wakeup(&self) -> Option<Instant> {
-        self.operators.statuses.iter().map(|status| status.at).min()
+        let statuses = self.operators.statuses.iter().map(|status| status.at);
+        statuses.chain(self.operators.behind.values().map(|(until, _)| *until)).min()
     }
 
     fn status(&mut self, services: &[ServiceName]) -> StatusAnswer {

@@ -24,6 +24,7 @@ use crate::keeper::control::ControlSocket;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Log;
+use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
@@ -56,7 +57,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
     let exe =
         SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
-    let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
+    let log = Log::start(std::env::var_os("JOURNAL_STREAM"))
+        .map_err(|error| format!("failed to start the log: {error}"))?;
     if let Err(error) = raise_open_files() {
         let text = format!("failed to raise the limit of open files: {error}");
         log.say(now().wall, Level::Warning, "heeler", text);
@@ -64,6 +66,13 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings.clone();
+    if let Some(to) = &settings.log {
+        log.write_to(to.clone());
+    }
+    let (manager, note) = Manager::of(|name| std::env::var_os(name));
+    if let Some(note) = note {
+        log.say(now().wall, Level::Warning, "heeler", note);
+    }
     make_dir(&settings.run_dir, 0o755)?;
     for dir in [&settings.run_dir, &settings.state_dir] {
         only_trusted_above(dir, &who)?;
@@ -102,6 +111,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         pool: Pool::new(done_to),
         store,
         log,
+        manager,
         exe,
         boot_id,
         running: Vec::new(),
@@ -129,6 +139,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
+    keeper.manager.ready(keeper.engine.tally());
     // What reading the configuration took is not needed again.
     heap::give_back();
     let serving = tokio::spawn(socket.serve(rights, control_to));
@@ -194,12 +205,13 @@ impl Keeper {
     async fn serve_all(
         &mut self,
         settings: &Settings,
-        definitions: Vec<Definition>,
+        mut definitions: Vec<Definition>,
         mut memories: BTreeMap<ServiceName, Memory>,
         ears: &mut Ears,
     ) -> Result<(), String> {
+        config::parents_first(&mut definitions);
         let mut services = Vec::new();
-        for Definition { service, probes } in definitions {
+        for Definition { service, probes, .. } in definitions {
             let def = Arc::new(service);
             services.push(Arc::clone(&def));
             let records = settings.run_dir.join("svc").join(def.name.as_str());

@@ -9,6 +9,7 @@ use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::Keeper;
 use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
+use crate::keeper::log::Event;
 use crate::keeper::served::{Family, Holding};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
@@ -181,6 +182,7 @@ impl Keeper {
                 if alert.incident.cause == Cause::Unkillable && alert.kind == AlertKind::Fired {
                     self.add_evidence(&mut alert);
                 }
+                self.log.say_alert(self.now().wall, &alert);
                 self.outgoing.push(Message::Queue(alert));
             }
             Effect::Event(event) => self.note_event(event),
@@ -384,7 +386,8 @@ impl Keeper {
             return Delivery::Refused(Untrusted::from("it belongs to another user"));
         };
         let text = format!("SIG{} to pid {identity}: {why}", what.name());
-        self.log.say(self.now().wall, Level::Info, service.as_str(), text);
+        let event = Event { name: "signal", incident: None };
+        self.log.say_event(self.now().wall, service.as_str(), event, text);
         match signal::send(proved, what) {
             Delivered::Sent => {
                 if what != Signal::Kill {

@@ -34,6 +34,8 @@ pub const OUTPUT_TAIL_BYTES: usize = 4096;
 pub const ALERT_BYTES_MAX: usize = 16 << 10;
 /// Alerts waiting in the outbox; past it the oldest detail is dropped and counted.
 pub const OUTBOX_MAILS_MAX: usize = 1000;
+/// A line of the log; the rest is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// Lines of an incident's story; past it the middle is dropped and counted.
 pub const STORY_LINES_MAX: usize = 64;
 /// Events kept of one service; past it its oldest goes.
@@ -153,6 +155,8 @@ pub const OUTBOX_ENTRY_BYTES_MAX: usize = 256 << 10;
 pub const OUTBOX_TURN: usize = 32;
 /// Files that were set aside (`.bad-`, `.newer-`, `.poisoned-`); past it the oldest goes.
 pub const SET_ASIDE_FILES_MAX: usize = 8;
+/// How long an operator waits for a disk before the answer says that it does not.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a failed write is tried again.
 pub const STORE_RETRY: Duration = Duration::from_secs(2);
 /// A start that crashes within this long of restoring memories counts against them.

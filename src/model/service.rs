@@ -59,6 +59,14 @@ pub struct Service {
     pub start_limit: StartLimit,
     /// What follows when they are used up.
     pub backoff: Backoff,
+    /// Services it needs: while one is down or in trouble nothing is done about this one.
+    pub depends_on: Vec<ServiceName>,
+    /// Whether it is restarted when one of them was.
+    pub restart_with: Together,
+    /// How long its first start after a boot waits.
+    pub start_delay: Duration,
+    /// What a boot means for it.
+    pub on_boot: OnBoot,
     /// How often an open incident is told again.
     pub remind: Duration,
     /// Its checks, in the order of the file.
@@ -173,6 +181,26 @@ pub enum Mode {
     Active,
     /// Checks run, actions are only reported.
     Observe,
+}
+
+/// Whether a service is restarted with those it needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Together {
+    /// It goes on; it reconnects by itself.
+    No,
+    /// It is.
+    Yes,
+}
+
+/// What is wanted of a service after the machine was booted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnBoot {
+    /// Up, whatever was wanted before.
+    Start,
+    /// Nothing, until somebody brings it up; from then on it is watched.
+    Leave,
+    /// What was wanted before.
+    Last,
 }
 
 /// One entry of `allow`.

@@ -76,9 +76,12 @@ impl Letters {
         }
     }
 
+    /// An alert came in, or is still there.
     pub(super) fn add(&mut self, name: &str, to: People, since: Wall, now: Mono) {
-        self.since.entry(name.into()).or_insert(since);
-        self.office.add(name.into(), to, now);
+        if !self.since.contains_key(name) {
+            self.since.insert(name.into(), since);
+            self.office.add(name.into(), to, now);
+        }
     }
 
     pub(super) fn dropped(&mut self, name: &str) {
@@ -103,7 +106,7 @@ impl Outbox {
     #[must_use]
     pub(super) fn standing(&self) -> Option<MailStanding> {
         let letters = self.letters.as_ref()?;
-        Some(MailStanding { waiting: self.queued.len(), trouble: letters.trouble.clone() })
+        Some(MailStanding { waiting: self.untold(), trouble: letters.trouble.clone() })
     }
 
     /// What somebody should know since the last time.
@@ -132,13 +135,12 @@ impl Outbox {
         while let Some(dispatch) = self.letters.as_mut().and_then(|all| all.office.next(now)) {
             let mut alerts = Vec::new();
             for name in &dispatch.alerts {
-                let path = self.queue.join(&**name);
-                match load(&path) {
+                match self.entry(name) {
                     Entry::Alert(alert) => alerts.push(*alert),
                     Entry::Newer => self.pass_over(name),
                     Entry::Bad(error) => {
                         self.pass_over(name);
-                        let aside = set_aside(&path);
+                        let aside = set_aside(&self.queue.join(&**name));
                         bad = bad.and(aside).and(Err(error));
                     }
                 }
@@ -154,7 +156,7 @@ impl Outbox {
     }
 
     fn pass_over(&mut self, name: &str) {
-        self.queued.retain(|queued| queued != name);
+        self.take_off(name);
         if let Some(letters) = &mut self.letters {
             letters.forget(name);
         }
@@ -198,12 +200,11 @@ impl Outbox {
             .map(|(name, _)| name.clone())
             .collect();
         for name in names.iter().filter(|name| !away.contains(name)) {
-            let path = self.queue.join(&**name);
             let eml = format!("{}.eml", name.trim_end_matches(".json"));
-            if let Entry::Alert(alert) = load(&path) {
+            if let Entry::Alert(alert) = self.entry(name) {
                 file::put_durably(&self.folder, &eml, &mail::render(&alert, &self.host))?;
             }
-            file::remove(&path)?;
+            file::remove(&self.queue.join(&**name))?;
             self.pass_over(name);
             let (days, folder) = (show_duration(limits::MAIL_AGE_MAX), self.folder.display());
             let text = format!(
@@ -263,12 +264,16 @@ impl Outbox {
     }
 
     /// An alert has still to reach these, and no others: it is so after a crash, too.
-    fn keep_for(&self, name: &str, left: &[(Box<str>, String)]) -> Result<(), StoreError> {
+    fn keep_for(&mut self, name: &str, left: &[(Box<str>, String)]) -> Result<(), StoreError> {
+        let to = left.iter().map(|(named, _)| named.clone()).filter(|to| !to.is_empty()).collect();
+        if let Some(alert) = self.not_on_disk(name) {
+            alert.to = to;
+            return Ok(());
+        }
         let path = self.queue.join(name);
         let Entry::Alert(mut alert) = load(&path) else { return Ok(()) };
         let since = written(&path);
-        alert.to =
-            left.iter().map(|(named, _)| named.clone()).filter(|to| !to.is_empty()).collect();
+        alert.to = to;
         file::put_durably(&self.queue, name, sealed(&alert).as_bytes())?;
         if let Some(since) = since {
             // Its age counts from when it was queued.

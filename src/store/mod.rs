@@ -41,6 +41,16 @@ impl StoreError {
         Self { step, path: path.to_owned(), cause }
     }
 
+    /// Whether it may pass while heeler runs: a disk that is full, read-only, or does not answer rightly.
+    /// What is wrong with an owner or a path stays wrong.
+    fn may_pass(&self) -> bool {
+        let kind = self.cause.kind();
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        full.contains(&kind)
+            || kind == io::ErrorKind::ReadOnlyFilesystem
+            || self.cause.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
+    }
+
     /// For `map_err`.
     fn at(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |cause| Self::new(step, path, cause)

@@ -165,14 +165,20 @@ impl StoreHandle {
     ///
     /// # Errors
     /// When the directory cannot be made or entered, or no thread can be started. Damage inside it is
-    /// no error: see [`Loaded::notes`].
+    /// no error, nor is a disk that takes nothing now: see [`Loaded::notes`].
     pub fn spawn(
         state_dir: &Path,
         settings: Settings,
         on_ack: impl Fn(Ack) + Send + 'static,
     ) -> Result<(Self, Loaded), StoreError> {
         let now = wall_now();
-        file::make_dir(state_dir)?;
+        let mut notes = Vec::new();
+        match file::make_dir(state_dir) {
+            Err(error) if !error.may_pass() => return Err(error),
+            Err(error) => notes.push(error.to_string()),
+            Ok(()) => {}
+        }
+        let there = notes.is_empty();
         let mut earlier = starts::load(state_dir);
         let trust = starts::decide(&earlier, now);
         let (mut journal, restored) = Journal::open(state_dir, &settings.boot_id, trust, now);
@@ -183,7 +189,7 @@ impl StoreHandle {
         };
         let outbox = Outbox::open(state_dir, settings.host, letters)?;
         let (event_log, events, strange) = EventLog::open(state_dir);
-        let mut notes = restored.notes;
+        notes.extend(restored.notes);
         notes.extend(strange);
         notes.extend(start_notes(trust, settings.delivery, &outbox, state_dir));
         // What was set aside is off the disk before this start is recorded: a crash between them
@@ -197,7 +203,7 @@ impl StoreHandle {
             restored: what_was_restored(&restored.memories),
             end: End::Unknown,
         });
-        if let Err(error) = starts::save(state_dir, &earlier) {
+        if there && let Err(error) = starts::save(state_dir, &earlier) {
             notes.push(error.to_string());
         }
         let loaded =
@@ -430,6 +436,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         }
         self.definitions.extend(definitions);
         // Each is tried whatever became of the others: a damaged outbox must not cost a wish.
+        let there = file::make_dir(&self.state_dir);
         let queued = self.outbox.commit(now, wall);
         let remembered = self.journal.commit();
         let kept = self.keep_definitions();
@@ -439,7 +446,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         if try_mail == TryMail::Now {
             self.outbox.try_now(now);
         }
-        let result = queued.and(remembered).and(kept).and(told);
+        let result = there.and(queued).and(remembered).and(kept).and(told);
         for id in barriers {
             (self.on_ack)(if result.is_ok() { Ack::Durable(id) } else { Ack::NotDurable(id) });
         }

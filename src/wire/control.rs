@@ -66,14 +66,26 @@ pub struct StatusAnswer {
     /// How mail stands, for root and heeler's own user; absent where mails become files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailStatus>,
+    /// What is wrong with the state folder, for root and heeler's own user; absent when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateTrouble>,
 }
 
 impl StatusAnswer {
     /// Of this version.
     #[must_use]
     pub fn new(services: Vec<ServiceStatus>) -> Self {
-        Self { version: VERSION, services, mail: None }
+        Self { version: VERSION, services, mail: None, state: None }
     }
+}
+
+/// What is to survive cannot be written, and is kept in memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StateTrouble {
+    /// Since when.
+    pub since_unix_ms: u64,
+    /// What failed, why, and what to do.
+    pub trouble: String,
 }
 
 /// How mail stands.

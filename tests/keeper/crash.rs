@@ -271,10 +271,10 @@ fn started_without_any_open_descriptor_it_works() {
 }
 
 /// A file system of a test, gone with it.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    fn tmpfs(at: PathBuf, size: &str) -> Self {
+    pub(crate) fn tmpfs(at: PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).expect("mkdir");
         let data = format!("size={size},mode=0755");
         mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(data.as_str()))

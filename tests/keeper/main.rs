@@ -7,6 +7,8 @@ mod chaos;
 mod chosen;
 mod conf;
 mod crash;
+mod daemon;
+mod disk;
 mod events;
 mod hostile;
 mod kill;

@@ -246,3 +246,36 @@ fn a_burst_is_one_mail_and_others_keep_their_thread() {
     assert!(letters[1].text.contains("X-Heeler-Kind: digest"));
     assert_eq!(letters[1].text.matches("  shop: down: trouble ").count(), 5);
 }
+
+/// What the disk does not take is sent all the same: a full disk is when somebody has to hear of it.
+#[test]
+fn an_alert_that_cannot_be_written_is_sent_from_memory_and_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut store = Store::open(dir.path());
+    store.queue([alert(1, &["a@x"])]);
+    let first = store.letter();
+    let name = fs::read_dir(dir.path().join("outbox/queue")).expect("lists").next().expect("one");
+    let second =
+        name.expect("an entry").file_name().to_string_lossy().replace(".1-0000", ".2-0000");
+    // The file of the second cannot be written: something is in the place of its temporary one.
+    let second = second.replace("011503", "011504");
+    let in_its_place = dir.path().join(format!("outbox/queue/.{second}.tmp"));
+    fs::create_dir_all(in_its_place.join("x")).expect("creates");
+    store.answer(first.id, &[(End::Delivered, "250 ok")]);
+    store.queue([alert(2, &["a@x", "b@x"])]);
+    let refused = |ack: &Ack| matches!(ack, Ack::NotPersistent(text) if text.contains(&second));
+    store.until(refused);
+    let letter = store.letter();
+    assert!(letter.text.contains("trouble 2"), "{}", letter.text);
+    // One of two has it; the other gets it in the end, still from memory.
+    store.answer(letter.id, &[(End::Delivered, "250 ok"), (End::Later, "451 busy")]);
+    store.handle.send([Message::TryMail]);
+    let again = store.letter();
+    assert_eq!((message_id(&again), &again.to[..]), (message_id(&letter), &["b@x".to_owned()][..]));
+    store.answer(again.id, &[(End::Delivered, "250 ok")]);
+    store.until(|ack| *ack == Ack::Persistent);
+    fs::remove_dir_all(&in_its_place).expect("removes");
+    store.settle();
+    assert_eq!(queued(dir.path()), 0);
+    assert_eq!(store.handle.shutdown(PATIENCE), Shutdown::Clean);
+}

@@ -252,6 +252,7 @@ impl World {
 
     /// The store thread's group is on disk; only now are answers given.
     pub(crate) fn commit(&mut self) {
+        self.judge_tally();
         while let Some(item) = self.store.pop_front() {
             match item {
                 Stored::Answer(request, reply) => self.answered(request, &reply),

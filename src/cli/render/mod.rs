@@ -15,6 +15,7 @@ mod detail;
 mod events;
 mod mail;
 mod probe;
+mod state;
 mod table;
 mod text;
 mod why;
@@ -23,6 +24,7 @@ pub use detail::detail;
 pub use events::{Columns, Whose, events};
 pub use mail::{mail_line, mail_test};
 pub use probe::probe;
+pub use state::state_line;
 pub use table::table;
 pub use why::why;
 
