@@ -38,7 +38,7 @@ impl Keeper {
                 self.programs_waiting.push_back(Waiting { service, check, ask, until });
                 self.run_programs();
             }
-            Some(Probe::Sample) | None => {
+            Some(Probe::Sample | Probe::Workers | Probe::Puma) | None => {
                 let seen = Observation::unknown("it has nothing to probe: this is a bug of heeler");
                 self.observed(service, check, ask, seen);
             }
@@ -117,7 +117,9 @@ impl Keeper {
     fn program_of(&self, service: &ServiceName, check: CheckIndex) -> Option<Command> {
         match self.services.get(service)?.probes.get(usize::from(check.0))? {
             Probe::Command(program) => Some(program.command.clone()),
-            Probe::Sample | Probe::Network(_) | Probe::Files(_) => None,
+            Probe::Sample | Probe::Workers | Probe::Puma | Probe::Network(_) | Probe::Files(_) => {
+                None
+            }
         }
     }
 

@@ -176,7 +176,7 @@ impl Keeper {
         };
         let probe = open.probes.get(place).cloned();
         let timeout = match probe {
-            Some(Probe::Sample) | None => limits::FILE_POOL_DEADLINE,
+            Some(Probe::Sample | Probe::Workers | Probe::Puma) | None => limits::FILE_POOL_DEADLINE,
             Some(Probe::Files(_) | Probe::Network(_) | Probe::Command(_)) => check.timeout,
         };
         let until = Instant::now() + timeout + 2 * limits::PROBE_QUEUE_MAX + limits::SCOUT_GRACE;
@@ -189,6 +189,10 @@ impl Keeper {
             }
             (Look::Check(at, _), Some(Probe::Network(_) | Probe::Command(_))) => {
                 self.try_probe(request, at, name, check.index);
+            }
+            (Look::Check(at, _), Some(Probe::Workers | Probe::Puma)) => {
+                let seen = Observation::unknown("it cannot be run by itself in this version");
+                self.tried(request, at, seen);
             }
             (Look::Check(at, _), Some(Probe::Sample) | None) => {
                 let seen = Observation::unknown("it has nothing to probe: this is a bug of heeler");
