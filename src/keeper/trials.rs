@@ -191,8 +191,8 @@ impl Keeper {
                 self.try_probe(request, at, name, check.index);
             }
             (Look::Check(at, _), Some(Probe::Workers | Probe::Puma)) => {
-                let seen = Observation::unknown("it cannot be run by itself in this version");
-                self.tried(request, at, seen);
+                let text = format!("`heeler workers {name}` shows what it is about");
+                self.tried(request, at, Observation::unknown(&text));
             }
             (Look::Check(at, _), Some(Probe::Sample) | None) => {
                 let seen = Observation::unknown("it has nothing to probe: this is a bug of heeler");
