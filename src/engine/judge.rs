@@ -232,7 +232,8 @@ impl State {
             | Action::Unmonitor => {}
         }
         if let Some(why) = self.held_back() {
-            self.narrate_new(cx, format!("would {action} now ({}), held back: {why}", check.label));
+            let text = format!("would {action} now ({}), held back: {why}", check.label);
+            self.happened_new(cx, EventKind::Acted, text);
             return;
         }
         if self.def.mode == Mode::Observe {
