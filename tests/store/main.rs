@@ -5,6 +5,7 @@ mod support;
 
 mod crash;
 mod damage;
+mod fixtures;
 mod made;
 mod mails;
 mod space;
