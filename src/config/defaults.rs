@@ -9,7 +9,7 @@ use crate::config::command::{self, env};
 use crate::config::document::{Document, Field, get, shorten};
 use crate::model::limits;
 use crate::model::process::Signal;
-use crate::model::service::{Backoff, Grant, Grantee, Mode, Right, StartLimit};
+use crate::model::service::{Backoff, Grant, Grantee, Mode, OnBoot, Right, StartLimit};
 use crate::model::units;
 
 /// What `[defaults]` may say for every service.
@@ -34,6 +34,8 @@ pub struct Defaults {
     pub start_limit: StartLimit,
     pub backoff: Backoff,
     pub remind: Duration,
+    pub start_delay: Duration,
+    pub on_boot: OnBoot,
 }
 
 impl Default for Defaults {
@@ -54,12 +56,14 @@ impl Default for Defaults {
             start_limit: StartLimit { starts: 5, window: Duration::from_secs(10 * 60) },
             backoff: Backoff { first: Duration::from_secs(30), last: Duration::from_secs(30 * 60) },
             remind: Duration::from_secs(4 * 3600),
+            start_delay: Duration::ZERO,
+            on_boot: OnBoot::Last,
         }
     }
 }
 
 /// Keys that `[defaults]` may have too.
-pub(crate) const COMMON_KEYS: [&str; 15] = [
+pub(crate) const COMMON_KEYS: [&str; 17] = [
     "stop_signal",
     "env",
     "env_file",
@@ -75,6 +79,8 @@ pub(crate) const COMMON_KEYS: [&str; 15] = [
     "start_limit",
     "backoff",
     "remind",
+    "start_delay",
+    "on_boot",
 ];
 impl Defaults {
     /// Reads the common keys of a table over those of `base`.
@@ -87,6 +93,7 @@ impl Defaults {
         set(&mut out.alert, get(doc, table, "alert", addresses));
         set(&mut out.allow, get(doc, table, "allow", allow));
         set(&mut out.mode, get(doc, table, "mode", mode));
+        set(&mut out.on_boot, get(doc, table, "on_boot", on_boot));
         set(&mut out.start_limit, get(doc, table, "start_limit", start_limit));
         set(&mut out.backoff, get(doc, table, "backoff", backoff));
         let spans = [
@@ -96,6 +103,7 @@ impl Defaults {
             (&mut out.start_period, "start_period", Duration::ZERO),
             (&mut out.exit_delay, "exit_delay", Duration::ZERO),
             (&mut out.remind, "remind", limits::SPAN_MIN),
+            (&mut out.start_delay, "start_delay", Duration::ZERO),
         ];
         for (slot, key, floor) in spans {
             set(slot, get(doc, table, key, |doc, at| doc.duration(at, floor)));
@@ -162,6 +170,15 @@ fn rights(doc: &mut Document<'_>, at: Field<'_>) -> Vec<Right> {
 fn mode(doc: &mut Document<'_>, at: Field<'_>) -> Option<Mode> {
     let word = doc.word(at, "a mode", &["active", "observe"])?;
     Some(if word == "observe" { Mode::Observe } else { Mode::Active })
+}
+
+fn on_boot(doc: &mut Document<'_>, at: Field<'_>) -> Option<OnBoot> {
+    let word = doc.word(at, "what a boot may mean", &["start", "leave", "last"])?;
+    Some(match word.as_str() {
+        "start" => OnBoot::Start,
+        "leave" => OnBoot::Leave,
+        _ => OnBoot::Last,
+    })
 }
 
 /// `5 per 10m`.

@@ -4,7 +4,7 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::engine::judge;
-use crate::engine::state::{By, ExitKind, OpenIncident, Stage, State, StopBy};
+use crate::engine::state::{By, ExitKind, OpenIncident, Sent, Stage, State, StopBy};
 use crate::engine::table::{Class, Where};
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
@@ -189,6 +189,11 @@ impl State {
                     self.resolve(cx, Cause::Unkillable, "it is gone");
                     self.forget_checks(cx);
                 }
+                if self.place() == Where::Absent && self.waits_for_others() {
+                    let text = "it is down";
+                    self.answer(cx, |order| order == Order::Stop, ReplyResult::Done, text);
+                    return;
+                }
                 // Clearing is for a start: where none may follow, it is enough to have said so.
                 if !self.may_start() && self.open.contains_key(&Cause::Down) {
                     return;
@@ -363,7 +368,12 @@ impl State {
 
     pub(super) fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
         match result {
-            Delivery::Sent => self.was_told_to_go(cx),
+            Delivery::Sent => {
+                if let Stage::Killing { sent, .. } = &mut self.stage {
+                    *sent = Sent::Confirmed;
+                }
+                self.was_told_to_go(cx);
+            }
             Delivery::Gone => self.confirm(cx),
             Delivery::Refused(why) => {
                 let title = format!("a signal was not sent: {why}");

@@ -224,6 +224,10 @@ impl State {
             | Action::Exec(_)
             | Action::Unmonitor => {}
         }
+        if let Some(why) = self.held_back() {
+            self.narrate_new(cx, format!("would {action} now ({}), held back: {why}", check.label));
+            return;
+        }
         if self.def.mode == Mode::Observe {
             self.narrate(
                 cx,

@@ -8,6 +8,7 @@ use crate::engine::table::{self, Class, Move, Where};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::limits;
+use crate::model::memory::Acquaintance;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Exit, ProcessIdentity};
 use crate::model::service::Life;
@@ -116,6 +117,7 @@ impl State {
         }
         self.gone_at = None;
         self.last_failure = None;
+        self.acquaintance = Acquaintance::Known;
         self.limit.up(cx.now.mono);
         self.resolve(cx, Cause::UpUnwanted, "it is wanted again");
         self.settle_down_incident(cx);

@@ -11,6 +11,7 @@
 
 mod answers;
 mod clearing;
+mod dependency;
 pub mod effect;
 pub mod input;
 mod job;
@@ -32,6 +33,7 @@ mod tolerance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::engine::dependency::Edges;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::engine::state::State;
@@ -53,6 +55,8 @@ pub struct Engine {
     tally: Tally,
     next_id: u64,
     counters: Counters,
+    /// Who needs whom.
+    edges: Edges,
 }
 
 /// What should be rare, counted so that it is seen.
@@ -79,6 +83,7 @@ impl Engine {
             tally: Tally::default(),
             next_id: first_id,
             counters: Counters::default(),
+            edges: Edges::default(),
         }
     }
 
@@ -93,13 +98,17 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let name = def.name.clone();
-        let mut state = State::begin(now, def, memory);
-        let Self { services, due, tally, next_id, counters } = self;
-        within(now, effects, (next_id, counters), &mut state, |state, cx| {
+        let state = State::begin(now, def, memory);
+        self.services.insert(name.clone(), state);
+        self.draw_edges(&name);
+        self.hear_parents(&name);
+        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Some(state) = services.get_mut(&name) else { return };
+        within(now, effects, (next_id, counters), state, |state, cx| {
             state.take_up(cx, in_flight);
         });
-        file(due, tally, name.clone(), &mut state);
-        services.insert(name, state);
+        file(due, tally, name.clone(), state);
+        self.tell_children(now, &name, effects);
     }
 
     /// One thing happened. Effects are appended in the order in which they must be carried out.
@@ -108,13 +117,14 @@ impl Engine {
             self.tick(now, effects);
             return;
         };
-        let Self { services, due, tally, next_id, counters } = self;
+        let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(state) = services.get_mut(&name) else {
             counters.strangers += 1;
             return;
         };
         within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
-        file(due, tally, name, state);
+        file(due, tally, name.clone(), state);
+        self.tell_children(now, &name, effects);
     }
 
     /// When the engine wants a [`Input::Tick`], at the latest.
@@ -163,15 +173,16 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let Self { services, due, tally, next_id, counters } = self;
-        while due.first().is_some_and(|(at, _)| *at <= now.mono) {
+        while self.due.first().is_some_and(|(at, _)| *at <= now.mono) {
+            let Self { services, due, tally, next_id, counters, .. } = self;
             let Some((_, name)) = due.pop_first() else { return };
             let Some(state) = services.get_mut(&name) else { continue };
             within(now, effects, (&mut *next_id, &mut *counters), state, State::time_passed);
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
-            file(due, tally, name, state);
+            file(due, tally, name.clone(), state);
+            self.tell_children(now, &name, effects);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::engine::Cx;
 use crate::engine::effect::{Effect, Level};
-use crate::engine::state::{OpenIncident, Stage, State};
+use crate::engine::state::{OpenIncident, Stage, State, Telling};
 use crate::model::incident::{Alert, AlertKind, Cause, Incident};
 use crate::model::intent::Desired;
 use crate::model::job::Output;
@@ -60,7 +60,12 @@ impl State {
             told_at: Wall::default(),
         };
         record.tell(cx.now.wall, title);
-        self.open.insert(cause, OpenIncident { record, tell_at, settles_at: None, mended: None });
+        let telling = match self.held_back() {
+            Some(_) if may_be_a_parents(cause) => Telling::HeldBack,
+            Some(_) | None => Telling::Free,
+        };
+        let open = OpenIncident { record, tell_at, settles_at: None, mended: None, telling };
+        self.open.insert(cause, open);
     }
 
     /// Says what was decided or done: in the log, and in the story of what is open.
@@ -153,6 +158,12 @@ impl State {
             // It passed before anybody heard of it: nothing to tell, and no incident to look back on.
             return;
         }
+        let held = open.telling == Telling::HeldBack || self.held_back().is_some();
+        if open.record.told == 0 && may_be_a_parents(cause) && held {
+            // The parent's mail has told of it.
+            self.last_incident = Some(open.record);
+            return;
+        }
         let next = self.what_next(cx.now.mono);
         send(cx, &self.def.alert, &mut open.record, kind, next);
         self.last_incident = Some(open.record);
@@ -189,7 +200,14 @@ impl State {
         }
         let next = self.what_next(now);
         let remind = self.def.remind;
+        let held = self.held_back().is_some();
         for open in self.open.values_mut().filter(|open| now >= open.tell_at) {
+            if held && may_be_a_parents(open.record.cause) {
+                open.telling = Telling::HeldBack;
+                open.tell_at = now + remind;
+                continue;
+            }
+            open.telling = Telling::Free;
             let kind = if open.record.told == 0 { AlertKind::Fired } else { AlertKind::Reminder };
             open.tell_at = now + remind;
             send(cx, &self.def.alert, &mut open.record, kind, next.clone());
@@ -200,6 +218,9 @@ impl State {
     /// What happens next, for a person who reads only the mail.
     pub(super) fn what_next(&self, now: Mono) -> String {
         let name = &self.def.name;
+        if let Some(why) = self.held_back().filter(|_| self.intent.desired == Desired::Up) {
+            return format!("heeler does nothing about it while that lasts: {why}");
+        }
         match (self.intent.desired, &self.stage) {
             (Desired::Up | Desired::Down, Stage::Clearing(_) | Stage::Watching)
                 if self.open.contains_key(&Cause::Unclear) =>
@@ -239,6 +260,14 @@ impl State {
             }
             (Desired::Down, _) => "heeler stops it".to_owned(),
         }
+    }
+}
+
+/// Whether a parent's trouble may be the reason.
+fn may_be_a_parents(cause: Cause) -> bool {
+    match cause {
+        Cause::Down | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => true,
+        Cause::UpUnwanted | Cause::Unkillable | Cause::SetAside => false,
     }
 }
 

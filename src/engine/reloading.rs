@@ -68,7 +68,8 @@ impl State {
             Delivery::Sent => {
                 let text = self.main.map(|main| format!("pid {main} was told to reload"));
                 self.answer(cx, is_reload, ReplyResult::Done, &text.unwrap_or_default());
-                if matches!(self.place(), Where::Present | Where::StartPeriod) {
+                let up = matches!(self.place(), Where::Present | Where::StartPeriod);
+                if up && self.intent.desired != Desired::Down {
                     self.goes_on_anew(cx);
                 }
             }

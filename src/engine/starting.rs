@@ -8,6 +8,7 @@ use crate::engine::table::Class;
 use crate::model::incident::Cause;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
+use crate::model::memory::Acquaintance;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::Absence;
 use crate::model::process::Uid;
@@ -38,6 +39,19 @@ impl State {
         }
         let mut which = String::new();
         if by == By::Heeler {
+            if let Some(why) = self.held_back() {
+                self.narrate_new(cx, format!("not started: {why}"));
+                self.enter(cx, Stage::Watching);
+                self.look_at = now + self.def.every;
+                return;
+            }
+            if self.delayed_until > now {
+                let until = self.delayed_until;
+                let wait = show_duration(until.since(now));
+                self.narrate(cx, format!("its start_delay: starting it in {wait}"));
+                self.enter(cx, Stage::Backoff { until });
+                return;
+            }
             if self.def.mode == Mode::Observe {
                 self.narrate_new(cx, "would start it now, but mode is \"observe\"".to_owned());
                 self.enter(cx, Stage::Watching);
@@ -103,6 +117,11 @@ impl State {
 
     pub(super) fn can_start(&self) -> bool {
         self.def.startable()
+    }
+
+    /// Whether it is not to be started by itself now, for a reason that is not its own.
+    pub(super) fn waits_for_others(&self) -> bool {
+        self.held_back().is_some() || self.acquaintance == Acquaintance::Left
     }
 
     /// Whether heeler may start it by itself.

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::dependency::Footing;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::table::Where;
 use crate::engine::tolerance::Window;
 use crate::model::action::Action;
-use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId};
+use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::incident::{Cause, Incident};
 use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
+use crate::model::memory::Acquaintance;
 use crate::model::observation::Observation;
 use crate::model::order::Order;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
@@ -38,6 +40,13 @@ pub(crate) struct State {
     pub(crate) leaving: Option<(ProcessIdentity, By)>,
     /// The main process an earlier keeper knew, until it is found again or known to be gone.
     pub(crate) recalled: Option<ProcessIdentity>,
+    /// How the services it needs stand, and which main process each had last.
+    pub(crate) parents: BTreeMap<ServiceName, Footing>,
+    pub(crate) parents_mains: BTreeMap<ServiceName, ProcessIdentity>,
+    /// Whether it was looked at before in this boot.
+    pub(crate) acquaintance: Acquaintance,
+    /// Not before this is it started by itself for the first time in a boot.
+    pub(crate) delayed_until: Mono,
     /// What rules ask for while an exec runs, in order; done when it ended.
     pub(crate) pending: Vec<(CheckIndex, Action)>,
     /// The job in flight. There is never a second one.
@@ -72,7 +81,7 @@ pub(crate) enum Stage {
     Starting(Starting),
     StartPeriod { until: Mono },
     Stopping { target: ProcessIdentity, by: StopBy, kill_at: Mono },
-    Killing { target: ProcessIdentity, look_at: Mono, told: Told },
+    Killing { target: ProcessIdentity, look_at: Mono, told: Told, sent: Sent },
     Backoff { until: Mono },
 }
 
@@ -183,6 +192,13 @@ pub(crate) enum StopBy {
     Ladder,
 }
 
+/// Whether a signal is known to have been delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sent {
+    Unconfirmed,
+    Confirmed,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
     NotYet,
@@ -235,6 +251,14 @@ pub(crate) struct OpenIncident {
     pub(crate) settles_at: Option<Mono>,
     /// Since when it looks so: when it will have ended, if it did.
     pub(crate) mended: Option<Wall>,
+    /// Whether it may be told, or may be a parent's doing.
+    pub(crate) telling: Telling,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Telling {
+    Free,
+    HeldBack,
 }
 
 /// An operator who waits for an answer.

@@ -4,6 +4,7 @@ use crate::engine::state::{Clearing, OpenIncident, Stage, State, ago};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::JobKind;
+use crate::model::memory::Acquaintance;
 use crate::model::service::Life;
 use crate::model::status::{CheckStatus, Health, RuleState, Status};
 use crate::model::time::Now;
@@ -40,13 +41,22 @@ impl State {
             (Stage::Watching, Desired::Unmonitored, _) if self.def.life == Life::Nothing => {
                 format!("not monitored (by {})", self.intent.by)
             }
-            (Stage::Watching, Desired::Up, Some(_)) => "up".to_owned(),
+            (Stage::Watching, Desired::Up, Some(_)) => match self.held_back() {
+                Some(why) => format!("up, held back: {why}"),
+                None => "up".to_owned(),
+            },
             (Stage::Watching, Desired::Up, None)
                 if self.recalled.is_some() || self.asked.identify.is_some() =>
             {
                 "being looked for".to_owned()
             }
-            (Stage::Watching, Desired::Up, None) => "down".to_owned(),
+            (Stage::Watching, Desired::Up, None) if self.acquaintance == Acquaintance::Left => {
+                "down, left so since boot (on_boot = \"leave\")".to_owned()
+            }
+            (Stage::Watching, Desired::Up, None) => match self.held_back() {
+                Some(why) => format!("down, held back: {why}"),
+                None => "down".to_owned(),
+            },
             (Stage::Watching, Desired::Down, None) => format!("stopped by {}", self.intent.by),
             (Stage::Watching, Desired::Down, Some(_)) => {
                 format!("up, but stopped by {}", self.intent.by)

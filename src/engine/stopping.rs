@@ -4,7 +4,7 @@
 use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::job::describe;
-use crate::engine::state::{Brings, By, Stage, Starting, State, StopBy, Told};
+use crate::engine::state::{Brings, By, Sent, Stage, Starting, State, StopBy, Told};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::{JobKind, Outcome};
@@ -125,35 +125,42 @@ impl State {
         // Since it was told to go, be it by an earlier keeper.
         let waited = show_duration(self.def.stop_timeout + cx.now.mono.since(kill_at));
         self.narrate(cx, format!("pid {target} is still there after {waited}: sent SIGKILL"));
-        let service = self.def.name.clone();
+        self.send_kill(cx, target);
+        let look_at = cx.now.mono + limits::KILL_TIMEOUT;
+        let (told, sent) = (Told::NotYet, Sent::Unconfirmed);
+        self.enter(cx, Stage::Killing { target, look_at, told, sent });
+    }
+
+    fn send_kill(&mut self, cx: &mut Cx<'_>, target: ProcessIdentity) {
         let ask = cx.ask();
         self.asked.signal = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
-        let signal = Signal::Kill;
         cx.push(Effect::Signal {
-            service,
+            service: self.def.name.clone(),
             ask,
             identity: target,
-            signal,
+            signal: Signal::Kill,
             why: "stop_timeout passed",
         });
-        let look_at = cx.now.mono + limits::KILL_TIMEOUT;
-        self.enter(cx, Stage::Killing { target, look_at, told: Told::NotYet });
     }
 
     pub(super) fn unkillable(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
         let every = self.def.every;
-        let Stage::Killing { target, look_at, told } = &mut self.stage else {
+        let Stage::Killing { target, look_at, told, sent } = &mut self.stage else {
             return;
         };
         *look_at = now + every;
-        let target = *target;
+        let (target, sent) = (*target, *sent);
         let first = *told == Told::NotYet;
         *told = Told::Yes;
         if first {
             let title = format!("pid {target} does not die: KILL was sent and it is still there");
             self.open_incident(cx, Cause::Unkillable, title.clone(), now);
             self.answer(cx, |_| true, ReplyResult::Failed, &title);
+        }
+        if sent == Sent::Unconfirmed && self.asked.signal.is_none() {
+            // Nobody knows whether it was: what was lost is said again.
+            self.send_kill(cx, target);
         }
         self.confirm(cx);
     }

@@ -201,12 +201,13 @@ impl Keeper {
     async fn serve_all(
         &mut self,
         settings: &Settings,
-        definitions: Vec<Definition>,
+        mut definitions: Vec<Definition>,
         mut memories: BTreeMap<ServiceName, Memory>,
         ears: &mut Ears,
     ) -> Result<(), String> {
+        config::parents_first(&mut definitions);
         let mut services = Vec::new();
-        for Definition { service, probes } in definitions {
+        for Definition { service, probes, .. } in definitions {
             let def = Arc::new(service);
             services.push(Arc::clone(&def));
             let records = settings.run_dir.join("svc").join(def.name.as_str());

@@ -5,6 +5,7 @@ mod story;
 
 mod checks;
 mod clearing;
+mod dependencies;
 mod desired;
 mod incidents;
 mod limits;

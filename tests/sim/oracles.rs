@@ -18,7 +18,7 @@ use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::{Observation, Outcome};
 use heeler::model::order::{Order, Reply, ReplyResult};
 use heeler::model::process::{Identification, ProcessIdentity, Signal};
-use heeler::model::service::{Mode, Service};
+use heeler::model::service::{Mode, Reload, Service};
 use heeler::model::status::{Phase, Tally};
 use heeler::model::time::Mono;
 use heeler::model::tolerance::Tolerance;
@@ -336,7 +336,10 @@ impl World {
             let model = &mut self.oracles.watched[svc].models[0];
             model.push(self.now, bad, (check.tolerance, check.recover), check.every);
         }
-        if def.checks.len() != 1 {
+        // What is held back is judged anew when it is not any more; and after a reload by signal without a
+        // start period, of which no phase tells.
+        let unseen = matches!(def.reload, Some(Reload::Signal(_))) && def.start_period.is_zero();
+        if def.checks.len() != 1 || !def.depends_on.is_empty() || unseen {
             return;
         }
         let check = &def.checks[0];
@@ -595,14 +598,35 @@ impl World {
                     incident.cause == Cause::Down && incident.closed.is_none() && incident.told > 0
                 })
             });
+            // What may be a parent's doing is told by the parent's mail.
+            let alone = self.svcs[svc].def.depends_on.is_empty();
             if let Some(at) = self.oracles.watched[svc].untold.first()
                 && !told
+                && alone
             {
                 let ago = self.now.since(*at);
                 self.broken(10, Some(svc), &format!("a death {ago:?} ago was never told"));
             }
             self.judge_calm(svc);
         }
+    }
+
+    /// Whether a service it needs is not there to be built on.
+    fn held_back(&self, svc: usize) -> bool {
+        self.svcs[svc].def.depends_on.iter().any(|parent| {
+            let at = self.index(parent);
+            let fires = self.engine.as_ref().is_some_and(|engine| {
+                let incidents = engine.incidents(parent);
+                incidents
+                    .iter()
+                    .any(|one| one.closed.is_none() && matches!(one.cause, Cause::Check(..)))
+            });
+            self.see(at).is_some_and(|view| match view.desired {
+                Desired::Unmonitored => false,
+                Desired::Down => true,
+                Desired::Up => view.main.is_none() || fires,
+            })
+        })
     }
 
     fn judge_calm(&mut self, svc: usize) {
@@ -612,7 +636,7 @@ impl World {
             self.broken(11, Some(svc), &format!("a job is left: {job:?}"));
         }
         let mains = self.mains(svc);
-        let able = def.startable() && def.mode == Mode::Active;
+        let able = def.startable() && def.mode == Mode::Active && !self.held_back(svc);
         let fine = match view.desired {
             Desired::Up => mains.len() == 1 && view.main == mains.first().copied() || !able,
             Desired::Down | Desired::Unmonitored => view.main == mains.first().copied(),

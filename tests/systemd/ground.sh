@@ -14,13 +14,14 @@ mount -t cgroup2 cgroup2 "$ground/cgroup"
 group=$ground/cgroup/${dir##*/}
 mkdir "$group"
 
-# Its clocks begin at zero. What runs in it ends with its process 1, which ends with unshare, which ends
-# with this script.
+# $1: how long it is to think that it has been up, in seconds. What runs in it ends with its process 1, which
+# ends with unshare, which ends with this script.
 boot() {
   mkdir "$group/host"
   read -r up _ </proc/uptime
+  ahead=$(($1 - ${up%.*}))
   sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$group/host" setpriv --pdeathsig KILL \
-    unshare --mount --uts --ipc --net --pid --cgroup --time --monotonic "-${up%.*}" --boottime "-${up%.*}" \
+    unshare --mount --uts --ipc --net --pid --cgroup --time --monotonic "$ahead" --boottime "$ahead" \
     --fork --kill-child=KILL -- sh "$dir/boot.sh" "$dir" "$heeler" </dev/null >>"$dir/console" 2>&1 &
 }
 
@@ -36,9 +37,9 @@ clear() {
 }
 
 echo ready
-while read -r order; do
+while read -r order word; do
   case $order in
-  boot) boot ;;
+  boot) boot "$word" ;;
   clear)
     clear
     echo cleared

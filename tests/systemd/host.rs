@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::support::house::{PATIENCE, alive, signal};
 use crate::support::{HEELER, Need, can_run, wait_for};
@@ -110,10 +111,11 @@ impl Host {
                     _ => format!("{name}:*::\n"),
                 };
             }
-            self.write(&format!("/etc/{file}"), &text);
-            let mode = if file.contains("shadow") { 0o600 } else { 0o644 };
-            let path = self.path(&format!("etc/{file}"));
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+            if file.contains("shadow") {
+                self.write_private(&format!("/etc/{file}"), &text);
+            } else {
+                self.write(&format!("/etc/{file}"), &text);
+            }
         }
         for (name, id) in [("deploy", DEPLOY), ("other", OTHER)] {
             let home = self.path(&format!("home/{name}"));
@@ -143,6 +145,13 @@ impl Host {
         fs::write(path, text).expect("write");
     }
 
+    /// The same, for nobody else to read.
+    pub(crate) fn write_private(&self, path: &str, text: &str) {
+        self.write(path, text);
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(self.path(path), private).expect("chmod");
+    }
+
     /// Writes a file of deploy's, with the directories above it.
     pub(crate) fn write_deploys(&self, path: &str, text: &str) {
         self.write(path, text);
@@ -152,6 +161,13 @@ impl Host {
             chown(&path, Some(DEPLOY), Some(DEPLOY)).expect("chown");
             path.pop();
         }
+    }
+
+    /// Gives a tree to deploy.
+    pub(crate) fn own_by_deploy(&self, path: &str) {
+        let path = self.path(path);
+        let status = Command::new("chown").args(["-Rh", "1500:1500"]).arg(path).status();
+        assert!(status.expect("chown runs").success());
     }
 
     /// Makes a symbolic link.
@@ -168,7 +184,13 @@ impl Host {
 
     /// Boots it, and waits until systemd says that it runs; a failed unit is a failure.
     pub(crate) fn boot(&mut self) {
-        self.begin_boot();
+        self.boot_as_if_up_for(Duration::ZERO);
+    }
+
+    /// The same, with clocks that say that it has been up for a while: what is done differently just after
+    /// a boot is over.
+    pub(crate) fn boot_as_if_up_for(&mut self, uptime: Duration) {
+        self.begin_boot(uptime);
         let mut said = String::new();
         let state = wait_for("the host to be up", PATIENCE, || {
             let output = self.exec(&["systemctl", "is-system-running", "--wait"]);
@@ -180,9 +202,9 @@ impl Host {
     }
 
     /// Boots it, and waits for no more than that its process 1 is there.
-    pub(crate) fn begin_boot(&mut self) {
+    pub(crate) fn begin_boot(&mut self, uptime: Duration) {
         assert!(self.leader.is_none(), "it is up");
-        self.order("boot");
+        self.order(&format!("boot {}", uptime.as_secs()));
         let file = self.dir.path().join("leader");
         let dir = self.dir.path().to_owned();
         let leader = wait_for("process 1 of the host", PATIENCE, || {

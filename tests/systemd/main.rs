@@ -5,6 +5,11 @@
 mod support;
 
 mod boots;
+mod examples;
 mod host;
 mod service;
 mod shop;
+mod situations;
+mod table;
+mod units;
+mod watchers;

@@ -75,11 +75,12 @@ pub(crate) fn wait_serving(host: &Host, not: Option<u32>, limit: Duration) -> Up
     wait_for("the shop to serve", limit, || up(host).filter(|up| Some(up.master) != not))
 }
 
-/// Who serves now.
+/// Who serves now. An orphan, which serves on for a moment after its master's death, does not count.
 pub(crate) fn up(host: &Host) -> Option<Up> {
     let said: serde_json::Value = serde_json::from_str(&get(host, "/up")?).ok()?;
     let pid = |name: &str| u32::try_from(said[name].as_u64()?).ok();
-    Some(Up { worker: pid("pid")?, master: pid("master")? })
+    let up = Up { worker: pid("pid")?, master: pid("master")? };
+    host.read(&format!("/proc/{}/cmdline", up.master)).starts_with("puma 5").then_some(up)
 }
 
 /// Asks the application; the body of a good answer that came within half a second.
