@@ -4,6 +4,7 @@
 mod support;
 
 mod chaos;
+mod clocks;
 mod conf;
 mod crash;
 mod daemon;
