@@ -179,14 +179,19 @@ impl Situation {
         let mut host = Host::new();
         watcher.lay(&host, self.unit, lines);
         host.boot_as_if_up_for(UPTIME);
-        if (watcher, self.unit) == (Watcher::Systemd, Unit::OnlyThere) {
-            host.wait_manager();
-            host.deploy("systemctl --user start puma");
+        match (watcher, self.unit) {
+            // Monit, up before the user manager is, has failed to start it by now, and would try for half a
+            // minute more.
+            (Watcher::Systemd | Watcher::Monit, Unit::OnlyThere) => {
+                host.wait_manager();
+                host.deploy("systemctl --user start puma");
+            }
+            (Watcher::Systemd | Watcher::Monit, Unit::Enabled) | (Watcher::Heeler, _) => {}
         }
         let up = wait_serving(&host, None, PATIENCE);
         match watcher {
             Watcher::Systemd => {}
-            Watcher::Monit => wait_for("monit to see it run", PATIENCE, || {
+            Watcher::Monit => wait_for("monit to see it run", PATIENCE * 2, || {
                 let said = host.exec(&["monit", "-c", "/etc/monit/shop.conf", "summary", "-B"]);
                 let said = String::from_utf8_lossy(&said.stdout).into_owned();
                 said.lines().any(|line| line.contains("shop") && line.contains("OK")).then_some(())
