@@ -32,7 +32,6 @@ pub(crate) struct Checks {
 }
 
 const KEYS: [&str; 9] = ["type", "name", "if", "for", "recover", "then", "else", "every", "repeat"];
-const LATER_TYPES: [&str; 2] = ["worker", "puma"];
 /// What people call a type that has another name here.
 const OTHER_NAMES: [(&str, &str); 10] = [
     ("tcp", "port"),
@@ -100,7 +99,8 @@ fn check(
         None => CheckKind::Process,
     };
     let of = checks::of(kind);
-    let timed = kind != CheckKind::Process;
+    // These look at what was asked for all checks of the service at once.
+    let timed = !matches!(kind, CheckKind::Process | CheckKind::Worker | CheckKind::Puma);
     let own = of.keys.iter().map(|key| key.name).chain(timed.then_some("timeout"));
     doc.known_keys(table, &KEYS.into_iter().chain(own).collect::<Vec<_>>(), &[], &[]);
     let condition = condition(doc, whole, table, &of);
@@ -154,11 +154,6 @@ fn timeout(doc: &mut Document<'_>, at: Field<'_>) -> Option<Duration> {
 
 fn kind(doc: &mut Document<'_>, at: Field<'_>) -> Option<CheckKind> {
     let text = at.value.get_ref().as_str().unwrap_or_default();
-    if LATER_TYPES.contains(&text) {
-        let message = format!("checks of type `{text}` are not in this version yet");
-        doc.error(at.value.span(), message, Some("a check of type `process` can look at it whole"));
-        return None;
-    }
     if let Some((_, name)) = OTHER_NAMES.iter().find(|(other, _)| *other == text) {
         let message = format!("`{text}` is not a type of check");
         doc.error(at.value.span(), message, Some(&format!("it is called `{name}` here")));

@@ -15,9 +15,11 @@ pub mod error;
 mod life;
 mod loader;
 mod probe;
+mod puma;
 mod service;
 pub mod settings;
 pub mod trust;
+mod workers;
 
 use std::ffi::OsString;
 use std::io;

@@ -9,10 +9,12 @@ use crate::config::command::{self, Stop, command};
 use crate::config::defaults::{COMMON_KEYS, Defaults};
 use crate::config::document::{Document, Field, field, get, shorten};
 use crate::config::life::life;
+use crate::config::puma::{self, puma};
 use crate::config::settings::Settings;
+use crate::config::workers::{self, workers};
 use crate::config::{Definition, LoadAs};
 use crate::model::action::Action;
-use crate::model::check::CheckKind;
+use crate::model::check::{Check, CheckKind};
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::{Signal, Uid};
@@ -20,7 +22,7 @@ use crate::model::service::{Command, Life, Reload, Service, Together};
 use crate::model::unit::{Systemctl, Unit, Verb};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 14] = [
+pub(crate) const OWN_KEYS: [&str; 16] = [
     "user",
     "group",
     "unit",
@@ -34,14 +36,13 @@ pub(crate) const OWN_KEYS: [&str; 14] = [
     "reload",
     "depends_on",
     "restart_with",
+    "workers",
+    "puma",
     "check",
 ];
 /// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 3] = [
-    ("groups", "leave it out; name the services one by one, or with a pattern"),
-    ("workers", "leave it out; a [[check]] can look at the main process"),
-    ("puma", "leave it out; name Puma's pidfile with `pidfile`"),
-];
+pub(crate) const LATER_KEYS: [(&str, &str); 1] =
+    [("groups", "leave it out; name the services one by one, or with a pattern")];
 
 /// Reads the service out of its table.
 pub(crate) fn service(
@@ -51,6 +52,7 @@ pub(crate) fn service(
     settings: &Settings,
     who: &LoadAs,
 ) -> Option<Definition> {
+    puma::hide_token(doc, table);
     doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
@@ -59,6 +61,8 @@ pub(crate) fn service(
     let reload = get(doc, table, "reload", command::reload);
     let common = Defaults::read(doc, table, &settings.defaults);
     let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
+    let puma = get(doc, table, "puma", puma);
+    let workers = workers(doc, table, puma.as_ref());
     let startable = ["start", "run", "unit"].iter().any(|key| table.contains_key(*key));
     if let Some(at) = checks.as_ref().and_then(|checks| checks.starts.clone())
         && !startable
@@ -77,6 +81,8 @@ pub(crate) fn service(
     let life = life?;
     if life == Life::Nothing {
         without_process(doc, table, &checks);
+    } else {
+        without_workers(doc, table, &checks);
     }
     let parents = get(doc, table, "depends_on", parents).unwrap_or_default();
     let restart_with = match get(doc, table, "restart_with", Document::boolean) {
@@ -126,6 +132,8 @@ pub(crate) fn service(
         restart_with,
         start_delay: common.start_delay,
         on_boot: common.on_boot,
+        workers,
+        puma,
         checks: checks.checks,
     };
     let parents_at = parents.into_iter().map(|(_, at)| at).collect();
@@ -152,19 +160,37 @@ fn parents(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(ServiceName, Ra
 /// A service without a process has nothing that could be started or stopped, or sampled.
 fn without_process(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
     let hint = "say which process it is: `unit`, `pidfile`, `match` or `run`";
-    doc.misplaced(table, &["start", "stop", "restart", "reload"], "needs a process", hint);
+    let keys = ["start", "stop", "restart", "reload", "workers", "puma"];
+    doc.misplaced(table, &keys, "needs a process", hint);
     let stops = |action: &Action| matches!(action, Action::Stop);
     for check in &checks.checks {
-        let at = table.get("check").and_then(|all| all.get_ref().as_array());
-        let at = at.and_then(|all| all.get(usize::from(check.index.0)));
-        let span = at.map_or(0..0, |at| at.span());
-        if check.kind == CheckKind::Process {
+        let span = place_of_check(table, check);
+        if matches!(check.kind, CheckKind::Process | CheckKind::Worker | CheckKind::Puma) {
             doc.error(span, "there is no process that this check could look at", Some(hint));
         } else if check.then.iter().chain(&check.on_recovery).any(stops) {
             let hint = "\"unmonitor\" sets its checks aside";
             doc.error(span, "there is no process that this check could stop", Some(hint));
         }
     }
+}
+
+/// A check of workers, or of a Puma, looks at what its table says.
+fn without_workers(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
+    let says = |key| table.contains_key(key);
+    for check in &checks.checks {
+        if check.kind == CheckKind::Worker && !says("workers") && !says("puma") {
+            workers::missing(doc, place_of_check(table, check), "workers");
+        }
+        if check.kind == CheckKind::Puma && !says("puma") {
+            workers::missing(doc, place_of_check(table, check), "puma");
+        }
+    }
+}
+
+fn place_of_check(table: &DeTable<'_>, check: &Check) -> Range<usize> {
+    let all = table.get("check").and_then(|all| all.get_ref().as_array());
+    let at = all.and_then(|all| all.get(usize::from(check.index.0)));
+    at.map_or(0..0, |at| at.span())
 }
 
 /// The stop command and the first signal of the ladder.

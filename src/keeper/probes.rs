@@ -36,7 +36,7 @@ impl Keeper {
                 self.programs_waiting.push_back(Waiting { service, check, ask, until });
                 self.run_programs();
             }
-            Some(Probe::Sample) | None => {
+            Some(Probe::Sample | Probe::Workers | Probe::Puma) | None => {
                 let seen = Observation::unknown("it has nothing to probe: this is a bug of heeler");
                 self.inbox.push_back(Input::Observed { service, ask, check, seen });
             }
@@ -100,7 +100,9 @@ impl Keeper {
     fn program_of(&self, service: &ServiceName, check: CheckIndex) -> Option<Command> {
         match self.services.get(service)?.probes.get(usize::from(check.0))? {
             Probe::Command(program) => Some(program.command.clone()),
-            Probe::Sample | Probe::Network(_) | Probe::Files(_) => None,
+            Probe::Sample | Probe::Workers | Probe::Puma | Probe::Network(_) | Probe::Files(_) => {
+                None
+            }
         }
     }
 

@@ -283,3 +283,13 @@ pub const DIGEST_LINE_CHARS_MAX: usize = 200;
 const _: () = assert!(RECIPIENTS_MAX * (SCOUT_TEXT_BYTES_MAX + 16) < SCOUT_PACKET_BYTES_MAX);
 const _: () =
     assert!(MAIL_SERVERS_MAX * (CA_BYTES_MAX + PASSWORD_BYTES_MAX) < MAIL_MESSAGE_BYTES_MAX);
+/// Workers of one service.
+pub const WORKERS_MAX: u32 = 512;
+/// What is read of a Puma's state file, or of a file with its token.
+pub const PUMA_STATE_BYTES_MAX: usize = 16 << 10;
+/// One answer of a Puma's control server, head and body.
+pub const PUMA_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// How long a Puma's control server may take from the connection to the last byte.
+pub const PUMA_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// One line between heeler and the program that asks a Puma.
+pub const PUMA_LINE_BYTES_MAX: usize = 8 << 10;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::model::check::Check;
 use crate::model::ids::ServiceName;
 use crate::model::process::Signal;
+use crate::model::puma::Puma;
 use crate::model::unit::{Systemctl, Unit};
+use crate::model::workers::Workers;
 
 /// One service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,6 +69,10 @@ pub struct Service {
     pub on_boot: OnBoot,
     /// How often an open incident is told again.
     pub remind: Duration,
+    /// What its workers are, where it has any that matter.
+    pub workers: Option<Workers>,
+    /// That it is a Puma, and how that can be asked.
+    pub puma: Option<Puma>,
     /// Its checks, in the order of the file.
     pub checks: Vec<Check>,
 }

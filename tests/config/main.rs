@@ -40,7 +40,7 @@ fn bad_files_get_their_message() {
 
 #[test]
 fn every_later_key_is_told_apart_from_a_mistake() {
-    for key in ["groups", "workers", "puma"] {
+    for key in ["groups"] {
         let (good, shown) = outcome("x", &format!("run = \"sleep 9\"\n{key} = {{}}\n"));
         assert!(!good && shown.contains(&format!("`{key}` is not in this version yet")), "{shown}");
         assert!(shown.contains("= help: "), "{shown}");
@@ -213,9 +213,11 @@ fn summary(definition: &Definition, warnings: &[Diagnostic]) -> String {
     if (service.start_delay, service.on_boot) != (Duration::ZERO, OnBoot::Last) {
         out.push(format!("start_delay {:?}, on_boot {:?}", service.start_delay, service.on_boot));
     }
+    out.extend(service.workers.as_ref().map(|workers| format!("{workers:?}")));
+    out.extend(service.puma.as_ref().map(|puma| format!("{puma:?}")));
     for (check, probe) in service.checks.iter().zip(probes) {
         out.push(told(check));
-        if check.kind != CheckKind::Process {
+        if !matches!(check.kind, CheckKind::Process | CheckKind::Worker | CheckKind::Puma) {
             out.push(format!("    timeout {:?}: {probe:?}", check.timeout));
         }
     }

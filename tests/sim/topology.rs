@@ -84,6 +84,8 @@ fn service(rng: &mut Rng, n: u64) -> Service {
         start_delay: if rng.chance(150) { secs(rng, 1, 20) } else { Duration::ZERO },
         on_boot: rng.pick(&[OnBoot::Start, OnBoot::Last, OnBoot::Last]),
         remind: secs(rng, 60, 900),
+        workers: None,
+        puma: None,
         checks: (0..rng.pick(&[0, 1, 1, 1, 2])).map(|at| check(rng, at, every)).collect(),
     };
     if !def.startable() {

@@ -48,6 +48,8 @@ pub(crate) fn cart() -> Service {
         start_delay: Duration::ZERO,
         on_boot: OnBoot::Last,
         remind: span("4h"),
+        workers: None,
+        puma: None,
         checks: Vec::new(),
     }
 }
