@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use crate::config::command::{self, env};
 use crate::config::document::{Document, Field, get, shorten};
+use crate::model::ids::GroupName;
 use crate::model::limits;
 use crate::model::process::Signal;
 use crate::model::service::{Backoff, Grant, Grantee, Mode, OnBoot, Right, StartLimit};
@@ -19,6 +20,7 @@ use crate::model::units;
     reason = "each is the key of its name, described in `model::service::Service`"
 )]
 pub struct Defaults {
+    pub groups: Vec<GroupName>,
     pub stop_signal: Signal,
     pub env: Vec<(Box<str>, Box<str>)>,
     pub env_file: Option<PathBuf>,
@@ -41,6 +43,7 @@ pub struct Defaults {
 impl Default for Defaults {
     fn default() -> Self {
         Self {
+            groups: Vec::new(),
             stop_signal: Signal::Term,
             env: Vec::new(),
             env_file: None,
@@ -63,7 +66,8 @@ impl Default for Defaults {
 }
 
 /// Keys that `[defaults]` may have too.
-pub(crate) const COMMON_KEYS: [&str; 17] = [
+pub(crate) const COMMON_KEYS: [&str; 18] = [
+    "groups",
     "stop_signal",
     "env",
     "env_file",
@@ -86,6 +90,7 @@ impl Defaults {
     /// Reads the common keys of a table over those of `base`.
     pub(crate) fn read(doc: &mut Document<'_>, table: &DeTable<'_>, base: &Self) -> Self {
         let mut out = base.clone();
+        set(&mut out.groups, get(doc, table, "groups", groups));
         set(&mut out.stop_signal, get(doc, table, "stop_signal", command::signal));
         out.env.extend(get(doc, table, "env", env).unwrap_or_default());
         out.env_file = get(doc, table, "env_file", Document::path).or(out.env_file);
@@ -116,6 +121,26 @@ fn set<T>(slot: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *slot = value;
     }
+}
+
+fn groups(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<GroupName>> {
+    let mut groups = Vec::new();
+    for item in doc.list(at, "for example: groups = [\"web\"]")? {
+        let Some(text) = doc.string(item, "web") else { continue };
+        match GroupName::parse(text) {
+            Ok(group) if !groups.contains(&group) => groups.push(group),
+            Ok(_) => {}
+            Err(why) => {
+                let message = format!("`{}` is not the name of a group", shorten(text));
+                doc.error(item.value.span(), message, Some(&why.to_string()));
+            }
+        }
+    }
+    if groups.len() > limits::GROUPS_MAX {
+        let message = format!("`groups` has more than {} entries", limits::GROUPS_MAX);
+        doc.error(at.value.span(), message, None);
+    }
+    Some(groups)
 }
 
 fn addresses(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Box<str>>> {

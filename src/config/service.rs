@@ -40,9 +40,6 @@ pub(crate) const OWN_KEYS: [&str; 16] = [
     "puma",
     "check",
 ];
-/// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 1] =
-    [("groups", "leave it out; name the services one by one, or with a pattern")];
 
 /// Reads the service out of its table.
 pub(crate) fn service(
@@ -53,7 +50,7 @@ pub(crate) fn service(
     who: &LoadAs,
 ) -> Option<Definition> {
     puma::hide_token(doc, table);
-    doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
+    doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &[]);
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
     let life = life(doc, table, settings, who);
@@ -108,6 +105,7 @@ pub(crate) fn service(
         name: name.clone(),
         user,
         group,
+        groups: common.groups,
         life,
         start,
         stop,

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use crate::config::LoadAs;
 use crate::config::defaults::{COMMON_KEYS, Defaults, address, per_window};
 use crate::config::document::{Document, Field, field, get, shorten};
-use crate::config::service::{LATER_KEYS, OWN_KEYS, account};
+use crate::config::service::{OWN_KEYS, account};
 use crate::model::limits;
 use crate::model::process::Uid;
 use crate::model::rate::Rate;
@@ -151,7 +151,7 @@ impl Settings {
                 "cannot be a default",
                 "say it in each service's own file",
             );
-            doc.known_keys(defaults, &COMMON_KEYS, &OWN_KEYS, &LATER_KEYS);
+            doc.known_keys(defaults, &COMMON_KEYS, &OWN_KEYS, &[]);
             out.defaults = Defaults::read(doc, defaults, &out.defaults);
         }
         out

@@ -6,6 +6,7 @@ use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::engine::judge;
 use crate::engine::state::{By, ExitKind, OpenIncident, Sent, Stage, State, StopBy};
 use crate::engine::table::{Class, Where};
+use crate::model::event::EventKind;
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
@@ -321,7 +322,11 @@ impl State {
         match kind {
             JobKind::Start | JobKind::Restart | JobKind::Reload | JobKind::Instance => {
                 if !outcome.ended.succeeded() {
-                    self.narrate(cx, crate::engine::job::describe(kind, &outcome));
+                    self.happened(
+                        cx,
+                        EventKind::Failed,
+                        crate::engine::job::describe(kind, &outcome),
+                    );
                 }
                 if starts {
                     self.start_ended(cx, kind, outcome);
@@ -333,7 +338,9 @@ impl State {
             }
             JobKind::Exec => {
                 let text = crate::engine::job::describe(kind, &outcome);
-                self.narrate(cx, text);
+                let good = outcome.ended.succeeded();
+                let event = if good { EventKind::Acted } else { EventKind::Failed };
+                self.happened(cx, event, text);
                 self.clear_anew(cx);
                 self.act_on_pending(cx);
             }
@@ -360,7 +367,11 @@ impl State {
             Delivery::Sent => clearing.told.push(identity),
             Delivery::Gone => {}
             Delivery::Refused(why) => {
-                self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
+                self.happened(
+                    cx,
+                    EventKind::Failed,
+                    format!("a signal to an orphan was not sent: {why}"),
+                );
             }
         }
         true

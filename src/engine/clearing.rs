@@ -5,6 +5,7 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::state::{Asked, By, Clearing, ExitKind, Reaping, Stage, State, Surveyed};
 use crate::engine::table::Class;
+use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::JobKind;
@@ -58,7 +59,9 @@ impl State {
                 Some(open) => open.settles_at = None,
                 None => {
                     let tell_at = now + limits::TELL_AFTER;
-                    self.open_incident(cx, Cause::Down, "it is not running".to_owned(), tell_at);
+                    let title = "it is not running";
+                    cx.event(&self.def.name, EventKind::Fired, title);
+                    self.open_incident(cx, Cause::Down, title.to_owned(), tell_at);
                 }
             }
         }
@@ -277,7 +280,11 @@ impl State {
         clearing.telling.clone_from(&asks);
         for (ask, identity) in asks {
             cx.push(Effect::Signal { service: self.def.name.clone(), ask, identity, signal, why });
-            self.narrate(cx, format!("orphan {identity} holds a listening socket: {words}"));
+            self.happened(
+                cx,
+                EventKind::Acted,
+                format!("orphan {identity} holds a listening socket: {words}"),
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Everything the engine can ask for.
 
+use crate::model::event::Event;
 use crate::model::ids::{AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::incident::Alert;
 use crate::model::job::{Job, Ladder};
@@ -107,6 +108,8 @@ pub enum Effect {
     },
     /// Put an alert on disk and from there on its way.
     Alert(Box<Alert>),
+    /// Something worth telling happened: it goes into the history.
+    Event(Event),
     /// Say something in the log.
     Log {
         /// About which service.

@@ -11,6 +11,7 @@ use crate::engine::table::{Class, Where};
 use crate::engine::tolerance::{Change, Window};
 use crate::model::action::Action;
 use crate::model::check::{Check, CheckKind};
+use crate::model::event::EventKind;
 use crate::model::ids::{AskId, CheckIndex};
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
@@ -138,6 +139,8 @@ impl State {
         let acts = check.then.iter().any(|action| !matches!(action, Action::Alert));
         let tell_at = if acts { cx.now.mono + limits::TELL_AFTER } else { cx.now.mono };
         let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
+        let event = if once(check, seen) { EventKind::Changed } else { EventKind::Fired };
+        cx.event(&self.def.name, event, &title);
         self.open_incident(cx, cause, title, tell_at);
         if once(check, seen) {
             // One mail, with what was done about it.
@@ -229,8 +232,9 @@ impl State {
             return;
         }
         if self.def.mode == Mode::Observe {
-            self.narrate(
+            self.happened(
                 cx,
+                EventKind::Acted,
                 format!("would {action} now ({}), but mode is \"observe\"", check.label),
             );
             return;
@@ -279,15 +283,20 @@ impl State {
         let now = cx.now.mono;
         match self.limit.ask(now, self.def.start_limit, self.def.backoff) {
             Permission::Go => {
-                self.narrate(cx, format!("restarting it because of {}", check.label));
+                self.happened(
+                    cx,
+                    EventKind::Acted,
+                    format!("restarting it because of {}", check.label),
+                );
                 self.happen(cx, Class::WishRestart, None);
             }
             Permission::Gap(_) => {}
             Permission::BackOff(until) => {
                 let wait = show_duration(until.since(now));
                 let limit = self.def.start_limit;
-                self.narrate_new(
+                self.happened_new(
                     cx,
+                    EventKind::GaveUp,
                     format!(
                         "not restarted: the start limit of {limit} is used up; again in {wait}"
                     ),
@@ -307,6 +316,7 @@ impl State {
             }
         };
         let tell_at = cx.now.mono + limits::TELL_AFTER;
+        cx.event(&self.def.name, EventKind::Acted, &title);
         self.open_incident(cx, Cause::SetAside, title, tell_at);
         self.happen(cx, class, None);
         self.forget_checks(cx);
@@ -330,7 +340,11 @@ impl State {
             cx.log(&self.def.name, Level::Warning, text);
             return;
         }
-        self.narrate(cx, format!("executing because of {}: {command}", check.label));
+        self.happened(
+            cx,
+            EventKind::Acted,
+            format!("executing because of {}: {command}", check.label),
+        );
         let deadline = cx.now.mono + command.timeout.unwrap_or(EXEC_TIMEOUT);
         self.run(cx, JobKind::Exec, command.clone(), deadline, &check.label);
     }

@@ -5,6 +5,7 @@ use crate::engine::effect::Effect;
 use crate::engine::judge;
 use crate::engine::state::{By, ExitKind, Stage, State};
 use crate::engine::table::{self, Class, Move, Where};
+use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::limits;
@@ -98,13 +99,21 @@ impl State {
         } else {
             match (before, self.gone_at) {
                 (Some(old), _) => {
-                    self.narrate(cx, format!("the main process changed from {old} to {pid}"));
+                    self.happened(
+                        cx,
+                        EventKind::Started,
+                        format!("the main process changed from {old} to {pid}"),
+                    );
                 }
                 (None, Some(gone)) => {
                     let took = show_duration(cx.now.mono.since(gone));
-                    self.narrate(cx, format!("up again: pid {pid}, after {took}"));
+                    self.happened(
+                        cx,
+                        EventKind::Started,
+                        format!("up again: pid {pid}, after {took}"),
+                    );
                 }
-                (None, None) => self.narrate(cx, format!("up: pid {pid}")),
+                (None, None) => self.happened(cx, EventKind::Started, format!("up: pid {pid}")),
             }
             if matches!(&self.stage, Stage::Clearing(clearing) if clearing.successor_until.is_some())
             {
@@ -184,6 +193,14 @@ impl State {
         self.limit.down();
         let place = self.place();
         let words = how_gone(exit);
+        match place {
+            Where::Absent | Where::Clearing | Where::Backoff => {}
+            Where::Present
+            | Where::Starting
+            | Where::StartPeriod
+            | Where::Stopping
+            | Where::Killing => cx.event(&self.def.name, EventKind::Exited, &death(identity, exit)),
+        }
         match place {
             Where::Stopping | Where::Killing => {
                 self.narrate(cx, format!("pid {identity} {words}"));

@@ -38,6 +38,7 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::engine::state::State;
 use crate::engine::table::{Class, Where};
+use crate::model::event::{Event, EventKind};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::intent::Desired;
 use crate::model::job::InFlight;
@@ -161,6 +162,14 @@ impl Engine {
         if open.is_empty() { state.last_incident.iter().cloned().collect() } else { open }
     }
 
+    /// What a check that asks for `changed` compares with, by [`crate::model::check::Check::mark`].
+    #[must_use]
+    pub fn fingerprint(&self, name: &ServiceName, check: u64) -> Option<u64> {
+        let state = self.services.get(name)?;
+        let mut all = state.def.checks.iter().zip(&state.checks);
+        all.find(|(of, _)| of.mark() == check)?.1.fingerprint
+    }
+
     /// The names of all services, in order.
     pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
         self.services.keys()
@@ -252,6 +261,10 @@ impl Cx<'_> {
 
     fn log(&mut self, service: &ServiceName, level: Level, text: String) {
         self.push(Effect::Log { service: service.clone(), level, text });
+    }
+
+    fn event(&mut self, service: &ServiceName, kind: EventKind, text: &str) {
+        self.push(Effect::Event(Event::new(service.clone(), self.now.wall, kind, text)));
     }
 
     fn visited(&mut self, desired: Desired, place: Where, class: Class) {

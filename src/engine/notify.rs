@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::engine::Cx;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::state::{OpenIncident, Stage, State, Telling};
+use crate::model::event::EventKind;
 use crate::model::incident::{Alert, AlertKind, Cause, Incident};
 use crate::model::intent::Desired;
 use crate::model::job::Output;
@@ -33,6 +34,13 @@ impl State {
             Cause::Check(..) | Cause::CheckUnknown(..) => Level::Warning,
         };
         cx.log(&self.def.name, level, title.clone());
+        match cause {
+            Cause::UpUnwanted | Cause::Unclear | Cause::Unkillable | Cause::CheckUnknown(..) => {
+                cx.event(&self.def.name, EventKind::Fired, &title);
+            }
+            // Whoever opens these knows what kind of thing it is.
+            Cause::Down | Cause::SetAside | Cause::Check(..) => {}
+        }
         cx.dirty = true;
         if let Some(open) = self.open.get_mut(&cause) {
             // It looked over, and is not.
@@ -86,13 +94,28 @@ impl State {
         }
     }
 
-    /// The same, unless it was the last thing said.
+    /// The same of a transition, which goes into the history too.
+    pub(super) fn happened(&mut self, cx: &mut Cx<'_>, kind: EventKind, text: String) {
+        cx.event(&self.def.name, kind, &text);
+        self.narrate(cx, text);
+    }
+
+    /// The same, unless it was said already.
+    pub(super) fn happened_new(&mut self, cx: &mut Cx<'_>, kind: EventKind, text: String) {
+        if !self.said(&text) {
+            self.happened(cx, kind, text);
+        }
+    }
+
+    /// What is no transition, unless it was said already.
     pub(super) fn narrate_new(&mut self, cx: &mut Cx<'_>, text: String) {
-        let said =
-            self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text));
-        if !said {
+        if !self.said(&text) {
             self.narrate(cx, text);
         }
+    }
+
+    fn said(&self, text: &str) -> bool {
+        self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text))
     }
 
     /// Adds what a command printed to the story.
@@ -149,7 +172,13 @@ impl State {
         };
         open.record.tell(cx.now.wall, format!("over: {how}"));
         open.record.closed = Some(open.mended.unwrap_or(cx.now.wall));
-        cx.log(&self.def.name, Level::Info, format!("over: {} ({how})", open.record.title));
+        let over = format!("over: {} ({how})", open.record.title);
+        // What changed is one event, and that it ends is none; an operator's doing is one already.
+        let was_a_moment = cause.is_of_check() && open.settles_at.is_some();
+        if cause != Cause::SetAside && !was_a_moment {
+            cx.event(&self.def.name, EventKind::Resolved, &over);
+        }
+        cx.log(&self.def.name, Level::Info, over);
         cx.dirty = true;
         let kind =
             if open.record.told == 0 { AlertKind::FiredAndResolved } else { AlertKind::Resolved };

@@ -11,6 +11,7 @@ use crate::engine::state::{
     Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy, Telling,
 };
 use crate::model::check::Check;
+use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::{InFlight, JobKind};
@@ -219,7 +220,9 @@ impl State {
             return;
         }
         self.gone_at.get_or_insert(cx.now.mono);
-        self.open_incident(cx, Cause::Down, death(dead, None), cx.now.mono + limits::TELL_AFTER);
+        let title = death(dead, None);
+        cx.event(&self.def.name, EventKind::Exited, &title);
+        self.open_incident(cx, Cause::Down, title, cx.now.mono + limits::TELL_AFTER);
     }
 
     /// What its checks of changes saw last.

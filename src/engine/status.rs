@@ -21,6 +21,7 @@ impl State {
             .collect();
         Status {
             service: self.def.name.clone(),
+            groups: self.def.groups.clone(),
             intent: self.intent.clone(),
             phase: self.phase(),
             main: self.main,

@@ -7,6 +7,7 @@
 
 mod cage;
 pub mod control;
+mod events;
 mod identify;
 mod jobs;
 mod log;
@@ -22,6 +23,7 @@ mod samples;
 mod scout;
 mod served;
 mod start;
+mod trials;
 mod turn;
 mod units;
 
@@ -40,6 +42,7 @@ use crate::engine::Engine;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::keeper::control::ControlEvent;
+use crate::keeper::events::Events;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
 use crate::keeper::manager::Manager;
@@ -50,6 +53,7 @@ use crate::keeper::post::Post;
 use crate::keeper::probes::Waiting;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
+use crate::keeper::trials::Trials;
 use crate::keeper::turn::{Done, DueSurvey, Source};
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::process::ProcessIdentity;
@@ -116,6 +120,8 @@ pub(crate) struct Keeper {
     /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
     deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
     operators: Operators,
+    trials: Trials,
+    events: Events,
     people: People,
     load_as: LoadAs,
     scout: Scout,
@@ -272,6 +278,7 @@ impl Keeper {
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
+            Done::Tried(tried) => self.tried_in_pool(tried),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::MailServers(servers) => self.post_ready(servers),
             Done::Nothing => {}
@@ -286,6 +293,7 @@ impl Keeper {
         self.scout_due(instant);
         self.looks_due(instant);
         self.programs_due(instant);
+        self.trials_due(instant);
         self.post_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
@@ -311,6 +319,7 @@ impl Keeper {
             self.scout_wakeup(),
             self.looks_wakeup(),
             self.programs_wakeup(),
+            self.trials_wakeup(),
             self.post_wakeup(),
             self.manager.wakeup(self.engine.tally()),
         ];

@@ -48,8 +48,20 @@ pub(super) struct Operators {
 
 struct Open {
     reply: Option<oneshot::Sender<Response>>,
+    /// Whom it is about, in the order asked for.
+    services: Vec<ServiceName>,
     results: Vec<OrderResult>,
     missing: usize,
+}
+
+impl Open {
+    fn answer(self) -> OrderAnswer {
+        let places: BTreeMap<_, _> =
+            self.services.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+        let mut results = self.results;
+        results.sort_by_key(|result| places.get(&*result.service).copied());
+        OrderAnswer::new(results)
+    }
 }
 
 struct DueStatus {
@@ -69,8 +81,14 @@ enum Whose {
 impl Keeper {
     /// A request came in, or one was refused.
     pub(super) fn hear_operator(&mut self, event: ControlEvent) {
-        let ControlRequest { peer, request, reply } = match event {
+        let ControlRequest { peer, request, reply, follower } = match event {
             ControlEvent::Request(request) => request,
+            ControlEvent::TooSlow { peer } => {
+                let text =
+                    format!("{} does not take the events it follows: hung up on", peer.who());
+                self.say(Level::Warning, &text);
+                return;
+            }
             ControlEvent::Refused { peer, request, answer } => {
                 self.say(
                     Level::Warning,
@@ -97,6 +115,19 @@ impl Keeper {
                 };
                 let _delivered = reply.send(answer);
             }
+            Request::Events { services, last, follow: _ } => {
+                let answer = Response::Events(self.events.answer(services, last));
+                // Nobody who has gone already is to be told more.
+                if reply.send(answer).is_ok()
+                    && let Some(to) = follower
+                {
+                    self.events.follow(peer, to);
+                }
+            }
+            Request::Probe { service, check } => {
+                self.say(Level::Info, &format!("{} asked for a probe of {service}", peer.who()));
+                self.try_checks(&service, check.as_deref(), reply);
+            }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
             }
@@ -118,8 +149,8 @@ impl Keeper {
     ) {
         self.operators.next += 1;
         let id = self.operators.next;
-        let mut open = Open { reply: Some(reply), results: Vec::new(), missing: 0 };
-        for service in services {
+        let mut open = Open { reply: Some(reply), services, results: Vec::new(), missing: 0 };
+        for service in open.services.clone() {
             if !self.services.contains_key(&service) {
                 let text = "it is not there any more".to_owned();
                 let service = service.to_string();
@@ -203,11 +234,11 @@ impl Keeper {
 
     fn finish(&mut self, id: u64) {
         let done = self.operators.open.get(&id).is_some_and(|open| open.missing == 0);
-        if let Some(open) = done.then(|| self.operators.open.remove(&id)).flatten()
-            && let Some(reply) = open.reply
+        if let Some(mut open) = done.then(|| self.operators.open.remove(&id)).flatten()
+            && let Some(reply) = open.reply.take()
         {
             // A client that went away took nothing back: what it asked for was done.
-            let _delivered = reply.send(Response::Order(OrderAnswer::new(open.results)));
+            let _delivered = reply.send(Response::Order(open.answer()));
         }
     }
 

@@ -158,7 +158,7 @@ impl People {
                 .iter()
                 .filter_map(|grant| Some((self.principal(&grant.to)?, grant.rights.clone())))
                 .collect();
-            rights.add(service.name.clone(), user, grants);
+            rights.add(service.name.clone(), service.groups.clone(), user, grants);
         }
         self.rights.send_replace(Arc::new(rights));
     }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use crate::checks::{self, Probe};
 use crate::engine::effect::Level;
-use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
@@ -24,6 +23,9 @@ pub(super) struct Waiting {
 impl Keeper {
     /// Carries out one probe. It has exactly one answer, whatever happens.
     pub(super) fn probe(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
+        if self.waits_for_trial(&service, check, ask) {
+            return;
+        }
         let Some(served) = self.services.get(&service) else { return };
         match served.probes.get(usize::from(check.0)) {
             Some(Probe::Network(_)) => self.ask_scout(service, check, ask),
@@ -38,7 +40,7 @@ impl Keeper {
             }
             Some(Probe::Sample | Probe::Workers | Probe::Puma) | None => {
                 let seen = Observation::unknown("it has nothing to probe: this is a bug of heeler");
-                self.inbox.push_back(Input::Observed { service, ask, check, seen });
+                self.observed(service, check, ask, seen);
             }
         }
     }
@@ -63,7 +65,7 @@ impl Keeper {
                 return;
             };
             let seen = Observation::unknown("too many programs of checks run already");
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service, check, ask, seen);
         }
     }
 
@@ -95,6 +97,21 @@ impl Keeper {
             command,
         };
         self.run(job);
+    }
+
+    /// The question of the run of a check's program that is under way, or waits for others to end.
+    pub(super) fn program_under_way(
+        &self,
+        service: &ServiceName,
+        check: CheckIndex,
+    ) -> Option<AskId> {
+        let waiting = self.programs_waiting.iter();
+        let waiting = waiting.filter(|one| one.service == *service && one.check == check);
+        let running = self.running.iter();
+        let running = running
+            .filter(|job| job.service == *service && job.kind == JobKind::Probe(check))
+            .map(|job| AskId(job.action.0));
+        running.chain(waiting.map(|one| one.ask)).next()
     }
 
     fn program_of(&self, service: &ServiceName, check: CheckIndex) -> Option<Command> {
@@ -145,6 +162,6 @@ impl Keeper {
             return;
         }
         let seen = read(outcome);
-        self.inbox.push_back(Input::Observed { service, ask, check, seen });
+        self.observed(service, check, ask, seen);
     }
 }

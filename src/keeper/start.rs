@@ -21,6 +21,7 @@ use crate::config::{self, Definition, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
+use crate::keeper::events::Events;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Log;
 use crate::keeper::manager::Manager;
@@ -31,6 +32,7 @@ use crate::keeper::post::Post;
 use crate::keeper::samples::needs_of;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::{Family, InPool, Served, UnitKnown};
+use crate::keeper::trials::Trials;
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
@@ -116,6 +118,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         shims: BTreeMap::new(),
         deferred_exits: Vec::new(),
         operators: Operators::default(),
+        trials: Trials::default(),
+        events: Events::after(stored.events),
         people,
         load_as: who,
         scout: Scout::default(),

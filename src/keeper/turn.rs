@@ -58,6 +58,8 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
     Looked(super::looks::Looked),
+    /// A look that a person asked for.
+    Tried(super::trials::Tried),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// The mail servers, with what their files say.
@@ -183,6 +185,7 @@ impl Keeper {
                 self.log.say_alert(self.now().wall, &alert);
                 self.outgoing.push(Message::Queue(alert));
             }
+            Effect::Event(event) => self.note_event(event),
             Effect::Log { service, level, text } => {
                 self.log.say(self.now().wall, level, service.as_str(), text);
             }

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// A service name.
 pub const NAME_BYTES_MAX: usize = 64;
+/// A pattern of service names.
+pub const NAME_PATTERN_BYTES_MAX: usize = 128;
+/// Groups of one service.
+pub const GROUPS_MAX: usize = 32;
 /// A file in conf.d.
 pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
 /// Files in conf.d.
@@ -34,6 +38,20 @@ pub const OUTBOX_MAILS_MAX: usize = 1000;
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// Lines of an incident's story; past it the middle is dropped and counted.
 pub const STORY_LINES_MAX: usize = 64;
+/// Events kept of one service; past it its oldest goes.
+pub const EVENTS_PER_SERVICE_MAX: usize = 128;
+/// Events kept of all services together.
+pub const EVENTS_MAX: usize = 2048;
+/// The text of an event.
+pub const EVENT_CHARS_MAX: usize = 300;
+/// The file of events is written anew, without the old ones, when it is longer than this and twice as long
+/// as it has to be.
+pub const EVENTS_COMPACT_BYTES: u64 = 256 << 10;
+/// What is read of that file: its newest part. Twice what all events at their longest fill (JSON writes a
+/// control character in six bytes).
+pub const EVENTS_BYTES_MAX: u64 = 2 * (EVENTS_MAX * (6 * EVENT_CHARS_MAX + 512)) as u64;
+/// Events that wait for one client who follows them; one who is further behind is hung up on.
+pub const EVENTS_BEHIND_MAX: usize = 4096;
 /// A text from outside, once it is kept ([`crate::model::text::Untrusted`]).
 pub const UNTRUSTED_BYTES_MAX: usize = 1024;
 
@@ -157,6 +175,8 @@ const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < JOURNAL_LINE_BYTES
 pub const CONTROL_CLIENTS_KEPT: usize = 4;
 /// The request line and headers of a control request.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Patterns and groups in one control request: each looks at every service the peer may see.
+pub const CONTROL_PATTERNS_MAX: usize = 32;
 /// Header lines of a control request.
 pub const CONTROL_HEADERS_MAX: usize = 64;
 /// One control answer; past it the client is asked to name fewer services.
@@ -186,6 +206,10 @@ pub const SCOUT_PACKET_BYTES_MAX: usize = 128 << 10;
 pub const PROBES_MAX: usize = 256;
 /// Network probes of one service at once: one that hangs counts against its own service first.
 pub const PROBES_PER_SERVICE_MAX: usize = 16;
+/// Requests to run checks once that are done at a time.
+pub const TRIALS_MAX: usize = 4;
+/// Checks of one such request that run at once: the real ones have to find room beside them.
+pub const TRIAL_LOOKS_MAX: usize = 4;
 /// Programs of checks at once.
 pub const PROGRAMS_MAX: usize = 32;
 /// How long a probe may wait for others to end before it is Unknown.

@@ -8,7 +8,7 @@
 pub mod action;
 pub mod check;
 pub mod condition;
-
+pub mod event;
 pub mod ids;
 pub mod incident;
 pub mod intent;
@@ -22,6 +22,7 @@ pub mod process;
 pub mod puma;
 pub mod rate;
 pub mod sample;
+pub mod selector;
 pub mod service;
 pub mod standing;
 pub mod status;

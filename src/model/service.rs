@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::check::Check;
-use crate::model::ids::ServiceName;
+use crate::model::ids::{GroupName, ServiceName};
 use crate::model::process::Signal;
 use crate::model::puma::Puma;
 use crate::model::unit::{Systemctl, Unit};
@@ -21,6 +21,8 @@ pub struct Service {
     pub user: Option<Box<str>>,
     /// Another group than the user's primary one.
     pub group: Option<Box<str>>,
+    /// By which it can be named together with others.
+    pub groups: Vec<GroupName>,
     /// How its main process is known, if it has one.
     pub life: Life,
     /// How it is started, where a command does it (never with [`Life::Run`]).

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::ids::ServiceName;
+use crate::model::ids::{GroupName, ServiceName};
 use crate::model::intent::{Desired, Intent};
 use crate::model::process::ProcessIdentity;
 use crate::model::time::Wall;
@@ -68,6 +68,8 @@ impl fmt::Display for Phase {
 pub struct Status {
     /// Its name.
     pub service: ServiceName,
+    /// Its groups.
+    pub groups: Vec<GroupName>,
     /// What is wanted.
     pub intent: Intent,
     /// What heeler is doing.

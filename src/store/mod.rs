@@ -1,7 +1,7 @@
 //! What survives `kill -9` and power loss: wishes, incidents, counters, alerts, last good definitions.
 //!
-//! Plain files that a person can read, no database: one journal of sealed lines ([`journal`]), one
-//! file per alert ([`outbox`]), one file per definition ([`definitions`]). One thread owns them all
+//! Plain files that a person can read, no database: one journal of sealed lines ([`journal`]), a file of
+//! events ([`events`]), one file per alert ([`outbox`]), one file per definition ([`definitions`]). One thread owns them all
 //! ([`thread`]); nobody else waits for a disk. What must hold:
 //!
 //! - An old good file is replaced only by a whole new one: tmp, fsync, rename, fsync of the directory.
@@ -9,7 +9,9 @@
 //! - What cannot be read is skipped or set aside, and said; the rest is used.
 #![forbid(unsafe_code)]
 
+mod appended;
 pub mod definitions;
+pub mod events;
 mod file;
 pub mod journal;
 mod letters;

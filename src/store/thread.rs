@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::mail::HostFacts;
+use crate::model::event::{Event, History};
 use crate::model::ids::ServiceName;
 use crate::model::incident::Alert;
 use crate::model::limits;
@@ -21,6 +22,7 @@ use crate::model::memory::Memory;
 use crate::model::rate::Rate;
 use crate::model::time::{Mono, Wall};
 use crate::store::definitions::{self, DefinitionName};
+use crate::store::events::EventLog;
 use crate::store::journal::{Journal, Trust};
 use crate::store::letters::{Letters, MailStanding};
 use crate::store::outbox::{Outbox, Turn};
@@ -55,6 +57,8 @@ pub struct Loaded {
     pub memories: BTreeMap<ServiceName, Memory>,
     /// What somebody should know, one sentence each, for the log.
     pub notes: Vec<String>,
+    /// The newest events.
+    pub events: History,
     /// Alerts that an earlier keeper queued and that become mails now.
     pub pending_alerts: usize,
 }
@@ -68,6 +72,8 @@ pub enum Message {
     Forget(ServiceName),
     /// An alert to put on its way.
     Queue(Box<Alert>),
+    /// Something that happened. No barrier waits for it.
+    Happened(Arc<Event>),
     /// Asks for one [`Ack`] once everything sent before is on disk, or could not be put there.
     Barrier(u64),
     /// The text of a file that was read and found good.
@@ -125,6 +131,7 @@ struct Inbox {
     memories: BTreeMap<ServiceName, Option<Memory>>,
     alerts: VecDeque<Box<Alert>>,
     dropped_alerts: u64,
+    events: VecDeque<Arc<Event>>,
     definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
     barriers: Vec<u64>,
     posted: Vec<Posted>,
@@ -181,7 +188,9 @@ impl StoreHandle {
             Delivery::Smtp(rate) => Some(Letters::new(rate, now.0 << 10)),
         };
         let outbox = Outbox::open(state_dir, settings.host, letters)?;
+        let (event_log, events, strange) = EventLog::open(state_dir);
         notes.extend(restored.notes);
+        notes.extend(strange);
         notes.extend(start_notes(trust, settings.delivery, &outbox, state_dir));
         // What was set aside is off the disk before this start is recorded: a crash between them
         // does not bring it back. The record says that this start got wishes only, so it takes
@@ -198,12 +207,13 @@ impl StoreHandle {
             notes.push(error.to_string());
         }
         let loaded =
-            Loaded { memories: restored.memories, notes, pending_alerts: outbox.pending() };
+            Loaded { memories: restored.memories, notes, events, pending_alerts: outbox.pending() };
         let shared = Arc::new(Shared::default());
         let mut keeper = Keeper {
             state_dir: state_dir.to_owned(),
             shared: Arc::clone(&shared),
             journal,
+            events: event_log,
             outbox,
             definitions: BTreeMap::new(),
             starts: earlier,
@@ -292,6 +302,12 @@ impl Inbox {
                 }
                 self.alerts.push_back(alert);
             }
+            Message::Happened(event) => {
+                if self.events.len() >= limits::EVENTS_MAX {
+                    self.events.pop_front();
+                }
+                self.events.push_back(event);
+            }
             Message::Barrier(id) => self.barriers.push(id),
             Message::SaveDefinition(name, text) => {
                 self.definitions.insert(name, Some(text));
@@ -304,6 +320,7 @@ impl Inbox {
     fn is_empty(&self) -> bool {
         self.memories.is_empty()
             && self.alerts.is_empty()
+            && self.events.is_empty()
             && self.definitions.is_empty()
             && self.barriers.is_empty()
             && self.posted.is_empty()
@@ -316,6 +333,7 @@ struct Keeper<OnAck> {
     state_dir: PathBuf,
     shared: Arc<Shared>,
     journal: Journal,
+    events: EventLog,
     outbox: Outbox,
     /// Texts to keep (or, absent, to forget) that are not on disk yet.
     definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
@@ -339,7 +357,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             let delivered =
                 if self.outbox.letters.is_some() { self.post() } else { self.outbox.deliver() };
             left = *delivered.as_ref().unwrap_or(&Turn::Done);
-            let tidied = self.journal.compact_if_due();
+            let tidied = self.journal.compact_if_due().and(self.events.compact_if_due());
             let delivered = delivered.map(|_| ());
             self.say(committed.and(delivered).and(tidied));
             if life != Life::Running {
@@ -400,6 +418,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             memories,
             alerts,
             dropped_alerts,
+            events,
             definitions,
             barriers,
             posted,
@@ -431,7 +450,8 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         for id in barriers {
             (self.on_ack)(if result.is_ok() { Ack::Durable(id) } else { Ack::NotDurable(id) });
         }
-        result
+        events.iter().for_each(|event| self.events.take(event));
+        result.and(self.events.commit())
     }
 
     fn keep_definitions(&mut self) -> Result<(), StoreError> {

@@ -39,15 +39,6 @@ fn bad_files_get_their_message() {
 }
 
 #[test]
-fn every_later_key_is_told_apart_from_a_mistake() {
-    for key in ["groups"] {
-        let (good, shown) = outcome("x", &format!("run = \"sleep 9\"\n{key} = {{}}\n"));
-        assert!(!good && shown.contains(&format!("`{key}` is not in this version yet")), "{shown}");
-        assert!(shown.contains("= help: "), "{shown}");
-    }
-}
-
-#[test]
 fn cfg_08_a_regular_expression_cannot_hang_or_fill_the_loader() {
     let bombs = [
         "(x{1000}){1000}",
@@ -178,6 +169,9 @@ fn summary(definition: &Definition, warnings: &[Diagnostic]) -> String {
         Life::Nothing => "no process".to_owned(),
     };
     let mut out = vec![life, format!("user {:?}, group {:?}", service.user, service.group)];
+    if !service.groups.is_empty() {
+        out.push(format!("groups {:?}", service.groups));
+    }
     for (key, command) in
         [("start", &service.start), ("stop", &service.stop), ("restart", &service.restart)]
     {

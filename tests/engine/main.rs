@@ -7,6 +7,7 @@ mod checks;
 mod clearing;
 mod dependencies;
 mod desired;
+mod events;
 mod incidents;
 mod limits;
 mod orders;

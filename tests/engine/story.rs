@@ -53,6 +53,8 @@ pub(crate) struct Story {
     pub(crate) world: World,
     transcript: Vec<String>,
     log: Vec<String>,
+    /// The events that nobody has read yet, one line each.
+    events: Vec<String>,
     pub(crate) mails: Vec<Alert>,
     jobs: Vec<(Job, Duration)>,
     held: BTreeSet<ProcessIdentity>,
@@ -93,6 +95,7 @@ impl Story {
             },
             transcript: Vec::new(),
             log: Vec::new(),
+            events: Vec::new(),
             mails: Vec::new(),
             jobs: Vec::new(),
             held: BTreeSet::new(),
@@ -117,6 +120,7 @@ impl Story {
         story.begins();
         story.at("2m");
         story.saw("");
+        story.happened("0s started: up: pid 100");
         story.begin += story.clock;
         story.clock = Duration::ZERO;
         story.log.clear();
@@ -334,11 +338,7 @@ impl Story {
     /// What happened since the last look, one line each: `12.05s  run start: bin/start`.
     #[track_caller]
     pub(crate) fn saw(&mut self, expected: &str) {
-        let expected: Vec<String> = expected
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .filter(|line| !line.is_empty())
-            .collect();
+        let expected = lines(expected);
         let seen = std::mem::take(&mut self.transcript);
         assert!(
             seen == expected,
@@ -349,9 +349,17 @@ impl Story {
         );
     }
 
+    /// The events since the last look, one line each: `12.05s exited: the main process 100 is gone`.
+    #[track_caller]
+    pub(crate) fn happened(&mut self, expected: &str) {
+        let seen = std::mem::take(&mut self.events);
+        assert_eq!(seen.join("\n"), lines(expected).join("\n"));
+    }
+
     /// What happened up to now is not what this story is about.
     pub(crate) fn reads(&mut self) {
         self.transcript.clear();
+        self.events.clear();
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -444,4 +452,10 @@ fn clock(at: Duration) -> String {
         out.push('s');
     }
     out
+}
+
+/// The lines of a text, however they are indented.
+fn lines(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.filter(|line| !line.is_empty()).collect()
 }

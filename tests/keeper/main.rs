@@ -4,14 +4,17 @@
 mod support;
 
 mod chaos;
+mod chosen;
 mod conf;
 mod crash;
 mod daemon;
 mod disk;
+mod events;
 mod hostile;
 mod kill;
 mod life;
 mod pidfile;
+mod probe;
 mod resources;
 mod strangers;
 mod waits;

@@ -156,6 +156,7 @@ impl World {
             | Effect::Signal { .. }
             | Effect::RecordLadder { .. }
             | Effect::RemoveStalePidfile { .. }
+            | Effect::Event(_)
             | Effect::Answer { .. } => format!("  {effect:?}"),
         });
     }
@@ -227,7 +228,7 @@ impl World {
                 self.judge_answer(request, &reply);
                 self.store_later(Stored::Answer(request, reply));
             }
-            Effect::Log { .. } => {}
+            Effect::Log { .. } | Effect::Event(_) => {}
         }
     }
 

@@ -246,6 +246,7 @@ impl World {
             | Effect::Signal { .. }
             | Effect::RemoveStalePidfile { .. }
             | Effect::Alert(_)
+            | Effect::Event(_)
             | Effect::Log { .. }
             | Effect::Answer { .. } => None,
         }

@@ -57,6 +57,7 @@ fn service(rng: &mut Rng, n: u64) -> Service {
         name: ServiceName::parse(&name).expect("is a name"),
         user: Some("deploy".into()),
         group: None,
+        groups: Vec::new(),
         start: (!run && !rng.chance(60)).then(|| command(rng, "start")),
         stop: rng.chance(350).then(|| command(rng, "stop")),
         restart: (!run && rng.chance(350)).then(|| command(rng, "restart")),

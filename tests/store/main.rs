@@ -5,6 +5,7 @@ mod support;
 
 mod crash;
 mod damage;
+mod events;
 mod made;
 mod mails;
 mod space;

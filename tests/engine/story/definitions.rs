@@ -24,6 +24,7 @@ pub(crate) fn cart() -> Service {
         name: ServiceName::parse("cart").unwrap(),
         user: Some("deploy".into()),
         group: None,
+        groups: Vec::new(),
         life: Life::Pidfile(PathBuf::from("/srv/cart/cart.pid")),
         start: Some(command("bin/start")),
         stop: None,

@@ -158,6 +158,12 @@ impl Story {
                 self.alerted(*alert);
                 None
             }
+            Effect::Event(event) => {
+                assert_eq!(event.at, self.now().wall);
+                let (at, kind) = (clock(self.clock), event.kind.name());
+                self.events.push(format!("{at} {kind}: {}", event.text));
+                None
+            }
             Effect::Log { text, .. } => {
                 self.log.push(format!("{} {text}", clock(self.clock)));
                 None
