@@ -66,14 +66,24 @@ pub(crate) const MASTER_KILLED_WORKER_STOPPED: Situation = Situation {
 };
 
 pub(crate) const START_LIMIT: Situation = Situation {
-    name: "kill -9 of the master seven times in a row, which is too often for systemd; from the last on",
+    name: "kill -9 of the main process seven times, each as soon as it is there: too often for systemd; \
+           from the last on",
     unit: Unit::Enabled,
     happen: |host, _, up| {
         let mut happened = kill(host, up.master);
         for _ in 0..6 {
-            // systemd needs less than this; what is not back by then it gave up on.
-            let Some((next, _)) = happened.mended(host, Duration::from_secs(3)) else { break };
-            happened = kill(host, next.master);
+            // systemd's own next one is there after a second; what does not come it gave up on.
+            let end = Instant::now() + Duration::from_secs(3);
+            let next = loop {
+                let pid = host.deploy("systemctl --user show puma -p MainPID --value");
+                match pid.trim().parse().ok().filter(|pid| !matches!(pid, 0 | 1)) {
+                    Some(pid) if Some(pid) != happened.gone => break Some(pid),
+                    Some(_) | None if Instant::now() > end => break None,
+                    Some(_) | None => {}
+                }
+            };
+            let Some(next) = next else { break };
+            happened = kill(host, next);
         }
         happened
     },
