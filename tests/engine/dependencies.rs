@@ -185,6 +185,7 @@ impl Town {
             Effect::Unwatch { .. }
             | Effect::RecordLadder { .. }
             | Effect::RemoveStalePidfile { .. }
+            | Effect::Event(_)
             | Effect::Log { .. }
             | Effect::Answer { .. } => {}
         }
