@@ -356,6 +356,11 @@ impl Story {
         assert_eq!(seen.join("\n"), lines(expected).join("\n"));
     }
 
+    /// How many lines of the log have these words.
+    pub(crate) fn logged(&self, words: &str) -> usize {
+        self.log.iter().filter(|line| line.contains(words)).count()
+    }
+
     /// What happened up to now is not what this story is about.
     pub(crate) fn reads(&mut self) {
         self.transcript.clear();
