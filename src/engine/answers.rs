@@ -215,8 +215,13 @@ impl State {
         }
     }
 
-    /// What its manager says, for the story.
+    /// What its manager says, for the story and, where nothing is amiss, for the log.
     fn say_who_is_at_work(&mut self, cx: &mut Cx<'_>, absence: Absence) {
+        if let Stage::Clearing(clearing) = &mut self.stage
+            && clearing.said.replace(absence) == Some(absence)
+        {
+            return;
+        }
         let wait = crate::model::units::show_duration(self.def.start_timeout);
         let text = match absence {
             Absence::Coming => format!("its manager is bringing it up: waiting up to {wait}"),

@@ -99,6 +99,8 @@ pub(crate) struct Clearing {
     pub(crate) survivors: Vec<Survivor>,
     /// How its unit ended, where its manager has said so.
     pub(crate) ended: Option<UnitEnd>,
+    /// What was said of how it is missing: each look finds the same again.
+    pub(crate) said: Option<Absence>,
     /// How it is missing and when that was seen, once asked after the death.
     pub(crate) absence: Option<(Absence, Mono)>,
     /// An orderly exit: a successor is awaited until then.
