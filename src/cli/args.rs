@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand};
 
-use crate::cli::{Rc, complain};
+use crate::cli::{Rc, Wanted, complain};
 use crate::model::order::Order;
 use crate::wire::control::Follow;
 
@@ -42,6 +42,13 @@ pub enum Local {
         dir: Option<PathBuf>,
         /// Findings as JSON.
         json: bool,
+    },
+    /// Examine the machine for a configuration.
+    Doctor {
+        /// Which.
+        dir: Option<PathBuf>,
+        /// Where the daemon is asked, and how it is told.
+        wanted: Wanted,
     },
     /// Run a command exactly as an action would.
     RunAs {
@@ -138,6 +145,11 @@ enum Word {
     },
     /// Check a configuration directory
     Validate {
+        /// Where the configuration is
+        dir: Option<PathBuf>,
+    },
+    /// See whether this machine lets heeler do what its configuration says
+    Doctor {
         /// Where the configuration is
         dir: Option<PathBuf>,
     },
@@ -261,6 +273,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         drop(told.print());
         if told.use_stderr() { Rc::Usage } else { Rc::Ok }
     })?;
+    let given = socket.clone();
     let client = |command| Ok(Invocation::Client { socket, json, command });
     let order = |order, Whom { which, no_wait }: Whom| ClientCommand::Order {
         order,
@@ -270,6 +283,10 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
     match command {
         Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
         Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
+        Word::Doctor { dir } => {
+            let wanted = Wanted { socket: given, json };
+            Ok(Invocation::Local(Local::Doctor { dir, wanted }))
+        }
         Word::RunAs { user, argv } => Ok(Invocation::Local(Local::RunAs { user, argv })),
         Word::Env { who: _, dir: _ } if json => {
             complain("`heeler env` prints lines only; a service's child sees exactly these");
@@ -365,6 +382,12 @@ mod tests {
         assert_eq!(parsed("heeler run-as anna -- ls --json"), local(run_as));
         let env = Local::Env { who: "anna".into(), dir: Some("d".into()) };
         assert_eq!(parsed("heeler env anna --dir d"), local(env));
+        let doctor = |dir: Option<&str>, json| Local::Doctor {
+            dir: dir.map(PathBuf::from),
+            wanted: Wanted { socket: None, json },
+        };
+        assert_eq!(parsed("heeler doctor"), local(doctor(None, false)));
+        assert_eq!(parsed("heeler doctor d --json"), local(doctor(Some("d"), true)));
         let validate = Local::Validate { dir: Some("d".into()), json: false };
         assert_eq!(parsed("heeler validate d"), local(validate));
     }

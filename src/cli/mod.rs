@@ -12,9 +12,11 @@ use std::process::ExitCode;
 mod args;
 mod client;
 mod commands;
+mod doctor;
 pub mod render;
 
 pub use args::{Chosen, ClientCommand, Invocation, Local, parse};
+pub use doctor::{Wanted, doctor};
 
 /// How a command ended, for scripts. The numbers are those of LSB where it has one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -9,6 +9,7 @@ pub mod action;
 pub mod check;
 pub mod condition;
 pub mod event;
+pub mod finding;
 pub mod ids;
 pub mod incident;
 pub mod intent;

@@ -12,6 +12,7 @@ use crate::model::units;
 use crate::wire::control::{Health, ServiceStatus};
 
 mod detail;
+mod doctor;
 mod events;
 mod mail;
 mod probe;
@@ -21,6 +22,7 @@ mod text;
 mod why;
 
 pub use detail::detail;
+pub use doctor::doctor;
 pub use events::{Columns, Whose, events};
 pub use mail::{mail_line, mail_test};
 pub use probe::probe;
