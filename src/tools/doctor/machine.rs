@@ -314,8 +314,9 @@ fn others() -> Vec<Finding> {
         return vec![Finding::error(about, text, "is /proc mounted?")];
     };
     let named = pids.into_iter().filter_map(|pid| {
-        let name = procfs::name(pid).to_string();
-        let known = WATCHDOGS.into_iter().find(|known| **known == *name)?;
+        let name = procfs::read(pid, "comm", limits::PROC_FILE_BYTES_MAX).ok()?;
+        let known =
+            WATCHDOGS.into_iter().find(|known| known.as_bytes() == name.trim_ascii_end())?;
         Some((known, pid))
     });
     let mut found: Vec<_> = named.collect();
