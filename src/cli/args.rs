@@ -4,9 +4,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, CommandFactory, Parser, Subcommand};
 
-use crate::cli::{Rc, Wanted, complain};
+use crate::cli::completions::{self, Shell};
+use crate::cli::{Rc, Wanted, complain, manual};
 use crate::model::order::Order;
 use crate::wire::control::Follow;
 
@@ -24,6 +25,8 @@ pub enum Invocation {
     },
     /// To be done without a keeper.
     Local(Local),
+    /// To be printed, and that is all.
+    Print(String),
 }
 
 /// What is done without a keeper.
@@ -218,6 +221,13 @@ enum Word {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Print what a shell needs to complete commands and names of services
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Subcommand)]
@@ -260,6 +270,13 @@ struct Whom {
     no_wait: bool,
 }
 
+/// The definition of the command line, with what clap adds to it.
+fn whole() -> clap::Command {
+    let mut command = Args::command();
+    command.build();
+    command
+}
+
 /// So many events are shown before those to come.
 const LAST_BEFORE_FOLLOWING: u32 = 10;
 
@@ -283,6 +300,8 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
     match command {
         Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
         Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
+        Word::Completions { shell } => Ok(Invocation::Print(completions::script(&whole(), shell))),
+        Word::Man => Ok(Invocation::Print(manual::page(&whole()))),
         Word::Doctor { dir } => {
             let wanted = Wanted { socket: given, json };
             Ok(Invocation::Local(Local::Doctor { dir, wanted }))
@@ -405,6 +424,9 @@ mod tests {
             "heeler why",
             "heeler why a b",
             "heeler probe",
+            "heeler completions",
+            "heeler completions tcsh",
+            "heeler man page",
             "heeler probe a b c",
             "heeler mail",
             "heeler status --no-wait",

@@ -12,7 +12,9 @@ use std::process::ExitCode;
 mod args;
 mod client;
 mod commands;
+mod completions;
 mod doctor;
+mod manual;
 pub mod render;
 
 pub use args::{Chosen, ClientCommand, Invocation, Local, parse};
@@ -60,6 +62,7 @@ pub fn main(args: Vec<OsString>, outside: Outside) -> ExitCode {
         Ok(Invocation::Client { socket, json, command }) => {
             commands::run(socket, json, &command, outside.columns).into()
         }
+        Ok(Invocation::Print(text)) => print(&text, Rc::Ok).into(),
         Ok(Invocation::Local(local)) => (outside.local)(local),
         Err(rc) => rc.into(),
     }
