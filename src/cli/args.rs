@@ -316,7 +316,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Why { name } => client(ClientCommand::Why(name)),
         Word::Probe { name, check } => client(ClientCommand::Probe { name, check }),
         Word::Events { which, last, follow } => {
-            let last = last.or(follow.then_some(LAST_BEFORE_FOLLOWING));
+            let last = last.or_else(|| follow.then_some(LAST_BEFORE_FOLLOWING));
             let follow = if follow { Follow::Yes } else { Follow::No };
             client(ClientCommand::Events { chosen: which.chosen(), last, follow })
         }
