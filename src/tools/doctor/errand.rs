@@ -48,17 +48,16 @@ impl Errands {
         let answer = |me: &AsUser<'_>| look(me).iter().map(encode).collect::<String>();
         let job = self.job(whose, vec!["true".to_owned()], limits::DOCTOR_ERRAND_TIME)?;
         let (ended, printed) = run(&job, Last::Ask(&answer));
-        match ended {
-            ended if ended.succeeded() => {
-                Ok(String::from_utf8_lossy(&printed).lines().filter_map(decode).collect())
-            }
-            // The words are about a command; here there is none but ours.
-            Ended::TimedOut => {
-                Err("it took too long: does a file system hang? try `df`".to_owned())
-            }
-            Ended::NotExecuted { error, .. } => Err(error.to_string()),
-            other @ (Ended::Exited(_) | Ended::Lost) => Err(format!("the look at it {other}")),
+        if ended.succeeded() {
+            let text = String::from_utf8_lossy(&printed);
+            return Ok(text.lines().filter_map(decode).collect());
         }
+        Err(match ended {
+            // The words of these are about a command; here there is none but ours.
+            Ended::TimedOut => "it took too long: does a file system hang? try `df`".to_owned(),
+            Ended::NotExecuted { error, .. } => error.to_string(),
+            Ended::Exited(_) | Ended::Lost => format!("the look at it {ended}"),
+        })
     }
 
     /// Runs a command; what it printed.

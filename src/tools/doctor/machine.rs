@@ -31,6 +31,9 @@ const SINCE_MS: u64 = 1_767_225_600_000;
 /// Other programs that restart what they watch.
 const WATCHDOGS: [&str; 6] = ["monit", "god", "eye", "bluepill", "supervisord", "circusd"];
 
+/// One part, looked at by a child.
+type Part<'a> = &'a dyn Fn(&AsUser<'_>) -> Vec<Finding>;
+
 /// Looks at everything that is the same for all services.
 pub(super) fn examine(
     settings: &Settings,
@@ -39,7 +42,7 @@ pub(super) fn examine(
     errands: &mut Errands,
 ) -> Vec<Finding> {
     let mut findings = limits_of(&settings.run_dir, services);
-    let parts: [(&str, &dyn Fn(&AsUser<'_>) -> Vec<Finding>); 5] = [
+    let parts: [(&str, Part<'_>); 5] = [
         ("kernel", &|_| kernel(who.uid)),
         ("clock", &|_| clock_of(&settings.state_dir)),
         ("state", &|_| state(&settings.state_dir, &settings.run_dir)),
@@ -254,8 +257,8 @@ fn place(about: &str, dir: &Path) -> Finding {
             "mount it writable",
         );
     }
-    let free = u64::from(facts.blocks_available()).saturating_mul(facts.fragment_size());
-    let inodes = u64::from(facts.files_available());
+    let free = facts.blocks_available().saturating_mul(facts.fragment_size());
+    let inodes = facts.files_available();
     let text = format!("{shown}: {} free", show_size(free));
     if free < STATE_BYTES_MIN {
         return Finding::warning(about, text, "free some space there (df -h)");
