@@ -200,6 +200,8 @@ impl World {
             | Input::Finished { .. }
             | Input::Signalled { .. }
             | Input::CrewSeen { .. }
+            | Input::PumaAsked { .. }
+            | Input::VerifyOrdered { .. }
             | Input::WorkerSignalled { .. }
             | Input::WorkerOrdered { .. }
             | Input::Ordered { .. } => return None,
@@ -246,6 +248,7 @@ impl World {
             | Effect::Sample { .. }
             | Effect::LookAtCrew { .. }
             | Effect::SignalWorker { .. }
+            | Effect::AskPuma { .. }
             | Effect::Probe { .. }
             | Effect::Run(_)
             | Effect::Signal { .. }
