@@ -43,6 +43,13 @@ impl State {
                     self.judge(cx, seen);
                 }
             }
+            Input::CrewSeen { ask, members, .. } => self.crew_seen(cx, ask, members),
+            Input::WorkerSignalled { ask, result, evidence, .. } => {
+                self.worker_signalled(cx, ask, &result, evidence.as_ref());
+            }
+            Input::WorkerOrdered { request, pick, who, .. } => {
+                self.order_worker(cx, request, pick, &who);
+            }
             Input::Observed { ask, check, seen, .. } => self.observed(cx, ask, check, seen),
             Input::Confirmed { ask, how, .. } => {
                 if answers(&mut self.asked.confirm, ask, cx) {
@@ -274,6 +281,7 @@ impl State {
     ) {
         if self.main == Some(identity) {
             self.died(cx, identity, exit);
+        } else if self.worker_exited(cx, identity) {
         } else if matches!(self.stage, Stage::Clearing(_)) {
             self.survivor_gone(cx, identity);
         } else {
@@ -350,7 +358,7 @@ impl State {
                 self.act_on_pending(cx);
             }
             // The engine asks for looks and probes by an effect of their own.
-            JobKind::Look | JobKind::Probe(_) => {}
+            JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {}
         }
     }
 

@@ -98,6 +98,7 @@ impl State {
             | JobKind::Reload
             | JobKind::Instance
             | JobKind::Look
+            | JobKind::Ask
             | JobKind::Probe(_) => true,
         });
         // Its manager is at work on it. A manager that takes too long is overtaken by a start; one that is

@@ -203,7 +203,10 @@ fn a_user_manager_that_is_gone_is_started_and_the_unit_with_it() {
          0.2s run start: systemctl --user start cart.service
          10.2s mail 1.0 fired and resolved: the main process 100 is gone",
     );
-    assert_eq!((story.logged("(1 of 5 per 10m)"), story.logged("(2 of 5 per 10m)")), (1, 0));
+    assert_eq!(
+        (story.times_logged("(1 of 5 per 10m)"), story.times_logged("(2 of 5 per 10m)")),
+        (1, 0)
+    );
     story.ends();
 }
 
@@ -222,7 +225,7 @@ fn a_manager_that_does_not_stay_uses_the_limit_up() {
         story.command_ends(JobKind::Start, 1, "Failed to connect to bus: Connection refused");
     }
     story.status_is("down, next start in 30s");
-    assert_eq!(story.logged("(5 of 5 per 10m): systemctl start user@1500.service"), 1);
+    assert_eq!(story.times_logged("(5 of 5 per 10m): systemctl start user@1500.service"), 1);
     story.until_a_command_runs();
     story.appears(101);
     story.command_ends(JobKind::Start, 0, "");
@@ -264,8 +267,8 @@ fn what_a_manager_goes_on_saying_is_logged_once() {
     story.at("20s");
     story.world.claim = Claim::Managed(Absence::Coming);
     story.at("25s");
-    assert_eq!(story.logged("is taking it down"), 1);
-    assert_eq!(story.logged("is bringing it up"), 1);
+    assert_eq!(story.times_logged("is taking it down"), 1);
+    assert_eq!(story.times_logged("is bringing it up"), 1);
     story.appears(101);
     story.at("30s");
     story.reads();

@@ -1,0 +1,171 @@
+//! Pumas: asked by a short job as the service's user, once for all its checks that are due; then its
+//! processes are looked at in the pool, and how it stands is judged by both.
+
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+use crate::checks;
+use crate::engine::effect::Level;
+use crate::engine::input::Input;
+use crate::engine::standing::{Main, Observer, Seen, is_mixed};
+use crate::keeper::Keeper;
+use crate::keeper::turn::Done;
+use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
+use crate::model::job::{JobKind, Outcome};
+use crate::model::limits;
+use crate::model::observation::Observation;
+use crate::model::process::ProcessIdentity;
+use crate::model::puma::{Answer, Ask, Exposed, Said, Trouble, TroubleKind};
+use crate::model::text::Untrusted;
+use crate::model::workers::{Master, Worker, WorkerNeeds};
+use crate::sys::clock;
+use crate::sys::identity::{self, Found};
+use crate::sys::workers::{self, Pattern};
+use crate::wire;
+
+/// What is known of a service's Puma.
+#[derive(Default)]
+pub(super) struct PumaKnown {
+    /// Checks that wait for its next answer.
+    waiting: Vec<(CheckIndex, AskId)>,
+    observer: Observer,
+    /// What was told of it already.
+    exposed: Vec<Exposed>,
+}
+
+/// Its processes, as the pool saw them, and what it had said before.
+pub(super) struct PumaSeen {
+    service: ServiceName,
+    answer: Answer,
+    took: Duration,
+    main: Option<ProcessIdentity>,
+    crew: Result<(Master, Vec<Worker>), Untrusted>,
+}
+
+impl Keeper {
+    /// Asks a Puma for a check. One question at a time for each, few at once: one that hangs holds up
+    /// nobody else.
+    pub(super) fn probe_puma(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        // Nobody waits for an earlier question of that check any more.
+        served.puma.waiting.retain(|(other, _)| *other != check);
+        served.puma.waiting.push((check, ask));
+        if !self.pumas_waiting.contains(&service) {
+            self.pumas_waiting.push_back(service);
+        }
+        self.ask_pumas();
+    }
+
+    fn ask_pumas(&mut self) {
+        for service in std::mem::take(&mut self.pumas_waiting) {
+            let asks = || self.running.iter().filter(|job| job.kind == JobKind::Ask);
+            let in_pool = self.services.get(&service).is_some_and(|it| it.in_pool.puma);
+            if in_pool
+                || asks().count() >= limits::PUMA_ASKS_MAX
+                || asks().any(|job| job.service == service)
+            {
+                self.pumas_waiting.push_back(service);
+            } else {
+                self.ask_puma(&service);
+            }
+        }
+    }
+
+    fn ask_puma(&mut self, service: &ServiceName) {
+        let Some(served) = self.services.get(service) else { return };
+        let Some((_, ask)) = served.puma.waiting.first() else { return };
+        let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
+        if let Some(job) = wire::puma::job(&served.def, Ask::Stats, ActionId(ask.0), deadline) {
+            self.run(job);
+        }
+    }
+
+    /// It has answered, or has not: now its processes.
+    pub(super) fn puma_answered(&mut self, service: ServiceName, outcome: &Outcome) {
+        let answer = Answer::of(outcome);
+        self.tell_exposed(&service, &answer);
+        let owner = self.owner(&service).map(|owner| owner.user);
+        let Some(served) = self.services.get_mut(&service) else { return };
+        let main = served.families.keys().next_back().copied();
+        let main = main.filter(|main| served.held.contains_key(main));
+        let pattern = served.def.workers.as_ref().map(|workers| workers.pattern.clone());
+        served.in_pool.puma = true;
+        let took = outcome.took;
+        self.pool.submit(move || {
+            let crew = catch_unwind(|| {
+                let owner = owner.ok_or_else(|| Untrusted::from("its user is not known yet"))?;
+                let pattern = Pattern::new(pattern.as_deref().unwrap_or_default(), owner)?;
+                crew_in_pool(main, &pattern)
+            });
+            let crew = crew.unwrap_or_else(|_| {
+                Err("the look at the workers crashed: this is a bug of heeler".into())
+            });
+            Done::PumaSeen(Box::new(PumaSeen { service, answer, took, main, crew }))
+        });
+        self.ask_pumas();
+    }
+
+    /// What everybody could do to it is told once, not with each answer.
+    fn tell_exposed(&mut self, service: &ServiceName, answer: &Answer) {
+        let wall = self.now().wall;
+        let Some(served) = self.services.get_mut(service) else { return };
+        for exposed in &answer.exposed {
+            if !served.puma.exposed.contains(exposed) {
+                served.puma.exposed.push(*exposed);
+                self.log.say(wall, Level::Warning, service.as_str(), exposed.to_string());
+            }
+        }
+    }
+
+    /// All checks that waited have their answer.
+    pub(super) fn puma_seen(&mut self, seen: PumaSeen) {
+        let PumaSeen { service, answer, took, main, crew } = seen;
+        let now = self.now();
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.in_pool.puma = false;
+        // One that cannot be looked at is judged by its word alone.
+        let (state, workers) = match crew {
+            Ok((master, workers)) => (master.state, workers),
+            Err(_) => (None, Vec::new()),
+        };
+        let workers: Vec<&Worker> = workers.iter().collect();
+        let age_ms = |main: ProcessIdentity| {
+            clock::boottime_ms().saturating_sub(clock::ticks_to_ms(main.started_ticks))
+        };
+        let main = main.map(|identity| Main {
+            identity,
+            state,
+            age: Duration::from_millis(age_ms(identity)),
+        });
+        let no_stats = Trouble::new(TroubleKind::Garbled, "it was not asked for its stats");
+        let stats = match &answer.said {
+            Ok(Said::Stats(stats)) => Ok(stats),
+            Ok(Said::Accepted) => Err(&no_stats),
+            Err(trouble) => Err(trouble),
+        };
+        let wanted = served.def.puma.as_ref().and_then(|puma| puma.workers);
+        let look = Seen { now, main, orphans: 0, stats, workers: &workers, wanted };
+        let standing = served.puma.observer.look(&look);
+        let mixed = stats.ok().and_then(|stats| is_mixed(stats, &workers));
+        let seen = checks::puma::observe(&answer, &standing, mixed);
+        let seen = Observation { took, ..seen };
+        for (check, ask) in std::mem::take(&mut served.puma.waiting) {
+            let (service, seen) = (service.clone(), seen.clone());
+            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+        }
+        self.ask_pumas();
+    }
+}
+
+/// In the pool the process is held anew: the loop may let go of it meanwhile.
+fn crew_in_pool(
+    main: Option<ProcessIdentity>,
+    pattern: &Pattern,
+) -> Result<(Master, Vec<Worker>), Untrusted> {
+    let Some(Found::One(proved, _)) = main.map(identity::identify_recorded) else {
+        return Err(Untrusted::from("it ended meanwhile"));
+    };
+    let needs = WorkerNeeds { release: true, ..WorkerNeeds::default() };
+    let crew = workers::look(proved.held(), pattern, needs, None)?;
+    Ok((crew.master, crew.workers.into_iter().map(|hand| hand.worker).collect()))
+}
