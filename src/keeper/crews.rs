@@ -10,7 +10,9 @@ use crate::checks;
 use crate::checks::worker::About;
 use crate::engine::effect::Level;
 use crate::engine::input::{Delivery, Input};
+use crate::engine::standing::{phases_of, process_of, serves};
 use crate::keeper::Keeper;
+use crate::keeper::served::Served;
 use crate::keeper::turn::Done;
 use crate::model::check::CheckKind;
 use crate::model::crew::{Duty, Leaving, Member};
@@ -18,16 +20,17 @@ use crate::model::ids::{AskId, ServiceName};
 use crate::model::limits;
 use crate::model::observation::Observation;
 use crate::model::process::{ProcessIdentity, Signal, Uid};
+use crate::model::puma::{Boot, Form, Stats, WorkerStatus};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::model::service::Service;
 use crate::model::text::Untrusted;
-use crate::model::time::Mono;
+use crate::model::time::{Mono, Now};
 use crate::model::workers::{self, Generation, Target, Worker, WorkerNeeds};
 use crate::sys::evidence;
 use crate::sys::identity::{self, Found, Proved};
 use crate::sys::signal::{self, Delivered};
 use crate::sys::survey::Hold;
-use crate::sys::workers::{Pattern, Proving, look, prove, target};
+use crate::sys::workers::{Pattern, Proving, look, prove};
 
 /// What the keeper knows of the workers of one service.
 #[derive(Default)]
@@ -45,13 +48,15 @@ pub(super) struct CrewLooked {
     service: ServiceName,
     ask: AskId,
     reloaded: Option<Mono>,
-    seen: Result<Seen, Untrusted>,
+    seen: Result<Vec<Worker>, Untrusted>,
 }
 
-/// What it saw.
-struct Seen {
-    workers: Vec<Worker>,
-    target: Option<Target>,
+/// What is known of all of them beside what each process shows.
+pub(super) struct Known<'a> {
+    pub(super) target: Option<&'a Target>,
+    pub(super) reloaded: Option<Mono>,
+    /// What their Puma says.
+    pub(super) stats: Option<&'a Stats>,
 }
 
 /// A worker that the pool has proved, or not.
@@ -66,7 +71,7 @@ pub(super) struct WorkerProved {
 }
 
 /// What all conditions on workers together need.
-fn needs_of(service: &Service) -> WorkerNeeds {
+pub(super) fn needs_of(service: &Service) -> WorkerNeeds {
     let checks = service.checks.iter().filter(|check| check.kind == CheckKind::Worker);
     let needs = checks.map(|check| checks::worker::needs(&check.condition));
     let state = WorkerNeeds {
@@ -95,6 +100,11 @@ impl Keeper {
             }
             Ok(_) => None,
         };
+        if served.def.puma.is_some() && pattern.is_ok() {
+            // Its own word belongs to it.
+            self.ask_for_crew(service, ask, reloaded);
+            return;
+        }
         if let Some(why) = refused {
             self.inbox.push_back(Input::CrewSeen { service, ask, members: Err(why) });
             return;
@@ -102,14 +112,11 @@ impl Keeper {
         let Ok(pattern) = pattern else { return };
         served.crew.looking = true;
         let needs = needs_of(&served.def);
-        let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         self.pool.submit(move || {
             let look = || {
                 let main = held(main)?;
                 let crew = look(main.held(), &pattern, needs, None)?;
-                let workers = crew.workers.into_iter().map(|hand| hand.worker).collect();
-                let target = current.and_then(|current| target(&current).ok());
-                Ok(Seen { workers, target })
+                Ok(crew.workers.into_iter().map(|hand| hand.worker).collect())
             };
             let seen = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
                 Err(Untrusted::from("the look at its workers crashed: this is a bug of heeler"))
@@ -121,33 +128,11 @@ impl Keeper {
     /// Takes in what the pool saw.
     pub(super) fn crew_looked(&mut self, looked: CrewLooked) {
         let CrewLooked { service, ask, reloaded, seen } = looked;
-        let now = self.now().mono;
+        let now = self.now();
         let Some(served) = self.services.get_mut(&service) else { return };
         served.crew.looking = false;
-        let needs = needs_of(&served.def);
-        let members = seen.map(|Seen { workers, target }| {
-            let before = std::mem::take(&mut served.crew.samples);
-            let members = workers
-                .iter()
-                .map(|worker| {
-                    let age = Duration::from_millis(worker.sample.age_ms);
-                    let generation = reloaded.map(|reloaded| match now.since(reloaded) < age {
-                        true => Generation::Older,
-                        false => Generation::Present,
-                    });
-                    let place = worker
-                        .release
-                        .as_ref()
-                        .and_then(|release| workers::place(release, target.as_ref()));
-                    let about = About { place, generation };
-                    let previous = before.get(&worker.identity());
-                    member(worker, checks::worker::observe(worker, previous, about, needs))
-                })
-                .collect();
-            let samples = workers.into_iter().map(|worker| (worker.identity(), worker.sample));
-            served.crew.samples = samples.collect();
-            members
-        });
+        let known = Known { target: None, reloaded, stats: None };
+        let members = seen.map(|workers| served.members(now, &workers, &known));
         self.inbox.push_back(Input::CrewSeen { service, ask, members });
     }
 
@@ -257,20 +242,88 @@ impl Keeper {
     }
 }
 
-/// What is known of a worker by looking at it alone.
-fn member(worker: &Worker, seen: Observation) -> Member {
+impl Served {
+    /// What a look at its workers means for each.
+    pub(super) fn members(
+        &mut self,
+        now: Now,
+        workers: &[Worker],
+        known: &Known<'_>,
+    ) -> Vec<Member> {
+        let needs = needs_of(&self.def);
+        let before = std::mem::take(&mut self.crew.samples);
+        let all: Vec<&Worker> = workers.iter().collect();
+        let awaited = known.stats.and_then(|stats| awaited(stats, &all));
+        let members = workers
+            .iter()
+            .map(|worker| {
+                let release = worker.release.as_ref();
+                let place = release.and_then(|release| workers::place(release, known.target));
+                let about = About { place, generation: generation(worker, now, known) };
+                let previous = before.get(&worker.identity());
+                let seen = checks::worker::observe(worker, previous, about, needs);
+                let status = known.stats.and_then(|stats| status_of(worker, stats));
+                let leaving =
+                    if awaited == Some(worker.identity()) { Leaving::Awaited } else { Leaving::No };
+                Member { duty: duty(worker, status, &all, now), leaving, ..member(worker, seen) }
+            })
+            .collect();
+        let samples = workers.iter().map(|worker| (worker.identity(), worker.sample.clone()));
+        self.crew.samples = samples.collect();
+        members
+    }
+}
+
+/// Of which generation it is: by its master's word, else by the last reload that heeler made.
+fn generation(worker: &Worker, now: Now, known: &Known<'_>) -> Option<Generation> {
+    if let Some(phases) = known.stats.and_then(|stats| phases_of(worker, stats)) {
+        return workers::generation(worker.identity(), Some(phases), None);
+    }
+    let age = Duration::from_millis(worker.sample.age_ms);
+    known.reloaded.map(|reloaded| match now.mono.since(reloaded) < age {
+        true => Generation::Older,
+        false => Generation::Present,
+    })
+}
+
+/// The one worker a Puma waits for in a phased restart: when all have booted it tells the first of an
+/// older phase to go, and does nothing more until that one went (cluster.rb, `check_workers`).
+fn awaited(stats: &Stats, workers: &[&Worker]) -> Option<ProcessIdentity> {
+    let Form::Cluster(cluster) = &stats.form else { return None };
+    let phase = cluster.phase?;
+    let all_booted = cluster.each.iter().all(|status| status.boot == Boot::Booted);
+    let old = cluster.each.iter().find(|status| status.phase.is_some_and(|own| own < phase))?;
+    let process = process_of(old, workers).filter(|_| all_booted)?;
+    Some(process.identity())
+}
+
+fn status_of<'s>(worker: &Worker, stats: &'s Stats) -> Option<&'s WorkerStatus> {
+    let Form::Cluster(cluster) = &stats.form else { return None };
+    cluster.each.iter().find(|status| process_of(status, &[worker]).is_some())
+}
+
+/// Whether it is capacity: by its master's word where there is one, else by its process alone.
+fn duty(worker: &Worker, status: Option<&WorkerStatus>, all: &[&Worker], now: Now) -> Duty {
     let stopped = matches!(worker.sample.state, Some('T' | 't'));
     let young = Duration::from_millis(worker.sample.age_ms) < limits::WORKER_BOOTS;
+    match status {
+        Some(status) if status.boot == Boot::Booting => Duty::Boots,
+        Some(status) if serves(status, all, now.wall) => Duty::Serves,
+        Some(_) => Duty::Frozen,
+        None if stopped => Duty::Frozen,
+        None if young => Duty::Boots,
+        None => Duty::Serves,
+    }
+}
+
+/// What is known of a worker by looking at it alone.
+fn member(worker: &Worker, seen: Observation) -> Member {
     Member {
         identity: worker.identity(),
         title: worker.title.clone(),
         ours: worker.ours,
         age_ms: worker.sample.age_ms,
-        duty: match (stopped, young) {
-            (true, _) => Duty::Frozen,
-            (false, true) => Duty::Boots,
-            (false, false) => Duty::Serves,
-        },
+        duty: Duty::Serves,
         leaving: Leaving::No,
         fragile: worker.fragile(),
         seen,
