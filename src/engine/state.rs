@@ -134,6 +134,8 @@ pub(crate) enum ExitKind {
     Unasked,
     /// There was none to begin with.
     NeverThere,
+    /// There is none yet: heeler brought the manager of its user up, and the same start goes on.
+    ManagerFirst,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -422,11 +422,6 @@ impl Story {
         false
     }
 
-    /// How many lines of the log have these words.
-    pub(crate) fn logged(&self, words: &str) -> usize {
-        self.log.iter().filter(|line| line.contains(words)).count()
-    }
-
     /// What happened up to now is not what this story is about.
     pub(crate) fn reads(&mut self) {
         self.transcript.clear();
