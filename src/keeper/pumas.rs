@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::checks;
 use crate::engine::effect::Level;
-use crate::engine::input::Input;
 use crate::engine::standing::{Main, Observer, Seen, is_mixed};
 use crate::keeper::Keeper;
 use crate::keeper::turn::Done;
@@ -47,8 +46,10 @@ impl Keeper {
     /// nobody else.
     pub(super) fn probe_puma(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
         let Some(served) = self.services.get_mut(&service) else { return };
-        // Nobody waits for an earlier question of that check any more.
-        served.puma.waiting.retain(|(other, _)| *other != check);
+        // Where one hangs, nobody waits for the oldest questions any more.
+        if served.puma.waiting.len() >= 2 * limits::CHECKS_PER_SERVICE_MAX {
+            served.puma.waiting.remove(0);
+        }
         served.puma.waiting.push((check, ask));
         if !self.pumas_waiting.contains(&service) {
             self.pumas_waiting.push_back(service);
@@ -150,8 +151,7 @@ impl Keeper {
         let seen = checks::puma::observe(&answer, &standing, mixed);
         let seen = Observation { took, ..seen };
         for (check, ask) in std::mem::take(&mut served.puma.waiting) {
-            let (service, seen) = (service.clone(), seen.clone());
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service.clone(), check, ask, seen.clone());
         }
         self.ask_pumas();
     }
