@@ -34,6 +34,7 @@ impl State {
             surveyed: if dead.is_some() { Surveyed::Asked } else { Surveyed::Answered },
             survivors: Vec::new(),
             ended: None,
+            said: None,
             absence: None,
             successor_until: None,
             deadline: now + self.def.start_timeout,

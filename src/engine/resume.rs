@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::Cx;
+use crate::engine::crew::Crew;
 use crate::engine::judge;
 use crate::engine::lifecycle::{death, tells_death};
 use crate::engine::start_limit::StartRecord;
@@ -70,6 +71,8 @@ impl State {
             stage: Stage::Watching,
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
+            crew: Crew::default(),
+            reloaded: None,
             parents: BTreeMap::new(),
             parents_mains: BTreeMap::new(),
             acquaintance,

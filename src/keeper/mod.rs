@@ -7,6 +7,7 @@
 
 mod cage;
 pub mod control;
+mod crews;
 mod events;
 mod identify;
 mod jobs;
@@ -283,6 +284,8 @@ impl Keeper {
             Done::Looked(looked) => self.looked_in_pool(looked),
             Done::PumaSeen(seen) => self.puma_seen(*seen),
             Done::Tried(tried) => self.tried_in_pool(tried),
+            Done::CrewLooked(looked) => self.crew_looked(looked),
+            Done::WorkerProved(proved) => self.worker_proved(proved),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::MailServers(servers) => self.post_ready(servers),
             Done::Nothing => {}

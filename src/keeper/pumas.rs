@@ -1,13 +1,15 @@
 //! Pumas: asked by a short job as the service's user, once for all its checks that are due; then its
 //! processes are looked at in the pool, and how it stands is judged by both.
 
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::checks;
 use crate::engine::effect::Level;
 use crate::engine::standing::{Main, Observer, Seen, is_mixed};
 use crate::keeper::Keeper;
+use crate::keeper::crews::{Known, needs_of};
 use crate::keeper::turn::Done;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{JobKind, Outcome};
@@ -15,8 +17,10 @@ use crate::model::limits;
 use crate::model::observation::Observation;
 use crate::model::process::ProcessIdentity;
 use crate::model::puma::{Answer, Ask, Exposed, Said, Trouble, TroubleKind};
+use crate::model::standing::Standing;
 use crate::model::text::Untrusted;
-use crate::model::workers::{Master, Worker, WorkerNeeds};
+use crate::model::time::Mono;
+use crate::model::workers::{Master, Target, Worker, WorkerNeeds};
 use crate::sys::clock;
 use crate::sys::identity::{self, Found};
 use crate::sys::workers::{self, Pattern};
@@ -27,6 +31,10 @@ use crate::wire;
 pub(super) struct PumaKnown {
     /// Checks that wait for its next answer.
     waiting: Vec<(CheckIndex, AskId)>,
+    /// The question about its workers that waits for it, too.
+    crew: Option<(AskId, Option<Mono>)>,
+    /// How it stood when it was seen last.
+    pub(super) standing: Option<Standing>,
     observer: Observer,
     /// What was told of it already.
     exposed: Vec<Exposed>,
@@ -38,7 +46,14 @@ pub(super) struct PumaSeen {
     answer: Answer,
     took: Duration,
     main: Option<ProcessIdentity>,
-    crew: Result<(Master, Vec<Worker>), Untrusted>,
+    crew: Result<Crew, Untrusted>,
+}
+
+/// Its processes, and where its deploys point.
+struct Crew {
+    master: Master,
+    workers: Vec<Worker>,
+    target: Option<Target>,
 }
 
 impl Keeper {
@@ -51,6 +66,21 @@ impl Keeper {
             served.puma.waiting.remove(0);
         }
         served.puma.waiting.push((check, ask));
+        if !self.pumas_waiting.contains(&service) {
+            self.pumas_waiting.push_back(service);
+        }
+        self.ask_pumas();
+    }
+
+    /// Asks a Puma for the look at its workers.
+    pub(super) fn ask_for_crew(
+        &mut self,
+        service: ServiceName,
+        ask: AskId,
+        reloaded: Option<Mono>,
+    ) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.puma.crew = Some((ask, reloaded));
         if !self.pumas_waiting.contains(&service) {
             self.pumas_waiting.push_back(service);
         }
@@ -74,7 +104,8 @@ impl Keeper {
 
     fn ask_puma(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
-        let Some((_, ask)) = served.puma.waiting.first() else { return };
+        let of_check = served.puma.waiting.first().map(|(_, ask)| *ask);
+        let Some(ask) = of_check.or(served.puma.crew.map(|(ask, _)| ask)) else { return };
         let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
         if let Some(job) = wire::puma::job(&served.def, Ask::Stats, ActionId(ask.0), deadline) {
             self.run(job);
@@ -90,14 +121,16 @@ impl Keeper {
         let main = served.families.keys().next_back().copied();
         let main = main.filter(|main| served.held.contains_key(main));
         let pattern = served.def.workers.as_ref().map(|workers| workers.pattern.clone());
+        let needs = needs_of(&served.def);
+        let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         served.in_pool.puma = true;
         let took = outcome.took;
         self.pool.submit(move || {
-            let crew = catch_unwind(|| {
+            let crew = catch_unwind(AssertUnwindSafe(|| {
                 let owner = owner.ok_or_else(|| Untrusted::from("its user is not known yet"))?;
                 let pattern = Pattern::new(pattern.as_deref().unwrap_or_default(), owner)?;
-                crew_in_pool(main, &pattern)
-            });
+                crew_in_pool(main, &pattern, needs, current.as_deref())
+            }));
             let crew = crew.unwrap_or_else(|_| {
                 Err("the look at the workers crashed: this is a bug of heeler".into())
             });
@@ -125,11 +158,12 @@ impl Keeper {
         let Some(served) = self.services.get_mut(&service) else { return };
         served.in_pool.puma = false;
         // One that cannot be looked at is judged by its word alone.
-        let (state, workers) = match crew {
-            Ok((master, workers)) => (master.state, workers),
-            Err(_) => (None, Vec::new()),
+        let asked = served.puma.crew.take();
+        let (state, all, target, refused) = match crew {
+            Ok(Crew { master, workers, target }) => (master.state, workers, target, None),
+            Err(why) => (None, Vec::new(), None, Some(why)),
         };
-        let workers: Vec<&Worker> = workers.iter().collect();
+        let workers: Vec<&Worker> = all.iter().collect();
         let age_ms = |main: ProcessIdentity| {
             clock::boottime_ms().saturating_sub(clock::ticks_to_ms(main.started_ticks))
         };
@@ -150,6 +184,17 @@ impl Keeper {
         let mixed = stats.ok().and_then(|stats| is_mixed(stats, &workers));
         let seen = checks::puma::observe(&answer, &standing, mixed);
         let seen = Observation { took, ..seen };
+        served.puma.standing = Some(standing);
+        if let Some((ask, reloaded)) = asked {
+            let known = Known { target: target.as_ref(), reloaded, stats: stats.ok() };
+            let members = match refused {
+                None => Ok(served.members(now, &all, &known)),
+                Some(why) => Err(why),
+            };
+            let service = service.clone();
+            self.inbox.push_back(Input::CrewSeen { service, ask, members });
+        }
+        let Some(served) = self.services.get_mut(&service) else { return };
         for (check, ask) in std::mem::take(&mut served.puma.waiting) {
             self.observed(service.clone(), check, ask, seen.clone());
         }
@@ -161,11 +206,14 @@ impl Keeper {
 fn crew_in_pool(
     main: Option<ProcessIdentity>,
     pattern: &Pattern,
-) -> Result<(Master, Vec<Worker>), Untrusted> {
+    needs: WorkerNeeds,
+    current: Option<&Path>,
+) -> Result<Crew, Untrusted> {
     let Some(Found::One(proved, _)) = main.map(identity::identify_recorded) else {
         return Err(Untrusted::from("it ended meanwhile"));
     };
-    let needs = WorkerNeeds { release: true, ..WorkerNeeds::default() };
     let crew = workers::look(proved.held(), pattern, needs, None)?;
-    Ok((crew.master, crew.workers.into_iter().map(|hand| hand.worker).collect()))
+    let workers = crew.workers.into_iter().map(|hand| hand.worker).collect();
+    let target = current.and_then(|current| workers::target(current).ok());
+    Ok(Crew { master: crew.master, workers, target })
 }

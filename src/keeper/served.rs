@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::checks::Probe;
+use crate::keeper::crews::Crew;
 use crate::keeper::looks::Looking;
 use crate::keeper::pumas::PumaKnown;
 use crate::model::ids::CheckIndex;
@@ -43,6 +44,8 @@ pub(super) struct Served {
     pub(super) probes: Vec<Probe>,
     /// What is known of the probes that look at files.
     pub(super) looking: BTreeMap<CheckIndex, Looking>,
+    /// What is known of its workers.
+    pub(super) crew: Crew,
     /// What is known of its unit.
     pub(super) unit: UnitKnown,
     /// What is known of its Puma.

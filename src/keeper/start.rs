@@ -21,6 +21,7 @@ use crate::config::{self, Definition, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
+use crate::keeper::crews::Crew;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Log;
@@ -249,6 +250,7 @@ impl Keeper {
                 families,
                 absence_note: None,
                 last_sample: None,
+                crew: Crew::default(),
                 unit: UnitKnown::default(),
                 puma: PumaKnown::default(),
                 probes,

@@ -199,6 +199,9 @@ impl World {
             | Input::Launched { .. }
             | Input::Finished { .. }
             | Input::Signalled { .. }
+            | Input::CrewSeen { .. }
+            | Input::WorkerSignalled { .. }
+            | Input::WorkerOrdered { .. }
             | Input::Ordered { .. } => return None,
         };
         let svc = self.index(service);
@@ -241,6 +244,8 @@ impl World {
             | Effect::Confirm { .. }
             | Effect::Survey { .. }
             | Effect::Sample { .. }
+            | Effect::LookAtCrew { .. }
+            | Effect::SignalWorker { .. }
             | Effect::Probe { .. }
             | Effect::Run(_)
             | Effect::Signal { .. }
