@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::checks;
 use crate::engine::effect::Level;
+use crate::engine::input::Input;
 use crate::engine::standing::{Main, Observer, Seen, is_mixed};
 use crate::keeper::Keeper;
 use crate::keeper::crews::{Known, needs_of};
