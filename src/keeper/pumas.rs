@@ -106,7 +106,7 @@ impl Keeper {
     fn ask_puma(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
         let of_check = served.puma.waiting.first().map(|(_, ask)| *ask);
-        let Some(ask) = of_check.or(served.puma.crew.map(|(ask, _)| ask)) else { return };
+        let Some(ask) = of_check.or_else(|| served.puma.crew.map(|(ask, _)| ask)) else { return };
         let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
         if let Some(job) = wire::puma::job(&served.def, Ask::Stats, ActionId(ask.0), deadline) {
             self.run(job);

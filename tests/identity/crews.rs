@@ -153,7 +153,10 @@ fn workers_are_found_behind_elder_siblings_that_end_meanwhile() {
     }
     // The kernel goes on from where a child that ended was, and may pass over the next.
     let program = r#"$SIG{CHLD} = "IGNORE"; pipe my $go, my $gone;
-        for my $n (1 .. 400) { next if fork; close $gone; sysread $go, my $b, 1; select undef, undef, undef, $n / 400; exit }
+        for my $n (1 .. 400) {
+          next if fork;
+          close $gone; sysread $go, my $b, 1; select undef, undef, undef, $n / 400; exit
+        }
         hand("crew: worker $_", sub { close $gone }) for 0..4; close $gone;"#;
     let (main, _, _others) = crew(program, WWW);
     let siblings = || {
