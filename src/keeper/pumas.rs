@@ -117,20 +117,17 @@ impl Keeper {
     pub(super) fn puma_answered(&mut self, service: ServiceName, outcome: &Outcome) {
         let answer = Answer::of(outcome);
         self.tell_exposed(&service, &answer);
-        let owner = self.owner(&service).map(|owner| owner.user);
+        let pattern = self.pattern_of(&service);
         let Some(served) = self.services.get_mut(&service) else { return };
         let main = served.families.keys().next_back().copied();
         let main = main.filter(|main| served.held.contains_key(main));
-        let pattern = served.def.workers.as_ref().map(|workers| workers.pattern.clone());
         let needs = needs_of(&served.def);
         let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         served.in_pool.puma = true;
         let took = outcome.took;
         self.pool.submit(move || {
             let crew = catch_unwind(AssertUnwindSafe(|| {
-                let owner = owner.ok_or_else(|| Untrusted::from("its user is not known yet"))?;
-                let pattern = Pattern::new(pattern.as_deref().unwrap_or_default(), owner)?;
-                crew_in_pool(main, &pattern, needs, current.as_deref())
+                crew_in_pool(main, &*pattern?, needs, current.as_deref())
             }));
             let crew = crew.unwrap_or_else(|_| {
                 Err("the look at the workers crashed: this is a bug of heeler".into())
