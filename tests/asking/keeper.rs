@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use crate::support::can_run;
 use crate::support::fake_puma::{FakePuma, NEED};
-use crate::support::house::{House, PATIENCE, signal};
-use crate::support::{can_run, wait_for};
+use crate::support::house::{House, signal};
 
 struct Shop {
     house: House,
@@ -28,19 +28,8 @@ impl Shop {
         Self { house, puma }
     }
 
-    /// Waits until a check is in this state and says these words.
     fn wait_check(&self, label: &str, state: &str, words: &str) -> String {
-        let mut last = String::new();
-        let seen = wait_for(&format!("{label} to be {state} with {words:?}"), PATIENCE, || {
-            let status = self.house.status("shop");
-            let all = status["checks"].as_array()?;
-            let check = all.iter().find(|check| check["label"] == label)?;
-            last = format!("{check}");
-            let text = check["text"].as_str()?;
-            (check["state"] == state && text.contains(words)).then(|| text.to_owned())
-        });
-        println!("{seen}");
-        seen
+        self.house.wait_check("shop", label, state, words)
     }
 }
 
