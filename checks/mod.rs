@@ -19,10 +19,12 @@ pub mod place;
 pub mod port;
 pub mod process;
 pub mod program;
+pub mod puma;
 pub mod rights;
 pub mod system;
 pub mod tail;
 pub mod tls;
+pub mod worker;
 pub mod x509;
 
 use std::time::Duration;
@@ -65,6 +67,10 @@ pub enum Unsaid {
 pub enum Probe {
     /// A pure look at the process sample that the keeper took once for all checks of the service.
     Sample,
+    /// The same at the sample of each worker.
+    Workers,
+    /// A look at what the service's Puma answered when heeler asked it once for all such checks.
+    Puma,
     /// Async, in the scout.
     Network(Network),
     /// On the file pool: whatever it reads may hang.
@@ -110,6 +116,8 @@ pub enum Past {
 pub fn of(kind: CheckKind) -> CheckType {
     match kind {
         CheckKind::Process => process::TYPE,
+        CheckKind::Worker => worker::TYPE,
+        CheckKind::Puma => puma::TYPE,
         CheckKind::Http => http::TYPE,
         CheckKind::Port => port::TYPE,
         CheckKind::Certificate => certificate::TYPE,

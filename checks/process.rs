@@ -90,6 +90,15 @@ pub fn needs(condition: &Condition) -> Needs {
             | Metric::SendRate
             | Metric::Errors
             | Metric::Saturation
+            | Metric::Release
+            | Metric::Stale
+            | Metric::Booted
+            | Metric::Workers
+            | Metric::OldWorkers
+            | Metric::Backlog
+            | Metric::Busy
+            | Metric::PumaPhase
+            | Metric::Mixed
             | Metric::Perfdata(_) => {}
         }
     }

@@ -28,13 +28,16 @@
 //! | Word | Meaning |
 //! | --- | --- |
 //! | service | a named thing under watch; one file in conf.d. It may have no process of its own: then its checks are all there is ([`model::service`]) |
+//! | group | a word that services share, to be named together by it; beside it patterns of names ([`model::selector`]) |
 //! | check | a definition inside a service: type, interval, `if / for / then` ([`model::check`]) |
 //! | probe | one run of a check: in the scout, in the file pool, by a shim, or a look at the process sample ([`checks::Probe`]) |
+//! | trial | a probe for a person: by the way of the real one, and nothing comes of it |
 //! | observation | what one probe saw. `Failed`: the target misbehaved. `Unknown`: heeler could not tell; it alerts, it never acts ([`model::observation`]) |
 //! | metric | one named number with a unit ([`model::metric`]) |
 //! | condition | the `if` of a check; gives a verdict: pass, fail, unknown ([`model::condition`]) |
 //! | tolerance | the `for` of a check: N of M verdicts, or a duration ([`model::tolerance`]) |
 //! | rule state | ok, pending, firing |
+//! | event | a transition worth telling: ordered, exited, started, acted, failed, gave up, fired, resolved, changed ([`model::event`]) |
 //! | incident | the span from fired to resolved; its mails share one thread ([`model::incident`]) |
 //! | action | start, stop, restart, exec, unmonitor, alert ([`model::action`]) |
 //! | job | an action made concrete: argv, user, environment, directory, deadline. What runs it cannot widen it ([`model::job`]) |
@@ -52,7 +55,7 @@
 //! conf.d -> config -> model ;   clock -> Tick -> engine -> Confirm / Sample / Probe
 //!  -> sys | file pool | scout | shim -> checks/TYPE.rs
 //!  -> Input::{Confirmed, Sampled, Observed} -> judge -> tolerance -> table -> start_limit -> notify        (all pure)
-//!  -> effects: Run(job) | Signal(identity) | Alert | Persist -> shim / sys / store -> Input::Finished -> step ...
+//!  -> effects: Run(job) | Signal(identity) | Alert | Event | Persist -> shim / sys / store -> Input::Finished -> step ...
 //! pidfd readable -> Input::Exited -> step        control socket -> Input::Ordered -> step
 //! ```
 //!
@@ -142,6 +145,9 @@
 //!   one digest, a rate for each person), the keeper hands it over, the mail scout alone speaks SMTP and
 //!   sees a password. What a server says of itself is its own trouble (the next one is tried, then all
 //!   wait); what it says of a recipient or of the mail concerns that mail: 4yz waits, 5yz is kept as a file.
+//! - *An event is for people*: nothing is decided by one, so it is written without a flush, survives
+//!   `kill -9` and not a loss of power, and no answer waits for it. One service that never rests drives out
+//!   its own past, not the others'. Who follows hears what it may see at that moment, from its own buffer.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]
@@ -152,6 +158,7 @@ pub mod engine;
 pub mod keeper;
 pub mod mail;
 pub mod model;
+pub mod puma;
 pub mod scout;
 pub mod shim;
 pub mod store;

@@ -4,10 +4,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 
 use crate::cli::{Rc, complain};
 use crate::model::order::Order;
+use crate::wire::control::Follow;
 
 /// What the command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,19 +59,44 @@ pub enum Local {
     },
 }
 
+/// Which services a command is about. Words are as typed: names, and patterns of names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[expect(missing_docs, reason = "each is what it is on the command line")]
+pub struct Chosen {
+    pub words: Vec<String>,
+    pub groups: Vec<String>,
+    pub all: bool,
+}
+
 /// What is asked of the keeper. Names are as typed: one that cannot be a service is no such service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientCommand {
-    /// How services stand; all when none is named.
-    Status(Vec<String>),
+    /// How services stand; all when none is chosen.
+    Status(Chosen),
     /// Why one stands as it does.
     Why(String),
+    /// What happened; to all when none is chosen.
+    Events {
+        /// To which.
+        chosen: Chosen,
+        /// How many.
+        last: Option<u32>,
+        /// What comes, too?
+        follow: Follow,
+    },
+    /// Run checks once, and do nothing about it.
+    Probe {
+        /// Of which service.
+        name: String,
+        /// Which of its checks; all where it is not said.
+        check: Option<String>,
+    },
     /// Do something with some.
     Order {
         /// What.
         order: Order,
         /// With which.
-        names: Vec<String>,
+        chosen: Chosen,
         /// Whether to wait until it is known how it ended.
         wait: bool,
     },
@@ -116,14 +142,29 @@ enum Word {
         dir: Option<PathBuf>,
     },
     /// Show how services stand
-    Status {
-        /// Which; all when none is named
-        name: Vec<String>,
-    },
+    Status(Which),
     /// Show why a service stands as it does
     Why {
         /// Which
         name: String,
+    },
+    /// Show what happened: who asked for what, what ended, what was done
+    Events {
+        #[command(flatten)]
+        which: Which,
+        /// No more than so many, the newest [default: all that are kept, 10 with --follow]
+        #[arg(long, value_name = "N")]
+        last: Option<u32>,
+        /// Go on showing what happens
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Run the checks of a service once, show what they see, and do nothing about it
+    Probe {
+        /// Which service
+        name: String,
+        /// Which of its checks: a label, a number, or a part of a label; all where it is not said
+        check: Option<String>,
     },
     /// Start services, and keep them up
     Start(Whom),
@@ -133,8 +174,8 @@ enum Word {
     Restart(Whom),
     /// Have services take up their configuration or new code without a stop
     Reload {
-        /// Which
-        name: Vec<String>,
+        #[command(flatten)]
+        which: Which,
         /// Return at once; `heeler status` tells how it went
         #[arg(long)]
         no_wait: bool,
@@ -176,15 +217,39 @@ enum MailWord {
     },
 }
 
-#[derive(clap::Args)]
-struct Whom {
-    /// Which
-    #[arg(required = true)]
+/// None, for what is about all then.
+#[derive(clap::Args, PartialEq, Eq, Default)]
+struct Which {
+    /// Which: names, or patterns in quotes ('web-*')
+    #[arg(value_name = "NAME|PATTERN")]
     name: Vec<String>,
+    /// All of a group; may be said again
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// All there are
+    #[arg(long, conflicts_with_all = ["name", "group"])]
+    all: bool,
+}
+
+impl Which {
+    fn chosen(self) -> Chosen {
+        Chosen { words: self.name, groups: self.group, all: self.all }
+    }
+}
+
+/// At least one.
+#[derive(clap::Args)]
+#[command(group = ArgGroup::new("chosen").args(["name", "group", "all"]).required(true).multiple(true))]
+struct Whom {
+    #[command(flatten)]
+    which: Which,
     /// Return at once; `heeler status` tells how it went
     #[arg(long)]
     no_wait: bool,
 }
+
+/// So many events are shown before those to come.
+const LAST_BEFORE_FOLLOWING: u32 = 10;
 
 /// Parses the command line; `args` begins with the program's name.
 ///
@@ -197,8 +262,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         if told.use_stderr() { Rc::Usage } else { Rc::Ok }
     })?;
     let client = |command| Ok(Invocation::Client { socket, json, command });
-    let order =
-        |order, Whom { name, no_wait }| ClientCommand::Order { order, names: name, wait: !no_wait };
+    let order = |order, Whom { which, no_wait }: Whom| ClientCommand::Order {
+        order,
+        chosen: which.chosen(),
+        wait: !no_wait,
+    };
     match command {
         Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
         Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
@@ -208,22 +276,30 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
             Err(Rc::Usage)
         }
         Word::Env { who, dir } => Ok(Invocation::Local(Local::Env { who, dir })),
-        Word::Status { name } => client(ClientCommand::Status(name)),
+        Word::Status(which) => client(ClientCommand::Status(which.chosen())),
         Word::Why { name } => client(ClientCommand::Why(name)),
+        Word::Probe { name, check } => client(ClientCommand::Probe { name, check }),
+        Word::Events { which, last, follow } => {
+            let last = last.or(follow.then_some(LAST_BEFORE_FOLLOWING));
+            let follow = if follow { Follow::Yes } else { Follow::No };
+            client(ClientCommand::Events { chosen: which.chosen(), last, follow })
+        }
         Word::Mail { word: MailWord::Test { address } } => client(ClientCommand::MailTest(address)),
         Word::Start(whom) => client(order(Order::Start, whom)),
         Word::Stop(whom) => client(order(Order::Stop, whom)),
         Word::Restart(whom) => client(order(Order::Restart, whom)),
         Word::Monitor(whom) => client(order(Order::Monitor, whom)),
         Word::Unmonitor(whom) => client(order(Order::Unmonitor, whom)),
-        Word::Reload { name, .. } if name.is_empty() => {
+        Word::Reload { which, no_wait } if which != Which::default() => {
+            client(order(Order::Reload, Whom { which, no_wait }))
+        }
+        Word::Reload { .. } => {
             complain(
                 "which service is to be reloaded? `heeler reload NAME`; to have heeler read its \
                  configuration anew: `heeler reload-config`",
             );
             Err(Rc::Usage)
         }
-        Word::Reload { name, no_wait } => client(order(Order::Reload, Whom { name, no_wait })),
     }
 }
 
@@ -241,18 +317,44 @@ mod tests {
             Ok(Invocation::Client { socket: socket.map(PathBuf::from), json, command })
         };
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(parsed("heeler status"), client(None, false, ClientCommand::Status(names(&[]))));
-        let status = ClientCommand::Status(names(&["a", "b"]));
+        let chosen = |words: &[&str]| Chosen { words: names(words), ..Chosen::default() };
+        let status = |words: &[&str]| ClientCommand::Status(chosen(words));
+        assert_eq!(parsed("heeler status"), client(None, false, status(&[])));
         assert_eq!(
             parsed("heeler status a b --json --socket /s"),
-            client(Some("/s"), true, status)
+            client(Some("/s"), true, status(&["a", "b"]))
         );
+        let of = Chosen { groups: names(&["g", "h"]), ..chosen(&["a*"]) };
+        assert_eq!(
+            parsed("heeler status a* --group g --group h"),
+            client(None, false, ClientCommand::Status(of.clone()))
+        );
+        let restart = |chosen| ClientCommand::Order { order: Order::Restart, chosen, wait: true };
+        assert_eq!(
+            parsed("heeler restart --group g a* --group h"),
+            client(None, false, restart(of))
+        );
+        let all = Chosen { all: true, ..Chosen::default() };
+        assert_eq!(parsed("heeler restart --all"), client(None, false, restart(all)));
         for order in Order::ALL {
             let line = format!("heeler --socket /s {} a b --no-wait", order.name());
-            let command = ClientCommand::Order { order, names: names(&["a", "b"]), wait: false };
+            let command = ClientCommand::Order { order, chosen: chosen(&["a", "b"]), wait: false };
             assert_eq!(parsed(&line), client(Some("/s"), false, command));
         }
         assert_eq!(parsed("heeler why a"), client(None, false, ClientCommand::Why("a".to_owned())));
+
+        let probe = |check: Option<&str>| ClientCommand::Probe {
+            name: "a".to_owned(),
+            check: check.map(str::to_owned),
+        };
+        assert_eq!(parsed("heeler probe a"), client(None, false, probe(None)));
+        assert_eq!(parsed("heeler probe a 2 --json"), client(None, true, probe(Some("2"))));
+        let events = |chosen, last, follow| {
+            client(None, false, ClientCommand::Events { chosen, last, follow })
+        };
+        assert_eq!(parsed("heeler events"), events(chosen(&[]), None, Follow::No));
+        assert_eq!(parsed("heeler events a --last 3"), events(chosen(&["a"]), Some(3), Follow::No));
+        assert_eq!(parsed("heeler events -f a*"), events(chosen(&["a*"]), Some(10), Follow::Yes));
         let test = ClientCommand::MailTest(names(&["a@b", "c"]));
         assert_eq!(parsed("heeler mail test a@b c --json"), client(None, true, test));
         let local = |local| Ok(Invocation::Local(local));
@@ -273,8 +375,14 @@ mod tests {
             "heeler",
             "heeler statsu",
             "heeler start",
+            "heeler start --no-wait",
+            "heeler start a --all",
+            "heeler start --all --group g",
+            "heeler start --group",
             "heeler why",
             "heeler why a b",
+            "heeler probe",
+            "heeler probe a b c",
             "heeler mail",
             "heeler status --no-wait",
             "heeler run-as anna ls",

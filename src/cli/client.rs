@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -44,6 +45,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SHORT_PATIENCE: Duration = Duration::from_secs(30);
 /// More than any keeper sends: a bound for the day something else listens there.
 const ANSWER_BYTES_MAX: u64 = 32 << 20;
+/// One line of an answer that goes on.
+const LINE_BYTES_MAX: u64 = 1 << 20;
 const SYSTEM_SOCKET: &str = "/run/heeler/control.sock";
 
 /// Which socket: `--socket`, else `$HEELER_SOCKET`, else the caller's own keeper where there is one,
@@ -78,18 +81,80 @@ pub(super) fn ask<T: DeserializeOwned>(
         .set_read_timeout(limit)
         .and_then(|()| exchange(&mut stream, request))
         .map_err(|error| lost(socket, &error))?;
-    read_answer(&raw).ok_or_else(|| {
+    whole_answer(socket, &raw)
+}
+
+fn whole_answer<T: DeserializeOwned>(socket: &Path, raw: &[u8]) -> Result<Answer<T>, Failure> {
+    read_answer(raw).ok_or_else(|| {
+        if !raw.is_empty() {
+            return foreign(socket);
+        }
         let shown = escape(&socket.display().to_string());
-        let text = if raw.is_empty() {
-            format!(
-                "heeler at {shown} ended before it answered; what it was told and had recorded goes on \
-                 when it is back: look with `heeler status`"
-            )
-        } else {
-            format!("failed to understand the answer from {shown}: is it heeler that listens there?")
-        };
+        let text = format!(
+            "heeler at {shown} ended before it answered; what it was told and had recorded goes on \
+             when it is back: look with `heeler status`"
+        );
         Failure { rc: Rc::Failed, text, body: None }
     })?
+}
+
+fn foreign(socket: &Path) -> Failure {
+    let shown = escape(&socket.display().to_string());
+    let text =
+        format!("failed to understand the answer from {shown}: is it heeler that listens there?");
+    Failure { rc: Rc::Failed, text, body: None }
+}
+
+fn ended(socket: &Path) -> Failure {
+    let shown = escape(&socket.display().to_string());
+    let text = format!("heeler at {shown} ended; its services go on without it");
+    Failure { rc: Rc::NoDaemon, text, body: None }
+}
+
+/// Asks for an answer that goes on, and gives out each of its lines, until the keeper has no more to say
+/// (which is a failure: it ended, or it could not wait) or the lines are wanted no more.
+pub(super) fn listen(
+    socket: &Path,
+    request: &Request,
+    mut each: impl FnMut(&str) -> ControlFlow<Rc>,
+) -> Result<Rc, Failure> {
+    let mut stream = connect(socket)?;
+    let failed = |error: io::Error| lost(socket, &error);
+    let written = stream.set_read_timeout(Some(SHORT_PATIENCE)).and_then(|()| {
+        stream.set_write_timeout(Some(SHORT_PATIENCE))?;
+        stream.write_all(&encode(request))
+    });
+    let mut reader = BufReader::new(&stream);
+    let mut raw = Vec::new();
+    let head = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut raw);
+    // What it said counts more than that it did not listen.
+    match head {
+        Ok(0) => written.map_err(failed)?,
+        Ok(_) => {}
+        Err(error) => return Err(failed(written.err().unwrap_or(error))),
+    }
+    if !raw.starts_with(b"HTTP/1.1 200 ") {
+        reader.take(ANSWER_BYTES_MAX).read_to_end(&mut raw).map_err(failed)?;
+        return whole_answer::<ErrorAnswer>(socket, &raw).and_then(|_| Err(foreign(socket)));
+    }
+    stream.set_read_timeout(None).map_err(failed)?;
+    let mut in_head = true;
+    loop {
+        raw.clear();
+        let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut raw);
+        if read.map_err(failed)? == 0 || !raw.ends_with(b"\n") {
+            return Err(ended(socket));
+        }
+        let line = std::str::from_utf8(&raw).map_err(|_| foreign(socket))?.trim_end();
+        if in_head {
+            in_head = !line.is_empty();
+        } else if let Ok(ErrorAnswer { error, text, .. }) = serde_json::from_str(line) {
+            let rc = if error == ErrorKind::Stopping { Rc::NoDaemon } else { Rc::Failed };
+            return Err(Failure { rc, text: escape(&text), body: Some(format!("{line}\n")) });
+        } else if let ControlFlow::Break(rc) = each(line) {
+            return Ok(rc);
+        }
+    }
 }
 
 fn connect(socket: &Path) -> Result<UnixStream, Failure> {
@@ -128,7 +193,7 @@ fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     })
 }
 
-fn exchange(stream: &mut UnixStream, request: &Request) -> io::Result<Vec<u8>> {
+fn encode(request: &Request) -> Vec<u8> {
     let request = request.encode();
     let head = format!(
         "{} {} HTTP/1.1\r\nHost: heeler\r\nContent-Length: {}\r\n\r\n",
@@ -136,9 +201,13 @@ fn exchange(stream: &mut UnixStream, request: &Request) -> io::Result<Vec<u8>> {
         request.target,
         request.body.len()
     );
+    [head.as_bytes(), request.body.as_bytes()].concat()
+}
+
+fn exchange(stream: &mut UnixStream, request: &Request) -> io::Result<Vec<u8>> {
     // A keeper that is busy, or that refuses the request from its head, answers and closes: what it
     // said counts more than that it did not listen to the end.
-    let written = stream.write_all(&[head.as_bytes(), request.body.as_bytes()].concat());
+    let written = stream.write_all(&encode(request));
     let mut raw = Vec::new();
     let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut raw);
     if raw.is_empty() {
@@ -189,7 +258,7 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
     }
     let ErrorAnswer { error, text, version: _ } = serde_json::from_str(body).ok()?;
     let rc = match error {
-        ErrorKind::NoSuchService => Rc::NoService,
+        ErrorKind::NoSuchService | ErrorKind::NoSuchCheck => Rc::NoService,
         ErrorKind::NotAllowed => Rc::NotAllowed,
         ErrorKind::BadRequest
         | ErrorKind::NoSuchPath
@@ -197,6 +266,7 @@ fn read_answer<T: DeserializeOwned>(raw: &[u8]) -> Option<Result<Answer<T>, Fail
         | ErrorKind::TooLarge
         | ErrorKind::Busy
         | ErrorKind::Stopping
+        | ErrorKind::TooSlow
         | ErrorKind::Other => Rc::Failed,
     };
     Some(Err(Failure { rc, text: escape(&text), body: Some(json) }))

@@ -3,20 +3,23 @@
 
 use std::env;
 use std::io::{self, IsTerminal};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 
-use crate::cli::args::ClientCommand;
-use crate::cli::client::{self, Answer, Failure, Patience, ask};
-use crate::cli::render::{self, Style};
-use crate::cli::{Rc, complain, print};
-use crate::model::ids::ServiceName;
+use crate::cli::args::{Chosen, ClientCommand};
+use crate::cli::client::{self, Answer, Failure, Patience, ask, listen};
+use crate::cli::render::{self, Style, Whose};
+use crate::cli::{Rc, Written, complain, print, write_out};
+use crate::model::ids::{GroupName, ServiceName};
 use crate::model::order::Order;
+use crate::model::selector::Selector;
 use crate::model::text::escape;
 use crate::wire::control::{
-    ErrorAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd, Request, StatusAnswer, WhyAnswer,
+    ErrorAnswer, Event, EventsAnswer, Follow, Health, MailTestAnswer, OrderAnswer, OrderEnd,
+    ProbeAnswer, ProbeVerdict, Request, StatusAnswer, WhyAnswer,
 };
 
 /// Does a client command.
@@ -28,9 +31,15 @@ pub(super) fn run(
 ) -> Rc {
     let socket = client::socket_path(socket);
     let done = match command {
-        ClientCommand::Status(names) => status(&socket, json, names, columns),
+        ClientCommand::Status(chosen) => status(&socket, json, chosen, columns),
         ClientCommand::Why(name) => why(&socket, json, name, columns),
-        ClientCommand::Order { order, names, wait } => give(&socket, json, *order, names, *wait),
+        ClientCommand::Events { chosen, last, follow } => {
+            events(&socket, json, chosen, (*last, *follow), columns)
+        }
+        ClientCommand::Probe { name, check } => {
+            probe(&socket, json, name, check.as_deref(), columns)
+        }
+        ClientCommand::Order { order, chosen, wait } => give(&socket, json, *order, chosen, *wait),
         ClientCommand::MailTest(to) => mail_test(&socket, json, to),
     };
     done.unwrap_or_else(|Failure { rc, text, body }| {
@@ -45,33 +54,40 @@ pub(super) fn run(
 fn status(
     socket: &Path,
     json: bool,
-    names: &[String],
+    chosen: &Chosen,
     columns: fn() -> Option<u16>,
 ) -> Result<Rc, Failure> {
-    let request = Request::Status { services: parse_names(names)? };
+    let all = chosen.all || *chosen == Chosen::default();
+    let names = &chosen.words;
+    let request = Request::Status { services: if all { Vec::new() } else { selectors(chosen)? } };
     let answer: Answer<StatusAnswer> = ask(socket, &request, Patience::Short)?;
     let services = &answer.value.services;
     // Asked about by name, a service that was stopped on purpose is as little running as a dead one.
-    let down = services.iter().any(|service| match names {
-        [] => service.health == Health::Down,
-        [..] => service.pid.is_none(),
-    });
+    let down = services
+        .iter()
+        .any(|service| if all { service.health == Health::Down } else { service.pid.is_none() });
     let mut rc = if down { Rc::NotRunning } else { Rc::Ok };
     // One that went away while we asked.
-    for name in names.iter().filter(|name| !services.iter().any(|s| s.service == **name)) {
+    let plain = names.iter().filter(|name| ServiceName::parse(name).is_ok());
+    for name in plain.filter(|name| !services.iter().any(|s| s.service == **name)) {
         complain(&escape(&ErrorAnswer::no_such_service(name).text));
         rc = Rc::NoService;
     }
     let style = style(columns);
-    let mut text = match (services.as_slice(), names) {
+    let mut text = match (services.as_slice(), names.as_slice()) {
         _ if json => answer.json,
-        ([], []) => "no services; each *.toml in the configuration directory is one\n".to_owned(),
+        ([], _) if all => {
+            "no services; each *.toml in the configuration directory is one\n".to_owned()
+        }
         ([], _) => String::new(),
-        ([service], [_]) => render::detail(service, &style),
+        ([service], [name]) if service.service == *name => render::detail(service, &style),
         (services, _) => render::table(services, &style),
     };
     if let (Some(mail), false) = (&answer.value.mail, json) {
         text.push_str(&render::mail_line(mail, &style));
+    }
+    if let (Some(state), false) = (&answer.value.state, json) {
+        text.push_str(&render::state_line(state, &style));
     }
     Ok(print(&text, rc))
 }
@@ -93,14 +109,64 @@ fn why(socket: &Path, json: bool, name: &str, columns: fn() -> Option<u16>) -> R
     Ok(print(&text, Rc::Ok))
 }
 
+fn events(
+    socket: &Path,
+    json: bool,
+    chosen: &Chosen,
+    (last, follow): (Option<u32>, Follow),
+    columns: fn() -> Option<u16>,
+) -> Result<Rc, Failure> {
+    let services = if chosen.all { Vec::new() } else { selectors(chosen)? };
+    let whose = match services.as_slice() {
+        [Selector::Name(_)] => Whose::Known,
+        _ => Whose::Shown,
+    };
+    let request = Request::Events { services, last, follow };
+    let mut wide = render::Columns::default();
+    let mut show = |events: &[Event]| render::events(events, whose, &mut wide, &style(columns));
+    if follow == Follow::No {
+        let answer: Answer<EventsAnswer> = ask(socket, &request, Patience::Short)?;
+        let text = if json { answer.json } else { show(&answer.value.events) };
+        return Ok(print(&text, Rc::Ok));
+    }
+    listen(socket, &request, |line| {
+        let text = if json {
+            format!("{line}\n")
+        } else {
+            // What a newer keeper says beside events is not for this client.
+            serde_json::from_str(line).map(|event| show(&[event])).unwrap_or_default()
+        };
+        match write_out(&text) {
+            Written::Yes => ControlFlow::Continue(()),
+            Written::NobodyReads => ControlFlow::Break(Rc::Ok),
+            Written::Failed => ControlFlow::Break(Rc::Failed),
+        }
+    })
+}
+
+fn probe(
+    socket: &Path,
+    json: bool,
+    name: &str,
+    check: Option<&str>,
+    columns: fn() -> Option<u16>,
+) -> Result<Rc, Failure> {
+    let request = Request::Probe { service: parse_name(name)?, check: check.map(str::to_owned) };
+    // Each check has its own time to answer, and the keeper one for all.
+    let answer: Answer<ProbeAnswer> = ask(socket, &request, Patience::Endless)?;
+    let good = answer.value.checks.iter().all(|check| check.verdict == ProbeVerdict::Pass);
+    let text = if json { answer.json } else { render::probe(&answer.value, &style(columns)) };
+    Ok(print(&text, if good { Rc::Ok } else { Rc::Failed }))
+}
+
 fn give(
     socket: &Path,
     json: bool,
     order: Order,
-    names: &[String],
+    chosen: &Chosen,
     wait: bool,
 ) -> Result<Rc, Failure> {
-    let services = parse_names(names)?;
+    let services = selectors(chosen)?;
     let patience = if wait { Patience::Endless } else { Patience::Short };
     let request = Request::Order { order, services, wait };
     let answer: Answer<OrderAnswer> = ask(socket, &request, patience)?;
@@ -118,17 +184,22 @@ fn give(
     Ok(print(if json { &answer.json } else { &good }, rc))
 }
 
-fn parse_names(names: &[String]) -> Result<Vec<ServiceName>, Failure> {
-    names.iter().map(|name| parse_name(name)).collect()
+fn selectors(chosen: &Chosen) -> Result<Vec<Selector>, Failure> {
+    let words = chosen.words.iter().map(|word| Selector::parse(word).map_err(|_| no_such(word)));
+    let groups = chosen.groups.iter().map(|name| {
+        GroupName::parse(name).map(Selector::Group).map_err(|_| no_such(&format!("group {name}")))
+    });
+    words.chain(groups).chain(chosen.all.then_some(Ok(Selector::All))).collect()
+}
+
+fn parse_name(name: &str) -> Result<ServiceName, Failure> {
+    ServiceName::parse(name).map_err(|_| no_such(name))
 }
 
 /// A text that cannot name a service names none.
-fn parse_name(name: &str) -> Result<ServiceName, Failure> {
-    ServiceName::parse(name).map_err(|_| Failure {
-        rc: Rc::NoService,
-        text: escape(&ErrorAnswer::no_such_service(name).text),
-        body: None,
-    })
+fn no_such(name: &str) -> Failure {
+    let text = escape(&ErrorAnswer::no_such_service(name).text);
+    Failure { rc: Rc::NoService, text, body: None }
 }
 
 /// How to show: as the terminal is, and plain and unlimited when there is none.

@@ -14,7 +14,7 @@ mod client;
 mod commands;
 pub mod render;
 
-pub use args::{ClientCommand, Invocation, Local, parse};
+pub use args::{Chosen, ClientCommand, Invocation, Local, parse};
 
 /// How a command ended, for scripts. The numbers are those of LSB where it has one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -66,13 +66,30 @@ pub fn main(args: Vec<OsString>, outside: Outside) -> ExitCode {
 /// Prints to stdout. A reader that went away (`| head`) had enough: no error, and `rc` stands. Any
 /// other failure to print is one.
 pub fn print(text: &str, rc: Rc) -> Rc {
+    match write_out(text) {
+        Written::Failed => rc.max(Rc::Failed),
+        Written::Yes | Written::NobodyReads => rc,
+    }
+}
+
+/// How writing to stdout went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Written {
+    Yes,
+    NobodyReads,
+    /// And that was said.
+    Failed,
+}
+
+fn write_out(text: &str) -> Written {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Ok(()) => Written::Yes,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Written::NobodyReads,
+        Err(error) => {
             complain(&format!("failed to write the answer to stdout: {error}"));
-            rc.max(Rc::Failed)
+            Written::Failed
         }
-        Ok(()) | Err(_) => rc,
     }
 }
 

@@ -7,9 +7,10 @@ use toml::de::DeTable;
 
 use crate::config::command::{self, env};
 use crate::config::document::{Document, Field, get, shorten};
+use crate::model::ids::GroupName;
 use crate::model::limits;
 use crate::model::process::Signal;
-use crate::model::service::{Backoff, Grant, Grantee, Mode, Right, StartLimit};
+use crate::model::service::{Backoff, Grant, Grantee, Mode, OnBoot, Right, StartLimit};
 use crate::model::units;
 
 /// What `[defaults]` may say for every service.
@@ -19,6 +20,7 @@ use crate::model::units;
     reason = "each is the key of its name, described in `model::service::Service`"
 )]
 pub struct Defaults {
+    pub groups: Vec<GroupName>,
     pub stop_signal: Signal,
     pub env: Vec<(Box<str>, Box<str>)>,
     pub env_file: Option<PathBuf>,
@@ -34,11 +36,14 @@ pub struct Defaults {
     pub start_limit: StartLimit,
     pub backoff: Backoff,
     pub remind: Duration,
+    pub start_delay: Duration,
+    pub on_boot: OnBoot,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
         Self {
+            groups: Vec::new(),
             stop_signal: Signal::Term,
             env: Vec::new(),
             env_file: None,
@@ -54,12 +59,15 @@ impl Default for Defaults {
             start_limit: StartLimit { starts: 5, window: Duration::from_secs(10 * 60) },
             backoff: Backoff { first: Duration::from_secs(30), last: Duration::from_secs(30 * 60) },
             remind: Duration::from_secs(4 * 3600),
+            start_delay: Duration::ZERO,
+            on_boot: OnBoot::Last,
         }
     }
 }
 
 /// Keys that `[defaults]` may have too.
-pub(crate) const COMMON_KEYS: [&str; 15] = [
+pub(crate) const COMMON_KEYS: [&str; 18] = [
+    "groups",
     "stop_signal",
     "env",
     "env_file",
@@ -75,11 +83,14 @@ pub(crate) const COMMON_KEYS: [&str; 15] = [
     "start_limit",
     "backoff",
     "remind",
+    "start_delay",
+    "on_boot",
 ];
 impl Defaults {
     /// Reads the common keys of a table over those of `base`.
     pub(crate) fn read(doc: &mut Document<'_>, table: &DeTable<'_>, base: &Self) -> Self {
         let mut out = base.clone();
+        set(&mut out.groups, get(doc, table, "groups", groups));
         set(&mut out.stop_signal, get(doc, table, "stop_signal", command::signal));
         out.env.extend(get(doc, table, "env", env).unwrap_or_default());
         out.env_file = get(doc, table, "env_file", Document::path).or(out.env_file);
@@ -87,6 +98,7 @@ impl Defaults {
         set(&mut out.alert, get(doc, table, "alert", addresses));
         set(&mut out.allow, get(doc, table, "allow", allow));
         set(&mut out.mode, get(doc, table, "mode", mode));
+        set(&mut out.on_boot, get(doc, table, "on_boot", on_boot));
         set(&mut out.start_limit, get(doc, table, "start_limit", start_limit));
         set(&mut out.backoff, get(doc, table, "backoff", backoff));
         let spans = [
@@ -96,6 +108,7 @@ impl Defaults {
             (&mut out.start_period, "start_period", Duration::ZERO),
             (&mut out.exit_delay, "exit_delay", Duration::ZERO),
             (&mut out.remind, "remind", limits::SPAN_MIN),
+            (&mut out.start_delay, "start_delay", Duration::ZERO),
         ];
         for (slot, key, floor) in spans {
             set(slot, get(doc, table, key, |doc, at| doc.duration(at, floor)));
@@ -108,6 +121,26 @@ fn set<T>(slot: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *slot = value;
     }
+}
+
+fn groups(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<GroupName>> {
+    let mut groups = Vec::new();
+    for item in doc.list(at, "for example: groups = [\"web\"]")? {
+        let Some(text) = doc.string(item, "web") else { continue };
+        match GroupName::parse(text) {
+            Ok(group) if !groups.contains(&group) => groups.push(group),
+            Ok(_) => {}
+            Err(why) => {
+                let message = format!("`{}` is not the name of a group", shorten(text));
+                doc.error(item.value.span(), message, Some(&why.to_string()));
+            }
+        }
+    }
+    if groups.len() > limits::GROUPS_MAX {
+        let message = format!("`groups` has more than {} entries", limits::GROUPS_MAX);
+        doc.error(at.value.span(), message, None);
+    }
+    Some(groups)
 }
 
 fn addresses(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<Box<str>>> {
@@ -162,6 +195,15 @@ fn rights(doc: &mut Document<'_>, at: Field<'_>) -> Vec<Right> {
 fn mode(doc: &mut Document<'_>, at: Field<'_>) -> Option<Mode> {
     let word = doc.word(at, "a mode", &["active", "observe"])?;
     Some(if word == "observe" { Mode::Observe } else { Mode::Active })
+}
+
+fn on_boot(doc: &mut Document<'_>, at: Field<'_>) -> Option<OnBoot> {
+    let word = doc.word(at, "what a boot may mean", &["start", "leave", "last"])?;
+    Some(match word.as_str() {
+        "start" => OnBoot::Start,
+        "leave" => OnBoot::Leave,
+        _ => OnBoot::Last,
+    })
 }
 
 /// `5 per 10m`.

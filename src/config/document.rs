@@ -2,7 +2,8 @@
 //!
 //! The walk goes on after a mistake, so that one run tells all of them.
 
-use std::ops::Range;
+use std::borrow::Cow;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ pub(crate) struct Field<'t> {
 /// The file, and what was found.
 pub(crate) struct Document<'a> {
     file: &'a str,
-    text: &'a str,
+    /// With its secrets blanked out.
+    text: Cow<'a, str>,
     found: Vec<(usize, Diagnostic)>,
     /// Lines that are not TOML: what they would have said is unknown, so nothing is called missing.
     broken: Vec<usize>,
@@ -40,7 +42,7 @@ impl<'a> Document<'a> {
     pub(crate) fn parse(file: &'a str, text: &'a str) -> (Self, Spanned<DeTable<'a>>) {
         let (table, errors) = DeTable::parse_recoverable(text);
         let (found, broken, programs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut document = Self { file, text, found, broken, programs };
+        let mut document = Self { file, text: Cow::Borrowed(text), found, broken, programs };
         let mut line_end = 0;
         for error in errors {
             let span = error.span().unwrap_or(0..0);
@@ -60,6 +62,15 @@ impl<'a> Document<'a> {
             document.broken.push(line);
         }
         (document, table)
+    }
+
+    /// A value that is not shown, whatever is found on its line.
+    pub(crate) fn hide(&mut self, value: &Value<'_>) {
+        let span = value.span();
+        if self.text.get(span.clone()).is_some() {
+            let blank = "*".repeat(span.len());
+            self.text.to_mut().replace_range(span, &blank);
+        }
     }
 
     /// Something is wrong.
@@ -110,7 +121,7 @@ impl<'a> Document<'a> {
         if self.found.len() > limits::CONFIG_FINDINGS_MAX {
             return;
         }
-        let place = Place::of(self.text, at);
+        let place = Place::of(&self.text, at);
         if self.broken.contains(&place.line) {
             return;
         }
@@ -241,6 +252,25 @@ impl<'a> Document<'a> {
                 None
             }
         }
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn number(
+        &mut self,
+        field: Field<'_>,
+        within: RangeInclusive<u32>,
+        example: &str,
+    ) -> Option<u32> {
+        let number = field.value.get_ref().as_integer();
+        let number = number
+            .and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok())
+            .filter(|number| within.contains(number));
+        if number.is_none() {
+            let what = format!("a number from {} to {}", within.start(), within.end());
+            let hint = format!("for example: {} = {example}", field.key);
+            self.expected(&what, field, Some(&hint));
+        }
+        number
     }
 
     /// true or false.

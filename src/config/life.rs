@@ -55,7 +55,7 @@ pub(crate) fn life(
         doc.error(at.value.span(), MANAGES_ITSELF, Some(UNDER_SYSTEMD));
     }
     let pidfile = get(doc, table, "pidfile", |doc, at| pidfile(doc, at, settings));
-    let pattern = get(doc, table, "match", pattern);
+    let pattern = get(doc, table, "match", |doc, at| pattern(doc, at, "^puma .*shop"));
     let unit = get(doc, table, "unit", unit_name);
     let said = get(doc, table, "manager", manager);
     if !table.contains_key("unit") {
@@ -102,8 +102,9 @@ fn pidfile(doc: &mut Document<'_>, at: Field<'_>, settings: &Settings) -> Option
     Some(path)
 }
 
-fn pattern(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
-    let text = doc.string(at, "^puma .*shop")?;
+/// A regular expression on titles.
+pub(crate) fn pattern(doc: &mut Document<'_>, at: Field<'_>, example: &str) -> Option<Box<str>> {
+    let text = doc.string(at, example)?;
     if text.len() > limits::PATTERN_BYTES_MAX {
         let message = format!("`match` is longer than {} bytes", limits::PATTERN_BYTES_MAX);
         doc.error(at.value.span(), message, None);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::config::document::Document;
+use crate::config::edges;
 use crate::config::error::{Diagnostic, Severity};
 use crate::config::service::{place_of, service};
 use crate::config::settings::Settings;
@@ -41,7 +42,8 @@ impl<'a> Loader<'a> {
         Self { dir, who, loaded, claims: BTreeMap::new(), programs: BTreeMap::new() }
     }
 
-    pub(crate) fn finish(self) -> Loaded {
+    pub(crate) fn finish(mut self) -> Loaded {
+        edges::drop_unsound(self.dir, &mut self.loaded);
         self.loaded
     }
 

@@ -10,16 +10,20 @@ mod check;
 mod command;
 pub mod defaults;
 mod document;
+mod edges;
 pub mod error;
 mod life;
 mod loader;
 mod probe;
+mod puma;
 mod service;
 pub mod settings;
 pub mod trust;
+mod workers;
 
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::checks::Probe;
@@ -91,6 +95,11 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// Puts those that others need before them.
+pub fn parents_first(definitions: &mut Vec<Definition>) {
+    edges::parents_first(definitions);
+}
+
 /// What one file says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Definition {
@@ -98,6 +107,8 @@ pub struct Definition {
     pub service: Service,
     /// What probes each of its checks, in their order.
     pub probes: Vec<Probe>,
+    /// Where it names the services it needs, in their order.
+    pub parents_at: Vec<Range<usize>>,
 }
 
 /// One good service.

@@ -9,29 +9,37 @@ use crate::config::command::{self, Stop, command};
 use crate::config::defaults::{COMMON_KEYS, Defaults};
 use crate::config::document::{Document, Field, field, get, shorten};
 use crate::config::life::life;
+use crate::config::puma::{self, puma};
 use crate::config::settings::Settings;
+use crate::config::workers::{self, workers};
 use crate::config::{Definition, LoadAs};
 use crate::model::action::Action;
-use crate::model::check::CheckKind;
+use crate::model::check::{Check, CheckKind};
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::{Signal, Uid};
-use crate::model::service::{Command, Life, Reload, Service};
+use crate::model::service::{Command, Life, Reload, Service, Together};
 use crate::model::unit::{Systemctl, Unit, Verb};
+use crate::model::workers::{Kill, Workers};
 
 /// Keys that only a service may have: who it is, and its commands.
-pub(crate) const OWN_KEYS: [&str; 12] = [
-    "user", "group", "unit", "manager", "pidfile", "match", "run", "start", "stop", "restart",
-    "reload", "check",
-];
-/// Keys of later versions, and what to do until then.
-pub(crate) const LATER_KEYS: [(&str, &str); 6] = [
-    ("depends_on", "leave it out; each service is watched by itself"),
-    ("groups", "leave it out; name the services one by one, or with a pattern"),
-    ("start_delay", "leave it out; `start_period` holds actions back after a start"),
-    ("on_boot", "leave it out; a service is wanted up unless an operator stopped it"),
-    ("workers", "leave it out; a [[check]] can look at the main process"),
-    ("puma", "leave it out; name Puma's pidfile with `pidfile`"),
+pub(crate) const OWN_KEYS: [&str; 16] = [
+    "user",
+    "group",
+    "unit",
+    "manager",
+    "pidfile",
+    "match",
+    "run",
+    "start",
+    "stop",
+    "restart",
+    "reload",
+    "depends_on",
+    "restart_with",
+    "workers",
+    "puma",
+    "check",
 ];
 
 /// Reads the service out of its table.
@@ -42,7 +50,8 @@ pub(crate) fn service(
     settings: &Settings,
     who: &LoadAs,
 ) -> Option<Definition> {
-    doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &LATER_KEYS);
+    puma::hide_token(doc, table);
+    doc.known_keys(table, &[&OWN_KEYS[..], &COMMON_KEYS].concat(), &[], &[]);
     let user = get(doc, table, "user", |doc, at| user(doc, at, who));
     let group = get(doc, table, "group", account);
     let life = life(doc, table, settings, who);
@@ -50,6 +59,8 @@ pub(crate) fn service(
     let reload = get(doc, table, "reload", command::reload);
     let common = Defaults::read(doc, table, &settings.defaults);
     let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
+    let puma = get(doc, table, "puma", puma);
+    let workers = workers(doc, table, puma.as_ref());
     let startable = ["start", "run", "unit"].iter().any(|key| table.contains_key(*key));
     if let Some(at) = checks.as_ref().and_then(|checks| checks.starts.clone())
         && !startable
@@ -68,6 +79,23 @@ pub(crate) fn service(
     let life = life?;
     if life == Life::Nothing {
         without_process(doc, table, &checks);
+    } else {
+        without_workers(doc, table, &checks);
+    }
+    if let (Some(Workers { kill: Kill::Refused(fragile), .. }), Some(at)) =
+        (&workers, checks.kills.clone())
+    {
+        let hint = "\"recycle worker\" tells it to go, and waits";
+        doc.error(at, fragile.why(), Some(hint));
+    }
+    let parents = get(doc, table, "depends_on", parents).unwrap_or_default();
+    let restart_with = match get(doc, table, "restart_with", Document::boolean) {
+        Some(true) => Together::Yes,
+        Some(false) | None => Together::No,
+    };
+    if parents.is_empty() {
+        let hint = "say which with `depends_on`";
+        doc.misplaced(table, &["restart_with"], "is about services that it needs", hint);
     }
     let of_unit = |verb| match &life {
         Life::Unit(Unit { name, manager, .. }) => {
@@ -84,6 +112,7 @@ pub(crate) fn service(
         name: name.clone(),
         user,
         group,
+        groups: common.groups,
         life,
         start,
         stop,
@@ -104,27 +133,69 @@ pub(crate) fn service(
         start_limit: common.start_limit,
         backoff: common.backoff,
         remind: common.remind,
+        depends_on: parents.iter().map(|(name, _)| name.clone()).collect(),
+        restart_with,
+        start_delay: common.start_delay,
+        on_boot: common.on_boot,
+        workers,
+        puma,
         checks: checks.checks,
     };
-    Some(Definition { service, probes: checks.probes })
+    let parents_at = parents.into_iter().map(|(_, at)| at).collect();
+    Some(Definition { service, probes: checks.probes, parents_at })
+}
+
+/// The services it needs, each with its place in the file.
+fn parents(doc: &mut Document<'_>, at: Field<'_>) -> Option<Vec<(ServiceName, Range<usize>)>> {
+    let items = doc.list(at, "for example: depends_on = [\"postgres\"]")?;
+    let mut parents: Vec<(ServiceName, Range<usize>)> = Vec::new();
+    for item in items {
+        let Some(text) = doc.string(item, "postgres") else { continue };
+        match ServiceName::parse(text) {
+            Ok(name) if parents.iter().all(|(other, _)| *other != name) => {
+                parents.push((name, item.value.span()));
+            }
+            Ok(_) => doc.warn(item.value.span(), "this service is named twice", None),
+            Err(error) => doc.error(item.value.span(), error.to_string(), None),
+        }
+    }
+    Some(parents)
 }
 
 /// A service without a process has nothing that could be started or stopped, or sampled.
 fn without_process(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
     let hint = "say which process it is: `unit`, `pidfile`, `match` or `run`";
-    doc.misplaced(table, &["start", "stop", "restart", "reload"], "needs a process", hint);
+    let keys = ["start", "stop", "restart", "reload", "workers", "puma"];
+    doc.misplaced(table, &keys, "needs a process", hint);
     let stops = |action: &Action| matches!(action, Action::Stop);
     for check in &checks.checks {
-        let at = table.get("check").and_then(|all| all.get_ref().as_array());
-        let at = at.and_then(|all| all.get(usize::from(check.index.0)));
-        let span = at.map_or(0..0, |at| at.span());
-        if check.kind == CheckKind::Process {
+        let span = place_of_check(table, check);
+        if matches!(check.kind, CheckKind::Process | CheckKind::Worker | CheckKind::Puma) {
             doc.error(span, "there is no process that this check could look at", Some(hint));
         } else if check.then.iter().chain(&check.on_recovery).any(stops) {
             let hint = "\"unmonitor\" sets its checks aside";
             doc.error(span, "there is no process that this check could stop", Some(hint));
         }
     }
+}
+
+/// A check of workers, or of a Puma, looks at what its table says.
+fn without_workers(doc: &mut Document<'_>, table: &DeTable<'_>, checks: &Checks) {
+    let says = |key| table.contains_key(key);
+    for check in &checks.checks {
+        if check.kind == CheckKind::Worker && !says("workers") && !says("puma") {
+            workers::missing(doc, place_of_check(table, check), "workers");
+        }
+        if check.kind == CheckKind::Puma && !says("puma") {
+            workers::missing(doc, place_of_check(table, check), "puma");
+        }
+    }
+}
+
+fn place_of_check(table: &DeTable<'_>, check: &Check) -> Range<usize> {
+    let all = table.get("check").and_then(|all| all.get_ref().as_array());
+    let at = all.and_then(|all| all.get(usize::from(check.index.0)));
+    at.map_or(0..0, |at| at.span())
 }
 
 /// The stop command and the first signal of the ladder.

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use crate::config::LoadAs;
 use crate::config::defaults::{COMMON_KEYS, Defaults, address, per_window};
 use crate::config::document::{Document, Field, field, get, shorten};
-use crate::config::service::{LATER_KEYS, OWN_KEYS, account};
+use crate::config::service::{OWN_KEYS, account};
 use crate::model::limits;
 use crate::model::process::Uid;
 use crate::model::rate::Rate;
@@ -23,12 +23,25 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Who the scout runs as, where it was said.
     pub scout_user: Option<Box<str>>,
+    /// Where the log goes, where it was said.
+    pub log: Option<LogTo>,
     /// The name in mails, where the machine's own will not do.
     pub hostname: Option<Box<str>>,
     /// How mails go out; without it they become files.
     pub mail: Option<MailSettings>,
     /// What a service has that does not say otherwise.
     pub defaults: Defaults,
+}
+
+/// `log`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogTo {
+    /// The journal, with fields.
+    Journal,
+    /// /dev/log.
+    Syslog,
+    /// A file.
+    File(PathBuf),
 }
 
 /// `[mail]`.
@@ -70,8 +83,8 @@ pub enum Tls {
     None,
 }
 
-const KEYS: [&str; 7] =
-    ["state_dir", "run_dir", "socket", "scout_user", "hostname", "mail", "defaults"];
+const KEYS: [&str; 8] =
+    ["state_dir", "run_dir", "socket", "log", "scout_user", "hostname", "mail", "defaults"];
 const LATER: [(&str, &str); 1] = [("web", "leave it out; `heeler status` shows the same")];
 const SERVER_KEYS: [&str; 6] = ["host", "port", "tls", "user", "password_file", "ca_file"];
 
@@ -91,7 +104,8 @@ impl Settings {
         let run_dir = own(&who.xdg_runtime_dir).unwrap_or(run_dir);
         let socket = run_dir.join(SOCKET);
         let defaults = Defaults::default();
-        Self { state_dir, run_dir, socket, scout_user: None, hostname: None, mail: None, defaults }
+        let (log, scout_user, hostname, mail) = (None, None, None, None);
+        Self { state_dir, run_dir, socket, log, scout_user, hostname, mail, defaults }
     }
 
     /// Reads `heeler.toml`.
@@ -124,6 +138,7 @@ impl Settings {
             let hint = "say a shorter one: socket = \"/run/heeler.sock\"";
             doc.missing(at.map(|at| at.value.span()), message, hint);
         }
+        out.log = get(doc, table, "log", log);
         out.scout_user = get(doc, table, "scout_user", account);
         out.hostname = get(doc, table, "hostname", hostname);
         out.mail = get(doc, table, "mail", mail);
@@ -136,7 +151,7 @@ impl Settings {
                 "cannot be a default",
                 "say it in each service's own file",
             );
-            doc.known_keys(defaults, &COMMON_KEYS, &OWN_KEYS, &LATER_KEYS);
+            doc.known_keys(defaults, &COMMON_KEYS, &OWN_KEYS, &[]);
             out.defaults = Defaults::read(doc, defaults, &out.defaults);
         }
         out
@@ -150,6 +165,20 @@ impl Settings {
 }
 
 const SOCKET: &str = "control.sock";
+
+fn log(doc: &mut Document<'_>, at: Field<'_>) -> Option<LogTo> {
+    match doc.string(at, "journal")? {
+        "journal" => Some(LogTo::Journal),
+        "syslog" => Some(LogTo::Syslog),
+        path if path.starts_with('/') && !path.ends_with('/') => Some(LogTo::File(path.into())),
+        other => {
+            let message = format!("`{}` is no place for a log", shorten(other));
+            let hint = "say `journal`, `syslog`, or the whole path of a file; without `log` it is standard error";
+            doc.error(at.value.span(), message, Some(hint));
+            None
+        }
+    }
+}
 
 fn hostname(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {
     const BYTES_MAX: usize = 253;

@@ -4,8 +4,9 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::engine::judge;
-use crate::engine::state::{By, ExitKind, OpenIncident, Stage, State, StopBy};
+use crate::engine::state::{By, ExitKind, OpenIncident, Sent, Stage, State, StopBy};
 use crate::engine::table::{Class, Where};
+use crate::model::event::EventKind;
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
@@ -41,6 +42,13 @@ impl State {
                 if answers(&mut self.asked.sample, ask, cx) {
                     self.judge(cx, seen);
                 }
+            }
+            Input::CrewSeen { ask, members, .. } => self.crew_seen(cx, ask, members),
+            Input::WorkerSignalled { ask, result, evidence, .. } => {
+                self.worker_signalled(cx, ask, &result, evidence.as_ref());
+            }
+            Input::WorkerOrdered { request, pick, who, .. } => {
+                self.order_worker(cx, request, pick, &who);
             }
             Input::Observed { ask, check, seen, .. } => self.observed(cx, ask, check, seen),
             Input::Confirmed { ask, how, .. } => {
@@ -189,6 +197,11 @@ impl State {
                     self.resolve(cx, Cause::Unkillable, "it is gone");
                     self.forget_checks(cx);
                 }
+                if self.place() == Where::Absent && self.waits_for_others() {
+                    let text = "it is down";
+                    self.answer(cx, |order| order == Order::Stop, ReplyResult::Done, text);
+                    return;
+                }
                 // Clearing is for a start: where none may follow, it is enough to have said so.
                 if !self.may_start() && self.open.contains_key(&Cause::Down) {
                     return;
@@ -202,8 +215,13 @@ impl State {
         }
     }
 
-    /// What its manager says, for the story.
+    /// What its manager says, for the story and, where nothing is amiss, for the log.
     fn say_who_is_at_work(&mut self, cx: &mut Cx<'_>, absence: Absence) {
+        if let Stage::Clearing(clearing) = &mut self.stage
+            && clearing.said.replace(absence) == Some(absence)
+        {
+            return;
+        }
         let wait = crate::model::units::show_duration(self.def.start_timeout);
         let text = match absence {
             Absence::Coming => format!("its manager is bringing it up: waiting up to {wait}"),
@@ -263,6 +281,7 @@ impl State {
     ) {
         if self.main == Some(identity) {
             self.died(cx, identity, exit);
+        } else if self.worker_exited(cx, identity) {
         } else if matches!(self.stage, Stage::Clearing(_)) {
             self.survivor_gone(cx, identity);
         } else {
@@ -316,7 +335,11 @@ impl State {
         match kind {
             JobKind::Start | JobKind::Restart | JobKind::Reload | JobKind::Instance => {
                 if !outcome.ended.succeeded() {
-                    self.narrate(cx, crate::engine::job::describe(kind, &outcome));
+                    self.happened(
+                        cx,
+                        EventKind::Failed,
+                        crate::engine::job::describe(kind, &outcome),
+                    );
                 }
                 if starts {
                     self.start_ended(cx, kind, outcome);
@@ -328,12 +351,14 @@ impl State {
             }
             JobKind::Exec => {
                 let text = crate::engine::job::describe(kind, &outcome);
-                self.narrate(cx, text);
+                let good = outcome.ended.succeeded();
+                let event = if good { EventKind::Acted } else { EventKind::Failed };
+                self.happened(cx, event, text);
                 self.clear_anew(cx);
                 self.act_on_pending(cx);
             }
             // The engine asks for looks and probes by an effect of their own.
-            JobKind::Look | JobKind::Probe(_) => {}
+            JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {}
         }
     }
 
@@ -355,7 +380,11 @@ impl State {
             Delivery::Sent => clearing.told.push(identity),
             Delivery::Gone => {}
             Delivery::Refused(why) => {
-                self.narrate(cx, format!("a signal to an orphan was not sent: {why}"));
+                self.happened(
+                    cx,
+                    EventKind::Failed,
+                    format!("a signal to an orphan was not sent: {why}"),
+                );
             }
         }
         true
@@ -363,7 +392,12 @@ impl State {
 
     pub(super) fn signalled(&mut self, cx: &mut Cx<'_>, result: Delivery) {
         match result {
-            Delivery::Sent => self.was_told_to_go(cx),
+            Delivery::Sent => {
+                if let Stage::Killing { sent, .. } = &mut self.stage {
+                    *sent = Sent::Confirmed;
+                }
+                self.was_told_to_go(cx);
+            }
             Delivery::Gone => self.confirm(cx),
             Delivery::Refused(why) => {
                 let title = format!("a signal was not sent: {why}");

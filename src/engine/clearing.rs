@@ -5,6 +5,7 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::state::{Asked, By, Clearing, ExitKind, Reaping, Stage, State, Surveyed};
 use crate::engine::table::Class;
+use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::JobKind;
@@ -33,6 +34,7 @@ impl State {
             surveyed: if dead.is_some() { Surveyed::Asked } else { Surveyed::Answered },
             survivors: Vec::new(),
             ended: None,
+            said: None,
             absence: None,
             successor_until: None,
             deadline: now + self.def.start_timeout,
@@ -58,7 +60,9 @@ impl State {
                 Some(open) => open.settles_at = None,
                 None => {
                     let tell_at = now + limits::TELL_AFTER;
-                    self.open_incident(cx, Cause::Down, "it is not running".to_owned(), tell_at);
+                    let title = "it is not running";
+                    cx.event(&self.def.name, EventKind::Fired, title);
+                    self.open_incident(cx, Cause::Down, title.to_owned(), tell_at);
                 }
             }
         }
@@ -94,6 +98,7 @@ impl State {
             | JobKind::Reload
             | JobKind::Instance
             | JobKind::Look
+            | JobKind::Ask
             | JobKind::Probe(_) => true,
         });
         // Its manager is at work on it. A manager that takes too long is overtaken by a start; one that is
@@ -277,7 +282,11 @@ impl State {
         clearing.telling.clone_from(&asks);
         for (ask, identity) in asks {
             cx.push(Effect::Signal { service: self.def.name.clone(), ask, identity, signal, why });
-            self.narrate(cx, format!("orphan {identity} holds a listening socket: {words}"));
+            self.happened(
+                cx,
+                EventKind::Acted,
+                format!("orphan {identity} holds a listening socket: {words}"),
+            );
         }
     }
 }

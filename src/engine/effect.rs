@@ -1,10 +1,12 @@
 //! Everything the engine can ask for.
 
+use crate::model::event::Event;
 use crate::model::ids::{AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::incident::Alert;
 use crate::model::job::{Job, Ladder};
 use crate::model::order::Reply;
 use crate::model::process::{ProcessIdentity, Signal};
+use crate::model::time::Mono;
 
 /// One thing to do. The shell does it and, where there is an id, answers exactly once.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +62,33 @@ pub enum Effect {
         /// Of which process.
         identity: ProcessIdentity,
     },
+    /// Look at all workers of a main process, once for all checks of them. Answer: `CrewSeen`.
+    LookAtCrew {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// Their main process.
+        main: ProcessIdentity,
+        /// When that was reloaded last: who is older is of an earlier generation.
+        reloaded: Option<Mono>,
+    },
+    /// Prove a worker, send it a signal (then CONT, unless it is KILL), and watch it. Answer:
+    /// `WorkerSignalled`.
+    SignalWorker {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// Its main process.
+        main: ProcessIdentity,
+        /// Which worker.
+        worker: ProcessIdentity,
+        /// Which signal.
+        signal: Signal,
+        /// For the log.
+        why: &'static str,
+    },
     /// Probe one check that is not about the process sample. Answer: `Observed`.
     Probe {
         /// Whose.
@@ -107,6 +136,8 @@ pub enum Effect {
     },
     /// Put an alert on disk and from there on its way.
     Alert(Box<Alert>),
+    /// Something worth telling happened: it goes into the history.
+    Event(Event),
     /// Say something in the log.
     Log {
         /// About which service.

@@ -11,6 +11,7 @@ use crate::engine::table::{Class, Where};
 use crate::engine::tolerance::{Change, Window};
 use crate::model::action::Action;
 use crate::model::check::{Check, CheckKind};
+use crate::model::event::EventKind;
 use crate::model::ids::{AskId, CheckIndex};
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
@@ -129,7 +130,9 @@ impl State {
             }
         }
         // A check may be due before the next look of the service.
-        let soonest = self.checks.iter().map(|check| check.due).min();
+        let own = self.def.checks.iter().zip(&self.checks);
+        let own = own.filter(|(check, _)| check.kind != CheckKind::Worker);
+        let soonest = own.map(|(_, state)| state.due).min();
         self.look_at = soonest.map_or(self.look_at, |due| due.min(self.look_at));
     }
 
@@ -138,6 +141,8 @@ impl State {
         let acts = check.then.iter().any(|action| !matches!(action, Action::Alert));
         let tell_at = if acts { cx.now.mono + limits::TELL_AFTER } else { cx.now.mono };
         let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
+        let event = if once(check, seen) { EventKind::Changed } else { EventKind::Fired };
+        cx.event(&self.def.name, event, &title);
         self.open_incident(cx, cause, title, tell_at);
         if once(check, seen) {
             // One mail, with what was done about it.
@@ -207,7 +212,7 @@ impl State {
         }
     }
 
-    fn act(&mut self, cx: &mut Cx<'_>, check: &Check, action: &Action) {
+    pub(super) fn act(&mut self, cx: &mut Cx<'_>, check: &Check, action: &Action) {
         match action {
             Action::Alert => {
                 if let Some(open) = self.open.get_mut(&Cause::Check(check.kind, check.index))
@@ -217,6 +222,8 @@ impl State {
                 }
                 return;
             }
+            // Which worker, and whether it may, is decided for all of them together.
+            Action::RecycleWorker | Action::KillWorker => return,
             Action::Start
             | Action::Stop
             | Action::Restart
@@ -224,9 +231,15 @@ impl State {
             | Action::Exec(_)
             | Action::Unmonitor => {}
         }
+        if let Some(why) = self.held_back() {
+            let text = format!("would {action} now ({}), held back: {why}", check.label);
+            self.happened_new(cx, EventKind::Acted, text);
+            return;
+        }
         if self.def.mode == Mode::Observe {
-            self.narrate(
+            self.happened(
                 cx,
+                EventKind::Acted,
                 format!("would {action} now ({}), but mode is \"observe\"", check.label),
             );
             return;
@@ -240,7 +253,7 @@ impl State {
             return;
         }
         match action {
-            Action::Alert => {}
+            Action::Alert | Action::RecycleWorker | Action::KillWorker => {}
             // An action before it in the list may have set it aside.
             Action::Start | Action::Restart | Action::Reload
                 if self.intent.desired != Desired::Up => {}
@@ -275,15 +288,20 @@ impl State {
         let now = cx.now.mono;
         match self.limit.ask(now, self.def.start_limit, self.def.backoff) {
             Permission::Go => {
-                self.narrate(cx, format!("restarting it because of {}", check.label));
+                self.happened(
+                    cx,
+                    EventKind::Acted,
+                    format!("restarting it because of {}", check.label),
+                );
                 self.happen(cx, Class::WishRestart, None);
             }
             Permission::Gap(_) => {}
             Permission::BackOff(until) => {
                 let wait = show_duration(until.since(now));
                 let limit = self.def.start_limit;
-                self.narrate_new(
+                self.happened_new(
                     cx,
+                    EventKind::GaveUp,
                     format!(
                         "not restarted: the start limit of {limit} is used up; again in {wait}"
                     ),
@@ -303,6 +321,7 @@ impl State {
             }
         };
         let tell_at = cx.now.mono + limits::TELL_AFTER;
+        cx.event(&self.def.name, EventKind::Acted, &title);
         self.open_incident(cx, Cause::SetAside, title, tell_at);
         self.happen(cx, class, None);
         self.forget_checks(cx);
@@ -326,13 +345,17 @@ impl State {
             cx.log(&self.def.name, Level::Warning, text);
             return;
         }
-        self.narrate(cx, format!("executing because of {}: {command}", check.label));
+        self.happened(
+            cx,
+            EventKind::Acted,
+            format!("executing because of {}: {command}", check.label),
+        );
         let deadline = cx.now.mono + command.timeout.unwrap_or(EXEC_TIMEOUT);
         self.run(cx, JobKind::Exec, command.clone(), deadline, &check.label);
     }
 
     /// Unknown has an alert of its own, and never acts.
-    fn unknowns(
+    pub(super) fn unknowns(
         &mut self,
         cx: &mut Cx<'_>,
         at: usize,
@@ -376,7 +399,8 @@ impl State {
         let now = cx.now.mono;
         let def = self.def.clone();
         for (check, state) in def.checks.iter().zip(&mut self.checks) {
-            if check.kind == CheckKind::Process || state.due > now {
+            let together = matches!(check.kind, CheckKind::Process | CheckKind::Worker);
+            if together || state.due > now {
                 continue;
             }
             state.due = next_slot(now, check.every);

@@ -5,9 +5,11 @@ use crate::engine::effect::Effect;
 use crate::engine::judge;
 use crate::engine::state::{By, ExitKind, Stage, State};
 use crate::engine::table::{self, Class, Move, Where};
+use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::limits;
+use crate::model::memory::Acquaintance;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Exit, ProcessIdentity};
 use crate::model::service::Life;
@@ -74,7 +76,12 @@ impl State {
         if let Some(old) = self.main.filter(|old| *old != identity) {
             cx.push(Effect::Unwatch { service: self.def.name.clone(), identity: old });
         }
+        let another = self.main != Some(identity);
         self.main = Some(identity);
+        if another {
+            self.reloaded = None;
+            self.dismiss_crew(cx);
+        }
         self.recalled = None;
         self.asked.confirm = None;
         self.asked.sample = None;
@@ -97,13 +104,21 @@ impl State {
         } else {
             match (before, self.gone_at) {
                 (Some(old), _) => {
-                    self.narrate(cx, format!("the main process changed from {old} to {pid}"));
+                    self.happened(
+                        cx,
+                        EventKind::Started,
+                        format!("the main process changed from {old} to {pid}"),
+                    );
                 }
                 (None, Some(gone)) => {
                     let took = show_duration(cx.now.mono.since(gone));
-                    self.narrate(cx, format!("up again: pid {pid}, after {took}"));
+                    self.happened(
+                        cx,
+                        EventKind::Started,
+                        format!("up again: pid {pid}, after {took}"),
+                    );
                 }
-                (None, None) => self.narrate(cx, format!("up: pid {pid}")),
+                (None, None) => self.happened(cx, EventKind::Started, format!("up: pid {pid}")),
             }
             if matches!(&self.stage, Stage::Clearing(clearing) if clearing.successor_until.is_some())
             {
@@ -116,6 +131,7 @@ impl State {
         }
         self.gone_at = None;
         self.last_failure = None;
+        self.acquaintance = Acquaintance::Known;
         self.limit.up(cx.now.mono);
         self.resolve(cx, Cause::UpUnwanted, "it is wanted again");
         self.settle_down_incident(cx);
@@ -183,6 +199,14 @@ impl State {
         let place = self.place();
         let words = how_gone(exit);
         match place {
+            Where::Absent | Where::Clearing | Where::Backoff => {}
+            Where::Present
+            | Where::Starting
+            | Where::StartPeriod
+            | Where::Stopping
+            | Where::Killing => cx.event(&self.def.name, EventKind::Exited, &death(identity, exit)),
+        }
+        match place {
             Where::Stopping | Where::Killing => {
                 self.narrate(cx, format!("pid {identity} {words}"));
                 cx.push(Effect::RecordLadder { service: self.def.name.clone(), ladder: None });
@@ -210,6 +234,7 @@ impl State {
             self.happen(cx, Class::Died, None);
         }
         self.main = None;
+        self.dismiss_crew(cx);
         cx.dirty = true;
     }
 

@@ -11,7 +11,10 @@
 
 mod answers;
 mod clearing;
+mod crew;
+mod dependency;
 pub mod effect;
+mod guard;
 pub mod input;
 mod job;
 mod judge;
@@ -21,6 +24,7 @@ mod notify;
 mod orders;
 mod reloading;
 mod resume;
+pub mod standing;
 mod start_limit;
 mod starting;
 mod state;
@@ -32,16 +36,18 @@ mod tolerance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::engine::dependency::Edges;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::engine::state::State;
 use crate::engine::table::{Class, Where};
+use crate::model::event::{Event, EventKind};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::intent::Desired;
 use crate::model::job::InFlight;
 use crate::model::memory::Memory;
 use crate::model::service::Service;
-use crate::model::status::Status;
+use crate::model::status::{Status, Tally};
 use crate::model::time::{Mono, Now};
 
 /// All services and what is going on with each.
@@ -50,8 +56,11 @@ pub struct Engine {
     services: BTreeMap<ServiceName, State>,
     /// When each service is due next, soonest first.
     due: BTreeSet<(Mono, ServiceName)>,
+    tally: Tally,
     next_id: u64,
     counters: Counters,
+    /// Who needs whom.
+    edges: Edges,
 }
 
 /// What should be rare, counted so that it is seen.
@@ -75,8 +84,10 @@ impl Engine {
         Self {
             services: BTreeMap::new(),
             due: BTreeSet::new(),
+            tally: Tally::default(),
             next_id: first_id,
             counters: Counters::default(),
+            edges: Edges::default(),
         }
     }
 
@@ -91,13 +102,17 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let name = def.name.clone();
-        let mut state = State::begin(now, def, memory);
-        let Self { services, due, next_id, counters } = self;
-        within(now, effects, (next_id, counters), &mut state, |state, cx| {
+        let state = State::begin(now, def, memory);
+        self.services.insert(name.clone(), state);
+        self.draw_edges(&name);
+        self.hear_parents(&name);
+        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Some(state) = services.get_mut(&name) else { return };
+        within(now, effects, (next_id, counters), state, |state, cx| {
             state.take_up(cx, in_flight);
         });
-        file(due, name.clone(), &mut state);
-        services.insert(name, state);
+        file(due, tally, name.clone(), state);
+        self.tell_children(now, &name, effects);
     }
 
     /// One thing happened. Effects are appended in the order in which they must be carried out.
@@ -106,13 +121,14 @@ impl Engine {
             self.tick(now, effects);
             return;
         };
-        let Self { services, due, next_id, counters } = self;
+        let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(state) = services.get_mut(&name) else {
             counters.strangers += 1;
             return;
         };
         within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
-        file(due, name, state);
+        file(due, tally, name.clone(), state);
+        self.tell_children(now, &name, effects);
     }
 
     /// When the engine wants a [`Input::Tick`], at the latest.
@@ -133,6 +149,12 @@ impl Engine {
         self.services.get(name).map(|state| state.status(now))
     }
 
+    /// How many services are how.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
     /// The open incidents of a service, or its last one.
     #[must_use]
     pub fn incidents(&self, name: &ServiceName) -> Vec<crate::model::incident::Incident> {
@@ -141,6 +163,14 @@ impl Engine {
         };
         let open: Vec<_> = state.open.values().map(|open| open.record.clone()).collect();
         if open.is_empty() { state.last_incident.iter().cloned().collect() } else { open }
+    }
+
+    /// What a check that asks for `changed` compares with, by [`crate::model::check::Check::mark`].
+    #[must_use]
+    pub fn fingerprint(&self, name: &ServiceName, check: u64) -> Option<u64> {
+        let state = self.services.get(name)?;
+        let mut all = state.def.checks.iter().zip(&state.checks);
+        all.find(|(of, _)| of.mark() == check)?.1.fingerprint
     }
 
     /// The names of all services, in order.
@@ -155,15 +185,16 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let Self { services, due, next_id, counters } = self;
-        while due.first().is_some_and(|(at, _)| *at <= now.mono) {
+        while self.due.first().is_some_and(|(at, _)| *at <= now.mono) {
+            let Self { services, due, tally, next_id, counters, .. } = self;
             let Some((_, name)) = due.pop_first() else { return };
             let Some(state) = services.get_mut(&name) else { continue };
             within(now, effects, (&mut *next_id, &mut *counters), state, State::time_passed);
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
-            file(due, name, state);
+            file(due, tally, name.clone(), state);
+            self.tell_children(now, &name, effects);
         }
     }
 }
@@ -182,8 +213,18 @@ fn within(
     }
 }
 
-/// Files a service under its next deadline.
-fn file(all: &mut BTreeSet<(Mono, ServiceName)>, name: ServiceName, state: &mut State) {
+/// Files a service under its next deadline, and counts it as what it is now.
+fn file(
+    all: &mut BTreeSet<(Mono, ServiceName)>,
+    tally: &mut Tally,
+    name: ServiceName,
+    state: &mut State,
+) {
+    let health = Some(state.health());
+    if health != state.tallied {
+        tally.count(health, state.tallied);
+        state.tallied = health;
+    }
     let due = state.next_due();
     if due != state.filed {
         let old = (state.filed, name);
@@ -225,6 +266,10 @@ impl Cx<'_> {
         self.push(Effect::Log { service: service.clone(), level, text });
     }
 
+    fn event(&mut self, service: &ServiceName, kind: EventKind, text: &str) {
+        self.push(Effect::Event(Event::new(service.clone(), self.now.wall, kind, text)));
+    }
+
     fn visited(&mut self, desired: Desired, place: Where, class: Class) {
         let row = match desired {
             Desired::Up => 0,
@@ -248,6 +293,9 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Exited { service, .. }
         | Input::Surveyed { service, .. }
         | Input::Sampled { service, .. }
+        | Input::CrewSeen { service, .. }
+        | Input::WorkerSignalled { service, .. }
+        | Input::WorkerOrdered { service, .. }
         | Input::Observed { service, .. }
         | Input::Confirmed { service, .. }
         | Input::Launched { service, .. }

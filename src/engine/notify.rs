@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::engine::Cx;
 use crate::engine::effect::{Effect, Level};
-use crate::engine::state::{OpenIncident, Stage, State};
+use crate::engine::state::{OpenIncident, Stage, State, Telling};
+use crate::model::event::EventKind;
 use crate::model::incident::{Alert, AlertKind, Cause, Incident};
 use crate::model::intent::Desired;
 use crate::model::job::Output;
@@ -33,6 +34,13 @@ impl State {
             Cause::Check(..) | Cause::CheckUnknown(..) => Level::Warning,
         };
         cx.log(&self.def.name, level, title.clone());
+        match cause {
+            Cause::UpUnwanted | Cause::Unclear | Cause::Unkillable | Cause::CheckUnknown(..) => {
+                cx.event(&self.def.name, EventKind::Fired, &title);
+            }
+            // Whoever opens these knows what kind of thing it is.
+            Cause::Down | Cause::SetAside | Cause::Check(..) => {}
+        }
         cx.dirty = true;
         if let Some(open) = self.open.get_mut(&cause) {
             // It looked over, and is not.
@@ -60,7 +68,12 @@ impl State {
             told_at: Wall::default(),
         };
         record.tell(cx.now.wall, title);
-        self.open.insert(cause, OpenIncident { record, tell_at, settles_at: None, mended: None });
+        let telling = match self.held_back() {
+            Some(_) if may_be_a_parents(cause) => Telling::HeldBack,
+            Some(_) | None => Telling::Free,
+        };
+        let open = OpenIncident { record, tell_at, settles_at: None, mended: None, telling };
+        self.open.insert(cause, open);
     }
 
     /// Says what was decided or done: in the log, and in the story of what is open.
@@ -81,13 +94,28 @@ impl State {
         }
     }
 
-    /// The same, unless it was the last thing said.
+    /// The same of a transition, which goes into the history too.
+    pub(super) fn happened(&mut self, cx: &mut Cx<'_>, kind: EventKind, text: String) {
+        cx.event(&self.def.name, kind, &text);
+        self.narrate(cx, text);
+    }
+
+    /// The same, unless it was said already.
+    pub(super) fn happened_new(&mut self, cx: &mut Cx<'_>, kind: EventKind, text: String) {
+        if !self.said(&text) {
+            self.happened(cx, kind, text);
+        }
+    }
+
+    /// What is no transition, unless it was said already.
     pub(super) fn narrate_new(&mut self, cx: &mut Cx<'_>, text: String) {
-        let said =
-            self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text));
-        if !said {
+        if !self.said(&text) {
             self.narrate(cx, text);
         }
+    }
+
+    fn said(&self, text: &str) -> bool {
+        self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text))
     }
 
     /// Adds what a command printed to the story.
@@ -144,13 +172,25 @@ impl State {
         };
         open.record.tell(cx.now.wall, format!("over: {how}"));
         open.record.closed = Some(open.mended.unwrap_or(cx.now.wall));
-        cx.log(&self.def.name, Level::Info, format!("over: {} ({how})", open.record.title));
+        let over = format!("over: {} ({how})", open.record.title);
+        // What changed is one event, and that it ends is none; an operator's doing is one already.
+        let was_a_moment = cause.is_of_check() && open.settles_at.is_some();
+        if cause != Cause::SetAside && !was_a_moment {
+            cx.event(&self.def.name, EventKind::Resolved, &over);
+        }
+        cx.log(&self.def.name, Level::Info, over);
         cx.dirty = true;
         let kind =
             if open.record.told == 0 { AlertKind::FiredAndResolved } else { AlertKind::Resolved };
         let doubt = matches!(cause, Cause::SetAside | Cause::Unclear | Cause::CheckUnknown(..));
         if doubt && open.record.told == 0 {
             // It passed before anybody heard of it: nothing to tell, and no incident to look back on.
+            return;
+        }
+        let held = open.telling == Telling::HeldBack || self.held_back().is_some();
+        if open.record.told == 0 && may_be_a_parents(cause) && held {
+            // The parent's mail has told of it.
+            self.last_incident = Some(open.record);
             return;
         }
         let next = self.what_next(cx.now.mono);
@@ -189,7 +229,14 @@ impl State {
         }
         let next = self.what_next(now);
         let remind = self.def.remind;
+        let held = self.held_back().is_some();
         for open in self.open.values_mut().filter(|open| now >= open.tell_at) {
+            if held && may_be_a_parents(open.record.cause) {
+                open.telling = Telling::HeldBack;
+                open.tell_at = now + remind;
+                continue;
+            }
+            open.telling = Telling::Free;
             let kind = if open.record.told == 0 { AlertKind::Fired } else { AlertKind::Reminder };
             open.tell_at = now + remind;
             send(cx, &self.def.alert, &mut open.record, kind, next.clone());
@@ -200,6 +247,9 @@ impl State {
     /// What happens next, for a person who reads only the mail.
     pub(super) fn what_next(&self, now: Mono) -> String {
         let name = &self.def.name;
+        if let Some(why) = self.held_back().filter(|_| self.intent.desired == Desired::Up) {
+            return format!("heeler does nothing about it while that lasts: {why}");
+        }
         match (self.intent.desired, &self.stage) {
             (Desired::Up | Desired::Down, Stage::Clearing(_) | Stage::Watching)
                 if self.open.contains_key(&Cause::Unclear) =>
@@ -239,6 +289,14 @@ impl State {
             }
             (Desired::Down, _) => "heeler stops it".to_owned(),
         }
+    }
+}
+
+/// Whether a parent's trouble may be the reason.
+fn may_be_a_parents(cause: Cause) -> bool {
+    match cause {
+        Cause::Down | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => true,
+        Cause::UpUnwanted | Cause::Unkillable | Cause::SetAside => false,
     }
 }
 

@@ -5,6 +5,7 @@ use crate::engine::effect::Effect;
 use crate::engine::judge;
 use crate::engine::state::{By, Reaping, Stage, State, Waiter};
 use crate::engine::table::{Class, Where};
+use crate::model::event::EventKind;
 use crate::model::ids::RequestId;
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
@@ -30,7 +31,7 @@ impl State {
             cx.push(Effect::Answer { request, reply });
             return;
         }
-        self.narrate(cx, format!("{} asked by {who}", order.name()));
+        self.happened(cx, EventKind::Ordered, format!("{} asked by {who}", order.name()));
         if let Some(desired) = desired_by(order) {
             self.supersede(cx, order, desired, &who);
             if self.intent.desired != desired {

@@ -9,6 +9,7 @@ use crate::engine::job::describe;
 use crate::engine::state::{Brings, By, Stage, Starting, State};
 use crate::engine::table::{Class, Where};
 use crate::model::check::Check;
+use crate::model::event::EventKind;
 use crate::model::intent::Desired;
 use crate::model::job::JobKind;
 use crate::model::limits;
@@ -29,7 +30,11 @@ impl State {
                 self.asked.reload = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
                 let service = self.def.name.clone();
                 cx.push(Effect::Signal { service, ask, identity: main, signal, why: "reload" });
-                self.narrate(cx, format!("reloading pid {main}: sent SIG{}", signal.name()));
+                self.happened(
+                    cx,
+                    EventKind::Acted,
+                    format!("reloading pid {main}: sent SIG{}", signal.name()),
+                );
             }
             Some(Reload::Command(_)) if self.job.is_some() => {
                 self.reload_failed(cx, "not reloaded: another action is under way");
@@ -42,7 +47,7 @@ impl State {
         let (now, before) = (cx.now.mono, self.main);
         let pid = before.map(|main| main.to_string()).unwrap_or_default();
         let timeout = command.timeout.unwrap_or(self.def.start_timeout);
-        self.narrate(cx, format!("reloading pid {pid}: {command}"));
+        self.happened(cx, EventKind::Acted, format!("reloading pid {pid}: {command}"));
         let action = self.run(cx, JobKind::Reload, command, now + timeout, "reload");
         self.enter(
             cx,
@@ -68,7 +73,8 @@ impl State {
             Delivery::Sent => {
                 let text = self.main.map(|main| format!("pid {main} was told to reload"));
                 self.answer(cx, is_reload, ReplyResult::Done, &text.unwrap_or_default());
-                if matches!(self.place(), Where::Present | Where::StartPeriod) {
+                let up = matches!(self.place(), Where::Present | Where::StartPeriod);
+                if up && self.intent.desired != Desired::Down {
                     self.goes_on_anew(cx);
                 }
             }
@@ -81,14 +87,14 @@ impl State {
     }
 
     pub(super) fn reload_failed(&mut self, cx: &mut Cx<'_>, text: &str) {
-        self.narrate_new(cx, text.to_owned());
+        self.happened_new(cx, EventKind::Failed, text.to_owned());
         self.answer(cx, is_reload, ReplyResult::Failed, text);
     }
 
     /// A rule asks for it; like every action only of a service that is up and settled.
     pub(super) fn reload_by_rule(&mut self, cx: &mut Cx<'_>, check: &Check) {
         if self.place() == Where::Present && self.main.is_some() {
-            self.narrate(cx, format!("reloading it because of {}", check.label));
+            self.happened(cx, EventKind::Acted, format!("reloading it because of {}", check.label));
             self.happen(cx, Class::WishReload, None);
         }
     }
@@ -121,18 +127,24 @@ impl State {
         };
         let kind = starting.kind;
         let what = kind.name();
-        let (result, text) = match &starting.ended {
+        let (result, event, text) = match &starting.ended {
             Some((outcome, _)) if outcome.ended.succeeded() => (
                 ReplyResult::Done,
+                Some(EventKind::Acted),
                 format!("the {what} command succeeded; pid {main} is still the same"),
             ),
-            Some((outcome, _)) => (ReplyResult::Failed, describe(kind, outcome)),
+            // An event since it ended.
+            Some((outcome, _)) => (ReplyResult::Failed, None, describe(kind, outcome)),
             None => (
                 ReplyResult::Failed,
+                Some(EventKind::Failed),
                 format!("the {what} did not end in time; pid {main} is still the same"),
             ),
         };
-        self.narrate(cx, text.clone());
+        match event {
+            Some(event) => self.happened(cx, event, text.clone()),
+            None => self.narrate(cx, text.clone()),
+        }
         let asked = if kind == JobKind::Reload { Order::Reload } else { Order::Restart };
         self.answer(cx, |order| order == asked, result, &text);
         self.answer_up(cx);
@@ -150,6 +162,7 @@ impl State {
 
     /// The same process with another configuration or other code: its start period begins.
     fn goes_on_anew(&mut self, cx: &mut Cx<'_>) {
+        self.reloaded = Some(cx.now.mono);
         self.enter(cx, Stage::StartPeriod { until: cx.now.mono + self.def.start_period });
         if self.def.start_period.is_zero() && self.intent.desired != Desired::Down {
             self.settle(cx);

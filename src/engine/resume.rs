@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::Cx;
+use crate::engine::crew::Crew;
 use crate::engine::judge;
 use crate::engine::lifecycle::{death, tells_death};
 use crate::engine::start_limit::StartRecord;
 use crate::engine::state::{
-    Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy,
+    Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy, Telling,
 };
 use crate::model::check::Check;
+use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::{InFlight, JobKind};
 use crate::model::limits;
-use crate::model::memory::{BootMemory, Memory};
+use crate::model::memory::{Acquaintance, BootMemory, Memory};
 use crate::model::process::ProcessIdentity;
-use crate::model::service::{Mode, Service};
+use crate::model::service::{Mode, OnBoot, Service};
 use crate::model::time::{Mono, Now};
 
 impl State {
@@ -31,7 +33,22 @@ impl State {
             fingerprints: Vec::new(),
             boot: BootMemory::default(),
         };
-        let memory = memory.unwrap_or(fresh);
+        let (mut memory, remembered) = match memory {
+            Some(memory) => (memory, true),
+            None => (fresh, false),
+        };
+        let booted = memory.boot.acquaintance == Acquaintance::New;
+        let acquaintance = match (booted, def.on_boot) {
+            (false, _) => memory.boot.acquaintance,
+            // What is new in conf.d has nothing to do with a boot.
+            (true, OnBoot::Leave) if remembered => Acquaintance::Left,
+            (true, OnBoot::Start | OnBoot::Leave | OnBoot::Last) => Acquaintance::Known,
+        };
+        if booted && remembered && def.on_boot == OnBoot::Start {
+            memory.intent = Intent { desired: Desired::Up, by: Who::Config, at: now.wall };
+            memory.open.retain(|incident| incident.cause != Cause::SetAside);
+        }
+        let delayed_until = if booted { now.mono + def.start_delay } else { now.mono };
         let spread = |every: std::time::Duration| {
             let nanos = u64::try_from(every.as_nanos()).unwrap_or(u64::MAX).max(1);
             judge::next_slot(now.mono, std::time::Duration::from_nanos(def.name.spread() % nanos))
@@ -54,6 +71,12 @@ impl State {
             stage: Stage::Watching,
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
+            crew: Crew::default(),
+            reloaded: None,
+            parents: BTreeMap::new(),
+            parents_mains: BTreeMap::new(),
+            acquaintance,
+            delayed_until,
             pending: Vec::new(),
             job: None,
             asked: Asked::default(),
@@ -68,6 +91,7 @@ impl State {
             gone_at: None,
             last_failure: None,
             filed: Mono::NEVER,
+            tallied: None,
             def,
         };
         for record in memory.open {
@@ -107,8 +131,16 @@ impl State {
         };
         // Nobody is reminded within the first moments: the incident may be over already.
         let tell_at = tell_at.max(now.mono + limits::TELL_AFTER);
-        self.open
-            .insert(record.cause, OpenIncident { record, tell_at, settles_at: None, mended: None });
+        self.open.insert(
+            record.cause,
+            OpenIncident {
+                record,
+                tell_at,
+                settles_at: None,
+                mended: None,
+                telling: Telling::Free,
+            },
+        );
     }
 
     /// Takes up what is in flight, and looks.
@@ -157,7 +189,7 @@ impl State {
                         self.stage = Stage::Stopping { target, by: StopBy::Command, kill_at };
                     }
                     (JobKind::Stop, None)
-                    | (JobKind::Exec | JobKind::Look | JobKind::Probe(_), _) => {}
+                    | (JobKind::Exec | JobKind::Look | JobKind::Ask | JobKind::Probe(_), _) => {}
                 }
             }
             InFlight::Ladder(ladder) => {
@@ -191,7 +223,9 @@ impl State {
             return;
         }
         self.gone_at.get_or_insert(cx.now.mono);
-        self.open_incident(cx, Cause::Down, death(dead, None), cx.now.mono + limits::TELL_AFTER);
+        let title = death(dead, None);
+        cx.event(&self.def.name, EventKind::Exited, &title);
+        self.open_incident(cx, Cause::Down, title, cx.now.mono + limits::TELL_AFTER);
     }
 
     /// What its checks of changes saw last.
@@ -216,6 +250,7 @@ impl State {
                 | Stage::Killing { .. } => None,
             }),
             leaving: self.leaving.map(|(identity, _)| identity),
+            acquaintance: self.acquaintance,
             ..BootMemory::default()
         };
         self.limit.remember(&mut boot);

@@ -5,9 +5,11 @@ use crate::engine::job::describe;
 use crate::engine::start_limit::Permission;
 use crate::engine::state::{Brings, By, Clearing, ExitKind, Stage, Starting, State};
 use crate::engine::table::Class;
+use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
+use crate::model::memory::Acquaintance;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::Absence;
 use crate::model::process::Uid;
@@ -29,7 +31,7 @@ impl State {
         let now = cx.now.mono;
         if !self.can_start() {
             let text = "nothing can be started here: waiting for it to come back";
-            self.narrate_new(cx, text.to_owned());
+            self.happened_new(cx, EventKind::GaveUp, text.to_owned());
             let waits = |order| matches!(order, Order::Start | Order::Restart);
             self.answer(cx, waits, ReplyResult::Failed, text);
             self.enter(cx, Stage::Watching);
@@ -38,8 +40,25 @@ impl State {
         }
         let mut which = String::new();
         if by == By::Heeler {
+            if let Some(why) = self.held_back() {
+                self.happened_new(cx, EventKind::GaveUp, format!("not started: {why}"));
+                self.enter(cx, Stage::Watching);
+                self.look_at = now + self.def.every;
+                return;
+            }
+            if self.delayed_until > now {
+                let until = self.delayed_until;
+                let wait = show_duration(until.since(now));
+                self.narrate(cx, format!("its start_delay: starting it in {wait}"));
+                self.enter(cx, Stage::Backoff { until });
+                return;
+            }
             if self.def.mode == Mode::Observe {
-                self.narrate_new(cx, "would start it now, but mode is \"observe\"".to_owned());
+                self.happened_new(
+                    cx,
+                    EventKind::Acted,
+                    "would start it now, but mode is \"observe\"".to_owned(),
+                );
                 self.enter(cx, Stage::Watching);
                 self.look_at = now + self.def.every;
                 return;
@@ -77,7 +96,7 @@ impl State {
             Some(job) => (job.action, job.lost_at),
             None => {
                 self.last_failure = None;
-                self.narrate(cx, format!("starting{which}: {command}"));
+                self.happened(cx, EventKind::Acted, format!("starting{which}: {command}"));
                 let timeout = command.timeout.unwrap_or(self.def.start_timeout);
                 (self.run(cx, kind, command, now + timeout, "start"), now + self.def.start_timeout)
             }
@@ -105,6 +124,11 @@ impl State {
         self.def.startable()
     }
 
+    /// Whether it is not to be started by itself now, for a reason that is not its own.
+    pub(super) fn waits_for_others(&self) -> bool {
+        self.held_back().is_some() || self.acquaintance == Acquaintance::Left
+    }
+
     /// Whether heeler may start it by itself.
     pub(super) fn may_start(&self) -> bool {
         self.def.startable() && self.def.mode == Mode::Active
@@ -113,8 +137,9 @@ impl State {
     pub(super) fn back_off(&mut self, cx: &mut Cx<'_>, until: Mono) {
         let wait = show_duration(until.since(cx.now.mono));
         let limit = self.def.start_limit;
-        self.narrate(
+        self.happened(
             cx,
+            EventKind::GaveUp,
             format!("the start limit of {limit} is used up: the next start is in {wait}"),
         );
         self.enter(cx, Stage::Backoff { until });
@@ -239,15 +264,19 @@ impl State {
         self.last_failure = Some(why.clone());
         let title = format!("failed to start: {why}");
         self.gone_at.get_or_insert(cx.now.mono);
+        // A command that failed has been told of by itself.
+        let told = ended.as_ref().is_some_and(|(ended, _)| !ended.ended.succeeded());
         if !self.open.contains_key(&Cause::Down) {
+            if !told {
+                cx.event(&self.def.name, EventKind::Failed, &title);
+            }
             self.open_incident(cx, Cause::Down, title.clone(), cx.now.mono + limits::TELL_AFTER);
             // When the command ended there was nothing open yet that could show what it printed.
             if let Some((ended, _)) = &ended {
                 self.show_output(cx, &ended.output);
             }
-        } else if ended.is_none_or(|(ended, _)| ended.ended.succeeded()) {
-            // A command that failed has been told of by itself.
-            self.narrate(cx, title.clone());
+        } else if !told {
+            self.happened(cx, EventKind::Failed, title.clone());
         }
         let waits = |order| matches!(order, Order::Start | Order::Restart | Order::Reload);
         self.answer(cx, waits, ReplyResult::Failed, &title);

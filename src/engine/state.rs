@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::crew::Crew;
+use crate::engine::dependency::Footing;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::table::Where;
 use crate::engine::tolerance::Window;
 use crate::model::action::Action;
-use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId};
+use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::incident::{Cause, Incident};
 use crate::model::intent::Intent;
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
+use crate::model::memory::Acquaintance;
 use crate::model::observation::Observation;
 use crate::model::order::Order;
 use crate::model::process::{Absence, Pid, ProcessIdentity, Survivor};
 use crate::model::service::{Life, Service};
-use crate::model::status::Phase;
+use crate::model::status::{Health, Phase};
 use crate::model::time::{Mono, Now, Wall};
 use crate::model::unit::UnitEnd;
 
@@ -38,6 +41,16 @@ pub(crate) struct State {
     pub(crate) leaving: Option<(ProcessIdentity, By)>,
     /// The main process an earlier keeper knew, until it is found again or known to be gone.
     pub(crate) recalled: Option<ProcessIdentity>,
+    pub(crate) crew: Crew,
+    /// When its main process was reloaded last.
+    pub(crate) reloaded: Option<Mono>,
+    /// How the services it needs stand, and which main process each had last.
+    pub(crate) parents: BTreeMap<ServiceName, Footing>,
+    pub(crate) parents_mains: BTreeMap<ServiceName, ProcessIdentity>,
+    /// Whether it was looked at before in this boot.
+    pub(crate) acquaintance: Acquaintance,
+    /// Not before this is it started by itself for the first time in a boot.
+    pub(crate) delayed_until: Mono,
     /// What rules ask for while an exec runs, in order; done when it ended.
     pub(crate) pending: Vec<(CheckIndex, Action)>,
     /// The job in flight. There is never a second one.
@@ -60,6 +73,8 @@ pub(crate) struct State {
     pub(crate) last_failure: Option<String>,
     /// The earliest deadline this service was filed under.
     pub(crate) filed: Mono,
+    /// What it was counted as.
+    pub(crate) tallied: Option<Health>,
 }
 
 /// A phase with what it waits for.
@@ -70,7 +85,7 @@ pub(crate) enum Stage {
     Starting(Starting),
     StartPeriod { until: Mono },
     Stopping { target: ProcessIdentity, by: StopBy, kill_at: Mono },
-    Killing { target: ProcessIdentity, look_at: Mono, told: Told },
+    Killing { target: ProcessIdentity, look_at: Mono, told: Told, sent: Sent },
     Backoff { until: Mono },
 }
 
@@ -84,6 +99,8 @@ pub(crate) struct Clearing {
     pub(crate) survivors: Vec<Survivor>,
     /// How its unit ended, where its manager has said so.
     pub(crate) ended: Option<UnitEnd>,
+    /// What was said of how it is missing: each look finds the same again.
+    pub(crate) said: Option<Absence>,
     /// How it is missing and when that was seen, once asked after the death.
     pub(crate) absence: Option<(Absence, Mono)>,
     /// An orderly exit: a successor is awaited until then.
@@ -181,6 +198,13 @@ pub(crate) enum StopBy {
     Ladder,
 }
 
+/// Whether a signal is known to have been delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sent {
+    Unconfirmed,
+    Confirmed,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
     NotYet,
@@ -233,6 +257,14 @@ pub(crate) struct OpenIncident {
     pub(crate) settles_at: Option<Mono>,
     /// Since when it looks so: when it will have ended, if it did.
     pub(crate) mended: Option<Wall>,
+    /// Whether it may be told, or may be a parent's doing.
+    pub(crate) telling: Telling,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Telling {
+    Free,
+    HeldBack,
 }
 
 /// An operator who waits for an answer.
@@ -304,7 +336,7 @@ impl State {
         asks.chain(incidents)
             .chain(repeats)
             .chain(job)
-            .chain([stage, self.look_at])
+            .chain([stage, self.look_at, self.crew.next_due()])
             .min()
             .unwrap_or(Mono::NEVER)
     }

@@ -1,9 +1,11 @@
 //! A service as it stands, in words.
 
-use crate::engine::state::{Clearing, Stage, State, ago};
+use crate::engine::state::{Clearing, OpenIncident, Stage, State, ago};
+use crate::model::check::CheckKind;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::JobKind;
+use crate::model::memory::Acquaintance;
 use crate::model::service::Life;
 use crate::model::status::{CheckStatus, Health, RuleState, Status};
 use crate::model::time::Now;
@@ -13,21 +15,20 @@ use crate::model::units::show_duration;
 impl State {
     pub(super) fn status(&self, now: Now) -> Status {
         let wrong: Vec<_> = self
-            .open
-            .values()
-            .filter(|open| open.settles_at.is_none() && open.record.cause != Cause::SetAside)
+            .wrong()
             .map(|open| {
                 format!("{} (since {})", open.record.title, ago(now.wall, open.record.opened))
             })
             .collect();
         Status {
             service: self.def.name.clone(),
+            groups: self.def.groups.clone(),
             intent: self.intent.clone(),
             phase: self.phase(),
             main: self.main,
             words: self.words(now),
             since: self.since.wall,
-            health: self.health(!wrong.is_empty()),
+            health: self.health(),
             wrong,
             checks: self.check_statuses(),
         }
@@ -42,13 +43,22 @@ impl State {
             (Stage::Watching, Desired::Unmonitored, _) if self.def.life == Life::Nothing => {
                 format!("not monitored (by {})", self.intent.by)
             }
-            (Stage::Watching, Desired::Up, Some(_)) => "up".to_owned(),
+            (Stage::Watching, Desired::Up, Some(_)) => match self.held_back() {
+                Some(why) => format!("up, held back: {why}"),
+                None => "up".to_owned(),
+            },
             (Stage::Watching, Desired::Up, None)
                 if self.recalled.is_some() || self.asked.identify.is_some() =>
             {
                 "being looked for".to_owned()
             }
-            (Stage::Watching, Desired::Up, None) => "down".to_owned(),
+            (Stage::Watching, Desired::Up, None) if self.acquaintance == Acquaintance::Left => {
+                "down, left so since boot (on_boot = \"leave\")".to_owned()
+            }
+            (Stage::Watching, Desired::Up, None) => match self.held_back() {
+                Some(why) => format!("down, held back: {why}"),
+                None => "down".to_owned(),
+            },
             (Stage::Watching, Desired::Down, None) => format!("stopped by {}", self.intent.by),
             (Stage::Watching, Desired::Down, Some(_)) => {
                 format!("up, but stopped by {}", self.intent.by)
@@ -90,7 +100,16 @@ impl State {
         }
     }
 
-    fn health(&self, wrong: bool) -> Health {
+    /// What is open and counts.
+    fn wrong(&self) -> impl Iterator<Item = &OpenIncident> {
+        let counts = |open: &&OpenIncident| {
+            open.settles_at.is_none() && open.record.cause != Cause::SetAside
+        };
+        self.open.values().filter(counts)
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let wrong = self.wrong().next().is_some();
         match (self.intent.desired, self.main, &self.stage) {
             (Desired::Up, None, _) if self.def.life == Life::Nothing => {
                 if wrong {
@@ -117,7 +136,10 @@ impl State {
                     Some(seen) => check.condition.explain(seen),
                     None => check.condition.to_string(),
                 };
-                let rule = state.window.state();
+                let rule = match check.kind {
+                    CheckKind::Worker => self.crew.rule_state(usize::from(check.index.0)),
+                    _ => state.window.state(),
+                };
                 if rule == RuleState::Pending {
                     text.push_str(&match check.tolerance {
                         Tolerance::Times { .. } => {

@@ -4,7 +4,8 @@
 use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::job::describe;
-use crate::engine::state::{Brings, By, Stage, Starting, State, StopBy, Told};
+use crate::engine::state::{Brings, By, Sent, Stage, Starting, State, StopBy, Told};
+use crate::model::event::EventKind;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::{JobKind, Outcome};
@@ -23,7 +24,7 @@ impl State {
         if self.intent.desired == Desired::Up && !self.def.startable() && !restartable {
             // What cannot be started again is not stopped.
             let text = "not restarted: there is no way to start it again now";
-            self.narrate_new(cx, text.to_owned());
+            self.happened_new(cx, EventKind::Failed, text.to_owned());
             self.answer(cx, |order| order == Order::Restart, ReplyResult::Failed, text);
             self.leaving = None;
             return;
@@ -39,7 +40,7 @@ impl State {
         match self.def.stop.clone().filter(|_| self.job.is_none()) {
             Some(command) => {
                 let timeout = command.timeout.unwrap_or(self.def.stop_timeout);
-                self.narrate(cx, format!("stopping pid {target}: {command}"));
+                self.happened(cx, EventKind::Acted, format!("stopping pid {target}: {command}"));
                 self.run(cx, JobKind::Stop, command, now + timeout, "stop");
                 let kill_at = now + self.def.stop_timeout.max(timeout);
                 self.enter(cx, Stage::Stopping { target, by: StopBy::Command, kill_at });
@@ -62,7 +63,7 @@ impl State {
             let count = self.limit.started(now, self.def.start_limit);
             which = format!(" ({count} of {})", self.def.start_limit);
         }
-        self.narrate(cx, format!("restarting pid {target}{which}: {command}"));
+        self.happened(cx, EventKind::Acted, format!("restarting pid {target}{which}: {command}"));
         let action = self.run(cx, JobKind::Restart, command, now + timeout, "restart");
         self.leaving = None;
         self.enter(
@@ -90,7 +91,11 @@ impl State {
         self.asked.signal = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
         let signal = self.def.stop_signal;
         cx.push(Effect::Signal { service, ask, identity: target, signal, why: "stop" });
-        self.narrate(cx, format!("stopping pid {target}: sent SIG{}", signal.name()));
+        self.happened(
+            cx,
+            EventKind::Acted,
+            format!("stopping pid {target}: sent SIG{}", signal.name()),
+        );
         self.enter(cx, Stage::Stopping { target, by: StopBy::Signalling, kill_at });
     }
 
@@ -103,7 +108,7 @@ impl State {
             // It may shut down in its own time: KILL stays where it is.
             self.confirm(cx);
         } else {
-            self.narrate(cx, describe(JobKind::Stop, outcome));
+            self.happened(cx, EventKind::Failed, describe(JobKind::Stop, outcome));
             self.ladder(cx, target);
         }
     }
@@ -124,36 +129,44 @@ impl State {
         }
         // Since it was told to go, be it by an earlier keeper.
         let waited = show_duration(self.def.stop_timeout + cx.now.mono.since(kill_at));
-        self.narrate(cx, format!("pid {target} is still there after {waited}: sent SIGKILL"));
-        let service = self.def.name.clone();
+        let text = format!("pid {target} is still there after {waited}: sent SIGKILL");
+        self.happened(cx, EventKind::Acted, text);
+        self.send_kill(cx, target);
+        let look_at = cx.now.mono + limits::KILL_TIMEOUT;
+        let (told, sent) = (Told::NotYet, Sent::Unconfirmed);
+        self.enter(cx, Stage::Killing { target, look_at, told, sent });
+    }
+
+    fn send_kill(&mut self, cx: &mut Cx<'_>, target: ProcessIdentity) {
         let ask = cx.ask();
         self.asked.signal = Some((ask, cx.now.mono + limits::ASK_TIMEOUT));
-        let signal = Signal::Kill;
         cx.push(Effect::Signal {
-            service,
+            service: self.def.name.clone(),
             ask,
             identity: target,
-            signal,
+            signal: Signal::Kill,
             why: "stop_timeout passed",
         });
-        let look_at = cx.now.mono + limits::KILL_TIMEOUT;
-        self.enter(cx, Stage::Killing { target, look_at, told: Told::NotYet });
     }
 
     pub(super) fn unkillable(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
         let every = self.def.every;
-        let Stage::Killing { target, look_at, told } = &mut self.stage else {
+        let Stage::Killing { target, look_at, told, sent } = &mut self.stage else {
             return;
         };
         *look_at = now + every;
-        let target = *target;
+        let (target, sent) = (*target, *sent);
         let first = *told == Told::NotYet;
         *told = Told::Yes;
         if first {
             let title = format!("pid {target} does not die: KILL was sent and it is still there");
             self.open_incident(cx, Cause::Unkillable, title.clone(), now);
             self.answer(cx, |_| true, ReplyResult::Failed, &title);
+        }
+        if sent == Sent::Unconfirmed && self.asked.signal.is_none() {
+            // Nobody knows whether it was: what was lost is said again.
+            self.send_kill(cx, target);
         }
         self.confirm(cx);
     }

@@ -20,12 +20,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 
+use crate::keeper::control::follow::Follower;
 use crate::keeper::rights::{Peer, Rights};
+use crate::model::event::Event;
 use crate::model::limits;
 use crate::model::process::Uid;
 use crate::sys::peer;
-use crate::wire::control::{ErrorAnswer, ErrorKind, Request, Response};
+use crate::wire::control::{Allowed, ErrorAnswer, ErrorKind, Follow, Request, Response};
 
+mod follow;
 mod http;
 
 /// What the loop hears from the control socket. It logs each with the peer.
@@ -42,6 +45,11 @@ pub enum ControlEvent {
         /// What it was told.
         answer: ErrorAnswer,
     },
+    /// Somebody who follows the events did not take them, and was hung up on.
+    TooSlow {
+        /// Who.
+        peer: Peer,
+    },
 }
 
 /// An allowed request.
@@ -51,9 +59,11 @@ pub struct ControlRequest {
     pub peer: Peer,
     /// What; every service it is about is named in it. A service may have gone since: then it is
     /// [`ErrorAnswer::no_such_service`], or left out of a status.
-    pub request: Request,
+    pub request: Allowed,
     /// Takes the one answer. It may be closed already: the client did not wait.
     pub reply: oneshot::Sender<Response>,
+    /// Where every event from then on goes, for a client that follows.
+    pub follower: Option<mpsc::Sender<Arc<Event>>>,
 }
 
 /// The listening socket. Its file goes away with it.
@@ -274,12 +284,20 @@ async fn client(
     let answer = match read {
         Ok(Ok(request)) => {
             let authorized = rights.borrow().authorize(&peer, request.clone());
-            match authorized {
-                Ok(request) => match ask_loop(&mut stream, peer, request, &events).await {
+            match (authorized, request) {
+                (Ok(allowed), Request::Events { services, follow: Follow::Yes, .. }) => {
+                    let follower = Follower { peer, asked: services, rights };
+                    match follow(&mut stream, follower, allowed, &events).await {
+                        Some(answer) => answer,
+                        None => return,
+                    }
+                }
+                (Ok(allowed), _) => match ask_loop(&mut stream, peer, allowed, None, &events).await
+                {
                     Some(answer) => answer,
                     None => return,
                 },
-                Err(answer) => {
+                (Err(answer), request) => {
                     let refused = ControlEvent::Refused { peer, request, answer: answer.clone() };
                     // A loop that is gone cannot log it; the client is refused all the same.
                     drop(events.send(refused).await);
@@ -295,13 +313,45 @@ async fn client(
             Response::Error(ErrorAnswer::new(ErrorKind::BadRequest, text))
         }
     };
-    let bytes = http::write_response(&answer);
-    let write = async {
-        stream.write_all(&bytes).await?;
-        stream.shutdown().await
-    };
     // Who does not take its answer in time does not get it.
-    drop(timeout(limits::CONTROL_RESPONSE_TIMEOUT, write).await);
+    if send(&mut stream, &http::write_response(&answer)).await == Taken::Whole {
+        drop(stream.shutdown().await);
+    }
+}
+
+/// How a client took what was written to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    Whole,
+    /// It is gone.
+    Gone,
+    /// It did not take it in time.
+    Late,
+}
+
+async fn send(stream: &mut UnixStream, bytes: &[u8]) -> Taken {
+    match timeout(limits::CONTROL_RESPONSE_TIMEOUT, stream.write_all(bytes)).await {
+        Ok(Ok(())) => Taken::Whole,
+        Ok(Err(_)) => Taken::Gone,
+        Err(_) => Taken::Late,
+    }
+}
+
+/// Answers with the events there are, and with each that comes; `None` once that is over.
+async fn follow(
+    stream: &mut UnixStream,
+    follower: Follower,
+    allowed: Allowed,
+    events: &mpsc::Sender<ControlEvent>,
+) -> Option<Response> {
+    let (to, coming) = mpsc::channel(limits::EVENTS_BEHIND_MAX);
+    match ask_loop(stream, follower.peer.clone(), allowed, Some(to), events).await? {
+        Response::Events(past) => {
+            follower.serve(stream, past, coming, events).await;
+            None
+        }
+        other => Some(other),
+    }
 }
 
 /// Hands the request over and waits for the answer, as long as the action takes. `None` when the
@@ -309,7 +359,8 @@ async fn client(
 async fn ask_loop(
     stream: &mut UnixStream,
     peer: Peer,
-    request: Request,
+    request: Allowed,
+    follower: Option<mpsc::Sender<Arc<Event>>>,
     events: &mpsc::Sender<ControlEvent>,
 ) -> Option<Response> {
     let stopping = || {
@@ -317,7 +368,8 @@ async fn ask_loop(
         Response::Error(ErrorAnswer::new(ErrorKind::Stopping, text))
     };
     let (reply, answer) = oneshot::channel();
-    let handed = events.send(ControlEvent::Request(ControlRequest { peer, request, reply })).await;
+    let request = ControlRequest { peer, request, reply, follower };
+    let handed = events.send(ControlEvent::Request(request)).await;
     if handed.is_err() {
         return Some(stopping());
     }

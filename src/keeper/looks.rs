@@ -2,12 +2,11 @@
 //! and for the next keeper.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::checks::{Files, Past};
 use crate::engine::effect::Level;
-use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::turn::Done;
 use crate::model::ids::{AskId, CheckIndex, ServiceName};
@@ -81,8 +80,7 @@ impl Keeper {
         let Some(served) = self.services.get_mut(&service) else { return };
         let timeout = served.def.checks.get(usize::from(check.0)).map(|check| check.timeout);
         let memory = served.looking.entry(check).or_default().memory.clone();
-        let name = format!("check-{}.past", check.0);
-        let notebook = Notebook { records: served.records.clone(), name, files };
+        let notebook = Notebook::of(&served.records, check, files);
         let look = move || {
             let mut before = memory.unwrap_or_else(|| notebook.read());
             // What the last look saw has been judged by now. Had it been written down any sooner, a
@@ -99,6 +97,19 @@ impl Keeper {
             (seen, Some(Noted { before, after, trouble }))
         };
         self.look_in(service, check, ask, timeout.unwrap_or_default(), look);
+    }
+
+    /// What a look at files goes on from, for one whose own past is not kept: found out in the pool.
+    pub(super) fn past_of(
+        &self,
+        service: &ServiceName,
+        check: CheckIndex,
+        files: Files,
+    ) -> impl FnOnce() -> Option<Past> + Send + use<> {
+        let served = self.services.get(service);
+        let memory = served.and_then(|served| served.looking.get(&check)?.memory.clone());
+        let notebook = served.map(|served| Notebook::of(&served.records, check, files));
+        move || memory.or_else(|| notebook.map(|notebook| notebook.read()))?.past
     }
 
     /// Judges something that may take its time.
@@ -127,7 +138,7 @@ impl Keeper {
         if looking.out.is_some() {
             let text = "the last look has not come back yet: does its file system hang? try `df`";
             let seen = Observation::unknown(text);
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service, check, ask, seen);
             return;
         }
         let until = Instant::now() + patience;
@@ -158,7 +169,7 @@ impl Keeper {
             }
         }
         if in_time {
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service, check, ask, seen);
         }
     }
 
@@ -171,7 +182,7 @@ impl Keeper {
             let Some(Out { ask, .. }) = out else { continue };
             let text = "it did not come back in time: does its file system hang? try `df`";
             let seen = Observation::unknown(text);
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service, check, ask, seen);
         }
     }
 
@@ -182,6 +193,10 @@ impl Keeper {
 }
 
 impl Notebook {
+    fn of(records: &Path, check: CheckIndex, files: Files) -> Self {
+        Self { records: records.to_owned(), name: format!("check-{}.past", check.0), files }
+    }
+
     /// What an earlier keeper wrote down; what is missing, damaged or of other settings is nothing.
     fn read(&self) -> Memory {
         let kept = records::read_record(&self.records, &self.name).ok().flatten();

@@ -7,20 +7,25 @@
 
 mod cage;
 pub mod control;
+mod crews;
+mod events;
 mod identify;
 mod jobs;
 mod log;
 mod looks;
+mod manager;
 mod operators;
 mod people;
 mod pool;
 mod post;
 mod probes;
+mod pumas;
 pub mod rights;
 mod samples;
 mod scout;
 mod served;
 mod start;
+mod trials;
 mod turn;
 mod units;
 
@@ -39,8 +44,10 @@ use crate::engine::Engine;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::keeper::control::ControlEvent;
+use crate::keeper::events::Events;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
+use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
@@ -48,6 +55,7 @@ use crate::keeper::post::Post;
 use crate::keeper::probes::Waiting;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
+use crate::keeper::trials::Trials;
 use crate::keeper::turn::{Done, DueSurvey, Source};
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::process::ProcessIdentity;
@@ -104,6 +112,7 @@ pub(crate) struct Keeper {
     pool: Pool<Done>,
     store: StoreHandle,
     log: Log,
+    manager: Manager,
     exe: SelfExe,
     boot_id: Box<str>,
     running: Vec<Running>,
@@ -113,6 +122,8 @@ pub(crate) struct Keeper {
     /// Deaths of `run` programs whose exit status is not known yet, and until when it is waited for.
     deferred_exits: Vec<(Instant, ServiceName, ProcessIdentity)>,
     operators: Operators,
+    trials: Trials,
+    events: Events,
     people: People,
     load_as: LoadAs,
     scout: Scout,
@@ -121,6 +132,8 @@ pub(crate) struct Keeper {
     programs_waiting: VecDeque<Waiting>,
     /// Looks at units that wait for others to end: at most one for each service.
     units_waiting: VecDeque<(ServiceName, AskId)>,
+    /// Services whose Puma is to be asked.
+    pumas_waiting: VecDeque<ServiceName>,
     post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
@@ -166,6 +179,7 @@ impl Keeper {
         let mut alarm = Alarm::new().map_err(failed)?;
         let why = loop {
             self.turn();
+            self.manager.turned(self.engine.tally());
             alarm.set(self.wakeup()).map_err(failed)?;
             tokio::select! {
                 biased;
@@ -186,9 +200,7 @@ impl Keeper {
                 _ = ears.signals.quit.recv() => break "told to quit",
                 _ = ears.signals.user1.recv() => self.say(Level::Info, "SIGUSR1 means nothing to heeler"),
                 _ = ears.signals.user2.recv() => self.say(Level::Info, "SIGUSR2 means nothing to heeler"),
-                _ = ears.signals.hangup.recv() => {
-                    self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
-                }
+                _ = ears.signals.hangup.recv() => self.hang_up(),
                 rang = alarm.rings() => {
                     rang.map_err(failed)?;
                     self.time_passed();
@@ -198,7 +210,16 @@ impl Keeper {
         self.end(why)
     }
 
-    fn end(self, why: &str) -> Result<(), String> {
+    /// SIGHUP: a log file that was moved away is begun anew.
+    fn hang_up(&mut self) {
+        self.manager.reloading(self.now().mono);
+        self.log.reopen();
+        self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
+        self.manager.ready(self.engine.tally());
+    }
+
+    fn end(mut self, why: &str) -> Result<(), String> {
+        self.manager.stopping();
         self.say(Level::Info, &format!("{why}: heeler ends, all services go on as they are"));
         let shutdown = self.store.shutdown(SHUTDOWN_LIMIT);
         if shutdown == Shutdown::Lost {
@@ -261,6 +282,10 @@ impl Keeper {
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
+            Done::PumaSeen(seen) => self.puma_seen(*seen),
+            Done::Tried(tried) => self.tried_in_pool(tried),
+            Done::CrewLooked(looked) => self.crew_looked(looked),
+            Done::WorkerProved(proved) => self.worker_proved(proved),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::MailServers(servers) => self.post_ready(servers),
             Done::Nothing => {}
@@ -275,6 +300,7 @@ impl Keeper {
         self.scout_due(instant);
         self.looks_due(instant);
         self.programs_due(instant);
+        self.trials_due(instant);
         self.post_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
@@ -300,7 +326,9 @@ impl Keeper {
             self.scout_wakeup(),
             self.looks_wakeup(),
             self.programs_wakeup(),
+            self.trials_wakeup(),
             self.post_wakeup(),
+            self.manager.wakeup(self.engine.tally()),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)
     }

@@ -12,14 +12,15 @@ use crate::keeper::Keeper;
 use crate::keeper::control::{ControlEvent, ControlRequest};
 use crate::keeper::rights::Peer;
 use crate::model::ids::{RequestId, ServiceName};
+use crate::model::limits;
 use crate::model::order::{Order, Reply};
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::store::{Ack, Message};
 use crate::sys::sampler;
 use crate::wire::control::{
-    ErrorAnswer, MailStatus, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
-    StatusAnswer, Usage, WhyAnswer,
+    ErrorAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
+    StateTrouble, StatusAnswer, Usage, WhyAnswer,
 };
 
 /// CPU is a rate: a status that has nothing to compare with waits this long for a second sample.
@@ -35,32 +36,59 @@ pub(super) struct Operators {
     open: BTreeMap<u64, Open>,
     /// Answers of this turn, waiting for their barrier to be sent.
     fresh: Vec<(u64, ServiceName, Reply)>,
-    /// Answers behind a barrier.
-    behind: BTreeMap<u64, Vec<(u64, ServiceName, Reply)>>,
+    /// Answers behind a barrier, and until when they wait for it.
+    behind: BTreeMap<u64, (Instant, Vec<(u64, ServiceName, Reply)>)>,
     /// Status requests waiting for their second sample.
     statuses: Vec<DueStatus>,
+    /// What is wrong with the state folder.
+    state: Option<StateTrouble>,
     /// Samples taken for people only.
     shown: BTreeMap<ServiceName, ProcessSample>,
 }
 
 struct Open {
     reply: Option<oneshot::Sender<Response>>,
+    /// Whom it is about, in the order asked for.
+    services: Vec<ServiceName>,
     results: Vec<OrderResult>,
     missing: usize,
+}
+
+impl Open {
+    fn answer(self) -> OrderAnswer {
+        let places: BTreeMap<_, _> =
+            self.services.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+        let mut results = self.results;
+        results.sort_by_key(|result| places.get(&*result.service).copied());
+        OrderAnswer::new(results)
+    }
 }
 
 struct DueStatus {
     at: Instant,
     services: Vec<ServiceName>,
-    mail: Option<MailStatus>,
+    whose: Whose,
     reply: oneshot::Sender<Response>,
+}
+
+/// Who asks: heeler's own trouble is for those who may mend it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Masters,
+    Anybodys,
 }
 
 impl Keeper {
     /// A request came in, or one was refused.
     pub(super) fn hear_operator(&mut self, event: ControlEvent) {
-        let ControlRequest { peer, request, reply } = match event {
+        let ControlRequest { peer, request, reply, follower } = match event {
             ControlEvent::Request(request) => request,
+            ControlEvent::TooSlow { peer } => {
+                let text =
+                    format!("{} does not take the events it follows: hung up on", peer.who());
+                self.say(Level::Warning, &text);
+                return;
+            }
             ControlEvent::Refused { peer, request, answer } => {
                 self.say(
                     Level::Warning,
@@ -74,8 +102,8 @@ impl Keeper {
                 // What has nothing to compare with is looked at twice.
                 let fresh = services.iter().filter(|name| !self.was_shown(name)).count();
                 let at = Instant::now() + if fresh > 0 { CPU_INTERVAL } else { Duration::ZERO };
-                let mail = if self.is_master(&peer) { self.mail_status() } else { None };
-                self.operators.statuses.push(DueStatus { at, services, mail, reply });
+                let whose = if self.is_master(&peer) { Whose::Masters } else { Whose::Anybodys };
+                self.operators.statuses.push(DueStatus { at, services, whose, reply });
             }
             Request::Why { service } => {
                 let answer = match (
@@ -86,6 +114,19 @@ impl Keeper {
                     _ => Response::Error(ErrorAnswer::no_such_service(service.as_str())),
                 };
                 let _delivered = reply.send(answer);
+            }
+            Request::Events { services, last, follow: _ } => {
+                let answer = Response::Events(self.events.answer(services, last));
+                // Nobody who has gone already is to be told more.
+                if reply.send(answer).is_ok()
+                    && let Some(to) = follower
+                {
+                    self.events.follow(peer, to);
+                }
+            }
+            Request::Probe { service, check } => {
+                self.say(Level::Info, &format!("{} asked for a probe of {service}", peer.who()));
+                self.try_checks(&service, check.as_deref(), reply);
             }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
@@ -108,8 +149,8 @@ impl Keeper {
     ) {
         self.operators.next += 1;
         let id = self.operators.next;
-        let mut open = Open { reply: Some(reply), results: Vec::new(), missing: 0 };
-        for service in services {
+        let mut open = Open { reply: Some(reply), services, results: Vec::new(), missing: 0 };
+        for service in open.services.clone() {
             if !self.services.contains_key(&service) {
                 let text = "it is not there any more".to_owned();
                 let service = service.to_string();
@@ -151,7 +192,8 @@ impl Keeper {
         self.operators.next += 1;
         let barrier = self.operators.next;
         let fresh = std::mem::take(&mut self.operators.fresh);
-        self.operators.behind.insert(barrier, fresh);
+        let until = Instant::now() + limits::STORE_PATIENCE;
+        self.operators.behind.insert(barrier, (until, fresh));
         self.outgoing.push(Message::Barrier(barrier));
     }
 
@@ -162,13 +204,16 @@ impl Keeper {
             Ack::NotDurable(barrier) => {
                 self.release(barrier, " (not on disk: the state folder cannot be written)");
             }
-            Ack::NotPersistent(why) => {
-                self.say(
-                    Level::Error,
-                    &format!("the state cannot be written, it is kept in memory: {why}"),
-                );
+            Ack::NotPersistent(trouble) => {
+                let text = format!("the state cannot be written, it is kept in memory: {trouble}");
+                self.say(Level::Error, &text);
+                let since_unix_ms = self.now().wall.0;
+                self.operators.state = Some(StateTrouble { since_unix_ms, trouble });
             }
-            Ack::Persistent => self.say(Level::Info, "the state is on disk again"),
+            Ack::Persistent => {
+                self.operators.state = None;
+                self.say(Level::Info, "the state is on disk again");
+            }
             Ack::Letter(letter) => self.post(*letter),
             Ack::Mail(standing) => self.mail_stands(standing),
             Ack::MailNote(text) => self.say(Level::Error, &text),
@@ -176,7 +221,8 @@ impl Keeper {
     }
 
     fn release(&mut self, barrier: u64, note: &str) {
-        for (id, service, mut reply) in self.operators.behind.remove(&barrier).unwrap_or_default() {
+        let Some((_, answers)) = self.operators.behind.remove(&barrier) else { return };
+        for (id, service, mut reply) in answers {
             reply.text.push_str(note);
             if let Some(open) = self.operators.open.get_mut(&id) {
                 open.results.push(OrderResult::replied(&service, &reply));
@@ -188,11 +234,11 @@ impl Keeper {
 
     fn finish(&mut self, id: u64) {
         let done = self.operators.open.get(&id).is_some_and(|open| open.missing == 0);
-        if let Some(open) = done.then(|| self.operators.open.remove(&id)).flatten()
-            && let Some(reply) = open.reply
+        if let Some(mut open) = done.then(|| self.operators.open.remove(&id)).flatten()
+            && let Some(reply) = open.reply.take()
         {
             // A client that went away took nothing back: what it asked for was done.
-            let _delivered = reply.send(Response::Order(OrderAnswer::new(open.results)));
+            let _delivered = reply.send(Response::Order(open.answer()));
         }
     }
 
@@ -205,15 +251,31 @@ impl Keeper {
             .partition(|status| now >= status.at);
         self.operators.statuses = later;
         let due: Vec<DueStatus> = due;
+        let unheard = self.operators.behind.iter().filter(|(_, (until, _))| now >= *until);
+        let unheard: Vec<u64> = unheard.map(|(barrier, _)| *barrier).collect();
+        for barrier in unheard {
+            let text =
+                "the disk of the state folder does not answer; what it was given waits in memory";
+            self.say(Level::Error, text);
+            self.release(
+                barrier,
+                " (not on disk yet: the disk of the state folder does not answer)",
+            );
+        }
         for status in due {
-            let answer = StatusAnswer { mail: status.mail, ..self.status(&status.services) };
+            let mut answer = self.status(&status.services);
+            if status.whose == Whose::Masters {
+                answer.mail = self.mail_status();
+                answer.state.clone_from(&self.operators.state);
+            }
             let _delivered = status.reply.send(Response::Status(answer));
         }
     }
 
     /// When something of it is due next.
     pub(super) fn operators_wakeup(&self) -> Option<Instant> {
-        self.operators.statuses.iter().map(|status| status.at).min()
+        let statuses = self.operators.statuses.iter().map(|status| status.at);
+        statuses.chain(self.operators.behind.values().map(|(until, _)| *until)).min()
     }
 
     fn status(&mut self, services: &[ServiceName]) -> StatusAnswer {

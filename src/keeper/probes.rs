@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use crate::checks::{self, Probe};
 use crate::engine::effect::Level;
-use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
@@ -24,6 +23,9 @@ pub(super) struct Waiting {
 impl Keeper {
     /// Carries out one probe. It has exactly one answer, whatever happens.
     pub(super) fn probe(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
+        if self.waits_for_trial(&service, check, ask) {
+            return;
+        }
         let Some(served) = self.services.get(&service) else { return };
         match served.probes.get(usize::from(check.0)) {
             Some(Probe::Network(_)) => self.ask_scout(service, check, ask),
@@ -36,9 +38,10 @@ impl Keeper {
                 self.programs_waiting.push_back(Waiting { service, check, ask, until });
                 self.run_programs();
             }
-            Some(Probe::Sample) | None => {
+            Some(Probe::Puma) => self.probe_puma(service, check, ask),
+            Some(Probe::Sample | Probe::Workers) | None => {
                 let seen = Observation::unknown("it has nothing to probe: this is a bug of heeler");
-                self.inbox.push_back(Input::Observed { service, ask, check, seen });
+                self.observed(service, check, ask, seen);
             }
         }
     }
@@ -63,7 +66,7 @@ impl Keeper {
                 return;
             };
             let seen = Observation::unknown("too many programs of checks run already");
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service, check, ask, seen);
         }
     }
 
@@ -92,15 +95,33 @@ impl Keeper {
             reason: definition.label.to_string(),
             main,
             at_deadline: AtDeadline::Group,
+            input: None,
             command,
         };
         self.run(job);
     }
 
+    /// The question of the run of a check's program that is under way, or waits for others to end.
+    pub(super) fn program_under_way(
+        &self,
+        service: &ServiceName,
+        check: CheckIndex,
+    ) -> Option<AskId> {
+        let waiting = self.programs_waiting.iter();
+        let waiting = waiting.filter(|one| one.service == *service && one.check == check);
+        let running = self.running.iter();
+        let running = running
+            .filter(|job| job.service == *service && job.kind == JobKind::Probe(check))
+            .map(|job| AskId(job.action.0));
+        running.chain(waiting.map(|one| one.ask)).next()
+    }
+
     fn program_of(&self, service: &ServiceName, check: CheckIndex) -> Option<Command> {
         match self.services.get(service)?.probes.get(usize::from(check.0))? {
             Probe::Command(program) => Some(program.command.clone()),
-            Probe::Sample | Probe::Network(_) | Probe::Files(_) => None,
+            Probe::Sample | Probe::Workers | Probe::Puma | Probe::Network(_) | Probe::Files(_) => {
+                None
+            }
         }
     }
 
@@ -143,6 +164,6 @@ impl Keeper {
             return;
         }
         let seen = read(outcome);
-        self.inbox.push_back(Input::Observed { service, ask, check, seen });
+        self.observed(service, check, ask, seen);
     }
 }

@@ -5,13 +5,15 @@
 //! that does not are the same.
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::ids::ServiceName;
+use crate::model::ids::{GroupName, ServiceName};
 use crate::model::intent::Who;
 use crate::model::process::{Gid, Pid, Uid};
+use crate::model::selector::Selector;
 use crate::model::service::Right;
-use crate::wire::control::{ErrorAnswer, ErrorKind, Request};
+use crate::wire::control::{Allowed, ErrorAnswer, ErrorKind, Request};
 
 /// Who is at the other end of a connection, as the kernel told when it was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,9 +46,16 @@ pub enum Principal {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rights {
     own: Uid,
-    services: BTreeMap<ServiceName, Vec<(Principal, Vec<Right>)>>,
+    services: BTreeMap<ServiceName, OfService>,
     /// Everyone who has any right: what decides an accept, whatever the number of services.
     known: BTreeSet<Principal>,
+}
+
+/// What has to be known of one service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct OfService {
+    groups: Vec<GroupName>,
+    grants: Vec<(Principal, Vec<Right>)>,
 }
 
 impl Rights {
@@ -56,17 +65,18 @@ impl Rights {
         Self { own, services: BTreeMap::new(), known: BTreeSet::new() }
     }
 
-    /// Adds a service with its user and its `allow`. A grantee that cannot be resolved is left out.
+    /// Adds a service with its groups, its user and its `allow`. A grantee that cannot be resolved is left out.
     pub fn add(
         &mut self,
         service: ServiceName,
+        groups: Vec<GroupName>,
         user: Uid,
         grants: impl IntoIterator<Item = (Principal, Vec<Right>)>,
     ) {
         let mut all = vec![(Principal::User(user), Right::OWNER.to_vec())];
         all.extend(grants.into_iter().filter(|(_, rights)| !rights.is_empty()));
         self.known.extend(all.iter().map(|(to, _)| *to));
-        self.services.insert(service, all);
+        self.services.insert(service, OfService { groups, grants: all });
     }
 
     /// Whether the peer may do everything.
@@ -94,29 +104,90 @@ impl Rights {
         self.services.keys().filter(|service| !self.of(peer, service).is_empty())
     }
 
-    /// Decides a request: all of it or nothing. What comes back names every service it is about.
+    /// Decides a request: all of it or nothing. What comes back names every service it is about, each
+    /// once.
     ///
     /// # Errors
     /// What to answer instead. A service the peer may not see is answered like one that is not there.
-    pub fn authorize(&self, peer: &Peer, request: Request) -> Result<Request, ErrorAnswer> {
-        match &request {
+    pub fn authorize(&self, peer: &Peer, request: Request) -> Result<Allowed, ErrorAnswer> {
+        Ok(match request {
             Request::Status { services } if services.is_empty() => {
-                let may = |service: &&ServiceName| self.allowed(peer, service, Right::Status);
-                let services = self.services.keys().filter(may).cloned().collect();
-                return Ok(Request::Status { services });
+                Request::Status { services: self.seen_by(peer) }
             }
-            Request::Status { services } => self.check(peer, services, Right::Status)?,
+            Request::Status { services } => {
+                let services = self.choose(peer, &services, Right::Status)?;
+                Request::Status { services }
+            }
+            Request::Events { services, last, follow } if services.is_empty() => {
+                let services = self.seen_by(peer);
+                Request::Events { services, last, follow }
+            }
+            Request::Events { services, last, follow } => {
+                let services = self.choose(peer, &services, Right::Status)?;
+                Request::Events { services, last, follow }
+            }
             Request::Why { service } => {
-                self.check(peer, std::slice::from_ref(service), Right::Status)?;
+                self.check(peer, std::slice::from_ref(&service), Right::Status)?;
+                Request::Why { service }
             }
-            Request::Order { order, services, .. } => self.check(peer, services, order.right())?,
-            Request::MailTest { .. } if self.everything(peer) => {}
+            Request::Probe { service, check } => {
+                self.check(peer, std::slice::from_ref(&service), Right::Status)?;
+                Request::Probe { service, check }
+            }
+            Request::Order { order, services, wait } => {
+                let services = self.choose(peer, &services, order.right())?;
+                Request::Order { order, services, wait }
+            }
+            Request::MailTest { to } if self.everything(peer) => Request::MailTest { to },
             Request::MailTest { .. } => {
                 let text = "only root and heeler's own user may send test mails";
                 return Err(ErrorAnswer::new(ErrorKind::NotAllowed, text));
             }
+        })
+    }
+
+    /// Whether the peer may hear of a service, where it asked for these.
+    #[must_use]
+    pub fn may_hear(&self, peer: &Peer, asked: &[Selector], service: &ServiceName) -> bool {
+        let groups = self.services.get(service).map(|of| &*of.groups).unwrap_or_default();
+        let chosen = asked.is_empty() || asked.iter().any(|one| one.chooses(service, groups));
+        chosen && self.allowed(peer, service, Right::Status)
+    }
+
+    /// The services the peer may look at, by name.
+    fn seen_by(&self, peer: &Peer) -> Vec<ServiceName> {
+        let may = |service: &&ServiceName| self.allowed(peer, service, Right::Status);
+        self.services.keys().filter(may).cloned().collect()
+    }
+
+    /// The services that are meant, each once: patterns and groups choose among those the peer may see.
+    fn choose(
+        &self,
+        peer: &Peer,
+        selectors: &[Selector],
+        right: Right,
+    ) -> Result<Vec<ServiceName>, ErrorAnswer> {
+        let visible = OnceCell::new();
+        let mut chosen = Vec::new();
+        for selector in selectors {
+            if let Selector::Name(name) = selector {
+                chosen.push(name.clone());
+                continue;
+            }
+            let visible = visible.get_or_init(|| self.visible(peer).collect::<Vec<_>>());
+            let groups = |name: &ServiceName| self.services.get(name).map(|of| &*of.groups);
+            let meant =
+                |name: &&&ServiceName| selector.chooses(name, groups(name).unwrap_or_default());
+            let before = chosen.len();
+            chosen.extend(visible.iter().filter(meant).map(|name| (*name).clone()));
+            if chosen.len() == before {
+                return Err(ErrorAnswer::no_service_of(selector));
+            }
         }
-        Ok(request)
+        let mut met = BTreeSet::new();
+        chosen.retain(|name| met.insert(name.clone()));
+        self.check(peer, &chosen, right)?;
+        Ok(chosen)
     }
 
     fn check(&self, peer: &Peer, asked: &[ServiceName], right: Right) -> Result<(), ErrorAnswer> {
@@ -144,7 +215,7 @@ impl Rights {
 
     /// What the peer may do with a service; nothing when there is no such service.
     fn of(&self, peer: &Peer, service: &ServiceName) -> Vec<Right> {
-        let Some(grants) = self.services.get(service) else {
+        let Some(OfService { grants, .. }) = self.services.get(service) else {
             return Vec::new();
         };
         if self.everything(peer) {
@@ -174,6 +245,15 @@ mod tests {
         ServiceName::parse(text).expect("a good name")
     }
 
+    /// `%web` is a group, here.
+    fn selector(word: &str) -> Selector {
+        match word.strip_prefix('%') {
+            Some(group) => Selector::Group(GroupName::parse(group).expect("a group")),
+            None if word == "all" => Selector::All,
+            None => Selector::parse(word).expect("a name or a pattern"),
+        }
+    }
+
     fn peer(uid: u32, gids: &[u32]) -> Peer {
         Peer { uid: Uid(uid), gids: gids.iter().copied().map(Gid).collect(), pid: Pid(1) }
     }
@@ -186,8 +266,9 @@ mod tests {
             (Principal::Group(Gid(OPS_GROUP)), Right::ALL.to_vec()),
             (Principal::User(Uid(1234)), Vec::new()),
         ];
-        rights.add(name("shop"), Uid(DEPLOY), grants);
-        rights.add(name("db"), Uid(900), []);
+        let web = vec![GroupName::parse("web").expect("a group")];
+        rights.add(name("shop"), web.clone(), Uid(DEPLOY), grants);
+        rights.add(name("db"), web, Uid(900), []);
         rights
     }
 
@@ -223,7 +304,7 @@ mod tests {
         let rights = rights();
         let stop = |services: &[&str]| Request::Order {
             order: Order::Stop,
-            services: services.iter().copied().map(name).collect(),
+            services: services.iter().map(|word| selector(word)).collect(),
             wait: true,
         };
         let refused =
@@ -246,13 +327,51 @@ mod tests {
         );
         // Who may only start it may not look at it.
         let status = |services| Request::Status { services };
-        assert_eq!(refused(ANNA, status(vec![name("shop")])).error, ErrorKind::NotAllowed);
-        assert_eq!(rights.authorize(&peer(ANNA, &[]), status(vec![])), Ok(status(vec![])));
+        let seen = |services| Ok(Allowed::Status { services });
+        let shop = || vec![selector("shop")];
+        assert_eq!(refused(ANNA, status(shop())).error, ErrorKind::NotAllowed);
+        assert_eq!(rights.authorize(&peer(ANNA, &[]), status(vec![])), seen(vec![]));
         let test = || Request::MailTest { to: vec!["ops@example.com".to_owned()] };
         assert_eq!(refused(DEPLOY, test()).error, ErrorKind::NotAllowed);
-        assert_eq!(rights.authorize(&peer(OWN, &[]), test()), Ok(test()));
-        let both = status(vec![name("db"), name("shop")]);
-        assert_eq!(rights.authorize(&peer(0, &[]), status(vec![])), Ok(both));
+        let to = vec!["ops@example.com".to_owned()];
+        assert_eq!(rights.authorize(&peer(OWN, &[]), test()), Ok(Allowed::MailTest { to }));
+        let both = vec![name("db"), name("shop")];
+        assert_eq!(rights.authorize(&peer(0, &[]), status(vec![])), seen(both));
         assert_eq!(refused(0, stop(&["shop", "dx"])), unknown);
+    }
+
+    /// CTL-01: a pattern or group tells nothing of what its peer may not see.
+    #[test]
+    fn patterns_and_groups_choose_among_what_the_peer_may_see() {
+        let rights = rights();
+        let restart = |uid, words: &[&str]| {
+            let services = words.iter().map(|word| selector(word)).collect();
+            let request = Request::Order { order: Order::Restart, services, wait: true };
+            match rights.authorize(&peer(uid, &[]), request) {
+                Ok(Allowed::Order { services, .. }) => {
+                    services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(refused) => refused.text,
+            }
+        };
+        for (uid, words, meant) in [
+            (0, &["*"][..], "db shop"),
+            (0, &["all"], "db shop"),
+            (0, &["%web"], "db shop"),
+            (0, &["s*", "shop", "%web"], "shop db"),
+            (DEPLOY, &["*"], "shop"),
+            (DEPLOY, &["all"], "shop"),
+            (DEPLOY, &["%web"], "shop"),
+            (DEPLOY, &["shop", "shop"], "shop"),
+            (900, &["*", "%web", "all"], "db"),
+        ] {
+            assert_eq!(restart(uid, words), meant, "{uid} {words:?}");
+        }
+        assert_eq!(restart(DEPLOY, &["d*"]).replace("d*", "x*"), restart(DEPLOY, &["x*"]));
+        assert!(restart(DEPLOY, &["d*"]).starts_with("no service matches d*"));
+        assert!(restart(0, &["shop", "%bew"]).starts_with("no service is in group bew"));
+        // What is seen and may not be done is told apart, and nothing is done.
+        assert!(restart(ANNA, &["*"]).contains("uid 1002 may not restart shop, only: start"));
     }
 }

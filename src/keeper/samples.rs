@@ -39,8 +39,7 @@ impl Keeper {
             self.sampled(Sampled { service, ask, sample });
             return;
         };
-        let tree = needs.children || needs.tree_cpu || needs.tree_pss;
-        if !needs.may_block() && !tree {
+        if !needs.may_block() && !of_tree(needs) {
             let sample = sampler::quick(held.hold.held(), needs, None);
             if !sample.as_ref().is_ok_and(|sample| needs.wants_pss(sample.rss_bytes)) {
                 self.sampled(Sampled { service, ask, sample });
@@ -54,10 +53,9 @@ impl Keeper {
         }
         served.in_pool.sample = true;
         self.pool.submit(move || {
-            let sample =
-                catch_unwind(|| sample_in_pool(identity, needs, tree)).unwrap_or_else(|_| {
-                    Err(Untrusted::from("the look at the process crashed: this is a bug of heeler"))
-                });
+            let sample = catch_unwind(|| sample_in_pool(identity, needs)).unwrap_or_else(|_| {
+                Err(Untrusted::from("the look at the process crashed: this is a bug of heeler"))
+            });
             Done::Sampled(Sampled { service, ask, sample })
         });
     }
@@ -87,16 +85,19 @@ impl Keeper {
     }
 }
 
+fn of_tree(needs: Needs) -> bool {
+    needs.children || needs.tree_cpu || needs.tree_pss
+}
+
 /// In the pool the process is held anew: the loop may let go of it meanwhile.
-fn sample_in_pool(
+pub(super) fn sample_in_pool(
     identity: ProcessIdentity,
     needs: Needs,
-    tree: bool,
 ) -> Result<ProcessSample, Untrusted> {
     let Found::One(proved, _) = identity::identify_recorded(identity) else {
         return Err(Untrusted::from("it ended meanwhile"));
     };
-    let tree = match tree.then(Tree::scan) {
+    let tree = match of_tree(needs).then(Tree::scan) {
         Some(Err(error)) => {
             let text = format!("failed to read the process tree: {error}");
             return Err(Untrusted::from(text.as_str()));

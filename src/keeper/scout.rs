@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use crate::checks::Probe;
 use crate::engine::effect::Level;
-use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::cage::Caged;
 use crate::keeper::turn::Source;
@@ -210,10 +209,6 @@ impl Keeper {
         let instance = self.scout.instance.as_ref()?;
         let retry = instance.caged.wakeup();
         self.scout.overdue.first().map(|(until, _)| *until).into_iter().chain(retry).min()
-    }
-
-    fn observed(&mut self, service: ServiceName, check: CheckIndex, ask: AskId, seen: Observation) {
-        self.inbox.push_back(Input::Observed { service, ask, check, seen });
     }
 }
 

@@ -21,15 +21,20 @@ use crate::config::{self, Definition, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
+use crate::keeper::crews::Crew;
+use crate::keeper::events::Events;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Log;
+use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::post::Post;
+use crate::keeper::pumas::PumaKnown;
 use crate::keeper::samples::needs_of;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::{Family, InPool, Served, UnitKnown};
+use crate::keeper::trials::Trials;
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::ids::ServiceName;
@@ -54,7 +59,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
     let exe =
         SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
-    let log = Log::start().map_err(|error| format!("failed to start the log: {error}"))?;
+    let log = Log::start(std::env::var_os("JOURNAL_STREAM"))
+        .map_err(|error| format!("failed to start the log: {error}"))?;
     if let Err(error) = raise_open_files() {
         let text = format!("failed to raise the limit of open files: {error}");
         log.say(now().wall, Level::Warning, "heeler", text);
@@ -62,6 +68,13 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     let who = load_as(options);
     let loaded = load(options, &who, &log)?;
     let settings = &loaded.settings.clone();
+    if let Some(to) = &settings.log {
+        log.write_to(to.clone());
+    }
+    let (manager, note) = Manager::of(|name| std::env::var_os(name));
+    if let Some(note) = note {
+        log.say(now().wall, Level::Warning, "heeler", note);
+    }
     make_dir(&settings.run_dir, 0o755)?;
     for dir in [&settings.run_dir, &settings.state_dir] {
         only_trusted_above(dir, &who)?;
@@ -100,18 +113,22 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         pool: Pool::new(done_to),
         store,
         log,
+        manager,
         exe,
         boot_id,
         running: Vec::new(),
         shims: BTreeMap::new(),
         deferred_exits: Vec::new(),
         operators: Operators::default(),
+        trials: Trials::default(),
+        events: Events::after(stored.events),
         people,
         load_as: who,
         scout: Scout::default(),
         looks: BTreeSet::new(),
         programs_waiting: VecDeque::new(),
         units_waiting: VecDeque::new(),
+        pumas_waiting: VecDeque::new(),
         post,
         look_up_at: None,
     };
@@ -125,6 +142,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
+    keeper.manager.ready(keeper.engine.tally());
     // What reading the configuration took is not needed again.
     heap::give_back();
     let serving = tokio::spawn(socket.serve(rights, control_to));
@@ -190,12 +208,13 @@ impl Keeper {
     async fn serve_all(
         &mut self,
         settings: &Settings,
-        definitions: Vec<Definition>,
+        mut definitions: Vec<Definition>,
         mut memories: BTreeMap<ServiceName, Memory>,
         ears: &mut Ears,
     ) -> Result<(), String> {
+        config::parents_first(&mut definitions);
         let mut services = Vec::new();
-        for Definition { service, probes } in definitions {
+        for Definition { service, probes, .. } in definitions {
             let def = Arc::new(service);
             services.push(Arc::clone(&def));
             let records = settings.run_dir.join("svc").join(def.name.as_str());
@@ -231,7 +250,9 @@ impl Keeper {
                 families,
                 absence_note: None,
                 last_sample: None,
+                crew: Crew::default(),
                 unit: UnitKnown::default(),
+                puma: PumaKnown::default(),
                 probes,
                 looking: BTreeMap::new(),
                 def: Arc::clone(&def),

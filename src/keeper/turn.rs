@@ -9,6 +9,7 @@ use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::Keeper;
 use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
+use crate::keeper::log::Event;
 use crate::keeper::served::{Family, Holding};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
@@ -57,6 +58,14 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
     Looked(super::looks::Looked),
+    /// The processes of a Puma that has answered.
+    PumaSeen(Box<super::pumas::PumaSeen>),
+    /// A look that a person asked for.
+    Tried(super::trials::Tried),
+    /// A look at workers.
+    CrewLooked(super::crews::CrewLooked),
+    /// A worker that is to get a signal.
+    WorkerProved(super::crews::WorkerProved),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// The mail servers, with what their files say.
@@ -149,6 +158,12 @@ impl Keeper {
                 self.surveys.push(DueSurvey { service, ask, dead });
             }
             Effect::Sample { service, ask, identity } => self.sample(service, ask, identity),
+            Effect::LookAtCrew { service, ask, main, reloaded } => {
+                self.look_at_crew(service, ask, main, reloaded);
+            }
+            Effect::SignalWorker { service, ask, main, worker, signal, why } => {
+                self.signal_worker(service, ask, (main, worker), signal, why);
+            }
             Effect::Probe { service, check, ask } => self.probe(service, check, ask),
             Effect::Run(job) => self.run(*job),
             Effect::Signal { service, ask, identity, signal, why } => {
@@ -179,8 +194,10 @@ impl Keeper {
                 if alert.incident.cause == Cause::Unkillable && alert.kind == AlertKind::Fired {
                     self.add_evidence(&mut alert);
                 }
+                self.log.say_alert(self.now().wall, &alert);
                 self.outgoing.push(Message::Queue(alert));
             }
+            Effect::Event(event) => self.note_event(event),
             Effect::Log { service, level, text } => {
                 self.log.say(self.now().wall, level, service.as_str(), text);
             }
@@ -242,7 +259,7 @@ impl Keeper {
         self.start_came_up(service);
     }
 
-    fn hold(&mut self, service: &ServiceName, hold: Hold) {
+    pub(super) fn hold(&mut self, service: &ServiceName, hold: Hold) {
         let identity = hold.held().identity();
         let token = match self.watch(hold.held(), Source::Process(service.clone(), identity)) {
             Ok(token) => Some(token),
@@ -381,7 +398,8 @@ impl Keeper {
             return Delivery::Refused(Untrusted::from("it belongs to another user"));
         };
         let text = format!("SIG{} to pid {identity}: {why}", what.name());
-        self.log.say(self.now().wall, Level::Info, service.as_str(), text);
+        let event = Event { name: "signal", incident: None };
+        self.log.say_event(self.now().wall, service.as_str(), event, text);
         match signal::send(proved, what) {
             Delivered::Sent => {
                 if what != Signal::Kill {

@@ -51,6 +51,8 @@ impl Check {
 #[expect(missing_docs, reason = "each is described at the head of the file of its name")]
 pub enum CheckKind {
     Process,
+    Worker,
+    Puma,
     Http,
     Port,
     Certificate,
@@ -66,8 +68,10 @@ pub enum CheckKind {
 
 impl CheckKind {
     /// Every type.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Process,
+        Self::Worker,
+        Self::Puma,
         Self::Http,
         Self::Port,
         Self::Certificate,
@@ -86,6 +90,8 @@ impl CheckKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Process => "process",
+            Self::Worker => "worker",
+            Self::Puma => "puma",
             Self::Http => "http",
             Self::Port => "port",
             Self::Certificate => "certificate",

@@ -418,6 +418,37 @@ mod tests {
     }
 
     #[test]
+    fn words_are_compared_as_words_and_yes_need_not_be_said() {
+        let declared = [Metric::Release, Metric::Stale, Metric::Age];
+        let parse = |text: &str| Condition::parse(text, &declared);
+        for (text, shown) in [
+            ("stale", "stale = yes"),
+            ("stale and age > 2m", "stale = yes and age > 2m"),
+            ("not stale", "not stale = yes"),
+            ("(stale)", "stale = yes"),
+            ("stale = no or release = gone", "stale = no or release = gone"),
+            ("release != current", "release != current"),
+        ] {
+            let condition = parse(text).expect("parses");
+            assert_eq!(condition.to_string(), shown);
+            assert_eq!(parse(shown).as_ref(), Ok(&condition));
+        }
+        let judge = |text: &str, word| {
+            let seen = Observation::ok().with(Metric::Release, Value::Word(word));
+            parse(text).expect("parses").judge(&seen, None)
+        };
+        assert_eq!(judge("release = gone", "gone"), Verdict::Fail);
+        assert_eq!(judge("release = gone", "other"), Verdict::Pass);
+        assert_eq!(judge("release != current", "other"), Verdict::Fail);
+        assert_eq!(judge("stale", "other"), Verdict::Unknown, "no value yet");
+        let error = |text: &str| parse(text).expect_err("is wrong");
+        assert!(error("stale > no").message.contains("no more or less"));
+        assert_eq!(error("release = new").hint.as_deref(), Some("for example: release = gone"));
+        assert!(error("release").message.contains("a comparison"), "only yes goes without saying");
+        assert!(error("stale yes").message.contains("not expected"));
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_place() {
         let error = |text: &str| Condition::parse(text, &DECLARED).expect_err("is wrong");
         assert_eq!(error("memry > 5MiB").span, 0..5);

@@ -15,17 +15,17 @@ impl ServiceName {
     /// # Errors
     /// Says which rule the text broke.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        if text.is_empty() || text.len() > limits::NAME_BYTES_MAX {
-            return Err(NameError::Length);
-        }
-        let bad = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | '-'));
-        if let Some(c) = text.chars().find(bad) {
-            return Err(NameError::Character(c));
-        }
-        if text.starts_with(['.', '-']) || RESERVED.contains(&text) {
+        check(text)?;
+        if RESERVED.contains(&text) {
             return Err(NameError::Reserved);
         }
         Ok(Self(text.into()))
+    }
+
+    /// Whether a name may have this character.
+    #[must_use]
+    pub fn may_have(c: char) -> bool {
+        c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | '-')
     }
 
     /// The name as written.
@@ -46,7 +46,45 @@ impl ServiceName {
 
 const RESERVED: [&str; 3] = ["all", "heeler", ".."];
 
-/// Why a text is not a service name.
+/// What names of services and of groups have in common.
+fn check(text: &str) -> Result<(), NameError> {
+    if text.is_empty() || text.len() > limits::NAME_BYTES_MAX {
+        return Err(NameError::Length);
+    }
+    if let Some(c) = text.chars().find(|c| !ServiceName::may_have(*c)) {
+        return Err(NameError::Character(c));
+    }
+    if text.starts_with(['.', '-']) { Err(NameError::Reserved) } else { Ok(()) }
+}
+
+/// The name of a group of services: the same characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct GroupName(Box<str>);
+
+impl GroupName {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// Says which rule the text broke.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The name as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Why a text is not the name of a service or group, or no pattern of such names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameError {
     /// Empty, or longer than 64 bytes.
@@ -55,18 +93,21 @@ pub enum NameError {
     Character(char),
     /// Begins with a dot or a dash, or is a word of the command line.
     Reserved,
+    /// A pattern with a `[` that has nothing in it, or no `]`.
+    Bracket,
 }
 
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Length => {
-                write!(f, "a service name has 1 to {} characters", limits::NAME_BYTES_MAX)
+                write!(f, "a name has 1 to {} characters", limits::NAME_BYTES_MAX)
             }
             Self::Character(c) => {
-                write!(f, "a service name has only letters, digits and _ . @ - (found {c:?})")
+                write!(f, "a name has only letters, digits and _ . @ - (found {c:?})")
             }
             Self::Reserved => write!(f, "this name is reserved, or begins with a dot or a dash"),
+            Self::Bracket => write!(f, "a pattern's [ needs characters and a ] after it"),
         }
     }
 }

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// A service name.
 pub const NAME_BYTES_MAX: usize = 64;
+/// A pattern of service names.
+pub const NAME_PATTERN_BYTES_MAX: usize = 128;
+/// Groups of one service.
+pub const GROUPS_MAX: usize = 32;
 /// A file in conf.d.
 pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
 /// Files in conf.d.
@@ -30,8 +34,24 @@ pub const OUTPUT_TAIL_BYTES: usize = 4096;
 pub const ALERT_BYTES_MAX: usize = 16 << 10;
 /// Alerts waiting in the outbox; past it the oldest detail is dropped and counted.
 pub const OUTBOX_MAILS_MAX: usize = 1000;
+/// A line of the log; the rest is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// Lines of an incident's story; past it the middle is dropped and counted.
 pub const STORY_LINES_MAX: usize = 64;
+/// Events kept of one service; past it its oldest goes.
+pub const EVENTS_PER_SERVICE_MAX: usize = 128;
+/// Events kept of all services together.
+pub const EVENTS_MAX: usize = 2048;
+/// The text of an event.
+pub const EVENT_CHARS_MAX: usize = 300;
+/// The file of events is written anew, without the old ones, when it is longer than this and twice as long
+/// as it has to be.
+pub const EVENTS_COMPACT_BYTES: u64 = 256 << 10;
+/// What is read of that file: its newest part. Twice what all events at their longest fill (JSON writes a
+/// control character in six bytes).
+pub const EVENTS_BYTES_MAX: u64 = 2 * (EVENTS_MAX * (6 * EVENT_CHARS_MAX + 512)) as u64;
+/// Events that wait for one client who follows them; one who is further behind is hung up on.
+pub const EVENTS_BEHIND_MAX: usize = 4096;
 /// A text from outside, once it is kept ([`crate::model::text::Untrusted`]).
 pub const UNTRUSTED_BYTES_MAX: usize = 1024;
 
@@ -61,6 +81,14 @@ pub const SUCCESSOR_POLL: Duration = Duration::from_millis(50);
 pub const UNIT_POLL: Duration = Duration::from_millis(250);
 /// How long a manager may take to say how a unit stands.
 pub const UNIT_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often workers are looked at while one of them is under way.
+pub const CREW_BUSY_PACE: Duration = Duration::from_secs(1);
+/// How soon after a worker went its successor is looked for.
+pub const CREW_SUCCESSOR_POLL: Duration = Duration::from_millis(250);
+/// After so long a worker that went has no successor any more: there are fewer from then on.
+pub const CREW_SHORT_MAX: Duration = Duration::from_secs(60);
+/// Younger than this a worker of a master that does not say so counts as not ready yet.
+pub const WORKER_BOOTS: Duration = Duration::from_secs(5);
 /// Managers asked at once; and of those the manager of one user, which may hang.
 pub const UNIT_LOOKS_MAX: usize = 32;
 /// See [`UNIT_LOOKS_MAX`].
@@ -135,6 +163,8 @@ pub const OUTBOX_ENTRY_BYTES_MAX: usize = 256 << 10;
 pub const OUTBOX_TURN: usize = 32;
 /// Files that were set aside (`.bad-`, `.newer-`, `.poisoned-`); past it the oldest goes.
 pub const SET_ASIDE_FILES_MAX: usize = 8;
+/// How long an operator waits for a disk before the answer says that it does not.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a failed write is tried again.
 pub const STORE_RETRY: Duration = Duration::from_secs(2);
 /// A start that crashes within this long of restoring memories counts against them.
@@ -153,6 +183,8 @@ const _: () = assert!(OUTPUT_HEAD_BYTES + OUTPUT_TAIL_BYTES < JOURNAL_LINE_BYTES
 pub const CONTROL_CLIENTS_KEPT: usize = 4;
 /// The request line and headers of a control request.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Patterns and groups in one control request: each looks at every service the peer may see.
+pub const CONTROL_PATTERNS_MAX: usize = 32;
 /// Header lines of a control request.
 pub const CONTROL_HEADERS_MAX: usize = 64;
 /// One control answer; past it the client is asked to name fewer services.
@@ -182,6 +214,10 @@ pub const SCOUT_PACKET_BYTES_MAX: usize = 128 << 10;
 pub const PROBES_MAX: usize = 256;
 /// Network probes of one service at once: one that hangs counts against its own service first.
 pub const PROBES_PER_SERVICE_MAX: usize = 16;
+/// Requests to run checks once that are done at a time.
+pub const TRIALS_MAX: usize = 4;
+/// Checks of one such request that run at once: the real ones have to find room beside them.
+pub const TRIAL_LOOKS_MAX: usize = 4;
 /// Programs of checks at once.
 pub const PROGRAMS_MAX: usize = 32;
 /// How long a probe may wait for others to end before it is Unknown.
@@ -279,3 +315,19 @@ pub const DIGEST_LINE_CHARS_MAX: usize = 200;
 const _: () = assert!(RECIPIENTS_MAX * (SCOUT_TEXT_BYTES_MAX + 16) < SCOUT_PACKET_BYTES_MAX);
 const _: () =
     assert!(MAIL_SERVERS_MAX * (CA_BYTES_MAX + PASSWORD_BYTES_MAX) < MAIL_MESSAGE_BYTES_MAX);
+/// Workers of one service.
+pub const WORKERS_MAX: u32 = 512;
+/// What is read of a Puma's state file, or of a file with its token.
+pub const PUMA_STATE_BYTES_MAX: usize = 16 << 10;
+/// One answer of a Puma's control server, head and body.
+pub const PUMA_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// How long a Puma's control server may take from the connection to the last byte.
+pub const PUMA_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the program that asks a Puma may take, from its shim on.
+pub const PUMA_ASK_TIMEOUT: Duration = Duration::from_secs(6);
+/// Pumas asked at once.
+pub const PUMA_ASKS_MAX: usize = 8;
+/// One line between heeler and the program that asks a Puma.
+pub const PUMA_LINE_BYTES_MAX: usize = 8 << 10;
+
+const _: () = assert!(PUMA_ANSWER_TIMEOUT.as_millis() < PUMA_ASK_TIMEOUT.as_millis());

@@ -36,6 +36,20 @@ pub struct BootMemory {
     pub healthy_since: Option<Mono>,
     /// Until when a back-off lasts.
     pub backoff_until: Option<Mono>,
+    /// Whether it was looked at in this boot.
+    pub acquaintance: Acquaintance,
     /// The process that is to go (a stop or a restart was asked for) and is not gone yet.
     pub leaving: Option<ProcessIdentity>,
+}
+
+/// Whether a service was looked at before in this boot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Acquaintance {
+    /// It was not.
+    #[default]
+    New,
+    /// It was, and is left alone until somebody brings it up: `on_boot = "leave"`.
+    Left,
+    /// It was.
+    Known,
 }

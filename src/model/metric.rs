@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::units;
+use crate::model::workers::Place;
 
 /// A named number that a condition may use. Which check type measures which is that type's word.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -95,6 +96,24 @@ pub enum Metric {
     Errors,
     /// The busier direction of a network interface, as a share of its speed.
     Saturation,
+    /// Where the release that a worker runs stands to `current`: current, other, gone.
+    Release,
+    /// Whether a worker is of an earlier generation than its master's last reload: yes, no.
+    Stale,
+    /// Workers that said they had booted.
+    Booted,
+    /// Workers that their master knows of.
+    Workers,
+    /// Those of another phase than the master's.
+    OldWorkers,
+    /// Requests that wait for a thread.
+    Backlog,
+    /// Busy share of all threads.
+    Busy,
+    /// How many phased restarts a Puma has had since its program began.
+    PumaPhase,
+    /// Whether workers run more than one release: yes, no.
+    Mixed,
     /// A number that a plugin printed, under its own label (`perfdata.LABEL`).
     Perfdata(Arc<str>),
 }
@@ -147,6 +166,15 @@ impl Metric {
             Self::SendRate => "send_rate",
             Self::Errors => "errors",
             Self::Saturation => "saturation",
+            Self::Release => "release",
+            Self::Stale => "stale",
+            Self::Booted => "booted",
+            Self::Workers => "workers",
+            Self::OldWorkers => "old_workers",
+            Self::Backlog => "backlog",
+            Self::Busy => "busy",
+            Self::PumaPhase => "puma_phase",
+            Self::Mixed => "mixed",
             Self::Perfdata(name) => name,
         }
     }
@@ -174,7 +202,8 @@ impl Metric {
             | Self::CpuPressure
             | Self::MemoryPressure
             | Self::IoPressure
-            | Self::Saturation => Unit::Percent,
+            | Self::Saturation
+            | Self::Busy => Unit::Percent,
             Self::Age | Self::ResponseTime | Self::ExpiresIn | Self::Uptime => Unit::Duration,
             Self::Threads
             | Self::Children
@@ -185,14 +214,24 @@ impl Metric {
             | Self::Entries
             | Self::Matches
             | Self::InodesFree
-            | Self::Errors => Unit::Count,
+            | Self::Errors
+            | Self::Booted
+            | Self::Workers
+            | Self::OldWorkers
+            | Self::Backlog
+            | Self::PumaPhase => Unit::Count,
             Self::ReadRate | Self::WriteRate | Self::ReceiveRate | Self::SendRate => Unit::Rate,
             Self::Load1 | Self::Load5 | Self::Load15 | Self::LoadPerCore => Unit::Decimal,
             Self::State => Unit::Letter,
+            Self::Release => Unit::Word(&Place::WORDS),
+            Self::Stale | Self::Mixed => Unit::Word(&NO_YES),
             Self::Perfdata(_) => Unit::Any,
         }
     }
 }
+
+/// The words of a metric that is so or not; it may stand alone in a condition.
+pub const NO_YES: [&str; 2] = ["no", "yes"];
 
 /// What a metric is measured in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,6 +245,8 @@ pub enum Unit {
     /// A number with up to three decimals.
     Decimal,
     Letter,
+    /// One of these words.
+    Word(&'static [&'static str]),
     /// Whatever unit it was written with.
     Any,
 }
@@ -222,6 +263,7 @@ impl Unit {
             Self::Rate => "10MB (per second)",
             Self::Decimal => "4.5",
             Self::Letter => "D",
+            Self::Word(words) => words.last().copied().unwrap_or_default(),
             Self::Any => "20, 95%, 64MiB or 10s",
         }
     }
@@ -244,13 +286,22 @@ pub enum Value {
     Decimal(u64),
     /// A process state.
     Letter(char),
+    /// A word of the metric's own list.
+    Word(&'static str),
 }
 
 impl Value {
-    /// Its unit.
+    /// yes or no.
+    #[must_use]
+    pub fn yes(is: bool) -> Self {
+        Self::Word(NO_YES[usize::from(is)])
+    }
+
+    /// Its unit; a word's list is the metric's to know.
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
+            Self::Word(_) => Unit::Word(&[]),
             Self::Bytes(_) => Unit::Bytes,
             Self::Percent(_) => Unit::Percent,
             Self::Duration(_) => Unit::Duration,
@@ -272,6 +323,7 @@ impl fmt::Display for Value {
             Self::Rate(rate) => write!(f, "{}/s", units::show_size(*rate)),
             Self::Decimal(milli) => f.write_str(&units::show_milli(*milli)),
             Self::Letter(letter) => write!(f, "{letter}"),
+            Self::Word(word) => f.write_str(word),
         }
     }
 }

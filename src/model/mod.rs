@@ -8,7 +8,8 @@
 pub mod action;
 pub mod check;
 pub mod condition;
-
+pub mod crew;
+pub mod event;
 pub mod ids;
 pub mod incident;
 pub mod intent;
@@ -19,12 +20,16 @@ pub mod metric;
 pub mod observation;
 pub mod order;
 pub mod process;
+pub mod puma;
 pub mod rate;
 pub mod sample;
+pub mod selector;
 pub mod service;
+pub mod standing;
 pub mod status;
 pub mod text;
 pub mod time;
 pub mod tolerance;
 pub mod unit;
 pub mod units;
+pub mod workers;

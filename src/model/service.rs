@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::check::Check;
-use crate::model::ids::ServiceName;
+use crate::model::ids::{GroupName, ServiceName};
 use crate::model::process::Signal;
+use crate::model::puma::Puma;
 use crate::model::unit::{Systemctl, Unit};
+use crate::model::workers::Workers;
 
 /// One service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +21,8 @@ pub struct Service {
     pub user: Option<Box<str>>,
     /// Another group than the user's primary one.
     pub group: Option<Box<str>>,
+    /// By which it can be named together with others.
+    pub groups: Vec<GroupName>,
     /// How its main process is known, if it has one.
     pub life: Life,
     /// How it is started, where a command does it (never with [`Life::Run`]).
@@ -57,8 +61,20 @@ pub struct Service {
     pub start_limit: StartLimit,
     /// What follows when they are used up.
     pub backoff: Backoff,
+    /// Services it needs: while one is down or in trouble nothing is done about this one.
+    pub depends_on: Vec<ServiceName>,
+    /// Whether it is restarted when one of them was.
+    pub restart_with: Together,
+    /// How long its first start after a boot waits.
+    pub start_delay: Duration,
+    /// What a boot means for it.
+    pub on_boot: OnBoot,
     /// How often an open incident is told again.
     pub remind: Duration,
+    /// What its workers are, where it has any that matter.
+    pub workers: Option<Workers>,
+    /// That it is a Puma, and how that can be asked.
+    pub puma: Option<Puma>,
     /// Its checks, in the order of the file.
     pub checks: Vec<Check>,
 }
@@ -171,6 +187,26 @@ pub enum Mode {
     Active,
     /// Checks run, actions are only reported.
     Observe,
+}
+
+/// Whether a service is restarted with those it needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Together {
+    /// It goes on; it reconnects by itself.
+    No,
+    /// It is.
+    Yes,
+}
+
+/// What is wanted of a service after the machine was booted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnBoot {
+    /// Up, whatever was wanted before.
+    Start,
+    /// Nothing, until somebody brings it up; from then on it is watched.
+    Leave,
+    /// What was wanted before.
+    Last,
 }
 
 /// One entry of `allow`.

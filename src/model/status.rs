@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::ids::ServiceName;
+use crate::model::ids::{GroupName, ServiceName};
 use crate::model::intent::{Desired, Intent};
 use crate::model::process::ProcessIdentity;
 use crate::model::time::Wall;
@@ -68,6 +68,8 @@ impl fmt::Display for Phase {
 pub struct Status {
     /// Its name.
     pub service: ServiceName,
+    /// Its groups.
+    pub groups: Vec<GroupName>,
     /// What is wanted.
     pub intent: Intent,
     /// What heeler is doing.
@@ -110,6 +112,57 @@ impl Health {
     }
 }
 
+/// How many services are how.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    good: u32,
+    wanting: u32,
+    down: u32,
+    set_aside: u32,
+}
+
+impl Tally {
+    /// One service is so now, and was so before.
+    pub fn count(&mut self, now: Option<Health>, before: Option<Health>) {
+        if let Some(before) = before {
+            let of = self.of(before);
+            *of = of.saturating_sub(1);
+        }
+        if let Some(now) = now {
+            *self.of(now) += 1;
+        }
+    }
+
+    fn of(&mut self, health: Health) -> &mut u32 {
+        match health {
+            Health::Good => &mut self.good,
+            Health::Wanting => &mut self.wanting,
+            Health::Down => &mut self.down,
+            Health::SetAside => &mut self.set_aside,
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { good, wanting, down, set_aside } = *self;
+        let all = good + wanting + down + set_aside;
+        write!(f, "{all} service{}", if all == 1 { "" } else { "s" })?;
+        let parts = [
+            (good, "as wanted"),
+            (down, "down"),
+            (wanting, "with trouble"),
+            (set_aside, "stopped or not monitored"),
+        ];
+        let mut between = ": ";
+        for (count, words) in parts.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{between}{count} {words}")?;
+            between = ", ";
+        }
+        Ok(())
+    }
+}
+
 /// A check as it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CheckStatus {
@@ -139,5 +192,26 @@ impl RuleState {
             Self::Pending => "pending",
             Self::Firing => "firing",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_follows_each_service_and_names_only_what_there_is() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.to_string(), "0 services");
+        tally.count(Some(Health::Down), None);
+        assert_eq!(tally.to_string(), "1 service: 1 down");
+        tally.count(Some(Health::Good), None);
+        tally.count(Some(Health::SetAside), None);
+        tally.count(Some(Health::Wanting), Some(Health::Down));
+        let all = "3 services: 1 as wanted, 1 with trouble, 1 stopped or not monitored";
+        assert_eq!(tally.to_string(), all);
+        tally.count(None, Some(Health::Wanting));
+        tally.count(Some(Health::Good), Some(Health::SetAside));
+        assert_eq!(tally.to_string(), "2 services: 2 as wanted");
     }
 }

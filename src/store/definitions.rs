@@ -1,11 +1,12 @@
-//! The last good text of every file in conf.d, for the day when the file there is not good.
+//! The last good text of every file in conf.d, for the day when the file there is not good. Its first line is
+//! a comment with a checksum: what a bad disk made of a definition must not be run.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::model::ids::ServiceName;
 use crate::model::limits;
-use crate::store::{StoreError, file};
+use crate::store::{StoreError, file, line};
 
 /// Which file of conf.d.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,16 +29,36 @@ impl fmt::Display for DefinitionName {
 /// The last good text, if one was kept.
 ///
 /// # Errors
-/// When it is there and cannot be read, or is no text.
+/// When it is there and cannot be read, is no text, or is not what was written.
 pub fn load(state_dir: &Path, name: &DefinitionName) -> Result<Option<String>, StoreError> {
     let path = folder(state_dir).join(name.to_string());
-    let Some(bytes) = file::read(&path, limits::CONFIG_FILE_BYTES_MAX)? else {
+    let bad = |why: String| StoreError::new("read", &path, std::io::Error::other(why));
+    let Some(bytes) = file::read(&path, limits::CONFIG_FILE_BYTES_MAX + seal("").len())? else {
         return Ok(None);
     };
-    let text = String::from_utf8(bytes).map_err(|error| {
-        StoreError::new("read", &path, std::io::Error::other(error.utf8_error()))
-    })?;
-    Ok(Some(text))
+    let text = String::from_utf8(bytes).map_err(|error| bad(error.utf8_error().to_string()))?;
+    let damaged = || bad("it is damaged (its checksum differs)".to_owned());
+    match text.strip_prefix(MARK) {
+        Some(rest) => match rest.split_at_checked(CHECKSUM_BYTES) {
+            Some((_, inner)) if text == format!("{}{inner}", seal(inner)) => {
+                Ok(Some(inner.to_owned()))
+            }
+            Some(_) | None => Err(damaged()),
+        },
+        // What is left of one that was cut off.
+        None if MARK.starts_with(&text) => Err(damaged()),
+        // As earlier heelers wrote it.
+        None => Ok(Some(text)),
+    }
+}
+
+const MARK: &str = "# heeler wrote this; checksum ";
+/// With its line break.
+const CHECKSUM_BYTES: usize = 9;
+
+/// The line above a text.
+fn seal(text: &str) -> String {
+    format!("{MARK}{:08x}\n", line::crc32(text.as_bytes()))
 }
 
 /// Keeps a text as the last good one. Written only when it differs from the one that is kept.
@@ -50,7 +71,8 @@ pub fn save(state_dir: &Path, name: &DefinitionName, text: &str) -> Result<(), S
     }
     let folder = folder(state_dir);
     file::make_dir(&folder)?;
-    file::put_durably(&folder, &name.to_string(), text.as_bytes())
+    let sealed = format!("{}{text}", seal(text));
+    file::put_durably(&folder, &name.to_string(), sealed.as_bytes())
 }
 
 /// Forgets the text of a file that is no longer in conf.d.
@@ -92,5 +114,35 @@ mod tests {
         assert_eq!(load(dir.path(), &DefinitionName::Daemon).expect("loads").as_deref(), Some(""));
         remove(dir.path(), &shop).expect("removes");
         assert_eq!(load(dir.path(), &shop).expect("loads"), None);
+    }
+
+    #[test]
+    fn no_damaged_text_passes_for_another_definition() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text = "run = \"/usr/bin/shop --port 80\"\n# heeler wrote this; checksum 0\nuser = \"deploy\"\n";
+        save(dir.path(), &DefinitionName::Daemon, text).expect("saves");
+        let file = dir.path().join("last-good/heeler.toml");
+        let good = std::fs::read(&file).expect("reads");
+        let mut damaged = Vec::new();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                damaged.push((at, bad));
+            }
+            damaged.push((at, good[..at].to_vec()));
+        }
+        for (at, bad) in damaged {
+            std::fs::write(&file, &bad).expect("writes");
+            if let Ok(Some(read)) = load(dir.path(), &DefinitionName::Daemon) {
+                // The mark itself may be what is damaged: then it is no comment, or one that says less.
+                let whole = at < MARK.len() && read.ends_with(&format!("\n{text}"));
+                assert!(read == text || whole, "byte {at}: {read:?}");
+            }
+        }
+        // Without a checksum, as earlier heelers wrote it.
+        std::fs::write(&file, "every = \"5s\"\n").expect("writes");
+        let old = load(dir.path(), &DefinitionName::Daemon).expect("loads");
+        assert_eq!(old.as_deref(), Some("every = \"5s\"\n"));
     }
 }

@@ -1,12 +1,7 @@
 //! The journal: one sealed line per memory, appended; the last one of each service counts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-
-use nix::fcntl::OFlag;
+use std::path::Path;
 
 use crate::model::ids::ServiceName;
 use crate::model::incident::Incident;
@@ -15,7 +10,8 @@ use crate::model::job::Output;
 use crate::model::limits;
 use crate::model::memory::{BootMemory, Memory};
 use crate::model::time::Wall;
-use crate::store::line::{self, Line};
+use crate::store::appended::{Appended, Read, Survive};
+use crate::store::line;
 use crate::store::record::{BootRecord, Entry, FORMAT, IncidentRecord, MemoryRecord, Version};
 use crate::store::{StoreError, file};
 
@@ -23,12 +19,10 @@ const NAME: &str = "journal";
 
 /// The newest line of every service, and which of them are not on disk yet.
 pub struct Journal {
-    dir: PathBuf,
     boot: Box<str>,
     newest: BTreeMap<ServiceName, String>,
     missing: BTreeSet<ServiceName>,
-    file: Option<File>,
-    bytes: u64,
+    file: Appended,
     compact_at: u64,
 }
 
@@ -55,18 +49,20 @@ impl Journal {
     /// `boot` is this boot's id: what another boot wrote about processes is dropped.
     pub fn open(dir: &Path, boot: &str, trust: Trust, now: Wall) -> (Self, Restored) {
         let mut journal = Self {
-            dir: dir.to_owned(),
             boot: boot.into(),
             newest: BTreeMap::new(),
             missing: BTreeSet::new(),
-            file: None,
-            bytes: 0,
+            file: Appended::new(dir, NAME),
             compact_at: limits::JOURNAL_COMPACT_BYTES,
         };
         let mut restored = Restored::default();
-        let aside = match file::open(&dir.join(NAME)) {
+        let mut found = Found::default();
+        let read = journal.file.read(limits::JOURNAL_BYTES_MAX, |text| {
+            found.take(text, boot, &mut restored.memories);
+        });
+        let aside = match read {
             Ok(None) => return (journal, restored),
-            Ok(Some(file)) => journal.load(file, &mut restored),
+            Ok(Some(read)) => journal.judge(read, &found, &mut restored.notes),
             Err(error) => {
                 restored.notes.push(error.to_string());
                 Some("bad")
@@ -110,16 +106,12 @@ impl Journal {
     /// # Errors
     /// Nothing is lost: what may not have reached the disk is written again by the next commit.
     pub fn commit(&mut self) -> Result<(), StoreError> {
-        let path = self.dir.join(NAME);
-        if self.file.as_ref().is_some_and(|file| file.metadata().is_ok_and(|f| f.nlink() == 0)) {
-            // Somebody removed it. What is written to it now would be gone with our descriptor.
-            self.file = None;
+        if self.file.was_removed() {
             self.missing.extend(self.newest.keys().cloned());
         }
         if self.missing.is_empty() {
             return Ok(());
         }
-        let file = self.opened(&path)?;
         let mut text = String::new();
         for name in &self.missing {
             match self.newest.get(name) {
@@ -127,10 +119,7 @@ impl Journal {
                 None => text.push_str(&encode_forgotten(name, &self.boot)),
             }
         }
-        let written = (&file).write_all(text.as_bytes()).and_then(|()| file.sync_data());
-        self.bytes = file.metadata().map_or(self.bytes, |facts| facts.len());
-        self.file = Some(file);
-        written.map_err(StoreError::at("write", &path))?;
+        self.file.append(&text, Survive::PowerLoss)?;
         self.missing.clear();
         Ok(())
     }
@@ -140,51 +129,25 @@ impl Journal {
     /// # Errors
     /// The old file is untouched and goes on growing; tried again when it has doubled.
     pub fn compact_if_due(&mut self) -> Result<(), StoreError> {
-        if self.bytes < self.compact_at || !self.missing.is_empty() {
+        if self.file.bytes() < self.compact_at || !self.missing.is_empty() {
             return Ok(());
         }
-        self.compact_at = self.bytes.max(limits::JOURNAL_COMPACT_BYTES) * 2;
+        self.compact_at = self.file.bytes().max(limits::JOURNAL_COMPACT_BYTES) * 2;
         let text: String = self.newest.values().map(String::as_str).collect();
-        // The descriptor of the old file must not be written to again, even if only the directory
-        // could not be made durable.
-        self.file = None;
-        file::put(&self.dir, NAME, text.as_bytes())?;
-        self.bytes = text.len() as u64;
-        self.compact_at = (self.bytes * 2).max(limits::JOURNAL_COMPACT_BYTES);
-        file::sync_dir(&self.dir)
+        self.file.replace(&text)?;
+        self.compact_at = (self.file.bytes() * 2).max(limits::JOURNAL_COMPACT_BYTES);
+        Ok(())
     }
 
-    fn opened(&mut self, path: &Path) -> Result<File, StoreError> {
-        if let Some(file) = self.file.take() {
-            return Ok(file);
-        }
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-            .open(path)
-            .map_err(StoreError::at("open", path))?;
-        file::sync_dir(&self.dir)?;
-        Ok(file)
-    }
-
-    /// Reads the lines of a file. Says for what it has to be set aside, if it has to.
-    fn load(&mut self, mut file: File, restored: &mut Restored) -> Option<&'static str> {
-        let path = self.dir.join(NAME);
-        self.bytes = file.metadata().map_or(0, |facts| facts.len());
-        let start = self.bytes.saturating_sub(limits::JOURNAL_BYTES_MAX);
-        let mut found = Found { offset: start, ..Found::default() };
-        let read = file.seek(SeekFrom::Start(start)).and_then(|_| {
-            found.read(&mut BufReader::new(file), &self.boot, &mut restored.memories)
-        });
+    /// Says for what the file has to be set aside, if it has to.
+    fn judge(&self, read: Read, found: &Found, notes: &mut Vec<String>) -> Option<&'static str> {
+        let path = self.file.path();
         let shown = path.display();
-        let notes = &mut restored.notes;
-        if start > 0 {
+        if read.cut {
             notes.push(format!("{shown} is too long: only its newest part was read"));
         }
-        if let Some(first) = found.first_damage {
-            let count = found.damaged;
+        if let Some(first) = read.first_damage {
+            let count = read.damaged;
             notes.push(format!(
                 "{shown}: {count} damaged line(s) skipped, the first at byte {first}; the rest is used"
             ));
@@ -199,8 +162,8 @@ impl Journal {
                 found.newer
             ));
         }
-        if let Err(error) = read {
-            notes.push(StoreError::new("read", &path, error).to_string());
+        if let Some(error) = read.error {
+            notes.push(error.to_string());
             return Some("bad");
         }
         (found.newer > 0).then_some("newer")
@@ -209,39 +172,11 @@ impl Journal {
 
 #[derive(Default)]
 struct Found {
-    offset: u64,
-    damaged: u32,
-    first_damage: Option<u64>,
     not_understood: u32,
     newer: u32,
 }
 
 impl Found {
-    fn read(
-        &mut self,
-        reader: &mut impl BufRead,
-        boot: &str,
-        memories: &mut BTreeMap<ServiceName, Memory>,
-    ) -> std::io::Result<()> {
-        while let Some((line, taken)) = line::next(reader)? {
-            match &line {
-                Line::Bytes(bytes) if bytes.is_empty() => {}
-                Line::Bytes(bytes) => match line::unseal(bytes) {
-                    Some(text) => self.take(text, boot, memories),
-                    None => self.damage(),
-                },
-                Line::TooLong => self.damage(),
-            }
-            self.offset += taken;
-        }
-        Ok(())
-    }
-
-    fn damage(&mut self) {
-        self.damaged = self.damaged.saturating_add(1);
-        self.first_damage.get_or_insert(self.offset);
-    }
-
     fn take(&mut self, text: &str, boot: &str, memories: &mut BTreeMap<ServiceName, Memory>) {
         if serde_json::from_str::<Version>(text).is_ok_and(|version| version.v > FORMAT) {
             self.newer += 1;

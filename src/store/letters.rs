@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::mail::digest::{Beside, digest};
 use crate::mail::office::{Dispatch, Office, People};
@@ -22,8 +22,8 @@ use crate::wire::post::{End, Fate, Letter, Posted};
 pub struct Letters {
     office: Office,
     rate: Rate,
-    /// Since when each alert waits, by the name of its file.
-    since: BTreeMap<Box<str>, Wall>,
+    /// How long each alert waits, by the name of its file.
+    waits: BTreeMap<Box<str>, Waits>,
     /// Whether what an earlier keeper left was taken in.
     adopted: Adopted,
     next_id: u64,
@@ -33,6 +33,14 @@ pub struct Letters {
     trouble: Option<(Wall, String)>,
     /// What somebody should know, one sentence each.
     notes: Vec<String>,
+}
+
+/// How long an alert waits. In the life of a keeper that is not measured on the wall clock, which may be set
+/// by years: a machine without a battery wakes up in 1970.
+struct Waits {
+    /// In the lives of earlier keepers.
+    before: Duration,
+    since: Mono,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,7 +74,7 @@ impl Letters {
         Self {
             office: Office::new(rate),
             rate,
-            since: BTreeMap::new(),
+            waits: BTreeMap::new(),
             adopted: Adopted::No,
             next_id: first_id,
             away: None,
@@ -76,9 +84,12 @@ impl Letters {
         }
     }
 
-    pub(super) fn add(&mut self, name: &str, to: People, since: Wall, now: Mono) {
-        self.since.entry(name.into()).or_insert(since);
-        self.office.add(name.into(), to, now);
+    /// An alert came in, or is still there; it waited so long before this keeper's life.
+    pub(super) fn add(&mut self, name: &str, to: People, before: Duration, now: Mono) {
+        if !self.waits.contains_key(name) {
+            self.waits.insert(name.into(), Waits { before, since: now });
+            self.office.add(name.into(), to, now);
+        }
     }
 
     pub(super) fn dropped(&mut self, name: &str) {
@@ -87,7 +98,7 @@ impl Letters {
     }
 
     fn forget(&mut self, name: &str) {
-        self.since.remove(name);
+        self.waits.remove(name);
         self.office.remove(name);
     }
 }
@@ -103,7 +114,7 @@ impl Outbox {
     #[must_use]
     pub(super) fn standing(&self) -> Option<MailStanding> {
         let letters = self.letters.as_ref()?;
-        Some(MailStanding { waiting: self.queued.len(), trouble: letters.trouble.clone() })
+        Some(MailStanding { waiting: self.untold(), trouble: letters.trouble.clone() })
     }
 
     /// What somebody should know since the last time.
@@ -127,18 +138,17 @@ impl Outbox {
         wall: Wall,
     ) -> (Option<Letter>, Result<(), StoreError>) {
         // Each is tried whatever became of the others.
-        let (adopted, given_up) = (self.adopt(now, wall), self.give_up_old(wall));
+        let (adopted, given_up) = (self.adopt(now, wall), self.give_up_old(now));
         let mut bad = adopted.and(given_up);
         while let Some(dispatch) = self.letters.as_mut().and_then(|all| all.office.next(now)) {
             let mut alerts = Vec::new();
             for name in &dispatch.alerts {
-                let path = self.queue.join(&**name);
-                match load(&path) {
+                match self.entry(name) {
                     Entry::Alert(alert) => alerts.push(*alert),
                     Entry::Newer => self.pass_over(name),
                     Entry::Bad(error) => {
                         self.pass_over(name);
-                        let aside = set_aside(&path);
+                        let aside = set_aside(&self.queue.join(&**name));
                         bad = bad.and(aside).and(Err(error));
                     }
                 }
@@ -154,7 +164,7 @@ impl Outbox {
     }
 
     fn pass_over(&mut self, name: &str) {
-        self.queued.retain(|queued| queued != name);
+        self.take_off(name);
         if let Some(letters) = &mut self.letters {
             letters.forget(name);
         }
@@ -171,9 +181,9 @@ impl Outbox {
             let path = self.queue.join(&name);
             match load(&path) {
                 Entry::Alert(alert) => {
-                    let since = written(&path).unwrap_or(wall);
+                    let before = written(&path).map_or(Duration::ZERO, |at| wall.since(at));
                     if let Some(letters) = &mut self.letters {
-                        letters.add(&name, alert.to, since, now);
+                        letters.add(&name, alert.to, before, now);
                     }
                 }
                 Entry::Newer => self.pass_over(&name),
@@ -188,22 +198,21 @@ impl Outbox {
     }
 
     /// What no server took for days becomes a file, loudly.
-    fn give_up_old(&mut self, wall: Wall) -> Result<(), StoreError> {
+    fn give_up_old(&mut self, now: Mono) -> Result<(), StoreError> {
         let Some(letters) = &mut self.letters else { return Ok(()) };
         let away = letters.office.away().map(|away| away.alerts.clone()).unwrap_or_default();
         let names: Vec<_> = letters
-            .since
+            .waits
             .iter()
-            .filter(|(_, since)| wall.since(**since) > limits::MAIL_AGE_MAX)
+            .filter(|(_, waits)| waits.before + now.since(waits.since) > limits::MAIL_AGE_MAX)
             .map(|(name, _)| name.clone())
             .collect();
         for name in names.iter().filter(|name| !away.contains(name)) {
-            let path = self.queue.join(&**name);
             let eml = format!("{}.eml", name.trim_end_matches(".json"));
-            if let Entry::Alert(alert) = load(&path) {
+            if let Entry::Alert(alert) = self.entry(name) {
                 file::put_durably(&self.folder, &eml, &mail::render(&alert, &self.host))?;
             }
-            file::remove(&path)?;
+            file::remove(&self.queue.join(&**name))?;
             self.pass_over(name);
             let (days, folder) = (show_duration(limits::MAIL_AGE_MAX), self.folder.display());
             let text = format!(
@@ -263,16 +272,20 @@ impl Outbox {
     }
 
     /// An alert has still to reach these, and no others: it is so after a crash, too.
-    fn keep_for(&self, name: &str, left: &[(Box<str>, String)]) -> Result<(), StoreError> {
+    fn keep_for(&mut self, name: &str, left: &[(Box<str>, String)]) -> Result<(), StoreError> {
+        let to = left.iter().map(|(named, _)| named.clone()).filter(|to| !to.is_empty()).collect();
+        if let Some(alert) = self.not_on_disk(name) {
+            alert.to = to;
+            return Ok(());
+        }
         let path = self.queue.join(name);
         let Entry::Alert(mut alert) = load(&path) else { return Ok(()) };
         let since = written(&path);
-        alert.to =
-            left.iter().map(|(named, _)| named.clone()).filter(|to| !to.is_empty()).collect();
+        alert.to = to;
         file::put_durably(&self.queue, name, sealed(&alert).as_bytes())?;
         if let Some(since) = since {
             // Its age counts from when it was queued.
-            let at = UNIX_EPOCH + std::time::Duration::from_millis(since.0);
+            let at = UNIX_EPOCH + Duration::from_millis(since.0);
             let touched = std::fs::File::open(&path).and_then(|file| file.set_modified(at));
             touched.map_err(StoreError::at("keep the age of", &path))?;
         }

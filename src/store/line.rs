@@ -57,7 +57,7 @@ pub(super) fn next(reader: &mut impl BufRead) -> io::Result<Option<(Line, u64)>>
 }
 
 /// CRC-32 (IEEE 802.3, reflected): finds every error of up to 32 bits in a row.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
             (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1))

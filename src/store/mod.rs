@@ -1,7 +1,7 @@
 //! What survives `kill -9` and power loss: wishes, incidents, counters, alerts, last good definitions.
 //!
-//! Plain files that a person can read, no database: one journal of sealed lines ([`journal`]), one
-//! file per alert ([`outbox`]), one file per definition ([`definitions`]). One thread owns them all
+//! Plain files that a person can read, no database: one journal of sealed lines ([`journal`]), a file of
+//! events ([`events`]), one file per alert ([`outbox`]), one file per definition ([`definitions`]). One thread owns them all
 //! ([`thread`]); nobody else waits for a disk. What must hold:
 //!
 //! - An old good file is replaced only by a whole new one: tmp, fsync, rename, fsync of the directory.
@@ -9,7 +9,9 @@
 //! - What cannot be read is skipped or set aside, and said; the rest is used.
 #![forbid(unsafe_code)]
 
+mod appended;
 pub mod definitions;
+pub mod events;
 mod file;
 pub mod journal;
 mod letters;
@@ -37,6 +39,16 @@ impl StoreError {
     /// `step` completes "failed to ... PATH".
     fn new(step: &'static str, path: &Path, cause: io::Error) -> Self {
         Self { step, path: path.to_owned(), cause }
+    }
+
+    /// Whether it may pass while heeler runs: a disk that is full, read-only, or does not answer rightly.
+    /// What is wrong with an owner or a path stays wrong.
+    fn may_pass(&self) -> bool {
+        let kind = self.cause.kind();
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        full.contains(&kind)
+            || kind == io::ErrorKind::ReadOnlyFilesystem
+            || self.cause.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
     }
 
     /// For `map_err`.

@@ -9,11 +9,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::mail::{self, HostFacts};
 use crate::model::incident::Alert;
 use crate::model::limits;
-use crate::model::time::{Mono, Wall};
+use crate::model::time::Mono;
 use crate::store::letters::Letters;
 use crate::store::record::{AlertRecord, FORMAT, Version};
 use crate::store::{StoreError, file, line};
@@ -33,6 +34,14 @@ pub struct Outbox {
     dropped: u64,
     /// What goes out by SMTP; without it mails become files.
     pub(super) letters: Option<Letters>,
+    ground: Ground,
+}
+
+/// Whether the directories are there and what is in them is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ground {
+    Laid,
+    Missing,
 }
 
 /// What is left to do after a turn.
@@ -45,10 +54,11 @@ pub enum Turn {
 }
 
 impl Outbox {
-    /// Opens the outbox of a state directory, made if absent, with what an earlier keeper left in it.
+    /// Opens the outbox of a state directory, made if absent, with what an earlier keeper left in it. On a
+    /// disk that takes nothing now that comes later.
     ///
     /// # Errors
-    /// When the directories cannot be made or listed.
+    /// When the directories cannot be made or listed, and never will.
     pub fn open(
         state_dir: &Path,
         host: HostFacts,
@@ -56,16 +66,33 @@ impl Outbox {
     ) -> Result<Self, StoreError> {
         let folder = state_dir.join("outbox");
         let queue = folder.join("queue");
-        file::make_dir(&folder)?;
-        file::make_dir(&queue)?;
-        for dir in [&folder, &queue] {
+        let (queued, waiting) = (VecDeque::new(), VecDeque::new());
+        let ground = Ground::Missing;
+        let mut outbox = Self { folder, queue, host, waiting, queued, dropped: 0, letters, ground };
+        match outbox.lay() {
+            Err(error) if !error.may_pass() => Err(error),
+            Ok(()) | Err(_) => Ok(outbox),
+        }
+    }
+
+    fn lay(&mut self) -> Result<(), StoreError> {
+        if self.ground == Ground::Laid {
+            return Ok(());
+        }
+        file::make_dir(&self.folder)?;
+        file::make_dir(&self.queue)?;
+        for dir in [&self.folder, &self.queue] {
             for half in file::names(dir, ".tmp")? {
-                file::remove(&dir.join(half))?;
+                match file::remove(&dir.join(half)) {
+                    // It takes room and does no harm.
+                    Err(error) if error.may_pass() => {}
+                    other => other?,
+                }
             }
         }
-        let queued = file::names(&queue, ".json")?.into();
-        let waiting = VecDeque::new();
-        Ok(Self { folder, queue, host, waiting, queued, dropped: 0, letters })
+        self.queued = file::names(&self.queue, ".json")?.into();
+        self.ground = Ground::Laid;
+        Ok(())
     }
 
     /// How many alerts were dropped here, for the start-up to say.
@@ -80,11 +107,20 @@ impl Outbox {
         self.queued.len()
     }
 
+    /// Alerts that no server has taken and no file tells.
+    pub(super) fn untold(&self) -> usize {
+        self.queued.len() + self.waiting.len()
+    }
+
     /// Takes an alert. Durable after [`Outbox::commit`]; past the bound the oldest is dropped and counted.
     pub fn queue(&mut self, alert: Box<Alert>) {
-        if self.waiting.len() >= limits::OUTBOX_MAILS_MAX {
-            self.waiting.pop_front();
+        if self.waiting.len() >= limits::OUTBOX_MAILS_MAX
+            && let Some(oldest) = self.waiting.pop_front()
+        {
             self.dropped += 1;
+            if let Some(letters) = &mut self.letters {
+                letters.dropped(&entry_name(&oldest));
+            }
         }
         self.waiting.push_back(alert);
     }
@@ -94,34 +130,18 @@ impl Outbox {
         self.dropped += alerts;
     }
 
-    /// Makes everything taken so far durable.
+    /// Makes everything taken so far durable. What goes out by SMTP goes out even if that fails: a disk
+    /// that is full is no reason to be silent.
     ///
     /// # Errors
     /// What could not be written waits for the next commit.
-    pub fn commit(&mut self, now: Mono, wall: Wall) -> Result<(), StoreError> {
-        let mut written = Vec::new();
-        let mut result = Ok(());
-        for alert in &self.waiting {
-            let name = format!("{}.json", stem(alert));
-            result = file::put(&self.queue, &name, sealed(alert).as_bytes());
-            if result.is_err() {
-                break;
-            }
-            written.push((name, alert.to.clone()));
-        }
-        if !written.is_empty() {
-            // Until this is done none of them counts; written again they replace themselves.
-            file::sync_dir(&self.queue)?;
-        }
-        self.waiting.drain(..written.len());
-        for (name, to) in written {
-            if let Some(letters) = &mut self.letters {
-                letters.add(&name, to, wall, now);
-            }
-            if !self.queued.contains(&name) {
-                self.queued.push_back(name);
+    pub fn commit(&mut self, now: Mono) -> Result<(), StoreError> {
+        if let Some(letters) = &mut self.letters {
+            for alert in &self.waiting {
+                letters.add(&entry_name(alert), alert.to.clone(), Duration::ZERO, now);
             }
         }
+        let result = self.lay().and_then(|()| self.write_waiting());
         while self.queued.len() > limits::OUTBOX_MAILS_MAX {
             if let Some(oldest) = self.queued.pop_front() {
                 file::remove(&self.queue.join(&oldest))?;
@@ -135,6 +155,50 @@ impl Outbox {
             self.record_dropped()?;
         }
         result
+    }
+
+    /// Writes as many as can be written.
+    fn write_waiting(&mut self) -> Result<(), StoreError> {
+        let mut written = Vec::new();
+        let mut result = Ok(());
+        for alert in &self.waiting {
+            let name = entry_name(alert);
+            result = file::put(&self.queue, &name, sealed(alert).as_bytes());
+            if result.is_err() {
+                break;
+            }
+            written.push(name);
+        }
+        if !written.is_empty() {
+            // Until this is done none of them counts; written again they replace themselves.
+            file::sync_dir(&self.queue)?;
+        }
+        self.waiting.drain(..written.len());
+        for name in written {
+            if !self.queued.contains(&name) {
+                self.queued.push_back(name);
+            }
+        }
+        result
+    }
+
+    /// An alert that waits, on disk or not.
+    pub(super) fn entry(&self, name: &str) -> Entry {
+        match self.waiting.iter().find(|alert| entry_name(alert) == name) {
+            Some(alert) => Entry::Alert(alert.clone()),
+            None => load(&self.queue.join(name)),
+        }
+    }
+
+    /// The same, where it is not on disk.
+    pub(super) fn not_on_disk(&mut self, name: &str) -> Option<&mut Alert> {
+        self.waiting.iter_mut().find(|alert| entry_name(alert) == name).map(|alert| &mut **alert)
+    }
+
+    /// It waits no longer.
+    pub(super) fn take_off(&mut self, name: &str) {
+        self.queued.retain(|queued| queued != name);
+        self.waiting.retain(|alert| entry_name(alert) != name);
     }
 
     /// Turns some of the queue into mails.
@@ -192,7 +256,7 @@ impl Outbox {
     }
 
     fn record_dropped(&mut self) -> Result<(), StoreError> {
-        if self.dropped > 0 {
+        if self.dropped > 0 && self.ground == Ground::Laid {
             let total = dropped(&self.folder) + self.dropped;
             let text = format!(
                 "{total} alerts were dropped here so far, always the oldest: at most {} are kept\n",
@@ -249,6 +313,11 @@ pub(super) fn load(path: &Path) -> Entry {
         Some(alert) => Entry::Alert(Box::new(alert)),
         None => bad("it holds a word that this heeler does not know"),
     }
+}
+
+/// The name of an alert's file in the queue.
+fn entry_name(alert: &Alert) -> String {
+    format!("{}.json", stem(alert))
 }
 
 /// The name of an alert's files: when its incident began, its token, its number.

@@ -13,7 +13,7 @@ use crate::model::ids::{CheckIndex, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause, Incident, StoryLine};
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::Output;
-use crate::model::memory::{BootMemory, Memory};
+use crate::model::memory::{Acquaintance, BootMemory, Memory};
 use crate::model::process::{Pid, ProcessIdentity, Uid};
 use crate::model::text::Untrusted;
 use crate::model::time::{Mono, Wall};
@@ -317,6 +317,18 @@ pub(super) struct BootRecord {
     healthy_since_ns: Option<u64>,
     backoff_until_ns: Option<u64>,
     leaving: Option<IdentityRecord>,
+    /// Absent in journals of an earlier heeler, which had looked at what it wrote of.
+    #[serde(default)]
+    acquaintance: AcquaintanceRecord,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+enum AcquaintanceRecord {
+    New,
+    Left,
+    #[default]
+    Known,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -327,7 +339,15 @@ struct IdentityRecord {
 
 impl From<&BootMemory> for BootRecord {
     fn from(memory: &BootMemory) -> Self {
-        let BootMemory { main, starts, backoffs, healthy_since, backoff_until, leaving } = memory;
+        let BootMemory {
+            main,
+            starts,
+            backoffs,
+            healthy_since,
+            backoff_until,
+            acquaintance,
+            leaving,
+        } = memory;
         let identity = |ProcessIdentity { pid, started_ticks }: ProcessIdentity| IdentityRecord {
             pid: pid.0,
             started_ticks,
@@ -339,14 +359,26 @@ impl From<&BootMemory> for BootRecord {
             healthy_since_ns: healthy_since.map(Mono::as_nanos),
             backoff_until_ns: backoff_until.map(Mono::as_nanos),
             leaving: leaving.map(identity),
+            acquaintance: match acquaintance {
+                Acquaintance::New => AcquaintanceRecord::New,
+                Acquaintance::Left => AcquaintanceRecord::Left,
+                Acquaintance::Known => AcquaintanceRecord::Known,
+            },
         }
     }
 }
 
 impl From<BootRecord> for BootMemory {
     fn from(record: BootRecord) -> Self {
-        let BootRecord { main, starts_ns, backoffs, healthy_since_ns, backoff_until_ns, leaving } =
-            record;
+        let BootRecord {
+            main,
+            starts_ns,
+            backoffs,
+            healthy_since_ns,
+            backoff_until_ns,
+            leaving,
+            acquaintance,
+        } = record;
         let identity = |IdentityRecord { pid, started_ticks }| ProcessIdentity {
             pid: Pid(pid),
             started_ticks,
@@ -358,6 +390,11 @@ impl From<BootRecord> for BootMemory {
             healthy_since: healthy_since_ns.map(Mono::from_nanos),
             backoff_until: backoff_until_ns.map(Mono::from_nanos),
             leaving: leaving.map(identity),
+            acquaintance: match acquaintance {
+                AcquaintanceRecord::New => Acquaintance::New,
+                AcquaintanceRecord::Left => Acquaintance::Left,
+                AcquaintanceRecord::Known => Acquaintance::Known,
+            },
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::mail::HostFacts;
+use crate::model::event::{Event, History};
 use crate::model::ids::ServiceName;
 use crate::model::incident::Alert;
 use crate::model::limits;
@@ -21,6 +22,7 @@ use crate::model::memory::Memory;
 use crate::model::rate::Rate;
 use crate::model::time::{Mono, Wall};
 use crate::store::definitions::{self, DefinitionName};
+use crate::store::events::EventLog;
 use crate::store::journal::{Journal, Trust};
 use crate::store::letters::{Letters, MailStanding};
 use crate::store::outbox::{Outbox, Turn};
@@ -55,6 +57,8 @@ pub struct Loaded {
     pub memories: BTreeMap<ServiceName, Memory>,
     /// What somebody should know, one sentence each, for the log.
     pub notes: Vec<String>,
+    /// The newest events.
+    pub events: History,
     /// Alerts that an earlier keeper queued and that become mails now.
     pub pending_alerts: usize,
 }
@@ -68,6 +72,8 @@ pub enum Message {
     Forget(ServiceName),
     /// An alert to put on its way.
     Queue(Box<Alert>),
+    /// Something that happened. No barrier waits for it.
+    Happened(Arc<Event>),
     /// Asks for one [`Ack`] once everything sent before is on disk, or could not be put there.
     Barrier(u64),
     /// The text of a file that was read and found good.
@@ -125,6 +131,7 @@ struct Inbox {
     memories: BTreeMap<ServiceName, Option<Memory>>,
     alerts: VecDeque<Box<Alert>>,
     dropped_alerts: u64,
+    events: VecDeque<Arc<Event>>,
     definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
     barriers: Vec<u64>,
     posted: Vec<Posted>,
@@ -158,14 +165,20 @@ impl StoreHandle {
     ///
     /// # Errors
     /// When the directory cannot be made or entered, or no thread can be started. Damage inside it is
-    /// no error: see [`Loaded::notes`].
+    /// no error, nor is a disk that takes nothing now: see [`Loaded::notes`].
     pub fn spawn(
         state_dir: &Path,
         settings: Settings,
         on_ack: impl Fn(Ack) + Send + 'static,
     ) -> Result<(Self, Loaded), StoreError> {
         let now = wall_now();
-        file::make_dir(state_dir)?;
+        let mut notes = Vec::new();
+        match file::make_dir(state_dir) {
+            Err(error) if !error.may_pass() => return Err(error),
+            Err(error) => notes.push(error.to_string()),
+            Ok(()) => {}
+        }
+        let there = notes.is_empty();
         let mut earlier = starts::load(state_dir);
         let trust = starts::decide(&earlier, now);
         let (mut journal, restored) = Journal::open(state_dir, &settings.boot_id, trust, now);
@@ -175,7 +188,9 @@ impl StoreHandle {
             Delivery::Smtp(rate) => Some(Letters::new(rate, now.0 << 10)),
         };
         let outbox = Outbox::open(state_dir, settings.host, letters)?;
-        let mut notes = restored.notes;
+        let (event_log, events, strange) = EventLog::open(state_dir);
+        notes.extend(restored.notes);
+        notes.extend(strange);
         notes.extend(start_notes(trust, settings.delivery, &outbox, state_dir));
         // What was set aside is off the disk before this start is recorded: a crash between them
         // does not bring it back. The record says that this start got wishes only, so it takes
@@ -188,16 +203,17 @@ impl StoreHandle {
             restored: what_was_restored(&restored.memories),
             end: End::Unknown,
         });
-        if let Err(error) = starts::save(state_dir, &earlier) {
+        if there && let Err(error) = starts::save(state_dir, &earlier) {
             notes.push(error.to_string());
         }
         let loaded =
-            Loaded { memories: restored.memories, notes, pending_alerts: outbox.pending() };
+            Loaded { memories: restored.memories, notes, events, pending_alerts: outbox.pending() };
         let shared = Arc::new(Shared::default());
         let mut keeper = Keeper {
             state_dir: state_dir.to_owned(),
             shared: Arc::clone(&shared),
             journal,
+            events: event_log,
             outbox,
             definitions: BTreeMap::new(),
             starts: earlier,
@@ -286,6 +302,12 @@ impl Inbox {
                 }
                 self.alerts.push_back(alert);
             }
+            Message::Happened(event) => {
+                if self.events.len() >= limits::EVENTS_MAX {
+                    self.events.pop_front();
+                }
+                self.events.push_back(event);
+            }
             Message::Barrier(id) => self.barriers.push(id),
             Message::SaveDefinition(name, text) => {
                 self.definitions.insert(name, Some(text));
@@ -298,6 +320,7 @@ impl Inbox {
     fn is_empty(&self) -> bool {
         self.memories.is_empty()
             && self.alerts.is_empty()
+            && self.events.is_empty()
             && self.definitions.is_empty()
             && self.barriers.is_empty()
             && self.posted.is_empty()
@@ -310,6 +333,7 @@ struct Keeper<OnAck> {
     state_dir: PathBuf,
     shared: Arc<Shared>,
     journal: Journal,
+    events: EventLog,
     outbox: Outbox,
     /// Texts to keep (or, absent, to forget) that are not on disk yet.
     definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
@@ -333,7 +357,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             let delivered =
                 if self.outbox.letters.is_some() { self.post() } else { self.outbox.deliver() };
             left = *delivered.as_ref().unwrap_or(&Turn::Done);
-            let tidied = self.journal.compact_if_due();
+            let tidied = self.journal.compact_if_due().and(self.events.compact_if_due());
             let delivered = delivered.map(|_| ());
             self.say(committed.and(delivered).and(tidied));
             if life != Life::Running {
@@ -394,6 +418,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             memories,
             alerts,
             dropped_alerts,
+            events,
             definitions,
             barriers,
             posted,
@@ -411,7 +436,8 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         }
         self.definitions.extend(definitions);
         // Each is tried whatever became of the others: a damaged outbox must not cost a wish.
-        let queued = self.outbox.commit(now, wall);
+        let there = file::make_dir(&self.state_dir);
+        let queued = self.outbox.commit(now);
         let remembered = self.journal.commit();
         let kept = self.keep_definitions();
         // What became of letters is about what was queued before.
@@ -420,11 +446,12 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         if try_mail == TryMail::Now {
             self.outbox.try_now(now);
         }
-        let result = queued.and(remembered).and(kept).and(told);
+        let result = there.and(queued).and(remembered).and(kept).and(told);
         for id in barriers {
             (self.on_ack)(if result.is_ok() { Ack::Durable(id) } else { Ack::NotDurable(id) });
         }
-        result
+        events.iter().for_each(|event| self.events.take(event));
+        result.and(self.events.commit())
     }
 
     fn keep_definitions(&mut self) -> Result<(), StoreError> {

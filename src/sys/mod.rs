@@ -27,3 +27,4 @@ pub mod terminal;
 pub mod user;
 mod vitals;
 pub mod watch;
+pub mod workers;

@@ -5,12 +5,18 @@
 //! unit in their name; times are milliseconds since 1970, UTC.
 //!
 //! ```text
-//! GET  /v1/status?service=NAME&service=NAME      200 StatusAnswer   (no name: all the peer may see)
+//! GET  /v1/status?service=NAME&group=NAME        200 StatusAnswer   (nothing: all the peer may see)
 //! GET  /v1/why?service=NAME                      200 WhyAnswer
-//! POST /v1/order {"order":"restart","services":["NAME"],"wait":true}   200 OrderAnswer
+//! GET  /v1/events?service=NAME&last=10           200 EventsAnswer   (nothing: all the peer may see)
+//! GET  /v1/events?follow=true                    200 one Event a line, for as long as both are there
+//! POST /v1/probe {"service":"NAME","check":"memory"}  200 ProbeAnswer   (no check: all of its checks)
+//! POST /v1/order {"order":"restart","services":["NAME"],"groups":[],"all":false,"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
 //! anything refused                               4xx or 5xx, ErrorAnswer
 //! ```
+//!
+//! A service may be a pattern of names, too: `web-*`, `db[12]`. It stands for those that match among the
+//! ones the peer may see.
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
@@ -21,12 +27,17 @@ use crate::model::intent::{Desired, Intent, Who};
 use crate::model::memory::Memory;
 use crate::model::order::{Reply, ReplyResult};
 use crate::model::sample::ProcessSample;
+use crate::model::selector::Selector;
 use crate::model::status::{self, Status};
 use crate::model::time::Mono;
 
+mod events;
+mod probe;
 mod request;
 
-pub use request::{Encoded, Request};
+pub use events::{Event, EventsAnswer};
+pub use probe::{Measured, ProbeAnswer, ProbeVerdict, ProbedCheck};
+pub use request::{Allowed, Encoded, Follow, Request};
 
 /// The version every answer carries and every path begins with.
 pub const VERSION: u32 = 1;
@@ -38,6 +49,8 @@ pub const VERSION: u32 = 1;
 pub enum Response {
     Status(StatusAnswer),
     Why(WhyAnswer),
+    Events(EventsAnswer),
+    Probe(ProbeAnswer),
     Order(OrderAnswer),
     MailTest(MailTestAnswer),
     Error(ErrorAnswer),
@@ -53,14 +66,26 @@ pub struct StatusAnswer {
     /// How mail stands, for root and heeler's own user; absent where mails become files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailStatus>,
+    /// What is wrong with the state folder, for root and heeler's own user; absent when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateTrouble>,
 }
 
 impl StatusAnswer {
     /// Of this version.
     #[must_use]
     pub fn new(services: Vec<ServiceStatus>) -> Self {
-        Self { version: VERSION, services, mail: None }
+        Self { version: VERSION, services, mail: None, state: None }
     }
+}
+
+/// What is to survive cannot be written, and is kept in memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StateTrouble {
+    /// Since when.
+    pub since_unix_ms: u64,
+    /// What failed, why, and what to do.
+    pub trouble: String,
 }
 
 /// How mail stands.
@@ -129,6 +154,9 @@ pub struct ServiceStatus {
     /// Its checks, in the order of its file.
     #[serde(default)]
     pub checks: Vec<CheckStatus>,
+    /// Its groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }
 
 impl ServiceStatus {
@@ -154,6 +182,7 @@ impl ServiceStatus {
             memory_kind: usage.memory.map(|(_, kind)| kind),
             wrong: status.wrong.clone(),
             checks: status.checks.iter().map(check).collect(),
+            groups: status.groups.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -308,6 +337,9 @@ pub struct WhyAnswer {
     pub state: String,
     /// The open incidents; when none is open the last one; empty when there never was one.
     pub incidents: Vec<Incident>,
+    /// What is wanted of it; absent where an older keeper answers.
+    #[serde(default)]
+    pub desired: Option<Wish>,
 }
 
 impl WhyAnswer {
@@ -320,6 +352,7 @@ impl WhyAnswer {
             service: status.service.to_string(),
             state: status.words.clone(),
             incidents: memory.open.iter().chain(last).map(Incident::of).collect(),
+            desired: Some(Wish::of(&status.intent)),
         }
     }
 }
@@ -481,6 +514,19 @@ impl ErrorAnswer {
         let text = format!("no such service: {name}; `heeler status` lists those you may see");
         Self::new(ErrorKind::NoSuchService, text)
     }
+
+    /// The same for a pattern or group without a service.
+    #[must_use]
+    pub fn no_service_of(selector: &Selector) -> Self {
+        let text = match selector {
+            Selector::Name(name) => return Self::no_such_service(name.as_str()),
+            Selector::Pattern(pattern) => format!("no service matches {pattern}"),
+            Selector::Group(group) => format!("no service is in group {group}"),
+            Selector::All => "there are no services".to_owned(),
+        };
+        let text = format!("{text}; `heeler status` lists those you may see");
+        Self::new(ErrorKind::NoSuchService, text)
+    }
 }
 
 /// Why a request was refused.
@@ -497,12 +543,16 @@ pub enum ErrorKind {
     TooLarge,
     /// There is no such service, or the peer may not see it.
     NoSuchService,
+    /// The service has no such check, or several.
+    NoSuchCheck,
     /// The peer may see the service, and may not do this with it.
     NotAllowed,
     /// Too many clients.
     Busy,
     /// The keeper ends.
     Stopping,
+    /// A client that follows is too far behind.
+    TooSlow,
     /// A word of a newer keeper.
     #[serde(other)]
     Other,

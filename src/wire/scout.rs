@@ -185,7 +185,7 @@ fn number((metric, reading): &(Metric, Reading)) -> Option<(u8, u64)> {
         | Value::Rate(n)
         | Value::Decimal(n) => n,
         Value::Duration(span) => nanos(span),
-        Value::Letter(_) => return None,
+        Value::Letter(_) | Value::Word(_) => return None,
     };
     Some((u8::try_from(at).ok()?, value))
 }
@@ -200,7 +200,9 @@ fn reading(body: &mut Body<'_>) -> Result<(Metric, Reading), Garbage> {
         Unit::Count => Value::Count(number),
         Unit::Rate => Value::Rate(number),
         Unit::Decimal => Value::Decimal(number),
-        Unit::Letter | Unit::Any => return Err(Garbage("a metric without a number")),
+        Unit::Letter | Unit::Word(_) | Unit::Any => {
+            return Err(Garbage("a metric without a number"));
+        }
     };
     Ok((metric.clone(), Reading::Exact(value)))
 }

@@ -35,7 +35,11 @@ pub(crate) fn defined(kind: CheckKind, keys: &[(&'static str, Setting)]) -> Netw
             assert_eq!(serde_json::from_slice::<Network>(&sent).expect("can be read"), network);
             network
         }
-        other @ (Probe::Sample | Probe::Files(_) | Probe::Command(_)) => {
+        other @ (Probe::Sample
+        | Probe::Workers
+        | Probe::Puma
+        | Probe::Files(_)
+        | Probe::Command(_)) => {
             panic!("{other:?} is not probed on the network")
         }
     }

@@ -25,7 +25,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn every_command_exits_with_its_number() {
     let server = Server::start();
-    let table: [(&[&str], i32, &str, &str); 21] = [
+    let table: [(&[&str], i32, &str, &str); 39] = [
         (&["status", "shop"], 0, "shop: up\n", ""),
         (&["status", "shop", "theirs"], 0, "SERVICE", ""),
         (&["status", "db"], 3, "db: down\n", ""),
@@ -40,8 +40,30 @@ fn every_command_exits_with_its_number() {
             "",
         ),
         (&["status", "nix", "--json"], 4, "{\"version\":1,\"error\":\"no_such_service\"", "nix"),
+        (&["status", "s*", "--group", "back"], 3, "SERVICE", ""),
+        (&["status", "--group", "nix"], 4, "", "no service is in group nix; `heeler status`"),
+        (&["status", "x*"], 4, "", "no service matches x*"),
+        (&["status", "x["], 4, "", "no such service: x["),
+        (&["restart", "sho?", "d[ab]"], 0, "shop: restart done\ndb: restart done\n", ""),
+        (&["stop", "--group", "web"], 1, "shop: stop done\ntheirs: stop done\n", "heeler: bad:"),
+        (&["restart", "--all", "--no-wait"], 1, "big: recorded\ndb: recorded\n", "heeler: bad:"),
+        (&["restart", "shop", "x*"], 4, "", "no service matches x*"),
         (&["why", "shop"], 0, "shop: up\nnothing has happened", ""),
         (&["why", "nix"], 4, "", "no such service"),
+        (&["events", "--last", "1", "--json"], 0, "{\"version\":1,\"events\":[{\"at", ""),
+        (&["events", "shop"], 0, "1970-01-01 ", ""),
+        (&["probe", "shop"], 0, " 1  pass     page: failed (503\\x1b[2J)\n", ""),
+        (&["probe", "shop", "bad"], 1, " 1  FAIL     page: failed (503\\x1b[2J)\n", ""),
+        (
+            &["probe", "shop", "bad", "--json"],
+            1,
+            "{\"version\":1,\"service\":\"shop\",\"checks\"",
+            "",
+        ),
+        (&["probe", "shop", "x"], 4, "", "heeler: shop has no such check"),
+        (&["probe", "nix"], 4, "", "no such service"),
+        (&["events", "nix"], 4, "", "no such service"),
+        (&["events", "nix", "--follow"], 4, "", "no such service"),
         (&["restart", "shop"], 0, "shop: restart done\n", ""),
         (&["stop", "shop", "db"], 0, "shop: stop done\ndb: stop done\n", ""),
         (&["start", "bad"], 1, "", "heeler: bad: it did not\\x1b[2J come up\n"),
@@ -50,7 +72,8 @@ fn every_command_exits_with_its_number() {
         (&["monitor", "shop", "--json"], 0, "{\"version\":1,\"results\":[", ""),
         (&["unmonitor", "nix"], 4, "", "no such service"),
         (&["restart"], 2, "", "Usage"),
-        (&["reload"], 2, "", "reload is not in this version"),
+        (&["reload"], 2, "", "which service is to be reloaded?"),
+        (&["reload", "d*", "sho?"], 0, "db: reload done\nshop: reload done\n", ""),
         (&["--version"], 0, "heeler 0.", ""),
     ];
     for (args, rc, stdout, stderr) in table {

@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use heeler::keeper::control::{ControlEvent, ControlRequest, ControlSocket};
 use heeler::keeper::rights::{Principal, Rights};
-use heeler::model::ids::ServiceName;
+use heeler::model::event::{Event, EventKind};
+use heeler::model::ids::{GroupName, ServiceName};
 use heeler::model::process::Uid;
 use heeler::model::service::Right;
+use heeler::model::time::Wall;
 use heeler::wire::control::{
-    Health, MailTestAnswer, OrderAnswer, OrderEnd, OrderResult, Request, Response, ServiceStatus,
+    Allowed, ErrorAnswer, ErrorKind, EventsAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd,
+    OrderResult, ProbeAnswer, ProbeVerdict, ProbedCheck, Request, Response, ServiceStatus,
     StatusAnswer, VERSION, WhyAnswer, Wish,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,6 +36,8 @@ pub(crate) const STRANGER: u32 = 54_323;
 pub(crate) const BIG: &str = "big";
 pub(crate) const BIG_BYTES: usize = 6_000_000;
 
+type Followers = Arc<Mutex<Vec<mpsc::Sender<Arc<Event>>>>>;
+
 /// How a server ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End {
@@ -48,6 +53,8 @@ pub(crate) struct Server {
     pub(crate) socket: PathBuf,
     /// What the loop heard and did, line by line.
     log: Arc<Mutex<Vec<String>>>,
+    /// Who follows the events.
+    followers: Followers,
     /// Lets the orders to `slow` end.
     slow_may_end: watch::Sender<bool>,
     end: Option<oneshot::Sender<End>>,
@@ -65,6 +72,8 @@ impl Server {
         let (slow_may_end, slow) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let (path, told) = (socket.clone(), Arc::clone(&log));
+        let followers = Followers::default();
+        let (following, followed) = (Arc::clone(&followers), Arc::clone(&followers));
         let (ready, is_ready) = std::sync::mpsc::channel();
         let serving = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -74,7 +83,7 @@ impl Server {
                 let (send, receive) = mpsc::channel(8);
                 ready.send(()).expect("the test waits");
                 let serving = socket.serve(rights, send);
-                let mut living = Box::pin(fake_loop(receive, told, slow));
+                let mut living = Box::pin(fake_loop(receive, told, slow, following));
                 tokio::pin!(serving);
                 let end = tokio::select! {
                     () = &mut serving => panic!("the server ended by itself"),
@@ -83,12 +92,13 @@ impl Server {
                 };
                 if let Ok(End::Orderly) = end {
                     drop(living);
+                    followed.lock().expect("the followers").clear();
                     serving.await;
                 }
             });
         });
         is_ready.recv_timeout(Duration::from_secs(10)).expect("the server starts");
-        Self { dir, socket, log, slow_may_end, end: Some(end), thread: Some(serving) }
+        Self { dir, socket, log, followers, slow_may_end, end: Some(end), thread: Some(serving) }
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
@@ -97,6 +107,17 @@ impl Server {
 
     pub(crate) fn let_slow_end(&self) {
         self.slow_may_end.send_replace(true);
+    }
+
+    /// Something happens to a service. As the keeper does: who is too far behind is let go.
+    pub(crate) fn happens(&self, service: &str, text: &str) {
+        let event = Arc::new(event(service, 7000, text));
+        let mut followers = self.followers.lock().expect("the followers");
+        followers.retain(|follower| follower.try_send(Arc::clone(&event)).is_ok());
+    }
+
+    pub(crate) fn followers(&self) -> usize {
+        self.followers.lock().expect("the followers").len()
     }
 
     /// Ends it, and waits until it has.
@@ -158,11 +179,14 @@ fn rights() -> Rights {
     let name = |text| ServiceName::parse(text).expect("a good name");
     let own = Uid(nix::unistd::geteuid().as_raw());
     let mut rights = Rights::new(own);
-    for service in ["shop", "db", "bad", "slow", BIG] {
-        rights.add(name(service), own, []);
+    let group = |name| vec![GroupName::parse(name).expect("a good name")];
+    for (service, of) in
+        [("shop", "web"), ("db", "back"), ("bad", "web"), ("slow", "back"), (BIG, "big")]
+    {
+        rights.add(name(service), group(of), own, []);
     }
     let grant = (Principal::User(Uid(GRANTED)), vec![Right::Status, Right::Start]);
-    rights.add(name("theirs"), Uid(THEIRS), [grant]);
+    rights.add(name("theirs"), group("web"), Uid(THEIRS), [grant]);
     rights
 }
 
@@ -170,6 +194,7 @@ async fn fake_loop(
     mut events: mpsc::Receiver<ControlEvent>,
     log: Arc<Mutex<Vec<String>>>,
     slow: watch::Receiver<bool>,
+    followers: Followers,
 ) {
     let mut answering = JoinSet::new();
     let say = |text: String| log.lock().expect("the log").push(text);
@@ -178,7 +203,9 @@ async fn fake_loop(
             ControlEvent::Refused { peer, request, answer } => {
                 say(format!("refused uid {} {request:?}: {:?}", peer.uid, answer.error));
             }
-            ControlEvent::Request(ControlRequest { peer, request, reply }) => {
+            ControlEvent::TooSlow { peer } => say(format!("uid {} is too slow", peer.uid)),
+            ControlEvent::Request(ControlRequest { peer, request, reply, follower }) => {
+                followers.lock().expect("the followers").extend(follower);
                 assert!(peer.pid.0 > 0);
                 say(format!("uid {} {request:?}", peer.uid));
                 let (mut slow, log) = (slow.clone(), Arc::clone(&log));
@@ -196,7 +223,7 @@ async fn fake_loop(
     }
 }
 
-fn respond(request: &Request) -> Response {
+fn respond(request: &Allowed) -> Response {
     match request {
         Request::Status { services } => {
             Response::Status(StatusAnswer::new(services.iter().map(status).collect()))
@@ -206,7 +233,27 @@ fn respond(request: &Request) -> Response {
             service: service.to_string(),
             state: "up".to_owned(),
             incidents: Vec::new(),
+            desired: None,
         }),
+        Request::Events { services, last, follow: _ } => {
+            let past = [event("shop", 1000, "up: pid 4107"), event("theirs", 2000, "up: pid 9")];
+            let mut events: Vec<_> =
+                past.into_iter().filter(|event| services.contains(&event.service)).collect();
+            let most = last.map_or(usize::MAX, |last| last as usize);
+            events.drain(..events.len().saturating_sub(most));
+            Response::Events(EventsAnswer::new(&events))
+        }
+        Request::Probe { service, check } => {
+            let verdict = match check.as_deref() {
+                None => ProbeVerdict::Pass,
+                Some("bad") => ProbeVerdict::Fail,
+                Some(_) => {
+                    let text = format!("{service} has no such check");
+                    return Response::Error(ErrorAnswer::new(ErrorKind::NoSuchCheck, text));
+                }
+            };
+            Response::Probe(ProbeAnswer::new(service, vec![probed(verdict)]))
+        }
         Request::MailTest { to } => Response::MailTest(MailTestAnswer {
             version: VERSION,
             to: to.clone(),
@@ -230,6 +277,26 @@ fn respond(request: &Request) -> Response {
             Response::Order(OrderAnswer::new(services.iter().map(result).collect()))
         }
     }
+}
+
+pub(crate) fn probed(verdict: ProbeVerdict) -> ProbedCheck {
+    ProbedCheck {
+        number: 1,
+        label: "page".to_owned(),
+        check_type: "http".to_owned(),
+        verdict,
+        text: "failed (503\x1b[2J)".to_owned(),
+        outcome: "failed".to_owned(),
+        why: Some("503\x1b[2J".to_owned()),
+        detail: None,
+        metrics: Vec::new(),
+        took_ms: 12,
+    }
+}
+
+fn event(service: &str, at_ms: u64, text: &str) -> Event {
+    let name = ServiceName::parse(service).expect("a good name");
+    Event::new(name, Wall(at_ms), EventKind::Started, text)
 }
 
 fn status(service: &ServiceName) -> ServiceStatus {
@@ -257,6 +324,7 @@ fn status(service: &ServiceName) -> ServiceStatus {
         memory_kind: None,
         wrong: Some(wrong).filter(|wrong| !wrong.is_empty()).into_iter().collect(),
         checks: Vec::new(),
+        groups: Vec::new(),
     }
 }
 

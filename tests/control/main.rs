@@ -6,6 +6,7 @@ mod support;
 
 mod attacks;
 mod commands;
+mod follow;
 mod harness;
 mod peers;
 mod render;

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use heeler::cli::render::{Style, detail, table, why};
+use heeler::cli::render::{Columns, Style, Whose, detail, events, probe, table, why};
 use heeler::wire::control::{
-    CheckStatus, Health, Incident, MemoryKind, ServiceStatus, StoryLine, WhyAnswer, Wish,
+    CheckStatus, Event, Health, Incident, Measured, MemoryKind, ProbeAnswer, ProbeVerdict,
+    ProbedCheck, ServiceStatus, StoryLine, WhyAnswer, Wish,
 };
 use jiff::tz::TimeZone;
 
@@ -50,6 +51,7 @@ fn service(name: &str, state: &str, health: Health, pid: Option<i32>) -> Service
         memory_kind: pid.map(|_| MemoryKind::Pss),
         wrong: Vec::new(),
         checks: Vec::new(),
+        groups: Vec::new(),
     }
 }
 
@@ -105,9 +107,73 @@ fn incident() -> Incident {
     }
 }
 
+fn probed() -> ProbeAnswer {
+    let good = ProbedCheck {
+        number: 1,
+        label: "memory > 2600MiB".to_owned(),
+        check_type: "process".to_owned(),
+        verdict: ProbeVerdict::Pass,
+        text: "memory (120 MiB) > 2600 MiB".to_owned(),
+        outcome: "ok".to_owned(),
+        why: None,
+        detail: None,
+        metrics: [("memory", "120 MiB"), ("cpu", "12.5%")]
+            .map(|(metric, value)| Measured { metric: metric.to_owned(), value: value.to_owned() })
+            .into(),
+        took_ms: 0,
+    };
+    let failed = ProbedCheck {
+        number: 2,
+        label: "page".to_owned(),
+        check_type: "http".to_owned(),
+        verdict: ProbeVerdict::Fail,
+        text: "failed (status 503, not 200)".to_owned(),
+        outcome: "failed".to_owned(),
+        why: Some("status 503, not 200".to_owned()),
+        detail: Some("\x1b]0;owned\x07 <html>".to_owned()),
+        metrics: Vec::new(),
+        took_ms: 1234,
+    };
+    let untold = ProbedCheck {
+        number: 64,
+        verdict: ProbeVerdict::Unknown,
+        text: "failed or expires_in < 14d".to_owned(),
+        outcome: "unknown".to_owned(),
+        why: Some("no route to host".to_owned()),
+        ..failed.clone()
+    };
+    ProbeAnswer { version: 1, service: "shop".to_owned(), checks: vec![good, failed, untold] }
+}
+
+fn happened() -> Vec<Event> {
+    [
+        (3 * DAY, "postgres@main", "ordered", "stop asked by root (pid 4242)"),
+        (400 * DAY, "mail", "exited", "the main process 7 is gone: killed by SIGKILL"),
+        (
+            50_000,
+            "shop",
+            "gave up",
+            "the start limit of 5 per 10m is used up: the next start is in 30s",
+        ),
+        (40_000, "shop", "fired", "body (\x1b]0;owned\x07) failed\r\nBcc: x, 3 of 5"),
+        (30_000, "sho\x1bp", "a new\x1b[2J word", "of a newer heeler"),
+    ]
+    .map(|(ago_ms, service, kind, text)| Event {
+        at_unix_ms: NOW - ago_ms,
+        service: service.to_owned(),
+        kind: kind.to_owned(),
+        text: text.to_owned(),
+    })
+    .into()
+}
+
+fn history(whose: Whose, style: &Style) -> String {
+    events(&happened(), whose, &mut Columns::default(), style)
+}
+
 fn answer(incidents: Vec<Incident>) -> WhyAnswer {
     let state = "down, next try in 30s".to_owned();
-    WhyAnswer { version: 1, service: "shop".to_owned(), state, incidents }
+    WhyAnswer { version: 1, service: "shop".to_owned(), state, incidents, desired: None }
 }
 
 #[test]
@@ -128,6 +194,10 @@ fn it_fits_and_reads() {
             ("why-open", why(&answer(vec![incident()]), &style)),
             ("why-closed", why(&answer(vec![closed.clone()]), &style)),
             ("why-never", why(&answer(Vec::new()), &style)),
+            ("probe", probe(&probed(), &style)),
+            ("probe-none", probe(&ProbeAnswer { checks: Vec::new(), ..probed() }, &style)),
+            ("events-all", history(Whose::Shown, &style)),
+            ("events-one", history(Whose::Known, &style)),
         ] {
             for line in text.lines() {
                 let columns = line.chars().count();
@@ -149,6 +219,8 @@ fn every_width_shows_every_service() {
             assert!(text.contains(name), "{width}:\n{text}");
         }
         let texts = [
+            probe(&probed(), &style(Some(width))),
+            history(Whose::Shown, &style(Some(width))),
             detail(&services()[0], &style(Some(width))),
             why(&answer(vec![incident()]), &style(Some(width))),
         ];
@@ -166,6 +238,45 @@ fn colour_is_the_only_escape_and_only_when_asked_for() {
     let plain = text.replace("\x1b[0m", "").replace("\x1b[31m", "");
     let plain = plain.replace("\x1b[32m", "").replace("\x1b[33m", "");
     assert_eq!(plain, table(&services(), &style(Some(100))));
+}
+
+#[test]
+fn a_kind_of_event_has_its_colour_and_what_follows_stays_in_line() {
+    let colour = Style { colour: true, ..style(Some(100)) };
+    let text = history(Whose::Shown, &colour);
+    for code in ["\x1b[31mgave up\x1b[0m", "\x1b[33mfired\x1b[0m", "  \x1b[31mexited\x1b[0m"] {
+        assert!(text.contains(code), "{text:?}");
+    }
+    let mut wide = Columns::default();
+    let first = events(&happened()[..2], Whose::Shown, &mut wide, &style(None));
+    let next = events(&happened()[3..4], Whose::Shown, &mut wide, &style(None));
+    let start = |line: &str, word: &str| line.find(word).expect(word);
+    let lines: Vec<_> = first.lines().collect();
+    assert_eq!(start(lines[0], "stop asked"), start(&next, "body"));
+}
+
+/// What an operator wanted is told from what a rule did.
+#[test]
+fn why_it_is_set_aside_and_how_that_ends() {
+    let aside = || Incident { cause: "set_aside".to_owned(), ..incident() };
+    let wish = |want: &str, by: &str| Wish {
+        want: want.to_owned(),
+        by: by.to_owned(),
+        by_text: "uid 1000 (pid 7)".to_owned(),
+        ..services()[0].desired.clone()
+    };
+    for (desired, says) in [
+        (Some(wish("down", "operator")), "wants it: down; `heeler start shop` ends that"),
+        (
+            Some(wish("unmonitored", "operator")),
+            "wants it: unmonitored; `heeler monitor shop` ends that",
+        ),
+        (Some(wish("down", "rule")), "a rule took it out of service"),
+        (None, "a rule took it out of service"),
+    ] {
+        let text = why(&WhyAnswer { desired, ..answer(vec![aside()]) }, &style(None));
+        assert!(text.contains(says), "{text}");
+    }
 }
 
 #[test]

@@ -5,7 +5,9 @@ mod story;
 
 mod checks;
 mod clearing;
+mod dependencies;
 mod desired;
+mod events;
 mod incidents;
 mod limits;
 mod orders;
@@ -15,3 +17,4 @@ mod restart_of_the_keeper;
 mod starting;
 mod stopping;
 mod units;
+mod workers;

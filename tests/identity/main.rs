@@ -9,6 +9,7 @@
 mod support;
 
 mod claims;
+mod crews;
 mod lab;
 mod matching;
 mod namespace;

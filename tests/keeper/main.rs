@@ -4,12 +4,18 @@
 mod support;
 
 mod chaos;
+mod chosen;
+mod clocks;
 mod conf;
 mod crash;
+mod daemon;
+mod disk;
+mod events;
 mod hostile;
 mod kill;
 mod life;
 mod pidfile;
+mod probe;
 mod resources;
 mod strangers;
 mod waits;

@@ -146,7 +146,8 @@ fn alr_09_it_is_sent_until_it_is_taken_and_is_the_same_mail() {
 /// and told, and what is left comes in a few mails.
 #[test]
 fn alr_06_a_server_that_is_down_for_days() {
-    let dir = tempfile::tempdir().expect("a directory");
+    // In memory: ten thousand alerts each wait for the disk, and after a minute another try would be due.
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory");
     let mut store = Store::open(dir.path());
     store.queue((0..10).map(|n| alert(n, &["ops@example.com"])));
     let first = store.letter();
@@ -245,4 +246,43 @@ fn a_burst_is_one_mail_and_others_keep_their_thread() {
     assert!(letters[0].text.contains("X-Heeler-Service: shop"));
     assert!(letters[1].text.contains("X-Heeler-Kind: digest"));
     assert_eq!(letters[1].text.matches("  shop: down: trouble ").count(), 5);
+}
+
+/// What the disk does not take is sent all the same: a full disk is when somebody has to hear of it.
+#[test]
+fn an_alert_that_cannot_be_written_is_sent_from_memory_and_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut store = Store::open(dir.path());
+    store.queue([alert(1, &["a@x"])]);
+    let first = store.letter();
+    // The file of the second cannot be written: something is in the place of its temporary one.
+    let token = alert(2, &[]).incident.token();
+    let second = format!("20260504T011504Z-{token}-0000.json");
+    let in_its_place = dir.path().join(format!("outbox/queue/.{second}.tmp"));
+    fs::create_dir_all(in_its_place.join("x")).expect("creates");
+    store.answer(first.id, &[(End::Delivered, "250 ok")]);
+    store.queue([alert(2, &["a@x", "b@x"])]);
+    // It is said, and the letter comes; which is first does not matter.
+    let mut letter = None;
+    let mut refused = false;
+    while letter.is_none() || !refused {
+        match store.acks.recv_timeout(PATIENCE).expect("both") {
+            Ack::Letter(came) => letter = Some(came),
+            Ack::NotPersistent(text) if text.contains(&second) => refused = true,
+            other => store.note(other),
+        }
+    }
+    let letter = letter.expect("it came");
+    assert!(letter.text.contains("trouble 2"), "{}", letter.text);
+    // One of two has it; the other gets it in the end, still from memory.
+    store.answer(letter.id, &[(End::Delivered, "250 ok"), (End::Later, "451 busy")]);
+    store.handle.send([Message::TryMail]);
+    let again = store.letter();
+    assert_eq!((message_id(&again), &again.to[..]), (message_id(&letter), &["b@x".to_owned()][..]));
+    store.answer(again.id, &[(End::Delivered, "250 ok")]);
+    store.until(|ack| *ack == Ack::Persistent);
+    fs::remove_dir_all(&in_its_place).expect("removes");
+    store.settle();
+    assert_eq!(queued(dir.path()), 0);
+    assert_eq!(store.handle.shutdown(PATIENCE), Shutdown::Clean);
 }

@@ -152,10 +152,13 @@ impl World {
             | Effect::Confirm { .. }
             | Effect::Survey { .. }
             | Effect::Sample { .. }
+            | Effect::LookAtCrew { .. }
+            | Effect::SignalWorker { .. }
             | Effect::Probe { .. }
             | Effect::Signal { .. }
             | Effect::RecordLadder { .. }
             | Effect::RemoveStalePidfile { .. }
+            | Effect::Event(_)
             | Effect::Answer { .. } => format!("  {effect:?}"),
         });
     }
@@ -174,6 +177,10 @@ impl World {
             }
             Effect::Sample { service, ask, identity } => {
                 self.ask(&service, Question::Sample(ask, identity));
+            }
+            // No service here has workers.
+            Effect::LookAtCrew { service, .. } | Effect::SignalWorker { service, .. } => {
+                self.broken(1, Some(self.index(&service)), "it has no workers");
             }
             Effect::Probe { service, ask, check } => {
                 self.ask(&service, Question::Probe(ask, check));
@@ -227,7 +234,7 @@ impl World {
                 self.judge_answer(request, &reply);
                 self.store_later(Stored::Answer(request, reply));
             }
-            Effect::Log { .. } => {}
+            Effect::Log { .. } | Effect::Event(_) => {}
         }
     }
 
@@ -251,6 +258,7 @@ impl World {
 
     /// The store thread's group is on disk; only now are answers given.
     pub(crate) fn commit(&mut self) {
+        self.judge_tally();
         while let Some(item) = self.store.pop_front() {
             match item {
                 Stored::Answer(request, reply) => self.answered(request, &reply),

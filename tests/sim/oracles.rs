@@ -18,8 +18,8 @@ use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::{Observation, Outcome};
 use heeler::model::order::{Order, Reply, ReplyResult};
 use heeler::model::process::{Identification, ProcessIdentity, Signal};
-use heeler::model::service::{Mode, Service};
-use heeler::model::status::Phase;
+use heeler::model::service::{Mode, Reload, Service};
+use heeler::model::status::{Phase, Tally};
 use heeler::model::time::Mono;
 use heeler::model::tolerance::Tolerance;
 
@@ -157,6 +157,17 @@ impl World {
         Some(View { phase: status.phase, main: status.main, desired: status.intent.desired })
     }
 
+    /// The counts that the engine keeps are those of its services.
+    pub(crate) fn judge_tally(&self) {
+        let Some(engine) = &self.engine else { return };
+        let mut counted = Tally::default();
+        for name in engine.names() {
+            let status = engine.status(self.clock(), name).expect("it is there");
+            counted.count(Some(status.health), None);
+        }
+        assert_eq!(engine.tally(), counted);
+    }
+
     /// Which processes an identification would find, kept up to date after everything that happens.
     pub(crate) fn refresh(&mut self) {
         for svc in 0..self.svcs.len() {
@@ -188,6 +199,9 @@ impl World {
             | Input::Launched { .. }
             | Input::Finished { .. }
             | Input::Signalled { .. }
+            | Input::CrewSeen { .. }
+            | Input::WorkerSignalled { .. }
+            | Input::WorkerOrdered { .. }
             | Input::Ordered { .. } => return None,
         };
         let svc = self.index(service);
@@ -230,11 +244,14 @@ impl World {
             | Effect::Confirm { .. }
             | Effect::Survey { .. }
             | Effect::Sample { .. }
+            | Effect::LookAtCrew { .. }
+            | Effect::SignalWorker { .. }
             | Effect::Probe { .. }
             | Effect::Run(_)
             | Effect::Signal { .. }
             | Effect::RemoveStalePidfile { .. }
             | Effect::Alert(_)
+            | Effect::Event(_)
             | Effect::Log { .. }
             | Effect::Answer { .. } => None,
         }
@@ -325,7 +342,10 @@ impl World {
             let model = &mut self.oracles.watched[svc].models[0];
             model.push(self.now, bad, (check.tolerance, check.recover), check.every);
         }
-        if def.checks.len() != 1 {
+        // What is held back is judged anew when it is not any more; and after a reload by signal without a
+        // start period, of which no phase tells.
+        let unseen = matches!(def.reload, Some(Reload::Signal(_))) && def.start_period.is_zero();
+        if def.checks.len() != 1 || !def.depends_on.is_empty() || unseen {
             return;
         }
         let check = &def.checks[0];
@@ -447,7 +467,7 @@ impl World {
                     self.oracles.aimed.insert(main);
                 }
             }
-            JobKind::Exec | JobKind::Look | JobKind::Probe(_) => {}
+            JobKind::Exec | JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {}
         }
     }
 
@@ -584,14 +604,35 @@ impl World {
                     incident.cause == Cause::Down && incident.closed.is_none() && incident.told > 0
                 })
             });
+            // What may be a parent's doing is told by the parent's mail.
+            let alone = self.svcs[svc].def.depends_on.is_empty();
             if let Some(at) = self.oracles.watched[svc].untold.first()
                 && !told
+                && alone
             {
                 let ago = self.now.since(*at);
                 self.broken(10, Some(svc), &format!("a death {ago:?} ago was never told"));
             }
             self.judge_calm(svc);
         }
+    }
+
+    /// Whether a service it needs is not there to be built on.
+    fn held_back(&self, svc: usize) -> bool {
+        self.svcs[svc].def.depends_on.iter().any(|parent| {
+            let at = self.index(parent);
+            let fires = self.engine.as_ref().is_some_and(|engine| {
+                let incidents = engine.incidents(parent);
+                incidents
+                    .iter()
+                    .any(|one| one.closed.is_none() && matches!(one.cause, Cause::Check(..)))
+            });
+            self.see(at).is_some_and(|view| match view.desired {
+                Desired::Unmonitored => false,
+                Desired::Down => true,
+                Desired::Up => view.main.is_none() || fires,
+            })
+        })
     }
 
     fn judge_calm(&mut self, svc: usize) {
@@ -601,7 +642,7 @@ impl World {
             self.broken(11, Some(svc), &format!("a job is left: {job:?}"));
         }
         let mains = self.mains(svc);
-        let able = def.startable() && def.mode == Mode::Active;
+        let able = def.startable() && def.mode == Mode::Active && !self.held_back(svc);
         let fine = match view.desired {
             Desired::Up => mains.len() == 1 && view.main == mains.first().copied() || !able,
             Desired::Down | Desired::Unmonitored => view.main == mains.first().copied(),

@@ -9,7 +9,9 @@ use heeler::model::condition::Condition;
 use heeler::model::ids::{CheckIndex, ServiceName};
 use heeler::model::metric::Metric;
 use heeler::model::process::Signal;
-use heeler::model::service::{Backoff, Command, Life, Mode, Reload, Service, StartLimit};
+use heeler::model::service::{
+    Backoff, Command, Life, Mode, OnBoot, Reload, Service, StartLimit, Together,
+};
 use heeler::model::tolerance::Tolerance;
 use heeler::model::unit::{Manager, Unit, UnitMain};
 
@@ -22,7 +24,18 @@ pub(crate) const MEMORY_LIMIT_BYTES: u64 = 500 << 20;
 
 pub(crate) fn draw(rng: &mut Rng) -> Vec<Arc<Service>> {
     let count = 1 + rng.below(6);
-    (0..count).map(|n| Arc::new(service(rng, n))).collect()
+    let mut services: Vec<Service> = Vec::new();
+    for n in 0..count {
+        let mut one = service(rng, n);
+        // Only on those before it: no circles.
+        if rng.chance(300) && !services.is_empty() {
+            let at = rng.below(services.len() as u64);
+            let parent = &services[usize::try_from(at).expect("an index")];
+            one.depends_on.push(parent.name.clone());
+        }
+        services.push(one);
+    }
+    services.into_iter().map(Arc::new).collect()
 }
 
 fn service(rng: &mut Rng, n: u64) -> Service {
@@ -44,6 +57,7 @@ fn service(rng: &mut Rng, n: u64) -> Service {
         name: ServiceName::parse(&name).expect("is a name"),
         user: Some("deploy".into()),
         group: None,
+        groups: Vec::new(),
         start: (!run && !rng.chance(60)).then(|| command(rng, "start")),
         stop: rng.chance(350).then(|| command(rng, "stop")),
         restart: (!run && rng.chance(350)).then(|| command(rng, "restart")),
@@ -66,12 +80,21 @@ fn service(rng: &mut Rng, n: u64) -> Service {
             window: secs(rng, 20, 90),
         },
         backoff: Backoff { first, last: first * u32::try_from(1 + rng.below(8)).expect("small") },
+        depends_on: Vec::new(),
+        restart_with: if rng.chance(300) { Together::Yes } else { Together::No },
+        start_delay: if rng.chance(150) { secs(rng, 1, 20) } else { Duration::ZERO },
+        on_boot: rng.pick(&[OnBoot::Start, OnBoot::Last, OnBoot::Last]),
         remind: secs(rng, 60, 900),
+        workers: None,
+        puma: None,
         checks: (0..rng.pick(&[0, 1, 1, 1, 2])).map(|at| check(rng, at, every)).collect(),
     };
     if !def.startable() {
         // Refused when it is loaded.
         def.checks.retain(|check| !check.then.iter().any(Action::repeats));
+        for (at, check) in (0..).zip(&mut def.checks) {
+            check.index = CheckIndex(at);
+        }
     }
     def
 }

@@ -9,7 +9,7 @@ use heeler::model::ids::{CheckIndex, ServiceName};
 use heeler::model::incident::{Alert, AlertKind, Cause, Incident, StoryLine};
 use heeler::model::intent::{Desired, Intent, Who};
 use heeler::model::job::Output;
-use heeler::model::memory::{BootMemory, Memory};
+use heeler::model::memory::{Acquaintance, BootMemory, Memory};
 use heeler::model::process::{Pid, ProcessIdentity, Uid};
 use heeler::model::text::Untrusted;
 use heeler::model::time::{Mono, Wall};
@@ -165,6 +165,7 @@ impl Seed {
             last: self.maybe(Self::incident),
             fingerprints: self.list(|s| (s.number(), s.number())),
             boot: BootMemory {
+                acquaintance: Acquaintance::Left,
                 main: self.maybe(Self::identity),
                 starts: self.list(|s| Mono::from_nanos(s.number())),
                 backoffs: self.small(),

@@ -5,6 +5,8 @@ mod support;
 
 mod crash;
 mod damage;
+mod events;
+mod fixtures;
 mod made;
 mod mails;
 mod space;

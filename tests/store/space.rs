@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use heeler::model::event::{Event, EventKind};
 use heeler::model::intent::Desired;
 use heeler::model::time::Wall;
+use heeler::store::events::EventLog;
 use heeler::store::journal::{Journal, Trust};
 use heeler::store::{Ack, Message, Shutdown};
 
@@ -33,6 +35,7 @@ fn inside() {
     store.send([Message::Remember(vec![(name("shop"), shop.clone())]), Message::Barrier(1)]);
     assert_eq!(acks.recv_timeout(PATIENCE), Ok(Ack::Durable(1)));
 
+    let event = Event::new(name("shop"), Wall(1), EventKind::Acted, &"x".repeat(250));
     let filler = dir.join("filler");
     let mut file = fs::File::create(&filler).expect("creates");
     while file.write_all(&[0; 512]).is_ok() {}
@@ -41,6 +44,7 @@ fn inside() {
     store.send([
         Message::Remember(vec![(name("shop"), stopped.clone())]),
         Message::Queue(Box::new(alert(0))),
+        Message::Happened(event.clone().into()),
         Message::Barrier(2),
     ]);
     assert_eq!(
@@ -63,6 +67,8 @@ fn inside() {
     assert_eq!(acks.recv_timeout(PATIENCE), Ok(Ack::Persistent), "it heals by itself");
     let (_, restored) = Journal::open(&state, BOOT, Trust::Whole, Wall(0));
     assert_eq!(restored.memories[&name("shop")], stopped);
+    let (_, history, notes) = EventLog::open(&state);
+    assert_eq!(history.iter().collect::<Vec<_>>(), [&event], "once: {notes:?}");
     assert_eq!(store.shutdown(PATIENCE), Shutdown::Clean);
     let mails = fs::read_dir(state.join("outbox")).expect("lists").flatten();
     assert_eq!(mails.filter(|e| e.path().extension().is_some_and(|x| x == "eml")).count(), 1);

@@ -23,6 +23,9 @@ pub fn detail(service: &ServiceStatus, style: &Style) -> String {
     row("wanted", &escape(&format!("{}, by {} at {at}", wish.want, wish.by_text)));
     row("doing", &escape(&service.phase));
     row("process", &process(service));
+    if !service.groups.is_empty() {
+        row("groups", &escape(&service.groups.join(", ")));
+    }
     for (n, wrong) in service.wrong.iter().enumerate() {
         row(if n == 0 { "wrong" } else { "" }, &escape(wrong));
     }

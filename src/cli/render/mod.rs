@@ -12,13 +12,19 @@ use crate::model::units;
 use crate::wire::control::{Health, ServiceStatus};
 
 mod detail;
+mod events;
 mod mail;
+mod probe;
+mod state;
 mod table;
 mod text;
 mod why;
 
 pub use detail::detail;
+pub use events::{Columns, Whose, events};
 pub use mail::{mail_line, mail_test};
+pub use probe::probe;
+pub use state::state_line;
 pub use table::table;
 pub use why::why;
 
@@ -86,6 +92,11 @@ fn span(ms: u64) -> String {
         0 => "0s".to_owned(),
         seconds => units::show_duration(Duration::from_secs(seconds)),
     }
+}
+
+/// A span with its milliseconds.
+fn span_exact(ms: u64) -> String {
+    units::show_duration(Duration::from_millis(ms))
 }
 
 fn cpu(service: &ServiceStatus) -> Option<String> {

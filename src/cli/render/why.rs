@@ -18,7 +18,7 @@ pub fn why(answer: &WhyAnswer, style: &Style) -> String {
     for incident in &answer.incidents {
         out.push('\n');
         one(&mut out, incident, style);
-        field(&mut out, style.width, "  next    ", &next(&name, &answer.state, incident));
+        field(&mut out, style.width, "  next    ", &next(&name, answer, incident));
     }
     out
 }
@@ -60,12 +60,12 @@ fn one(out: &mut String, incident: &Incident, style: &Style) {
 }
 
 /// What an operator can do; what heeler does by itself is said too, so that nobody fights it.
-fn next(name: &str, state: &str, incident: &Incident) -> String {
+fn next(name: &str, answer: &WhyAnswer, incident: &Incident) -> String {
     if incident.closed_unix_ms.is_some() {
         return "nothing to do: it is over".to_owned();
     }
     match incident.cause.as_str() {
-        "down" if state.starts_with("up") => {
+        "down" if answer.state.starts_with("up") => {
             "nothing to do: it is up again, and this is over once it has stayed so".to_owned()
         }
         "down" => format!(
@@ -85,11 +85,17 @@ fn next(name: &str, state: &str, incident: &Incident) -> String {
                          no second copy and goes on as soon as it is gone"
                 .to_owned()
         }
-        "set_aside" => {
-            format!(
+        "set_aside" => match answer.desired.as_ref().filter(|wish| wish.by == "operator") {
+            Some(wish) => format!(
+                "it is as {} wants it: {}; `heeler {} {name}` ends that",
+                escape(&wish.by_text),
+                escape(&wish.want),
+                if wish.want == "down" { "start" } else { "monitor" },
+            ),
+            None => format!(
                 "a rule took it out of service: `heeler start {name}` puts it back when it is mended"
-            )
-        }
+            ),
+        },
         "check" => {
             format!("`heeler status {name}` shows the values now; it ends when they are good again")
         }

@@ -181,18 +181,28 @@ pub(super) fn write_response(response: &Response) -> Vec<u8> {
     bytes
 }
 
+/// What comes before an answer that has no length: it ends where the connection does.
+pub(super) fn stream_head() -> &'static [u8] {
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n"
+}
+
 fn code(response: &Response) -> &'static str {
     match response {
-        Response::Status(_) | Response::Why(_) | Response::Order(_) | Response::MailTest(_) => {
-            "200 OK"
-        }
+        Response::Status(_)
+        | Response::Why(_)
+        | Response::Events(_)
+        | Response::Probe(_)
+        | Response::Order(_)
+        | Response::MailTest(_) => "200 OK",
         Response::Error(error) => match error.error {
             ErrorKind::BadRequest => "400 Bad Request",
             ErrorKind::NotAllowed => "403 Forbidden",
-            ErrorKind::NoSuchPath | ErrorKind::NoSuchService => "404 Not Found",
+            ErrorKind::NoSuchPath | ErrorKind::NoSuchService | ErrorKind::NoSuchCheck => {
+                "404 Not Found"
+            }
             ErrorKind::WrongMethod => "405 Method Not Allowed",
             ErrorKind::TooLarge => "413 Content Too Large",
-            ErrorKind::Busy | ErrorKind::Stopping => "503 Service Unavailable",
+            ErrorKind::Busy | ErrorKind::Stopping | ErrorKind::TooSlow => "503 Service Unavailable",
             ErrorKind::Other => "500 Internal Server Error",
         },
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{ConditionError, Expr, Op};
-use crate::model::metric::{Metric, Unit, Value};
+use crate::model::metric::{Metric, NO_YES, Unit, Value};
 use crate::model::units;
 
 /// Parses a text that is not too long.
@@ -155,6 +155,10 @@ impl<'a> Parser<'a> {
                 hint: Some(format!("known are: failed, {}", names.join(", "))),
             });
         };
+        let compares = |token: &Token<'_>| Op::ALL.iter().any(|(text, _)| *text == token.text);
+        if metric.unit() == Unit::Word(&NO_YES) && !self.peek().is_some_and(compares) {
+            return Ok(Expr::Compare(metric, Op::Equal, Value::yes(true)));
+        }
         let (symbol, at) = self.take("a comparison such as >")?;
         let Some((_, op)) = Op::ALL.iter().find(|(text, _)| *text == symbol) else {
             return Err(ConditionError {
@@ -163,6 +167,13 @@ impl<'a> Parser<'a> {
                 hint: Some("comparisons are > >= < <= = !=".to_owned()),
             });
         };
+        if matches!(metric.unit(), Unit::Word(_)) && !matches!(op, Op::Equal | Op::Differs) {
+            return Err(ConditionError {
+                span: at,
+                message: format!("`{}` is a word: there is no more or less of it", metric.name()),
+                hint: Some("compare it by = or !=".to_owned()),
+            });
+        }
         let (text, mut at) = self.take("a value")?;
         let mut text = text.to_owned();
         // `1.5 GB` is two words and one value.
@@ -205,6 +216,11 @@ fn parse_value(text: &str, unit: Unit) -> Result<Value, String> {
             .into_iter()
             .find_map(|unit| parse_value(text, unit).ok())
             .ok_or_else(|| "a number is expected, with its unit if it has one".to_owned()),
+        Unit::Word(words) => words
+            .iter()
+            .find(|word| **word == text)
+            .map(|word| Value::Word(word))
+            .ok_or_else(|| format!("known are: {}", words.join(", "))),
         Unit::Letter => {
             let mut chars = text.chars();
             match (chars.next(), chars.next()) {

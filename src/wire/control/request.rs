@@ -3,31 +3,48 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ids::ServiceName;
+use crate::model::ids::{GroupName, NameError, ServiceName};
 use crate::model::limits;
 use crate::model::order::Order;
+use crate::model::selector::Selector;
 use crate::wire::control::{ErrorAnswer, ErrorKind};
 
-/// What a client asks.
+/// What a client asks. It may choose services by patterns and groups; once the request was allowed each is
+/// named ([`Allowed`]).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Request {
-    /// How services stand. A client names none to ask for all it may see; once the request was
-    /// allowed they are always named.
+pub enum Request<S = Selector> {
+    /// How services stand.
     Status {
-        /// Which.
-        services: Vec<ServiceName>,
+        /// Which; none is all the client may see.
+        services: Vec<S>,
     },
     /// Why a service stands as it does.
     Why {
         /// Which.
         service: ServiceName,
     },
+    /// What happened.
+    Events {
+        /// To which; none is all the client may see.
+        services: Vec<S>,
+        /// How many, the newest; all that are kept where it does not say.
+        last: Option<u32>,
+        /// And what happens from now on?
+        follow: Follow,
+    },
+    /// Run checks once, and do nothing about it.
+    Probe {
+        /// Of which service.
+        service: ServiceName,
+        /// Which: a label, a number from 1, or a part of one label; all where it does not say.
+        check: Option<String>,
+    },
     /// Do something.
     Order {
         /// What.
         order: Order,
-        /// With which; at least one, each once.
-        services: Vec<ServiceName>,
+        /// With which; at least one.
+        services: Vec<S>,
         /// Whether the answer waits until it is known how it ended.
         wait: bool,
     },
@@ -37,6 +54,18 @@ pub enum Request {
         to: Vec<String>,
     },
 }
+
+/// Whether a client goes on listening.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Follow {
+    /// It wants what there is.
+    No,
+    /// It wants what comes, too.
+    Yes,
+}
+
+/// A request that was allowed.
+pub type Allowed = Request<ServiceName>;
 
 /// A request as HTTP says it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,9 +81,20 @@ pub struct Encoded {
 #[derive(Serialize, Deserialize)]
 struct OrderBody {
     order: String,
+    #[serde(default)]
     services: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    all: bool,
     #[serde(default = "waits")]
     wait: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProbeBody {
+    service: String,
+    check: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +109,8 @@ fn waits() -> bool {
 
 const STATUS: &str = "/v1/status";
 const WHY: &str = "/v1/why";
+const EVENTS: &str = "/v1/events";
+const PROBE: &str = "/v1/probe";
 const ORDER: &str = "/v1/order";
 const MAIL_TEST: &str = "/v1/mail-test";
 
@@ -78,21 +120,38 @@ impl Request {
     pub fn encode(&self) -> Encoded {
         let get = |target| Encoded { method: "GET", target, body: String::new() };
         match self {
-            Self::Status { services } => {
-                let mut target = STATUS.to_owned();
-                for (n, service) in services.iter().enumerate() {
-                    target.push(if n == 0 { '?' } else { '&' });
-                    target.push_str(&format!("service={service}"));
-                }
-                get(target)
-            }
+            Self::Status { services } => get(target(STATUS, pairs_of(services))),
             Self::Why { service } => get(format!("{WHY}?service={service}")),
+            Self::Events { services, last, follow } => {
+                let mut pairs = pairs_of(services);
+                pairs.extend(last.map(|last| ("last", last.to_string())));
+                if *follow == Follow::Yes {
+                    pairs.push(("follow", "true".to_owned()));
+                }
+                get(target(EVENTS, pairs))
+            }
+            Self::Probe { service, check } => {
+                let body = ProbeBody { service: service.to_string(), check: check.clone() };
+                let body = serde_json::json!(body).to_string();
+                Encoded { method: "POST", target: PROBE.to_owned(), body }
+            }
             Self::Order { order, services, wait } => {
-                let body = serde_json::json!(OrderBody {
+                let mut body = OrderBody {
                     order: order.name().to_owned(),
-                    services: services.iter().map(ToString::to_string).collect(),
+                    services: Vec::new(),
+                    groups: Vec::new(),
+                    all: false,
                     wait: *wait,
-                });
+                };
+                for selector in services {
+                    match selector {
+                        Selector::Name(name) => body.services.push(name.to_string()),
+                        Selector::Pattern(pattern) => body.services.push(pattern.to_string()),
+                        Selector::Group(group) => body.groups.push(group.to_string()),
+                        Selector::All => body.all = true,
+                    }
+                }
+                let body = serde_json::json!(body);
                 Encoded { method: "POST", target: ORDER.to_owned(), body: body.to_string() }
             }
             Self::MailTest { to } => {
@@ -109,11 +168,11 @@ impl Request {
     pub fn decode(method: &str, target: &str, body: &[u8]) -> Result<Self, ErrorAnswer> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
-            STATUS | WHY => "GET",
-            ORDER | MAIL_TEST => "POST",
+            STATUS | WHY | EVENTS => "GET",
+            PROBE | ORDER | MAIL_TEST => "POST",
             _ => {
-                let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/order and \
-                            /v1/mail-test";
+                let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/events, \
+                            /v1/probe, /v1/order and /v1/mail-test";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -125,15 +184,41 @@ impl Request {
             return Err(bad("a GET has no body"));
         }
         match path {
+            PROBE if query.is_empty() => Self::decode_probe(body),
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
-            ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
-            WHY => match <[ServiceName; 1]>::try_from(services_of(query)?) {
-                Ok([service]) => Ok(Self::Why { service }),
-                Err(_) => Err(bad("why wants exactly one service=NAME")),
+            PROBE | ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
+            WHY => match services_of(pairs(query)?)?.as_slice() {
+                [Selector::Name(service)] => Ok(Self::Why { service: service.clone() }),
+                _ => Err(bad("why wants exactly one service=NAME")),
             },
-            _ => Ok(Self::Status { services: services_of(query)? }),
+            EVENTS => Self::decode_events(pairs(query)?),
+            _ => Ok(Self::Status { services: services_of(pairs(query)?)? }),
         }
+    }
+
+    fn decode_events(mut pairs: Vec<(&str, String)>) -> Result<Self, ErrorAnswer> {
+        let (mut last, mut follow) = (None, Follow::No);
+        for (_, value) in pairs.extract_if(.., |(key, _)| *key == "last") {
+            let number = value.parse().map_err(|_| bad("last is not a number of events"))?;
+            last = Some(number);
+        }
+        for (_, value) in pairs.extract_if(.., |(key, _)| *key == "follow") {
+            follow = match value.as_str() {
+                "true" => Follow::Yes,
+                "false" => Follow::No,
+                _ => return Err(bad("follow is true or false")),
+            };
+        }
+        Ok(Self::Events { services: services_of(pairs)?, last, follow })
+    }
+
+    fn decode_probe(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        let ProbeBody { service, check } = serde_json::from_slice(body).map_err(|error| {
+            bad(format!("the body is not a probe ({error}); write {{\"service\":\"NAME\"}}"))
+        })?;
+        let service = ServiceName::parse(&service).map_err(no_name)?;
+        Ok(Self::Probe { service, check })
     }
 
     fn decode_mail_test(body: &[u8]) -> Result<Self, ErrorAnswer> {
@@ -159,39 +244,82 @@ impl Request {
         let words = Order::ALL.map(Order::name).join(", ");
         let order =
             order.ok_or_else(|| bad(format!("this is not an order; orders are {words}")))?;
-        let mut services = Vec::new();
-        for name in &body.services {
-            let service = parse_name(name)?;
-            if !services.contains(&service) {
-                services.push(service);
-            }
-        }
+        let words = body.services.iter().map(|word| Selector::parse(word).map_err(no_name));
+        let groups = body.groups.iter().map(|name| group(name));
+        let all = body.all.then_some(Ok(Selector::All));
+        let services: Vec<_> = words.chain(groups).chain(all).collect::<Result<_, _>>()?;
         if services.is_empty() {
             return Err(bad("an order names at least one service"));
         }
-        Ok(Self::Order { order, services, wait: body.wait })
+        Ok(Self::Order { order, services: few(services)?, wait: body.wait })
     }
 }
 
-/// The `service=NAME` pairs of a query, each name once. Other keys are a mistake: a misspelt one
+/// The pairs of a query.
+fn pairs(query: &str) -> Result<Vec<(&str, String)>, ErrorAnswer> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent_decode(value).ok_or_else(|| bad("the query has a bad % escape"))?;
+        Ok((key, value))
+    });
+    pairs.collect()
+}
+
+/// The services that are chosen by `service=NAME` and `group=NAME`. Other keys are a mistake: a misspelt one
 /// would otherwise ask for everything.
-fn services_of(query: &str) -> Result<Vec<ServiceName>, ErrorAnswer> {
-    let mut services = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let Some(("service", name)) = pair.split_once('=') else {
-            return Err(bad("the query has only service=NAME"));
-        };
-        let name = percent_decode(name).ok_or_else(|| bad("the query has a bad % escape"))?;
-        let service = parse_name(&name)?;
-        if !services.contains(&service) {
-            services.push(service);
-        }
+fn services_of(pairs: Vec<(&str, String)>) -> Result<Vec<Selector>, ErrorAnswer> {
+    let services = pairs.into_iter().map(|(key, value)| match key {
+        "service" => Selector::parse(&value).map_err(no_name),
+        "group" => group(&value),
+        _ => Err(bad("the query has a key that means nothing here, beside service and group")),
+    });
+    few(services.collect::<Result<_, _>>()?)
+}
+
+/// The other way round. Whoever asks for all asks for no more than who names none.
+fn pairs_of(services: &[Selector]) -> Vec<(&'static str, String)> {
+    let pair = |selector: &Selector| match selector {
+        Selector::Name(name) => Some(("service", name.to_string())),
+        Selector::Pattern(pattern) => Some(("service", pattern.to_string())),
+        Selector::Group(group) => Some(("group", group.to_string())),
+        Selector::All => None,
+    };
+    services.iter().filter_map(pair).collect()
+}
+
+fn target(path: &str, pairs: Vec<(&str, String)>) -> String {
+    let pairs: Vec<_> =
+        pairs.iter().map(|(key, value)| format!("{key}={}", percent_encode(value))).collect();
+    let mark = if pairs.is_empty() { "" } else { "?" };
+    format!("{path}{mark}{}", pairs.join("&"))
+}
+
+/// Each pattern and group costs a look at every service.
+fn few(services: Vec<Selector>) -> Result<Vec<Selector>, ErrorAnswer> {
+    let many = services.iter().filter(|one| !matches!(one, Selector::Name(_))).count();
+    if many > limits::CONTROL_PATTERNS_MAX {
+        let most = limits::CONTROL_PATTERNS_MAX;
+        return Err(bad(format!(
+            "{many} patterns and groups; {most} are looked at in one request"
+        )));
     }
     Ok(services)
 }
 
-fn parse_name(name: &str) -> Result<ServiceName, ErrorAnswer> {
-    ServiceName::parse(name).map_err(|why| bad(why.to_string()))
+fn group(name: &str) -> Result<Selector, ErrorAnswer> {
+    GroupName::parse(name).map(Selector::Group).map_err(no_name)
+}
+
+fn no_name(why: NameError) -> ErrorAnswer {
+    bad(why.to_string())
+}
+
+fn percent_encode(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.@-*!".contains(c);
+    text.chars()
+        .map(|c| if plain(c) { c.to_string() } else { format!("%{:02x}", u32::from(c)) })
+        .collect()
 }
 
 fn percent_decode(text: &str) -> Option<String> {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::ids::CheckIndex;
 use crate::model::job::Output;
+use crate::model::limits;
 use crate::model::order::Order;
 use crate::model::process::{Pid, ProcessIdentity, Uid};
 use crate::model::status::{Phase, RuleState};
@@ -34,6 +35,7 @@ fn sample(at_ms: u64, cpu_ms: u64) -> ProcessSample {
 fn status() -> Status {
     Status {
         service: name("shop"),
+        groups: Vec::new(),
         intent: Intent {
             desired: Desired::Down,
             by: Who::Operator { uid: Uid(0), pid: Pid(12) },
@@ -68,7 +70,7 @@ fn the_json_of_a_status_does_not_change() {
             r#""by":"operator","by_text":"root (pid 12)","uid":0,"pid":12,"rule":null,"#,
             r#""at_unix_ms":5},"pid":7,"uptime_ms":61000,"cpu_milli_percent":12500,"#,
             r#""memory_bytes":2000,"memory_kind":"rss","wrong":["memory (3 MiB) > 2 MiB"],"#,
-            r#""checks":[{"label":"memory","state":"firing","text":"memory (3 MiB) > 2 MiB"}]}]}"#
+            r#""checks":[{"label":"memory","state":"firing","text":"memory (3 MiB) > 2 MiB"}],"groups":[]}]}"#
         )
     );
 }
@@ -129,11 +131,23 @@ fn a_reader_passes_over_what_it_does_not_know() {
 
 #[test]
 fn requests_come_back_as_they_were_written() {
-    let services = vec![name("web@1"), name("b")];
+    let selectors = |words: &[&str]| {
+        words.iter().map(|word| Selector::parse(word).expect("a selector")).collect::<Vec<_>>()
+    };
+    let services = selectors(&["web@1", "b", "we?-[!a-c]*"]);
+    let group = Selector::Group(crate::model::ids::GroupName::parse("web").expect("a group"));
+    let chosen = [services.clone(), vec![group]].concat();
+    let everything = [chosen.clone(), vec![Selector::All]].concat();
     for request in [
         Request::Status { services: Vec::new() },
         Request::Status { services: services.clone() },
+        Request::Status { services: chosen },
+        Request::Order { order: Order::Stop, services: everything, wait: true },
         Request::Why { service: name("b") },
+        Request::Probe { service: name("b"), check: None },
+        Request::Probe { service: name("b"), check: Some("memory > 1GiB \"\u{1b}".to_owned()) },
+        Request::Events { services: Vec::new(), last: None, follow: Follow::No },
+        Request::Events { services: services.clone(), last: Some(7), follow: Follow::Yes },
         Request::Order { order: Order::Restart, services, wait: false },
         Request::MailTest { to: vec!["ops@example.com".to_owned()] },
     ] {
@@ -160,6 +174,23 @@ fn what_is_not_a_request_is_refused() {
         ("GET", "/v1/status?service=../x", "", BadRequest),
         ("GET", "/v1/why", "", BadRequest),
         ("GET", "/v1/why?service=a&service=b", "", BadRequest),
+        ("GET", "/v1/why?service=*", "", BadRequest),
+        ("GET", "/v1/why?group=a", "", BadRequest),
+        ("GET", "/v1/status?service=[", "", BadRequest),
+        ("GET", "/v1/status?group=*", "", BadRequest),
+        ("GET", "/v1/status?all=1", "", BadRequest),
+        ("GET", "/v1/status?last=1", "", BadRequest),
+        ("GET", "/v1/events?last=-1", "", BadRequest),
+        ("GET", "/v1/events?last=", "", BadRequest),
+        ("GET", "/v1/events?follow=yes", "", BadRequest),
+        ("GET", "/v1/events?folow=true", "", BadRequest),
+        ("POST", "/v1/events", "", WrongMethod),
+        ("GET", "/v1/probe?service=a", "", WrongMethod),
+        ("POST", "/v1/probe", r#"{"service":"*"}"#, BadRequest),
+        ("POST", "/v1/probe", r#"{"check":"a"}"#, BadRequest),
+        ("POST", "/v1/order", r#"{"order":"stop","groups":["a/b"]}"#, BadRequest),
+        ("POST", "/v1/order", r#"{"order":"stop","all":false}"#, BadRequest),
+        ("POST", "/v1/order", r#"{"order":"stop","all":"true"}"#, BadRequest),
         ("POST", "/v1/order?x", r#"{"order":"stop","services":["a"]}"#, BadRequest),
         ("POST", "/v1/order", r#"{"order":"stop","services":[]}"#, BadRequest),
         ("POST", "/v1/order", r#"{"order":"explode","services":["a"]}"#, BadRequest),
@@ -174,6 +205,13 @@ fn what_is_not_a_request_is_refused() {
     }
     let deep = "[".repeat(60_000);
     assert!(Request::decode("POST", "/v1/order", deep.as_bytes()).is_err());
-    let twice = Request::decode("GET", "/v1/status?service=%61&service=a", b"");
-    assert_eq!(twice, Ok(Request::Status { services: vec![name("a")] }));
+    let many = |n: usize| {
+        let body = serde_json::json!({"order": "stop", "services": vec!["a*"; n]}).to_string();
+        Request::decode("POST", "/v1/order", body.as_bytes())
+    };
+    assert!(many(limits::CONTROL_PATTERNS_MAX).is_ok());
+    let refused = many(limits::CONTROL_PATTERNS_MAX + 1).expect_err("too many");
+    assert_eq!(refused.error, BadRequest);
+    let escaped = Request::decode("GET", "/v1/status?service=%61", b"");
+    assert_eq!(escaped, Ok(Request::Status { services: vec![Selector::Name(name("a"))] }));
 }

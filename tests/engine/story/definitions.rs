@@ -9,7 +9,9 @@ use heeler::model::condition::Condition;
 use heeler::model::ids::{CheckIndex, ServiceName};
 use heeler::model::metric::Metric;
 use heeler::model::process::{Holding, Ours, Pid, ProcessIdentity, Signal, Survivor};
-use heeler::model::service::{Backoff, Command, Life, Mode, Reload, Service, StartLimit};
+use heeler::model::service::{
+    Backoff, Command, Life, Mode, OnBoot, Reload, Service, StartLimit, Together,
+};
 use heeler::model::text::Untrusted;
 use heeler::model::tolerance::Tolerance;
 use heeler::model::unit::{Manager, Systemctl, Unit, UnitMain, Verb};
@@ -22,6 +24,7 @@ pub(crate) fn cart() -> Service {
         name: ServiceName::parse("cart").unwrap(),
         user: Some("deploy".into()),
         group: None,
+        groups: Vec::new(),
         life: Life::Pidfile(PathBuf::from("/srv/cart/cart.pid")),
         start: Some(command("bin/start")),
         stop: None,
@@ -41,7 +44,13 @@ pub(crate) fn cart() -> Service {
         exit_delay: span("5s"),
         start_limit: StartLimit { starts: 5, window: span("10m") },
         backoff: Backoff { first: span("30s"), last: span("30m") },
+        depends_on: Vec::new(),
+        restart_with: Together::No,
+        start_delay: Duration::ZERO,
+        on_boot: OnBoot::Last,
         remind: span("4h"),
+        workers: None,
+        puma: None,
         checks: Vec::new(),
     }
 }
