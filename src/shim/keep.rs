@@ -68,7 +68,7 @@ impl Leftover {
 /// Runs a job to its end. The calling process must have one thread.
 pub fn keep(
     job: &Job,
-    last: Last,
+    last: Last<'_>,
     interrupts: Option<&Interrupts>,
     witness: &mut dyn Witness,
 ) -> Leftover {
@@ -175,7 +175,7 @@ impl<'a> Kept<'a> {
     /// Forks the child, has it recorded, opens the gate.
     fn begin(
         job: &'a Job,
-        last: Last,
+        last: Last<'_>,
         witness: &mut dyn Witness,
     ) -> Result<Self, (Stage, io::Error)> {
         let make = |error| (Stage::MakeProcess, error);

@@ -12,7 +12,7 @@ pub mod heap;
 pub mod identity;
 pub mod lock;
 pub mod peer;
-mod pidfd;
+pub mod pidfd;
 pub mod pidfile;
 pub mod privilege;
 pub mod procfs;
