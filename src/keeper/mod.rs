@@ -62,6 +62,7 @@ use crate::store::{Ack, Message, Shutdown, StoreHandle};
 use crate::sys::alarm::Alarm;
 use crate::sys::clock;
 use crate::sys::identity::{ClaimStamp, Found};
+use crate::sys::placement::Delegated;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 
@@ -112,6 +113,8 @@ pub(crate) struct Keeper {
     log: Log,
     manager: Manager,
     exe: SelfExe,
+    /// The control group that was left to heeler.
+    groups: Option<Delegated>,
     boot_id: Box<str>,
     running: Vec<Running>,
     /// Shims to be reaped, each with its token at the watcher, or with the next look at one that is not

@@ -216,14 +216,15 @@ impl Keeper {
         stamp: Option<ClaimStamp>,
     ) {
         let (identity, session) = (proved.identity(), proved.session());
+        let grouped = self.groups.is_some();
         let Some(served) = self.services.get_mut(service) else { return };
         // It may be held as a survivor: without a family, or without the right to signal it.
         let held = served.held.get(&identity).is_some_and(|held| held.proved().is_some());
         if held && served.families.contains_key(&identity) && served.stamp == stamp {
             return;
         }
-        // Whoever leads a session needs no other proof of its descendants.
-        let leads = session == identity.pid.0;
+        // Whoever leads a session needs no other proof of its descendants, but of those that left it.
+        let leads = session == identity.pid.0 && !grouped;
         let sockets = if leads { Vec::new() } else { survey::sockets(&proved) };
         let record = MainRecord {
             identity,
@@ -365,6 +366,7 @@ impl Keeper {
             session: session.unwrap_or(0),
             sockets: family.map(|family| family.sockets.clone()).unwrap_or_default(),
             cgroup: served.and_then(|served| served.unit_group(dead)),
+            own_group: self.group_of(service),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod lock;
 pub mod peer;
 mod pidfd;
 pub mod pidfile;
+pub mod placement;
 pub mod privilege;
 pub mod procfs;
 pub mod records;

@@ -101,6 +101,8 @@ pub struct Plan {
     pub boot: Box<str>,
     /// The directory of the service's records, `run_dir/svc/NAME`.
     pub records: PathBuf,
+    /// The control group that the command is put into; without one it stays in heeler's.
+    pub cgroup: Option<Box<str>>,
     /// What to do.
     pub job: Job,
 }
@@ -233,6 +235,8 @@ struct WireCommand {
 struct WirePlan {
     boot: Box<str>,
     records: String,
+    #[serde(default)]
+    cgroup: Option<Box<str>>,
     action: u64,
     service: String,
     kind: String,
@@ -275,6 +279,7 @@ impl WirePlan {
         Ok(Self {
             boot: plan.boot.clone(),
             records: text(&plan.records)?,
+            cgroup: plan.cgroup.clone(),
             action: job.action.0,
             service: job.service.as_str().to_owned(),
             kind: job.kind.name().to_owned(),
@@ -340,7 +345,8 @@ impl WirePlan {
             reason: self.reason,
             main: self.main.map(ProcessIdentity::try_from).transpose()?,
         };
-        Ok(Plan { boot: self.boot, records: self.records.into(), job })
+        let (boot, records, cgroup) = (self.boot, self.records.into(), self.cgroup);
+        Ok(Plan { boot, records, cgroup, job })
     }
 }
 
