@@ -374,7 +374,7 @@ impl Keeper {
     ) {
         self.deferred_exits.retain(|(_, name, identity)| (name, identity) != (service, &child));
         if self.let_go(service, child) {
-            self.inbox.push_back(Input::Exited { service: service.clone(), identity: child, exit });
+            self.died(service.clone(), child, exit);
         }
     }
 

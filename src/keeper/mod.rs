@@ -7,6 +7,7 @@
 
 mod cage;
 pub mod control;
+mod deaths;
 mod events;
 mod identify;
 mod jobs;
@@ -42,6 +43,7 @@ use crate::engine::Engine;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::keeper::control::ControlEvent;
+use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
@@ -115,6 +117,7 @@ pub(crate) struct Keeper {
     exe: SelfExe,
     /// The control group that was left to heeler.
     groups: Option<Delegated>,
+    memory_kills: MemoryKills,
     boot_id: Box<str>,
     running: Vec<Running>,
     /// Shims to be reaped, each with its token at the watcher, or with the next look at one that is not

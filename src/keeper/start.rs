@@ -21,6 +21,7 @@ use crate::config::{self, Definition, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
+use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Log;
@@ -116,6 +117,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         manager,
         exe,
         groups,
+        memory_kills: MemoryKills::begin(),
         boot_id,
         running: Vec::new(),
         shims: BTreeMap::new(),
@@ -235,7 +237,7 @@ impl Keeper {
             let families = main
                 .map(|main| {
                     let session = main.session.0;
-                    (main.identity, Family { session, sockets: main.sockets })
+                    (main.identity, Family { session, sockets: main.sockets, memory: None })
                 })
                 .into_iter()
                 .collect();

@@ -21,6 +21,7 @@ use crate::store::Message;
 use crate::sys::clock;
 use crate::sys::evidence;
 use crate::sys::identity::{self, ClaimStamp, Found, Proved};
+use crate::sys::oom::GroupKills;
 use crate::sys::pidfile::{self, Stamp};
 use crate::sys::records;
 use crate::sys::signal::{self, Delivered};
@@ -235,7 +236,8 @@ impl Keeper {
         };
         served.stamp = stamp;
         served.families.clear();
-        served.families.insert(identity, Family { session, sockets });
+        let memory = GroupKills::of(identity.pid);
+        served.families.insert(identity, Family { session, sockets, memory });
         let written = records::write_record(&served.records, MAIN_FILE, &record.encode());
         if let Err(error) = written {
             let text = format!("failed to record its main process: {error}");
@@ -292,7 +294,7 @@ impl Keeper {
             return;
         }
         if self.let_go(&service, identity) {
-            self.inbox.push_back(Input::Exited { service, identity, exit: None });
+            self.died(service, identity, None);
         }
     }
 

@@ -11,6 +11,7 @@ pub mod fork;
 pub mod heap;
 pub mod identity;
 pub mod lock;
+pub mod oom;
 pub mod peer;
 mod pidfd;
 pub mod pidfile;

@@ -199,6 +199,7 @@ impl World {
             | Input::Launched { .. }
             | Input::Finished { .. }
             | Input::Signalled { .. }
+            | Input::Remarked { .. }
             | Input::Ordered { .. } => return None,
         };
         let svc = self.index(service);
