@@ -33,8 +33,8 @@ impl GroupKills {
         let old = text.lines().find_map(|line| line.split_once(":memory:")).map(|(_, path)| path);
         let unified = text.lines().find_map(|line| line.strip_prefix("0::"));
         old.and_then(|path| Self::at(Path::new(OLD), path, "memory.oom_control")).or_else(|| {
-            let mount = |mount: &&str| unified.and_then(|path| Self::near(Path::new(mount), path));
-            UNIFIED.iter().find_map(|path| mount(path))
+            let path = unified?;
+            UNIFIED.iter().find_map(|mount| Self::near(Path::new(mount), path))
         })
     }
 

@@ -48,7 +48,7 @@ fn many_restarts_leave_nothing_behind() {
         std::env::var("HEELER_RESTARTS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     let mut house = House::new("");
     let mut common =
-        "every = \"1s\"\nstart_period = \"100ms\"\nstart_limit = \"1000000 per 1h\"\n".to_owned();
+        "every = \"1s\"\nstart_period = \"100ms\"\nstart_limit = \"1000 per 1m\"\n".to_owned();
     for n in 0..CHECKS / MANY {
         common += &format!("[[check]]\nif = \"memory > {}GiB\"\nthen = \"restart\"\n", n + 1);
     }
@@ -96,7 +96,13 @@ fn many_restarts_leave_nothing_behind() {
         held(keeper)
     };
     let before = settled(&house);
-    (0..restarts / MANY).for_each(|_| round(&house));
+    let rounds = restarts / MANY;
+    for n in 1..=rounds {
+        round(&house);
+        if n % (rounds / 10).max(1) == 0 {
+            eprintln!("after {} restarts: {:?}", n * MANY, held(keeper));
+        }
+    }
     let after = settled(&house);
     eprintln!(
         "{restarts} restarts: before {before:?}, after {after:?}, zombies {}",
