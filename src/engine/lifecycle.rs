@@ -76,7 +76,12 @@ impl State {
         if let Some(old) = self.main.filter(|old| *old != identity) {
             cx.push(Effect::Unwatch { service: self.def.name.clone(), identity: old });
         }
+        let another = self.main != Some(identity);
         self.main = Some(identity);
+        if another {
+            self.reloaded = None;
+            self.dismiss_crew(cx);
+        }
         self.recalled = None;
         self.asked.confirm = None;
         self.asked.sample = None;
@@ -229,6 +234,7 @@ impl State {
             self.happen(cx, Class::Died, None);
         }
         self.main = None;
+        self.dismiss_crew(cx);
         cx.dirty = true;
     }
 

@@ -71,6 +71,10 @@ impl Keeper {
                     self.unit_looked(service, action, &outcome);
                     return;
                 }
+                JobKind::Ask => {
+                    self.puma_answered(service, &outcome);
+                    return;
+                }
                 JobKind::Start
                 | JobKind::Stop
                 | JobKind::Restart
@@ -99,7 +103,9 @@ impl Keeper {
             Ok(TryLock::Taken(lock)) => lock,
             Ok(TryLock::Busy) => {
                 let what = match slot {
-                    Slot::Look | Slot::Probe(_) => "an earlier run of it is still under way",
+                    Slot::Look | Slot::Ask | Slot::Probe(_) => {
+                        "an earlier run of it is still under way"
+                    }
                     Slot::Action | Slot::Instance => "an earlier action still runs",
                 };
                 return Err(("take its lock", what.to_owned()));
@@ -117,8 +123,8 @@ impl Keeper {
         for old in [SlotFile::Child, SlotFile::Outcome] {
             records::remove_record(&dir, &slot.file(old)).map_err(said("record the action"))?;
         }
-        // Nobody takes a probe or a look over: its time is short, and it changed nothing.
-        if !matches!(job.kind, JobKind::Probe(_) | JobKind::Look) {
+        // Nobody takes a probe, a look or a question over: its time is short, and it changed nothing.
+        if !matches!(job.kind, JobKind::Probe(_) | JobKind::Look | JobKind::Ask) {
             records::write_record(&dir, &slot.file(SlotFile::Job), &record.encode())
                 .map_err(said("record the action"))?;
         }
@@ -151,9 +157,12 @@ impl Keeper {
     fn group_of_command(&self, service: &ServiceName, kind: JobKind) -> Option<Box<str>> {
         match kind {
             JobKind::Start | JobKind::Restart | JobKind::Instance => self.group_of(service),
-            JobKind::Stop | JobKind::Reload | JobKind::Exec | JobKind::Probe(_) | JobKind::Look => {
-                None
-            }
+            JobKind::Stop
+            | JobKind::Reload
+            | JobKind::Exec
+            | JobKind::Probe(_)
+            | JobKind::Look
+            | JobKind::Ask => None,
         }
     }
 
@@ -243,6 +252,7 @@ impl Keeper {
             | JobKind::Exec
             | JobKind::Instance
             | JobKind::Look
+            | JobKind::Ask
             | JobKind::Probe(_) => false,
         };
         if waits_on {
@@ -255,6 +265,10 @@ impl Keeper {
         }
         if let JobKind::Probe(check) = running.kind {
             self.program_ended(service, check, running.action, &outcome);
+            return;
+        }
+        if running.kind == JobKind::Ask {
+            self.puma_answered(service, &outcome);
             return;
         }
         if running.kind == JobKind::Look {

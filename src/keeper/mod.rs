@@ -7,6 +7,7 @@
 
 mod cage;
 pub mod control;
+mod crews;
 mod deaths;
 mod events;
 mod identify;
@@ -19,6 +20,7 @@ mod people;
 mod pool;
 mod post;
 mod probes;
+mod pumas;
 pub mod rights;
 mod samples;
 mod scout;
@@ -136,6 +138,8 @@ pub(crate) struct Keeper {
     programs_waiting: VecDeque<Waiting>,
     /// Looks at units that wait for others to end: at most one for each service.
     units_waiting: VecDeque<(ServiceName, AskId)>,
+    /// Services whose Puma is to be asked.
+    pumas_waiting: VecDeque<ServiceName>,
     post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
@@ -284,7 +288,10 @@ impl Keeper {
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
+            Done::PumaSeen(seen) => self.puma_seen(*seen),
             Done::Tried(tried) => self.tried_in_pool(tried),
+            Done::CrewLooked(looked) => self.crew_looked(looked),
+            Done::WorkerProved(proved) => self.worker_proved(proved),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::MailServers(servers) => self.post_ready(servers),
             Done::Nothing => {}

@@ -21,6 +21,7 @@ use crate::config::{self, Definition, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
+use crate::keeper::crews::Crew;
 use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::read_record;
@@ -30,6 +31,7 @@ use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::post::Post;
+use crate::keeper::pumas::PumaKnown;
 use crate::keeper::samples::needs_of;
 use crate::keeper::scout::Scout;
 use crate::keeper::served::{Family, InPool, Served, UnitKnown};
@@ -131,6 +133,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         looks: BTreeSet::new(),
         programs_waiting: VecDeque::new(),
         units_waiting: VecDeque::new(),
+        pumas_waiting: VecDeque::new(),
         post,
         look_up_at: None,
     };
@@ -252,7 +255,9 @@ impl Keeper {
                 families,
                 absence_note: None,
                 last_sample: None,
+                crew: Crew::default(),
                 unit: UnitKnown::default(),
+                puma: PumaKnown::default(),
                 probes,
                 looking: BTreeMap::new(),
                 def: Arc::clone(&def),

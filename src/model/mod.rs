@@ -8,6 +8,7 @@
 pub mod action;
 pub mod check;
 pub mod condition;
+pub mod crew;
 pub mod event;
 pub mod ids;
 pub mod incident;

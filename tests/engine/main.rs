@@ -17,3 +17,4 @@ mod restart_of_the_keeper;
 mod starting;
 mod stopping;
 mod units;
+mod workers;

@@ -200,6 +200,9 @@ impl World {
             | Input::Finished { .. }
             | Input::Signalled { .. }
             | Input::Remarked { .. }
+            | Input::CrewSeen { .. }
+            | Input::WorkerSignalled { .. }
+            | Input::WorkerOrdered { .. }
             | Input::Ordered { .. } => return None,
         };
         let svc = self.index(service);
@@ -242,6 +245,8 @@ impl World {
             | Effect::Confirm { .. }
             | Effect::Survey { .. }
             | Effect::Sample { .. }
+            | Effect::LookAtCrew { .. }
+            | Effect::SignalWorker { .. }
             | Effect::Probe { .. }
             | Effect::Run(_)
             | Effect::Signal { .. }
@@ -463,7 +468,7 @@ impl World {
                     self.oracles.aimed.insert(main);
                 }
             }
-            JobKind::Exec | JobKind::Look | JobKind::Probe(_) => {}
+            JobKind::Exec | JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {}
         }
     }
 
