@@ -155,6 +155,18 @@
 //! - *An event is for people*: nothing is decided by one, so it is written without a flush, survives
 //!   `kill -9` and not a loss of power, and no answer waits for it. One service that never rests drives out
 //!   its own past, not the others'. Who follows hears what it may see at that moment, from its own buffer.
+//! - *Under a service manager* heeler says when it watches and how many services are how, and the loop itself
+//!   answers the watchdog, once it has turned: a helper thread would answer for a loop that hangs. What a
+//!   manager, a journal or a syslog has no room for is owed or counted; nobody waits for them.
+//! - *A control group that systemd left to heeler* (`Delegate=`) is divided: heeler in `keeper`, what a start
+//!   or `run` brought up in `svc-NAME`. No controller is enabled in it: systemd could then put no new heeler
+//!   there while services of the last one live. A process is signalled for being in its service's group only
+//!   if it also holds the dead one's own socket: a start may bring up what lives there for good (`epmd`).
+//! - *A state folder that takes nothing* ends no watch: heeler starts without it, keeps in memory what it
+//!   cannot write, says so once and in `status`, and mails all the same; an operator waits five seconds for a
+//!   disk. Only wishes of earlier keepers must have been read first: with a folder that hangs, nothing starts.
+//! - *The memory killer* is known by its counters, read at each death: of the control group the process was
+//!   proved in, else of the machine.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]
