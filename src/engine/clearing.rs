@@ -19,7 +19,7 @@ impl State {
     pub(super) fn begin_clearing(&mut self, cx: &mut Cx<'_>, exit: ExitKind, by: By) {
         let dead = match exit {
             ExitKind::Ours | ExitKind::Unasked => self.main.take(),
-            ExitKind::NeverThere => None,
+            ExitKind::NeverThere | ExitKind::ManagerFirst => None,
         };
         let now = cx.now.mono;
         self.resolve(cx, Cause::Unkillable, "it is gone");

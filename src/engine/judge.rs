@@ -65,6 +65,8 @@ impl State {
         if !crate::engine::answers::answers(&mut state.asked, ask, cx) {
             return;
         }
+        let fingerprint = state.fingerprint;
+        self.verify_observed(check.kind, check.condition.judge(seen, fingerprint));
         let change = self.verdict(cx, at, check, seen);
         self.follow(cx, vec![(at, check, change)], seen);
     }
@@ -229,6 +231,12 @@ impl State {
             | Action::Reload
             | Action::Exec(_)
             | Action::Unmonitor => {}
+        }
+        if self.verify.is_some() {
+            let text =
+                format!("would {action} now ({}), but a verified reload is under way", check.label);
+            self.narrate_new(cx, text);
+            return;
         }
         if let Some(why) = self.held_back() {
             let text = format!("would {action} now ({}), held back: {why}", check.label);

@@ -72,6 +72,7 @@ impl State {
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
             crew: Crew::default(),
+            verify: None,
             reloaded: None,
             parents: BTreeMap::new(),
             parents_mains: BTreeMap::new(),

@@ -22,6 +22,7 @@ use crate::model::text::escape;
 use crate::sys::defaults::{Closing, close_from, reset_limits, reset_signals};
 use crate::sys::environment::{self, Environment, Facts};
 use crate::sys::fork::{ChildSide, execute, exit_child, new_session};
+use crate::sys::placement;
 use crate::sys::privilege::{become_user, is_root, new_session_keyring, prove_user};
 use crate::sys::user::{self, Account};
 
@@ -86,8 +87,8 @@ impl AsUser<'_> {
 }
 
 /// Runs the list; never returns to the shim's code.
-pub(super) fn run(side: &ChildSide, job: &Job, last: Last<'_>) -> Infallible {
-    let failure = match steps(side, job, last) {
+pub(super) fn run(side: &ChildSide, job: &Job, last: Last<'_>, cgroup: Option<&str>) -> Infallible {
+    let failure = match steps(side, job, last, cgroup) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -127,14 +128,28 @@ impl Voice<'_> {
     }
 }
 
-fn steps(side: &ChildSide, job: &Job, last: Last<'_>) -> Result<Infallible, Failure> {
+fn steps(
+    side: &ChildSide,
+    job: &Job,
+    last: Last<'_>,
+    cgroup: Option<&str>,
+) -> Result<Infallible, Failure> {
     let voice = Voice(&side.report);
 
     // 1. The gate: nothing happens before the shim has recorded who we are.
     voice.begin(Stage::WaitAtGate)?;
     (&side.gate).read_exact(&mut [0]).map_err(|_| Failure::ShimGone)?;
 
-    // 2. Who the user is. As root, since nobody else may be able to ask; it may hang (LDAP), which
+    // 2. The service's own control group, while we may. It is there to know what belongs to the service:
+    //    no reason not to start it.
+    if let Some(cgroup) = cgroup {
+        voice.begin(Stage::EnterGroup)?;
+        if let Err(error) = placement::enter(cgroup) {
+            voice.say(&Message::Note(format!("heeler: failed to enter {cgroup}: {error}")))?;
+        }
+    }
+
+    // 3. Who the user is. As root, since nobody else may be able to ask; it may hang (LDAP), which
     //    the shim's deadline ends. A name that is not found is never root.
     voice.begin(Stage::FindUser)?;
     let account = user::find(job.user.as_deref(), job.group.as_deref()).map_err(because)?;
@@ -143,33 +158,33 @@ fn steps(side: &ChildSide, job: &Job, last: Last<'_>) -> Result<Infallible, Fail
         refuse_others(&account)?;
     }
 
-    // 3. Signals: an ignored or blocked one would pass the exec.
+    // 4. Signals: an ignored or blocked one would pass the exec.
     voice.begin(Stage::ResetSignals)?;
     reset_signals().map_err(because)?;
 
-    // 4. A session and group of its own: no terminal, no signal meant for heeler; and its number is
+    // 5. A session and group of its own: no terminal, no signal meant for heeler; and its number is
     //    the child's, by which the keeper knows descendants and the shim ends the group.
     voice.begin(Stage::BeginSession)?;
     new_session().map_err(because)?;
 
-    // 5. Limits, priority, umask: while still root, since raising what was lowered needs it.
+    // 6. Limits, priority, umask: while still root, since raising what was lowered needs it.
     voice.begin(Stage::ResetLimits)?;
     reset_limits().map_err(|(what, error)| because(format!("{what}: {error}")))?;
 
-    // 6. Whatever a name service module opened goes with the exec.
+    // 7. Whatever a name service module opened goes with the exec.
     voice.begin(Stage::CloseDescriptors)?;
     close_from(3, Closing::OnExec).map_err(because)?;
 
     if changing {
-        // 7. heeler's keys are not the command's.
+        // 8. heeler's keys are not the command's.
         voice.begin(Stage::SeparateKeys)?;
         new_session_keyring().map_err(because)?;
 
-        // 8. Groups, then group, then user: each needs the rights that the next gives up.
+        // 9. Groups, then group, then user: each needs the rights that the next gives up.
         voice.begin(Stage::BecomeUser)?;
         become_user(&account).map_err(because)?;
 
-        // 9. Believe the kernel, not the return codes.
+        // 10. Believe the kernel, not the return codes.
         voice.begin(Stage::ProveUser)?;
         prove_user(&account).map_err(because)?;
     }
@@ -184,7 +199,7 @@ fn as_user(
     last: Last<'_>,
     account: &Account,
 ) -> Result<Infallible, Failure> {
-    // 10. The environment, from nothing.
+    // 11. The environment, from nothing.
     voice.begin(Stage::BuildEnvironment)?;
     let facts = Facts::read(account.uid);
     let file = match &job.env_file {
@@ -211,18 +226,18 @@ fn as_user(
         voice.say(&Message::Hint(hint))?;
     }
 
-    // 11. The directory: a configured one or nothing; a home that is missing is no reason to fail.
+    // 12. The directory: a configured one or nothing; a home that is missing is no reason to fail.
     voice.begin(Stage::ChangeDirectory)?;
     let (directory, note) = change_directory(job, account)?;
     if let Some(note) = note {
         voice.say(&Message::Note(note))?;
     }
 
-    // 12. The program, by the PATH the command will see.
+    // 13. The program, by the PATH the command will see.
     voice.begin(Stage::FindProgram)?;
     let program = find_program(&job.command.argv, &env, &directory)?;
 
-    // 13. Nothing is left to do but this.
+    // 14. Nothing is left to do but this.
     voice.begin(Stage::Execute)?;
     Err(because(execute_or_explain(voice, &program, job, &env, account)?))
 }

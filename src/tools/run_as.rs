@@ -51,7 +51,7 @@ pub fn run(job: &Job, last: Last<'_>) -> ExitCode {
         }
     };
     let mut terminal = Terminal { code: NOT_EXECUTED };
-    let leftover = keep(job, last, Some(&events), &mut terminal);
+    let leftover = keep(job, last, None, Some(&events), &mut terminal);
     if leftover.is_held() {
         eprintln!("heeler: what the command left running still holds its output; it lives on");
         if let Err(error) = leave_behind(|| leftover.drain()) {

@@ -103,7 +103,7 @@ impl Errands {
 fn run(job: &Job, last: Last<'_>) -> (Ended, Vec<u8>) {
     let mut collector = Collector { ended: Ended::Lost, printed: Vec::new() };
     // What holds the output is a stranger's; nobody reads on for it.
-    drop(keep(job, last, None, &mut collector));
+    drop(keep(job, last, None, None, &mut collector));
     (collector.ended, collector.printed)
 }
 
