@@ -11,6 +11,7 @@ use crate::engine::input::Input;
 use crate::engine::standing::{Main, Observer, Seen, is_mixed};
 use crate::keeper::Keeper;
 use crate::keeper::crews::{Known, needs_of};
+use crate::keeper::roll::Shown;
 use crate::keeper::turn::Done;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{JobKind, Outcome};
@@ -65,10 +66,7 @@ impl Keeper {
         // Nobody waits for an earlier question of that check any more.
         served.puma.waiting.retain(|(other, _)| *other != check);
         served.puma.waiting.push((check, ask));
-        if !self.pumas_waiting.contains(&service) {
-            self.pumas_waiting.push_back(service);
-        }
-        self.ask_pumas();
+        self.ask_puma_soon(service);
     }
 
     /// Asks a Puma for the look at its workers.
@@ -80,6 +78,11 @@ impl Keeper {
     ) {
         let Some(served) = self.services.get_mut(&service) else { return };
         served.puma.crew = Some((ask, reloaded));
+        self.ask_puma_soon(service);
+    }
+
+    /// Asks a Puma as soon as there is room for the question.
+    pub(super) fn ask_puma_soon(&mut self, service: ServiceName) {
         if !self.pumas_waiting.contains(&service) {
             self.pumas_waiting.push_back(service);
         }
@@ -104,7 +107,10 @@ impl Keeper {
     fn ask_puma(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
         let of_check = served.puma.waiting.first().map(|(_, ask)| *ask);
-        let Some(ask) = of_check.or(served.puma.crew.map(|(ask, _)| ask)) else { return };
+        let of_crew = served.puma.crew.map(|(ask, _)| ask);
+        let for_people = self.ask_for_roll(service);
+        let Some(ask) = of_check.or(of_crew).or(for_people) else { return };
+        let Some(served) = self.services.get(service) else { return };
         let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
         if let Some(job) = wire::puma::job(&served.def, Ask::Stats, ActionId(ask.0), deadline) {
             self.run(job);
@@ -120,7 +126,7 @@ impl Keeper {
         let main = served.families.keys().next_back().copied();
         let main = main.filter(|main| served.held.contains_key(main));
         let pattern = served.def.workers.as_ref().map(|workers| workers.pattern.clone());
-        let needs = needs_of(&served.def);
+        let needs = needs_of(&served.def).and(served.crew.roll.needs());
         let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         served.in_pool.puma = true;
         let took = outcome.took;
@@ -183,9 +189,13 @@ impl Keeper {
         let mixed = stats.ok().and_then(|stats| is_mixed(stats, &workers));
         let seen = checks::puma::observe(&answer, &standing, mixed);
         let seen = Observation { took, ..seen };
-        served.puma.standing = Some(standing);
+        served.puma.standing = Some(standing.clone());
+        let workers = refused.as_ref().map_or(Ok(&*all), Err);
+        let (target, standing) = (target.as_ref(), Some(&standing));
+        self.show_roll(&service, &Shown { workers, target, standing, stats: stats.ok() });
+        let Some(served) = self.services.get_mut(&service) else { return };
         if let Some((ask, reloaded)) = asked {
-            let known = Known { target: target.as_ref(), reloaded, stats: stats.ok() };
+            let known = Known { target, reloaded, stats: stats.ok() };
             let members = match refused {
                 None => Ok(served.members(now, &all, &known)),
                 Some(why) => Err(why),

@@ -216,6 +216,8 @@ pub const PROBES_MAX: usize = 256;
 pub const PROBES_PER_SERVICE_MAX: usize = 16;
 /// Requests to run checks once that are done at a time.
 pub const TRIALS_MAX: usize = 4;
+/// Who may wait for a look at the workers of one service.
+pub const ROLL_WAITING_MAX: usize = 8;
 /// Checks of one such request that run at once: the real ones have to find room beside them.
 pub const TRIAL_LOOKS_MAX: usize = 4;
 /// Programs of checks at once.
