@@ -152,6 +152,10 @@
 //!   one digest, a rate for each person), the keeper hands it over, the mail scout alone speaks SMTP and
 //!   sees a password. What a server says of itself is its own trouble (the next one is tried, then all
 //!   wait); what it says of a recipient or of the mail concerns that mail: 4yz waits, 5yz is kept as a file.
+//! - *A trial leaves nothing*: it goes on from the real probe's past and does not keep its own. A program
+//!   never runs twice at once: whoever asks while it runs, person or engine, gets what that run sees.
+//! - *The doctor asks as the user it is about*: the shim's own list of steps, with a look in place of the
+//!   exec, under the same deadline. So it sees what a command would see, and nothing hangs it.
 //! - *An event is for people*: nothing is decided by one, so it is written without a flush, survives
 //!   `kill -9` and not a loss of power, and no answer waits for it. One service that never rests drives out
 //!   its own past, not the others'. Who follows hears what it may see at that moment, from its own buffer.
