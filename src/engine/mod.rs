@@ -32,6 +32,7 @@ mod status;
 mod stopping;
 pub mod table;
 mod tolerance;
+mod verified;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -294,6 +295,8 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Surveyed { service, .. }
         | Input::Sampled { service, .. }
         | Input::CrewSeen { service, .. }
+        | Input::PumaAsked { service, .. }
+        | Input::VerifyOrdered { service, .. }
         | Input::WorkerSignalled { service, .. }
         | Input::WorkerOrdered { service, .. }
         | Input::Observed { service, .. }

@@ -106,7 +106,8 @@ impl Keeper {
             return;
         }
         if let Some(why) = refused {
-            self.inbox.push_back(Input::CrewSeen { service, ask, members: Err(why) });
+            let (members, puma) = (Err(why), None);
+            self.inbox.push_back(Input::CrewSeen { service, ask, members, puma });
             return;
         }
         let Ok(pattern) = pattern else { return };
@@ -133,7 +134,7 @@ impl Keeper {
         served.crew.looking = false;
         let known = Known { target: None, reloaded, stats: None };
         let members = seen.map(|workers| served.members(now, &workers, &known));
-        self.inbox.push_back(Input::CrewSeen { service, ask, members });
+        self.inbox.push_back(Input::CrewSeen { service, ask, members, puma: None });
     }
 
     /// Has the pool prove a worker: its title, which may block, is part of the proof.
@@ -219,7 +220,7 @@ impl Keeper {
     }
 
     /// Who is a worker of a service.
-    fn pattern_of(&mut self, service: &ServiceName) -> Result<Arc<Pattern>, Untrusted> {
+    pub(super) fn pattern_of(&mut self, service: &ServiceName) -> Result<Arc<Pattern>, Untrusted> {
         let Some(served) = self.services.get_mut(service) else {
             return Err(Untrusted::from("the service is not there any more"));
         };
@@ -326,6 +327,7 @@ fn member(worker: &Worker, seen: Observation) -> Member {
         duty: Duty::Serves,
         leaving: Leaving::No,
         fragile: worker.fragile(),
+        release: worker.release.as_ref().map(|release| release.path.clone()),
         seen,
     }
 }

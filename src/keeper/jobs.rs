@@ -72,7 +72,7 @@ impl Keeper {
                     return;
                 }
                 JobKind::Ask => {
-                    self.puma_answered(service, &outcome);
+                    self.puma_answered(service, action, &outcome);
                     return;
                 }
                 JobKind::Start
@@ -268,7 +268,7 @@ impl Keeper {
             return;
         }
         if running.kind == JobKind::Ask {
-            self.puma_answered(service, &outcome);
+            self.puma_answered(service, running.action, &outcome);
             return;
         }
         if running.kind == JobKind::Look {

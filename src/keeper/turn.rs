@@ -162,6 +162,7 @@ impl Keeper {
             Effect::LookAtCrew { service, ask, main, reloaded } => {
                 self.look_at_crew(service, ask, main, reloaded);
             }
+            Effect::AskPuma { service, ask, what } => self.command_puma(service, ask, what),
             Effect::SignalWorker { service, ask, main, worker, signal, why } => {
                 self.signal_worker(service, ask, (main, worker), signal, why);
             }

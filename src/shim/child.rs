@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use super::explain;
 use super::report::{Message, Stage};
 use crate::model::job::{Job, JobKind};
+use crate::model::service::Command;
 use crate::model::text::escape;
 use crate::sys::defaults::{Closing, close_from, reset_limits, reset_signals};
 use crate::sys::environment::{self, Environment, Facts};
@@ -26,16 +27,67 @@ use crate::sys::privilege::{become_user, is_root, new_session_keyring, prove_use
 use crate::sys::user::{self, Account};
 
 /// What the last step is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Last {
+#[derive(Clone, Copy)]
+pub enum Last<'a> {
     /// Execute the command.
     Execute,
     /// Print the environment it would have had, a variable a line, escaped.
     ShowEnvironment,
+    /// Execute nothing: print what this says, which only the user can tell.
+    Ask(&'a dyn Fn(&AsUser<'_>) -> String),
+}
+
+/// A child that has become the user, and what it can tell.
+pub struct AsUser<'a> {
+    job: &'a Job,
+    account: &'a Account,
+    facts: &'a Facts,
+    file: &'a [(String, String)],
+}
+
+impl AsUser<'_> {
+    /// Who it is.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        self.account
+    }
+
+    /// Which program a command would execute.
+    ///
+    /// # Errors
+    /// Why it could not be, as far as that can be told without trying.
+    pub fn program_of(&self, command: &Command) -> Result<PathBuf, String> {
+        let job = Job { command: command.clone(), ..self.job.clone() };
+        let env = environment::build(self.account, self.facts, &job, self.file);
+        let env = env.map_err(|error| error.to_string())?;
+        let cwd = command.cwd.as_ref().or(self.job.cwd.as_ref()).unwrap_or(&self.account.home);
+        let program = match find_program(&command.argv, &env, cwd) {
+            Ok(program) => program,
+            Err(Failure::Because(why)) => return Err(why),
+            Err(Failure::ShimGone) => return Err("nobody asks any more".to_owned()),
+        };
+        match explain::obstacle(&program, &self.account.name) {
+            Some(why) => Err(why),
+            None => Ok(program),
+        }
+    }
+
+    /// Why it could not work in a directory.
+    #[must_use]
+    pub fn kept_out_of(&self, directory: &Path) -> Option<String> {
+        let error = std::env::set_current_dir(directory).err()?;
+        Some(explain::directory(directory, &error, &self.account.name))
+    }
+
+    /// What is missing for a command that talks to the user's manager.
+    #[must_use]
+    pub fn lacks_manager(&self) -> Option<String> {
+        environment::explain_missing_manager(self.account.uid, &self.account.name, self.facts)
+    }
 }
 
 /// Runs the list; never returns to the shim's code.
-pub(super) fn run(side: &ChildSide, job: &Job, last: Last, cgroup: Option<&str>) -> Infallible {
+pub(super) fn run(side: &ChildSide, job: &Job, last: Last<'_>, cgroup: Option<&str>) -> Infallible {
     let failure = match steps(side, job, last, cgroup) {
         Ok(never) => match never {},
         Err(failure) => failure,
@@ -79,7 +131,7 @@ impl Voice<'_> {
 fn steps(
     side: &ChildSide,
     job: &Job,
-    last: Last,
+    last: Last<'_>,
     cgroup: Option<&str>,
 ) -> Result<Infallible, Failure> {
     let voice = Voice(&side.report);
@@ -144,7 +196,7 @@ fn steps(
 fn as_user(
     voice: &Voice<'_>,
     job: &Job,
-    last: Last,
+    last: Last<'_>,
     account: &Account,
 ) -> Result<Infallible, Failure> {
     // 11. The environment, from nothing.
@@ -155,10 +207,18 @@ fn as_user(
         None => Vec::new(),
     };
     let env = environment::build(account, &facts, job, &file).map_err(because)?;
-    if last == Last::ShowEnvironment {
+    let print = |text: String| -> Result<Infallible, Failure> {
         voice.begin(Stage::Execute)?;
-        show(&env)?;
+        std::io::stdout().write_all(text.as_bytes()).map_err(because)?;
+        std::io::stdout().flush().map_err(because)?;
         exit_child(0);
+    };
+    match last {
+        Last::Execute => {}
+        Last::ShowEnvironment => return print(env.lines().map(|l| escape(&l) + "\n").collect()),
+        Last::Ask(answer) => {
+            return print(answer(&AsUser { job, account, facts: &facts, file: &file }));
+        }
     }
     if environment::needs_user_manager(&job.command.argv)
         && let Some(hint) = environment::explain_missing_manager(account.uid, &account.name, &facts)
@@ -193,12 +253,6 @@ fn refuse_others(account: &Account) -> Result<(), Failure> {
          gid {}), not as {} (uid {}, gid {})",
         own.0, own.1, account.name, account.uid.0, account.gid.0
     )))
-}
-
-fn show(env: &Environment) -> Result<(), Failure> {
-    let text: String = env.lines().map(|line| escape(&line) + "\n").collect();
-    std::io::stdout().write_all(text.as_bytes()).map_err(because)?;
-    std::io::stdout().flush().map_err(because)
 }
 
 fn change_directory(job: &Job, account: &Account) -> Result<(PathBuf, Option<String>), Failure> {

@@ -68,7 +68,7 @@ impl Leftover {
 /// Runs a job to its end. The calling process must have one thread.
 pub fn keep(
     job: &Job,
-    last: Last,
+    last: Last<'_>,
     cgroup: Option<&str>,
     interrupts: Option<&Interrupts>,
     witness: &mut dyn Witness,
@@ -176,7 +176,7 @@ impl<'a> Kept<'a> {
     /// Forks the child, has it recorded, opens the gate.
     fn begin(
         job: &'a Job,
-        last: Last,
+        last: Last<'_>,
         cgroup: Option<&str>,
         witness: &mut dyn Witness,
     ) -> Result<Self, (Stage, io::Error)> {

@@ -27,7 +27,7 @@ use crate::sys::records::write_record;
 use crate::sys::spawn::{EXECUTED, Inherited, inherited};
 use crate::wire::shim::{ChildRecord, OutcomeRecord, PLAN_BYTES_MAX, Plan, Record, Slot, SlotFile};
 
-pub use child::Last;
+pub use child::{AsUser, Last};
 pub use keep::{Interrupts, Leftover, Witness, keep};
 
 /// The role `heeler shim`. Exits 0 when the outcome is recorded, 2 when it was given no whole plan

@@ -13,7 +13,7 @@ pub mod identity;
 pub mod lock;
 pub mod oom;
 pub mod peer;
-mod pidfd;
+pub mod pidfd;
 pub mod pidfile;
 pub mod placement;
 pub mod privilege;

@@ -38,7 +38,7 @@ pub fn run_as(name: &str, argv: Vec<OsString>) -> ExitCode {
 
 /// Runs any job here, output to stdout; [`run_as`]'s exit codes.
 #[must_use]
-pub fn run(job: &Job, last: Last) -> ExitCode {
+pub fn run(job: &Job, last: Last<'_>) -> ExitCode {
     if let Err(text) = only_yourself(job) {
         eprintln!("heeler: {text}");
         return ExitCode::from(NOT_ALLOWED);
