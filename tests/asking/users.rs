@@ -41,7 +41,7 @@ fn spawn(heeler: &Path, records: &Path, puma: &FakePuma) -> Shim {
     let deadline = Mono::from_nanos(clock::now().mono.as_nanos()) + Duration::from_secs(20);
     let job =
         wire::puma::job(&service(puma), Ask::Stats, ActionId(7), deadline).expect("is a Puma");
-    let plan = Plan { boot: "test".into(), records: records.to_owned(), job };
+    let plan = Plan { boot: "test".into(), records: records.to_owned(), cgroup: None, job };
     let TryLock::Taken(lock) = try_lock(&records.join("ask.lock")).expect("a lock") else {
         panic!("the lock is busy")
     };
