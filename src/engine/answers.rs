@@ -73,6 +73,7 @@ impl State {
                     self.identify(cx);
                 }
             }
+            Input::Remarked { text, .. } => self.narrate(cx, text),
             Input::Finished { action, outcome, .. } => self.finished(cx, action, outcome),
             Input::Signalled { ask, result, .. } => {
                 if self.asked.reload.is_some_and(|(asked, _)| asked == ask) {

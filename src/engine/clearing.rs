@@ -60,9 +60,8 @@ impl State {
                 Some(open) => open.settles_at = None,
                 None => {
                     let tell_at = now + limits::TELL_AFTER;
-                    let title = "it is not running";
-                    cx.event(&self.def.name, EventKind::Fired, title);
-                    self.open_incident(cx, Cause::Down, title.to_owned(), tell_at);
+                    let (event, title) = (Some(EventKind::Fired), "it is not running".to_owned());
+                    self.open_incident_as(cx, event, Cause::Down, title, tell_at);
                 }
             }
         }

@@ -144,6 +144,13 @@ pub enum Input {
         /// How.
         outcome: Outcome,
     },
+    /// Something is known beside what was told, for the story of what is open.
+    Remarked {
+        /// About which service.
+        service: ServiceName,
+        /// One sentence; foreign text in it is escaped.
+        text: String,
+    },
     /// Answers `Signal`.
     Signalled {
         /// Whose.

@@ -144,8 +144,7 @@ impl State {
         let tell_at = if acts { cx.now.mono + limits::TELL_AFTER } else { cx.now.mono };
         let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
         let event = if once(check, seen) { EventKind::Changed } else { EventKind::Fired };
-        cx.event(&self.def.name, event, &title);
-        self.open_incident(cx, cause, title, tell_at);
+        self.open_incident_as(cx, Some(event), cause, title, tell_at);
         if once(check, seen) {
             // One mail, with what was done about it.
             if let Some(open) = self.open.get_mut(&cause) {
@@ -329,8 +328,7 @@ impl State {
             }
         };
         let tell_at = cx.now.mono + limits::TELL_AFTER;
-        cx.event(&self.def.name, EventKind::Acted, &title);
-        self.open_incident(cx, Cause::SetAside, title, tell_at);
+        self.open_incident_as(cx, Some(EventKind::Acted), Cause::SetAside, title, tell_at);
         self.happen(cx, class, None);
         self.forget_checks(cx);
     }

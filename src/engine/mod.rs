@@ -304,6 +304,7 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Launched { service, .. }
         | Input::Finished { service, .. }
         | Input::Signalled { service, .. }
+        | Input::Remarked { service, .. }
         | Input::Ordered { service, .. } => Some(service),
     }
 }

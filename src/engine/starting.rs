@@ -275,10 +275,9 @@ impl State {
         // A command that failed has been told of by itself.
         let told = ended.as_ref().is_some_and(|(ended, _)| !ended.ended.succeeded());
         if !self.open.contains_key(&Cause::Down) {
-            if !told {
-                cx.event(&self.def.name, EventKind::Failed, &title);
-            }
-            self.open_incident(cx, Cause::Down, title.clone(), cx.now.mono + limits::TELL_AFTER);
+            let event = (!told).then_some(EventKind::Failed);
+            let tell_at = cx.now.mono + limits::TELL_AFTER;
+            self.open_incident_as(cx, event, Cause::Down, title.clone(), tell_at);
             // When the command ended there was nothing open yet that could show what it printed.
             if let Some((ended, _)) = &ended {
                 self.show_output(cx, &ended.output);

@@ -220,7 +220,7 @@ impl Keeper {
     }
 
     /// Who is a worker of a service.
-    fn pattern_of(&mut self, service: &ServiceName) -> Result<Arc<Pattern>, Untrusted> {
+    pub(super) fn pattern_of(&mut self, service: &ServiceName) -> Result<Arc<Pattern>, Untrusted> {
         let Some(served) = self.services.get_mut(service) else {
             return Err(Untrusted::from("the service is not there any more"));
         };

@@ -71,8 +71,10 @@ impl Keeper {
     /// nobody else.
     pub(super) fn probe_puma(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
         let Some(served) = self.services.get_mut(&service) else { return };
-        // Nobody waits for an earlier question of that check any more.
-        served.puma.waiting.retain(|(other, _)| *other != check);
+        // Where one hangs, nobody waits for the oldest questions any more.
+        if served.puma.waiting.len() >= 2 * limits::CHECKS_PER_SERVICE_MAX {
+            served.puma.waiting.remove(0);
+        }
         served.puma.waiting.push((check, ask));
         if !self.pumas_waiting.contains(&service) {
             self.pumas_waiting.push_back(service);
@@ -130,7 +132,7 @@ impl Keeper {
             return;
         }
         let of_check = served.puma.waiting.first().map(|(_, ask)| *ask);
-        let Some(ask) = of_check.or(served.puma.crew.map(|(ask, _)| ask)) else { return };
+        let Some(ask) = of_check.or_else(|| served.puma.crew.map(|(ask, _)| ask)) else { return };
         let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
         if let Some(job) = wire::puma::job(&served.def, Ask::Stats, ActionId(ask.0), deadline) {
             self.run(job);
@@ -162,20 +164,17 @@ impl Keeper {
             return;
         }
         self.tell_exposed(&service, &answer);
-        let owner = self.owner(&service).map(|owner| owner.user);
+        let pattern = self.pattern_of(&service);
         let Some(served) = self.services.get_mut(&service) else { return };
         let main = served.families.keys().next_back().copied();
         let main = main.filter(|main| served.held.contains_key(main));
-        let pattern = served.def.workers.as_ref().map(|workers| workers.pattern.clone());
         let needs = needs_of(&served.def);
         let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         served.in_pool.puma = true;
         let took = outcome.took;
         self.pool.submit(move || {
             let crew = catch_unwind(AssertUnwindSafe(|| {
-                let owner = owner.ok_or_else(|| Untrusted::from("its user is not known yet"))?;
-                let pattern = Pattern::new(pattern.as_deref().unwrap_or_default(), owner)?;
-                crew_in_pool(main, &pattern, needs, current.as_deref())
+                crew_in_pool(main, &*pattern?, needs, current.as_deref())
             }));
             let crew = crew.unwrap_or_else(|_| {
                 Err("the look at the workers crashed: this is a bug of heeler".into())
@@ -246,8 +245,7 @@ impl Keeper {
         }
         let Some(served) = self.services.get_mut(&service) else { return };
         for (check, ask) in std::mem::take(&mut served.puma.waiting) {
-            let (service, seen) = (service.clone(), seen.clone());
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service.clone(), check, ask, seen.clone());
         }
         self.ask_pumas();
     }

@@ -228,6 +228,10 @@ pub const SCOUT_PACKET_BYTES_MAX: usize = 128 << 10;
 pub const PROBES_MAX: usize = 256;
 /// Network probes of one service at once: one that hangs counts against its own service first.
 pub const PROBES_PER_SERVICE_MAX: usize = 16;
+/// All that `heeler doctor` does, and one look of it.
+pub const DOCTOR_TIME: Duration = Duration::from_secs(90);
+/// See [`DOCTOR_TIME`].
+pub const DOCTOR_ERRAND_TIME: Duration = Duration::from_secs(10);
 /// Requests to run checks once that are done at a time.
 pub const TRIALS_MAX: usize = 4;
 /// Checks of one such request that run at once: the real ones have to find room beside them.

@@ -199,6 +199,7 @@ impl World {
             | Input::Launched { .. }
             | Input::Finished { .. }
             | Input::Signalled { .. }
+            | Input::Remarked { .. }
             | Input::CrewSeen { .. }
             | Input::PumaAsked { .. }
             | Input::VerifyOrdered { .. }
