@@ -8,7 +8,8 @@ use clap::{ArgGroup, CommandFactory, Parser, Subcommand};
 
 use crate::cli::completions::{self, Shell};
 use crate::cli::{Rc, Wanted, complain, manual};
-use crate::model::order::Order;
+use crate::model::order::{Order, WorkerPick};
+use crate::model::process::Pid;
 use crate::wire::control::Follow;
 
 /// What the command line asks for.
@@ -101,6 +102,15 @@ pub enum ClientCommand {
         /// Which of its checks; all where it is not said.
         check: Option<String>,
     },
+    /// How its workers are.
+    Workers(String),
+    /// Take a worker away.
+    Kill {
+        /// Of which service.
+        name: String,
+        /// Which.
+        pick: WorkerPick,
+    },
     /// Do something with some.
     Order {
         /// What.
@@ -180,6 +190,23 @@ enum Word {
         name: String,
         /// Which of its checks: a label, a number, or a part of a label; all where it is not said
         check: Option<String>,
+    },
+    /// Show the workers of a service, by a fresh look at each
+    Workers {
+        /// Which service
+        name: String,
+    },
+    /// Take a worker away, unless too few would serve without it
+    #[command(group = ArgGroup::new("which").args(["worker", "stuck"]).required(true))]
+    Kill {
+        /// Of which service
+        name: String,
+        /// This one: it is told to go, and killed when its time is over
+        #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(2..))]
+        worker: Option<i32>,
+        /// The one its master has told to go, and waits for in vain
+        #[arg(long)]
+        stuck: bool,
     },
     /// Start services, and keep them up
     Start(Whom),
@@ -315,6 +342,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Status(which) => client(ClientCommand::Status(which.chosen())),
         Word::Why { name } => client(ClientCommand::Why(name)),
         Word::Probe { name, check } => client(ClientCommand::Probe { name, check }),
+        Word::Workers { name } => client(ClientCommand::Workers(name)),
+        Word::Kill { name, worker, stuck: _ } => {
+            let pick = worker.map_or(WorkerPick::Stuck, |pid| WorkerPick::Pid(Pid(pid)));
+            client(ClientCommand::Kill { name, pick })
+        }
         Word::Events { which, last, follow } => {
             let last = last.or_else(|| follow.then_some(LAST_BEFORE_FOLLOWING));
             let follow = if follow { Follow::Yes } else { Follow::No };
@@ -391,6 +423,11 @@ mod tests {
         assert_eq!(parsed("heeler events"), events(chosen(&[]), None, Follow::No));
         assert_eq!(parsed("heeler events a --last 3"), events(chosen(&["a"]), Some(3), Follow::No));
         assert_eq!(parsed("heeler events -f a*"), events(chosen(&["a*"]), Some(10), Follow::Yes));
+        let workers = ClientCommand::Workers("a".to_owned());
+        assert_eq!(parsed("heeler workers a --json"), client(None, true, workers));
+        let kill = |pick| client(None, false, ClientCommand::Kill { name: "a".to_owned(), pick });
+        assert_eq!(parsed("heeler kill a --stuck"), kill(WorkerPick::Stuck));
+        assert_eq!(parsed("heeler kill a --worker 77"), kill(WorkerPick::Pid(Pid(77))));
         let test = ClientCommand::MailTest(names(&["a@b", "c"]));
         assert_eq!(parsed("heeler mail test a@b c --json"), client(None, true, test));
         let local = |local| Ok(Invocation::Local(local));
@@ -428,6 +465,14 @@ mod tests {
             "heeler completions tcsh",
             "heeler man page",
             "heeler probe a b c",
+            "heeler workers",
+            "heeler workers a b",
+            "heeler kill a",
+            "heeler kill --stuck",
+            "heeler kill a --worker 77 --stuck",
+            "heeler kill a --worker 1",
+            "heeler kill a --worker -7",
+            "heeler kill a --worker x",
             "heeler mail",
             "heeler status --no-wait",
             "heeler run-as anna ls",

@@ -42,6 +42,7 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::engine::state::State;
 use crate::engine::table::{Class, Where};
+use crate::model::crew::CrewView;
 use crate::model::event::{Event, EventKind};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::intent::Desired;
@@ -154,6 +155,14 @@ impl Engine {
     #[must_use]
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// How its workers stand; `None` where it has none to speak of.
+    #[must_use]
+    pub fn crew(&self, now: Now, name: &ServiceName) -> Option<CrewView> {
+        let state = self.services.get(name)?;
+        let workers = state.def.workers.as_ref()?;
+        Some(state.crew.view(now.mono, workers, state.reloaded))
     }
 
     /// The open incidents of a service, or its last one.

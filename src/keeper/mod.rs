@@ -22,6 +22,7 @@ mod post;
 mod probes;
 mod pumas;
 pub mod rights;
+mod roll;
 mod samples;
 mod scout;
 mod served;
@@ -291,6 +292,7 @@ impl Keeper {
             Done::PumaSeen(seen) => self.puma_seen(*seen),
             Done::Tried(tried) => self.tried_in_pool(tried),
             Done::CrewLooked(looked) => self.crew_looked(looked),
+            Done::RollSeen(seen) => self.roll_seen(seen),
             Done::WorkerProved(proved) => self.worker_proved(proved),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::MailServers(servers) => self.post_ready(servers),

@@ -134,6 +134,17 @@ impl Keeper {
                 self.say(Level::Info, &format!("{} asked for a probe of {service}", peer.who()));
                 self.try_checks(&service, check.as_deref(), reply);
             }
+            Request::Workers { service } => self.call_the_roll(service, reply),
+            Request::Kill { service, pick } => {
+                let open = self.open_request(vec![service.clone()], reply);
+                self.put_to_engine(open, service, |service, request| Input::WorkerOrdered {
+                    service,
+                    request,
+                    pick,
+                    who: peer.who(),
+                });
+                self.finish(open);
+            }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
             }
@@ -153,23 +164,17 @@ impl Keeper {
         wait: bool,
         reply: oneshot::Sender<Response>,
     ) {
-        self.operators.next += 1;
-        let id = self.operators.next;
-        let mut open = Open { reply: Some(reply), services, results: Vec::new(), missing: 0 };
-        for service in open.services.clone() {
-            if !self.services.contains_key(&service) {
-                let text = "it is not there any more".to_owned();
-                let service = service.to_string();
-                open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
-                continue;
-            }
-            self.operators.next += 1;
-            let request = RequestId(self.operators.next);
-            open.missing += 1;
-            self.operators.asked.insert(request, (id, service.clone()));
-            self.inbox.push_back(Input::Ordered { service, request, order, who: peer.who() });
+        let id = self.open_request(services.clone(), reply);
+        for service in services {
+            let who = peer.who();
+            self.put_to_engine(id, service, |service, request| Input::Ordered {
+                service,
+                request,
+                order,
+                who,
+            });
         }
-        if !wait {
+        if !wait && let Some(open) = self.operators.open.get_mut(&id) {
             let accepted = |(_, (_, service)): (&RequestId, &(u64, ServiceName))| {
                 OrderResult::accepted(service, format!("{} was asked for", order.name()))
             };
@@ -179,8 +184,41 @@ impl Keeper {
                 let _delivered = reply.send(Response::Order(OrderAnswer::new(results)));
             }
         }
-        self.operators.open.insert(id, open);
         self.finish(id);
+    }
+
+    /// A request about some services that the engine will answer for each.
+    fn open_request(
+        &mut self,
+        services: Vec<ServiceName>,
+        reply: oneshot::Sender<Response>,
+    ) -> u64 {
+        self.operators.next += 1;
+        let id = self.operators.next;
+        let open = Open { reply: Some(reply), services, results: Vec::new(), missing: 0 };
+        self.operators.open.insert(id, open);
+        id
+    }
+
+    /// Asks the engine for one service of a request.
+    fn put_to_engine(
+        &mut self,
+        id: u64,
+        service: ServiceName,
+        input: impl FnOnce(ServiceName, RequestId) -> Input,
+    ) {
+        let Some(open) = self.operators.open.get_mut(&id) else { return };
+        if !self.services.contains_key(&service) {
+            let text = "it is not there any more".to_owned();
+            let service = service.to_string();
+            open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
+            return;
+        }
+        open.missing += 1;
+        self.operators.next += 1;
+        let request = RequestId(self.operators.next);
+        self.operators.asked.insert(request, (id, service.clone()));
+        self.inbox.push_back(input(service, request));
     }
 
     /// The engine answered: the operator hears it once what was decided before is on disk.

@@ -11,6 +11,7 @@ use crate::engine::input::Input;
 use crate::engine::standing::{Main, Observer, Seen, is_mixed};
 use crate::keeper::Keeper;
 use crate::keeper::crews::{Known, needs_of};
+use crate::keeper::roll::Shown;
 use crate::keeper::turn::Done;
 use crate::model::crew::PumaView;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
@@ -76,10 +77,7 @@ impl Keeper {
             served.puma.waiting.remove(0);
         }
         served.puma.waiting.push((check, ask));
-        if !self.pumas_waiting.contains(&service) {
-            self.pumas_waiting.push_back(service);
-        }
-        self.ask_pumas();
+        self.ask_puma_soon(service);
     }
 
     /// Asks a Puma for the look at its workers.
@@ -91,6 +89,11 @@ impl Keeper {
     ) {
         let Some(served) = self.services.get_mut(&service) else { return };
         served.puma.crew = Some((ask, reloaded));
+        self.ask_puma_soon(service);
+    }
+
+    /// Asks a Puma as soon as there is room for the question.
+    pub(super) fn ask_puma_soon(&mut self, service: ServiceName) {
         if !self.pumas_waiting.contains(&service) {
             self.pumas_waiting.push_back(service);
         }
@@ -132,7 +135,10 @@ impl Keeper {
             return;
         }
         let of_check = served.puma.waiting.first().map(|(_, ask)| *ask);
-        let Some(ask) = of_check.or_else(|| served.puma.crew.map(|(ask, _)| ask)) else { return };
+        let of_crew = served.puma.crew.map(|(ask, _)| ask);
+        let for_people = self.ask_for_roll(service);
+        let Some(ask) = of_check.or(of_crew).or(for_people) else { return };
+        let Some(served) = self.services.get(service) else { return };
         let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
         if let Some(job) = wire::puma::job(&served.def, Ask::Stats, ActionId(ask.0), deadline) {
             self.run(job);
@@ -168,7 +174,7 @@ impl Keeper {
         let Some(served) = self.services.get_mut(&service) else { return };
         let main = served.families.keys().next_back().copied();
         let main = main.filter(|main| served.held.contains_key(main));
-        let needs = needs_of(&served.def);
+        let needs = needs_of(&served.def).and(served.crew.roll.needs());
         let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         served.in_pool.puma = true;
         let took = outcome.took;
@@ -231,10 +237,14 @@ impl Keeper {
         let seen = Observation { took, ..seen };
         let words = standing.to_string();
         let looping = matches!(standing, Standing::BootLoop { .. }).then(|| words.clone());
-        served.puma.standing = Some(standing);
+        served.puma.standing = Some(standing.clone());
+        let workers = refused.as_ref().map_or(Ok(&*all), Err);
+        let directory = target.clone().map(|target| target.path);
+        let (target, standing) = (target.as_ref().ok(), Some(&standing));
+        self.show_roll(&service, &Shown { workers, target, standing, stats: stats.ok() });
+        let Some(served) = self.services.get_mut(&service) else { return };
         if let Some((ask, reloaded)) = asked {
-            let known = Known { target: target.as_ref().ok(), reloaded, stats: stats.ok() };
-            let directory = target.clone().map(|target| target.path);
+            let known = Known { target, reloaded, stats: stats.ok() };
             let members = match refused {
                 None => Ok(served.members(now, &all, &known)),
                 Some(why) => Err(why),

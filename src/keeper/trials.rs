@@ -210,11 +210,16 @@ impl Keeper {
             self.trials.waiting.entry(ask).or_default().push(waiter);
             return;
         }
-        self.trials.next += 1;
-        let began = self.now().wall.0 << 20;
-        let ask = AskId(FIRST_ASK | began.wrapping_add(self.trials.next));
+        let ask = self.trial_ask();
         self.trials.waiting.insert(ask, vec![waiter]);
         self.probe(service, check, ask);
+    }
+
+    /// The id of a question that is not the engine's.
+    pub(super) fn trial_ask(&mut self) -> AskId {
+        self.trials.next += 1;
+        let began = self.now().wall.0 << 20;
+        AskId(FIRST_ASK | began.wrapping_add(self.trials.next))
     }
 
     /// Whether the engine's question is answered by a run that a person asked for.

@@ -65,6 +65,8 @@ pub(super) enum Done {
     Tried(super::trials::Tried),
     /// A look at workers.
     CrewLooked(super::crews::CrewLooked),
+    /// A look at workers for a person.
+    RollSeen(super::roll::RollSeen),
     /// A worker that is to get a signal.
     WorkerProved(super::crews::WorkerProved),
     /// The answers to all `Survey`s of one turn.

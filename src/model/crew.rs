@@ -1,9 +1,12 @@
 //! What one look at the workers of a service saw.
 
+use std::time::Duration;
+
 use crate::model::observation::Observation;
 use crate::model::process::{Ours, ProcessIdentity};
 use crate::model::text::Untrusted;
-use crate::model::workers::Fragile;
+use crate::model::time::Mono;
+use crate::model::workers::{Budget, Fragile};
 
 /// One worker, as it was seen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,4 +82,23 @@ pub enum Leaving {
     No,
     /// It told this one to go, and nothing goes on before it did.
     Awaited,
+}
+
+/// How the workers of a service stand for who takes them away.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CrewView {
+    /// So many serve at least.
+    pub min: u32,
+    /// So many are to be there; 0 while nobody has been seen.
+    pub wanted: usize,
+    /// How many actions are normal.
+    pub budget: Budget,
+    /// How many of them are left now.
+    pub left: u32,
+    /// Who is being taken away.
+    pub going: Option<ProcessIdentity>,
+    /// Whom its master waits for, and for how long so far.
+    pub awaited: Option<(ProcessIdentity, Duration)>,
+    /// When the main process was reloaded last.
+    pub reloaded: Option<Mono>,
 }

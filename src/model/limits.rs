@@ -234,6 +234,8 @@ pub const DOCTOR_TIME: Duration = Duration::from_secs(90);
 pub const DOCTOR_ERRAND_TIME: Duration = Duration::from_secs(10);
 /// Requests to run checks once that are done at a time.
 pub const TRIALS_MAX: usize = 4;
+/// Who may wait for a look at the workers of one service.
+pub const ROLL_WAITING_MAX: usize = 8;
 /// Checks of one such request that run at once: the real ones have to find room beside them.
 pub const TRIAL_LOOKS_MAX: usize = 4;
 /// Programs of checks at once.

@@ -20,6 +20,7 @@ mod state;
 mod table;
 mod text;
 mod why;
+mod workers;
 
 pub use detail::detail;
 pub use doctor::doctor;
@@ -29,6 +30,7 @@ pub use probe::probe;
 pub use state::state_line;
 pub use table::table;
 pub use why::why;
+pub use workers::workers;
 
 /// How to show.
 #[derive(Clone, Debug)]
