@@ -39,13 +39,21 @@
 //! | rule state | ok, pending, firing |
 //! | event | a transition worth telling: ordered, exited, started, acted, failed, gave up, fired, resolved, changed ([`model::event`]) |
 //! | incident | the span from fired to resolved; its mails share one thread ([`model::incident`]) |
-//! | action | start, stop, restart, exec, unmonitor, alert ([`model::action`]) |
+//! | action | start, stop, restart, reload, exec, unmonitor, alert, recycle worker, kill worker ([`model::action`]) |
 //! | job | an action made concrete: argv, user, environment, directory, deadline. What runs it cannot widen it ([`model::job`]) |
+//! | parent | a service that one `depends_on`; while it is not up nothing of the dependant is started or judged (`engine/dependency.rs`) |
+//! | unit | what systemd, the system's or a user's, keeps for it; `unit =` is a claim and a way of commanding ([`model::unit`]) |
 //! | desired | up, down, unmonitored; changed only by an operator or a rule that says so, kept with who and when ([`model::intent`]) |
 //! | phase | what heeler is doing now: watching, clearing, starting, start period, stopping, killing, backoff ([`model::status`]) |
 //! | identity | pid + start time, within one boot ([`model::process`]) |
-//! | claim | what says which process is the main one: a pidfile, a `match`, the shim's record |
+//! | claim | what says which process is the main one: a pidfile, a `match`, the shim's record, a unit's MainPID |
 //! | survivor | a descendant that outlived its main process; an *orphan* when it holds a listening socket |
+//! | worker | a descendant of a living main process by whose title `[workers]` knows it; proved before each signal ([`sys::workers`]) |
+//! | generation | the workers born of one (re)start or reload of their master ([`model::workers::generation`]) |
+//! | release | the directory a worker works in, beside what `current` leads to ([`model::workers::Place`]) |
+//! | standing | how a Puma stands, judged by more than one answer of its control server ([`engine::standing`]) |
+//! | guard | what must hold before a worker is signalled: proved, alone, within budget, enough others serving (`engine/guard.rs`) |
+//! | verified reload | a reload that is watched until the new workers serve and answer, or is taken back (`engine/verified.rs`) |
 //! | start limit | automatic starts per window before back-off |
 //! | slot | `action` or `instance`: a service has at most one job in each ([`wire::shim`]) |
 //!
@@ -59,10 +67,11 @@
 //! pidfd readable -> Input::Exited -> step        control socket -> Input::Ordered -> step
 //! ```
 //!
-//! One binary, five roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
+//! One binary, six roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
 //! thread, a log thread, a small pool. **shim**: one per command; runs it as its user, outlives the
 //! keeper. **resolve**: a short-lived child for user and group look-ups (they may hang, and may parse
-//! network bytes). **scout**: unprivileged, in a cage ([`sys::sandbox`]); one instance probes the
+//! network bytes). **ask**: a short-lived program of a service's user that puts one question to its Puma
+//! ([`puma`]). **scout**: unprivileged, in a cage ([`sys::sandbox`]); one instance probes the
 //! network, another delivers mail, so that probes never share memory with a password; each lives only
 //! while it is needed. **client**: everything else. `main.rs` tells them apart before anything is built.
 //!
@@ -70,7 +79,7 @@
 //!
 //! Who may import whom is a table in `tests/tidy.rs`; there are no circles. `model`: std only.
 //! `engine`, `sys`, `checks`, `wire`, `mail`: `model`. `config`: + `checks`. `store`: + `wire`, `mail`.
-//! `shim`: `model`, `sys`, `wire::shim`. `scout`: `model`, `checks`, its frames, `sys::sandbox`. `cli`: `model`, `wire::control`. `tools`: what needs no
+//! `shim`: `model`, `sys`, `wire::shim`. `puma`: `model`, `wire::puma`. `scout`: `model`, `checks`, its frames, `sys::sandbox`. `cli`: `model`, `wire::control`. `tools`: what needs no
 //! daemon. `keeper`: everything but the other roles.
 //!
 //! # Invariants (about what is absent)
@@ -87,6 +96,8 @@
 //! - **No byte of the network in the keeper**: a scout answers in frames of numbers and two short texts;
 //!   one that says anything else is replaced. What somebody who takes a scout over can do is say false
 //!   things about that scout's own checks (and so trigger their rules), or nothing.
+//! - **No token in a command line, an environment, a record or a log**: a question to a Puma goes to stdin
+//!   of the program that asks, as the service's user; numbers and short texts come back ([`wire::puma`]).
 //! - **No probe without exactly one answer**: whatever dies, hangs or lies, the engine hears Unknown.
 //! - **No name service look-up in the keeper**, and no blocking /proc file, pidfile on a foreign file
 //!   system, disk or log write in its loop.
@@ -145,9 +156,43 @@
 //!   one digest, a rate for each person), the keeper hands it over, the mail scout alone speaks SMTP and
 //!   sees a password. What a server says of itself is its own trouble (the next one is tried, then all
 //!   wait); what it says of a recipient or of the mail concerns that mail: 4yz waits, 5yz is kept as a file.
+//! - *A trial leaves nothing*: it goes on from the real probe's past and does not keep its own. A program
+//!   never runs twice at once: whoever asks while it runs, person or engine, gets what that run sees.
+//! - *The doctor asks as the user it is about*: the shim's own list of steps, with a look in place of the
+//!   exec, under the same deadline. So it sees what a command would see, and nothing hangs it.
 //! - *An event is for people*: nothing is decided by one, so it is written without a flush, survives
 //!   `kill -9` and not a loss of power, and no answer waits for it. One service that never rests drives out
 //!   its own past, not the others'. Who follows hears what it may see at that moment, from its own buffer.
+//! - *Under a service manager* heeler says when it watches and how many services are how, and the loop itself
+//!   answers the watchdog, once it has turned: a helper thread would answer for a loop that hangs. What a
+//!   manager, a journal or a syslog has no room for is owed or counted; nobody waits for them.
+//! - *A control group that systemd left to heeler* (`Delegate=`) is divided: heeler in `keeper`, what a start
+//!   or `run` brought up in `svc-NAME~MARK`. No controller is enabled in it: systemd could then put no new heeler
+//!   there while services of the last one live. A process is signalled for being in its service's group only
+//!   if it also holds the dead one's own socket: a start may bring up what lives there for good (`epmd`).
+//! - *A state folder that takes nothing* ends no watch: heeler starts without it, keeps in memory what it
+//!   cannot write, says so once and in `status`, and mails all the same; an operator waits five seconds for a
+//!   disk. Only wishes of earlier keepers must have been read first: with a folder that hangs, nothing starts.
+//! - *The memory killer* is known by its counters, read at each death: of the control group the process was
+//!   proved in, else of the machine.
+//! - *A reload is an action like the others*, but it is nobody's death: a process that changes its pid in it, or is
+//!   brought down by it, is looked at anew before anything is judged. An order to restart during it waits.
+//! - *A unit's restart is its stop, proof of death, and its start*: never `systemctl restart`, which would not wait
+//!   for a worker that will not go. `reset-failed` goes before each start, so that systemd's own start limit is not ours.
+//! - *Who may start a unit while systemd is about to* (`Restart=`, a queued job, `activating`): systemd. heeler stands by,
+//!   says so, and steps in when systemd gave up. Who stops a unit behind heeler's back has five seconds to start it
+//!   again: a deploy's own restart is nobody's mail.
+//! - *A manager that is gone* is started by root (`user@UID`) and counts with its unit as one start. One that hangs is
+//!   asked again under a deadline; nothing is known meanwhile, so nothing is done.
+//! - *A dependant's rules do not act while a parent is down*, and its parent's alert says for whom: one cause, one mail.
+//!   They come back parents first. Circles are refused when the file is read.
+//! - *A worker is judged alone, signalled under the guard*: the one its master waits for first, then the oldest. Who is
+//!   `fork_worker`'s parent or holds what others live by is never killed. A grace begins with the TERM that was really
+//!   sent; a new keeper begins it again, so it only gets longer.
+//! - *Puma's yes is not the proof of a reload*: it says yes and does nothing, or dies of it. The proof is that workers of
+//!   the new phase serve, run in the release `current` leads to, and answer the service's own checks.
+//! - *A verified reload is taken back to the release before* by the link alone, and by another reload; while it goes on no
+//!   rule of the service acts. Where it may not (`rollback` unsaid) it stops there and says what to type.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]

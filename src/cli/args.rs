@@ -4,10 +4,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, CommandFactory, Parser, Subcommand};
 
-use crate::cli::{Rc, complain};
-use crate::model::order::Order;
+use crate::cli::completions::{self, Shell};
+use crate::cli::{Rc, Wanted, complain, manual};
+use crate::model::order::{Order, WorkerPick};
+use crate::model::process::Pid;
 use crate::wire::control::Follow;
 
 /// What the command line asks for.
@@ -24,6 +26,8 @@ pub enum Invocation {
     },
     /// To be done without a keeper.
     Local(Local),
+    /// To be printed, and that is all.
+    Print(String),
 }
 
 /// What is done without a keeper.
@@ -49,6 +53,13 @@ pub enum Local {
         dir: Option<PathBuf>,
         /// As JSON.
         json: bool,
+    },
+    /// Examine the machine for a configuration.
+    Doctor {
+        /// Which.
+        dir: Option<PathBuf>,
+        /// Where the daemon is asked, and how it is told.
+        wanted: Wanted,
     },
     /// Run a command exactly as an action would.
     RunAs {
@@ -97,6 +108,15 @@ pub enum ClientCommand {
         name: String,
         /// Which of its checks; all where it is not said.
         check: Option<String>,
+    },
+    /// How its workers are.
+    Workers(String),
+    /// Take a worker away.
+    Kill {
+        /// Of which service.
+        name: String,
+        /// Which.
+        pick: WorkerPick,
     },
     /// Do something with some.
     Order {
@@ -152,6 +172,11 @@ enum Word {
         /// Where the configuration is
         dir: Option<PathBuf>,
     },
+    /// See whether this machine lets heeler do what its configuration says
+    Doctor {
+        /// Where the configuration is
+        dir: Option<PathBuf>,
+    },
     /// Show how services stand
     Status(Which),
     /// Show why a service stands as it does
@@ -176,6 +201,23 @@ enum Word {
         name: String,
         /// Which of its checks: a label, a number, or a part of a label; all where it is not said
         check: Option<String>,
+    },
+    /// Show the workers of a service, by a fresh look at each
+    Workers {
+        /// Which service
+        name: String,
+    },
+    /// Take a worker away, unless too few would serve without it
+    #[command(group = ArgGroup::new("which").args(["worker", "stuck"]).required(true))]
+    Kill {
+        /// Of which service
+        name: String,
+        /// This one: it is told to go, and killed when its time is over
+        #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(2..))]
+        worker: Option<i32>,
+        /// The one its master has told to go, and waits for in vain
+        #[arg(long)]
+        stuck: bool,
     },
     /// Start services, and keep them up
     Start(Whom),
@@ -224,6 +266,13 @@ enum Word {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Print what a shell needs to complete commands and names of services
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Subcommand)]
@@ -266,6 +315,13 @@ struct Whom {
     no_wait: bool,
 }
 
+/// The definition of the command line, with what clap adds to it.
+fn whole() -> clap::Command {
+    let mut command = Args::command();
+    command.build();
+    command
+}
+
 /// So many events are shown before those to come.
 const LAST_BEFORE_FOLLOWING: u32 = 10;
 
@@ -279,6 +335,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         drop(told.print());
         if told.use_stderr() { Rc::Usage } else { Rc::Ok }
     })?;
+    let given = socket.clone();
     let client = |command| Ok(Invocation::Client { socket, json, command });
     let order = |order, Whom { which, no_wait }: Whom| ClientCommand::Order {
         order,
@@ -288,6 +345,12 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
     match command {
         Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
         Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
+        Word::Completions { shell } => Ok(Invocation::Print(completions::script(&whole(), shell))),
+        Word::Man => Ok(Invocation::Print(manual::page(&whole()))),
+        Word::Doctor { dir } => {
+            let wanted = Wanted { socket: given, json };
+            Ok(Invocation::Local(Local::Doctor { dir, wanted }))
+        }
         Word::RunAs { user, argv } => Ok(Invocation::Local(Local::RunAs { user, argv })),
         Word::Env { who: _, dir: _ } if json => {
             complain("`heeler env` prints lines only; a service's child sees exactly these");
@@ -297,8 +360,13 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Status(which) => client(ClientCommand::Status(which.chosen())),
         Word::Why { name } => client(ClientCommand::Why(name)),
         Word::Probe { name, check } => client(ClientCommand::Probe { name, check }),
+        Word::Workers { name } => client(ClientCommand::Workers(name)),
+        Word::Kill { name, worker, stuck: _ } => {
+            let pick = worker.map_or(WorkerPick::Stuck, |pid| WorkerPick::Pid(Pid(pid)));
+            client(ClientCommand::Kill { name, pick })
+        }
         Word::Events { which, last, follow } => {
-            let last = last.or(follow.then_some(LAST_BEFORE_FOLLOWING));
+            let last = last.or_else(|| follow.then_some(LAST_BEFORE_FOLLOWING));
             let follow = if follow { Follow::Yes } else { Follow::No };
             client(ClientCommand::Events { chosen: which.chosen(), last, follow })
         }
@@ -375,6 +443,11 @@ mod tests {
         assert_eq!(parsed("heeler events"), events(chosen(&[]), None, Follow::No));
         assert_eq!(parsed("heeler events a --last 3"), events(chosen(&["a"]), Some(3), Follow::No));
         assert_eq!(parsed("heeler events -f a*"), events(chosen(&["a*"]), Some(10), Follow::Yes));
+        let workers = ClientCommand::Workers("a".to_owned());
+        assert_eq!(parsed("heeler workers a --json"), client(None, true, workers));
+        let kill = |pick| client(None, false, ClientCommand::Kill { name: "a".to_owned(), pick });
+        assert_eq!(parsed("heeler kill a --stuck"), kill(WorkerPick::Stuck));
+        assert_eq!(parsed("heeler kill a --worker 77"), kill(WorkerPick::Pid(Pid(77))));
         let test = ClientCommand::MailTest(names(&["a@b", "c"]));
         assert_eq!(parsed("heeler mail test a@b c --json"), client(None, true, test));
         assert_eq!(
@@ -392,6 +465,12 @@ mod tests {
         assert_eq!(parsed("heeler run-as anna -- ls --json"), local(run_as));
         let env = Local::Env { who: "anna".into(), dir: Some("d".into()) };
         assert_eq!(parsed("heeler env anna --dir d"), local(env));
+        let doctor = |dir: Option<&str>, json| Local::Doctor {
+            dir: dir.map(PathBuf::from),
+            wanted: Wanted { socket: None, json },
+        };
+        assert_eq!(parsed("heeler doctor"), local(doctor(None, false)));
+        assert_eq!(parsed("heeler doctor d --json"), local(doctor(Some("d"), true)));
         let validate = Local::Validate { dir: Some("d".into()), json: false };
         assert_eq!(parsed("heeler validate d"), local(validate));
     }
@@ -409,7 +488,18 @@ mod tests {
             "heeler why",
             "heeler why a b",
             "heeler probe",
+            "heeler completions",
+            "heeler completions tcsh",
+            "heeler man page",
             "heeler probe a b c",
+            "heeler workers",
+            "heeler workers a b",
+            "heeler kill a",
+            "heeler kill --stuck",
+            "heeler kill a --worker 77 --stuck",
+            "heeler kill a --worker 1",
+            "heeler kill a --worker -7",
+            "heeler kill a --worker x",
             "heeler mail",
             "heeler status --no-wait",
             "heeler run-as anna ls",

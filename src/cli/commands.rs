@@ -14,12 +14,13 @@ use crate::cli::client::{self, Answer, Failure, Patience, ask, listen};
 use crate::cli::render::{self, Style, Whose};
 use crate::cli::{Rc, Written, complain, print, write_out};
 use crate::model::ids::{GroupName, ServiceName};
-use crate::model::order::Order;
+use crate::model::order::{Order, WorkerPick};
 use crate::model::selector::Selector;
 use crate::model::text::escape;
 use crate::wire::control::{
     ErrorAnswer, Event, EventsAnswer, Follow, Health, MailTestAnswer, OrderAnswer, OrderEnd,
-    ProbeAnswer, ProbeVerdict, ReloadAnswer, Request, StatusAnswer, WhyAnswer,
+    ProbeAnswer, ProbeVerdict, ReloadAnswer, Request, StatusAnswer, WhyAnswer, WorkersAnswer,
+    WorkersVerdict,
 };
 
 /// Does a client command.
@@ -42,6 +43,8 @@ pub(super) fn run(
         ClientCommand::Probe { name, check } => {
             probe(&socket, json, name, check.as_deref(), columns)
         }
+        ClientCommand::Workers(name) => workers(&socket, json, name, columns),
+        ClientCommand::Kill { name, pick } => kill(&socket, json, name, *pick),
         ClientCommand::Order { order, chosen, wait } => give(&socket, json, *order, chosen, *wait),
         ClientCommand::MailTest(to) => mail_test(&socket, json, to),
         ClientCommand::ReloadConfig => read_anew(&socket, json, &Request::ReloadConfig),
@@ -196,6 +199,29 @@ fn probe(
     Ok(print(&text, if good { Rc::Ok } else { Rc::Failed }))
 }
 
+fn workers(
+    socket: &Path,
+    json: bool,
+    name: &str,
+    columns: fn() -> Option<u16>,
+) -> Result<Rc, Failure> {
+    let request = Request::Workers { service: parse_name(name)? };
+    let answer: Answer<WorkersAnswer> = ask(socket, &request, Patience::Short)?;
+    let rc = match answer.value.verdict {
+        WorkersVerdict::Well => Rc::Ok,
+        WorkersVerdict::NotRunning => Rc::NotRunning,
+        WorkersVerdict::Ill | WorkersVerdict::Unclear | WorkersVerdict::Other => Rc::Failed,
+    };
+    let text = if json { answer.json } else { render::workers(&answer.value, &style(columns)) };
+    Ok(print(&text, rc))
+}
+
+fn kill(socket: &Path, json: bool, name: &str, pick: WorkerPick) -> Result<Rc, Failure> {
+    let request = Request::Kill { service: parse_name(name)?, pick };
+    // It has its time to go.
+    Ok(tell_orders(&ask(socket, &request, Patience::Endless)?, json))
+}
+
 fn give(
     socket: &Path,
     json: bool,
@@ -206,7 +232,11 @@ fn give(
     let services = selectors(chosen)?;
     let patience = if wait { Patience::Endless } else { Patience::Short };
     let request = Request::Order { order, services, wait };
-    let answer: Answer<OrderAnswer> = ask(socket, &request, patience)?;
+    Ok(tell_orders(&ask(socket, &request, patience)?, json))
+}
+
+/// Says what came of it for each service.
+fn tell_orders(answer: &Answer<OrderAnswer>, json: bool) -> Rc {
     let (mut good, mut rc) = (String::new(), Rc::Ok);
     for result in &answer.value.results {
         let line = format!("{}: {}", escape(&result.service), escape(&result.text));
@@ -218,7 +248,7 @@ fn give(
             }
         }
     }
-    Ok(print(if json { &answer.json } else { &good }, rc))
+    print(if json { &answer.json } else { &good }, rc)
 }
 
 fn selectors(chosen: &Chosen) -> Result<Vec<Selector>, Failure> {
@@ -240,7 +270,7 @@ fn no_such(name: &str) -> Failure {
 }
 
 /// How to show: as the terminal is, and plain and unlimited when there is none.
-fn style(columns: fn() -> Option<u16>) -> Style {
+pub(super) fn style(columns: fn() -> Option<u16>) -> Style {
     let terminal = io::stdout().is_terminal();
     let told = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0);
     let is = |name, value| env::var_os(name).is_some_and(|found| found == value);

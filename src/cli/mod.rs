@@ -12,6 +12,9 @@ use std::process::ExitCode;
 mod args;
 mod client;
 mod commands;
+mod completions;
+mod doctor;
+mod manual;
 pub mod render;
 
 use commands::WithoutDaemon;
@@ -19,6 +22,7 @@ use commands::WithoutDaemon;
 use crate::wire::control::ReloadAnswer;
 
 pub use args::{Chosen, ClientCommand, Invocation, Local, parse};
+pub use doctor::{Wanted, doctor};
 
 /// How a command ended, for scripts. The numbers are those of LSB where it has one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,6 +72,7 @@ pub fn main(args: Vec<OsString>, outside: Outside) -> ExitCode {
                 (Err(WithoutDaemon), _) => Rc::NoDaemon.into(),
             }
         }
+        Ok(Invocation::Print(text)) => print(&text, Rc::Ok).into(),
         Ok(Invocation::Local(local)) => (outside.local)(local),
         Err(rc) => rc.into(),
     }

@@ -103,6 +103,7 @@ mod tests {
             },
             leaving: Leaving::No,
             fragile: None,
+            release: None,
             seen: Observation::ok(),
         };
         (1..).zip(letters.chars()).map(member).collect()

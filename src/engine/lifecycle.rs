@@ -238,6 +238,7 @@ impl State {
         }
         self.main = None;
         self.dismiss_crew(cx, ANOTHER_MAIN);
+        self.verify_lost_master(cx);
         cx.dirty = true;
     }
 

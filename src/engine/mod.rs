@@ -33,6 +33,7 @@ mod status;
 mod stopping;
 pub mod table;
 mod tolerance;
+mod verified;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::engine::state::State;
 use crate::engine::table::{Class, Where};
+use crate::model::crew::CrewView;
 use crate::model::event::{Event, EventKind};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::intent::Desired;
@@ -155,6 +157,14 @@ impl Engine {
     #[must_use]
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// How its workers stand; `None` where it has none to speak of.
+    #[must_use]
+    pub fn crew(&self, now: Now, name: &ServiceName) -> Option<CrewView> {
+        let state = self.services.get(name)?;
+        let workers = state.def.workers.as_ref()?;
+        Some(state.crew.view(now.mono, workers, state.reloaded))
     }
 
     /// The open incidents of a service, or its last one.
@@ -297,6 +307,8 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Surveyed { service, .. }
         | Input::Sampled { service, .. }
         | Input::CrewSeen { service, .. }
+        | Input::PumaAsked { service, .. }
+        | Input::VerifyOrdered { service, .. }
         | Input::WorkerSignalled { service, .. }
         | Input::WorkerOrdered { service, .. }
         | Input::Observed { service, .. }
@@ -304,6 +316,7 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Launched { service, .. }
         | Input::Finished { service, .. }
         | Input::Signalled { service, .. }
+        | Input::Remarked { service, .. }
         | Input::Ordered { service, .. } => Some(service),
     }
 }

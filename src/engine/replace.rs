@@ -122,7 +122,11 @@ impl State {
         if old.remind != self.def.remind {
             self.remind_anew(cx.now);
         }
-        if (&old.life, &old.user) != (&self.def.life, &self.def.user) {
+        let claim = |def: &Service| (def.life.clone(), def.user.clone());
+        if (claim(&old), &old.puma) != (claim(&self.def), &self.def.puma) {
+            self.verify_is_void(cx, "its file says otherwise now what it is");
+        }
+        if claim(&old) != claim(&self.def) {
             self.claim_changed(cx);
         }
         // What it may do now that it might not do before is not to wait for the next interval.
@@ -279,6 +283,7 @@ impl State {
         }
         let unfinished = format!("not finished: {how}");
         self.crew_parts(cx, &unfinished);
+        self.verify_is_void(cx, how);
         self.answer(cx, |_| true, ReplyResult::Failed, &unfinished);
     }
 

@@ -12,6 +12,7 @@ use crate::engine::effect::Level;
 use crate::engine::input::{Delivery, Input};
 use crate::engine::standing::{phases_of, process_of, serves};
 use crate::keeper::Keeper;
+use crate::keeper::roll::Roll;
 use crate::keeper::served::Served;
 use crate::keeper::turn::Done;
 use crate::model::check::CheckKind;
@@ -38,9 +39,11 @@ pub(super) struct Crew {
     /// Who is one; `None` until its user is known.
     pattern: Option<Arc<Pattern>>,
     /// The last sample of each, for rates.
-    samples: BTreeMap<ProcessIdentity, ProcessSample>,
+    pub(super) samples: BTreeMap<ProcessIdentity, ProcessSample>,
     /// A look is in the pool.
     looking: bool,
+    /// Who wants to see them.
+    pub(super) roll: Roll,
 }
 
 /// A look that the pool has taken.
@@ -115,7 +118,8 @@ impl Keeper {
             return;
         }
         if let Some(why) = refused {
-            self.inbox.push_back(Input::CrewSeen { service, ask, members: Err(why) });
+            let (members, puma) = (Err(why), None);
+            self.inbox.push_back(Input::CrewSeen { service, ask, members, puma });
             return;
         }
         let Ok(pattern) = pattern else { return };
@@ -142,7 +146,7 @@ impl Keeper {
         served.crew.looking = false;
         let known = Known { target: None, reloaded, stats: None };
         let members = seen.map(|workers| served.members(now, &workers, &known));
-        self.inbox.push_back(Input::CrewSeen { service, ask, members });
+        self.inbox.push_back(Input::CrewSeen { service, ask, members, puma: None });
     }
 
     /// Has the pool prove a worker: its title, which may block, is part of the proof.
@@ -250,7 +254,7 @@ impl Keeper {
     }
 
     /// Who is a worker of a service.
-    fn pattern_of(&mut self, service: &ServiceName) -> Result<Arc<Pattern>, Untrusted> {
+    pub(super) fn pattern_of(&mut self, service: &ServiceName) -> Result<Arc<Pattern>, Untrusted> {
         let Some(served) = self.services.get_mut(service) else {
             return Err(Untrusted::from("the service is not there any more"));
         };
@@ -274,39 +278,48 @@ impl Keeper {
 }
 
 impl Served {
-    /// What a look at its workers means for each.
+    /// What a look at its workers means for each, for the engine: the next one is compared with it.
     pub(super) fn members(
         &mut self,
         now: Now,
         workers: &[Worker],
         known: &Known<'_>,
     ) -> Vec<Member> {
+        let members = self.members_of(now, workers, known);
+        let samples = workers.iter().map(|worker| (worker.identity(), worker.sample.clone()));
+        self.crew.samples = samples.collect();
+        members
+    }
+
+    /// What a look at its workers means for each.
+    pub(super) fn members_of(
+        &self,
+        now: Now,
+        workers: &[Worker],
+        known: &Known<'_>,
+    ) -> Vec<Member> {
         let needs = needs_of(&self.def);
-        let before = std::mem::take(&mut self.crew.samples);
         let all: Vec<&Worker> = workers.iter().collect();
         let awaited = known.stats.and_then(|stats| awaited(stats, &all));
-        let members = workers
+        workers
             .iter()
             .map(|worker| {
                 let release = worker.release.as_ref();
                 let place = release.and_then(|release| workers::place(release, known.target));
                 let about = About { place, generation: generation(worker, now, known) };
-                let previous = before.get(&worker.identity());
+                let previous = self.crew.samples.get(&worker.identity());
                 let seen = checks::worker::observe(worker, previous, about, needs);
                 let status = known.stats.and_then(|stats| status_of(worker, stats));
                 let leaving =
                     if awaited == Some(worker.identity()) { Leaving::Awaited } else { Leaving::No };
                 Member { duty: duty(worker, status, &all, now), leaving, ..member(worker, seen) }
             })
-            .collect();
-        let samples = workers.iter().map(|worker| (worker.identity(), worker.sample.clone()));
-        self.crew.samples = samples.collect();
-        members
+            .collect()
     }
 }
 
 /// Of which generation it is: by its master's word, else by the last reload that heeler made.
-fn generation(worker: &Worker, now: Now, known: &Known<'_>) -> Option<Generation> {
+pub(super) fn generation(worker: &Worker, now: Now, known: &Known<'_>) -> Option<Generation> {
     if let Some(phases) = known.stats.and_then(|stats| phases_of(worker, stats)) {
         return workers::generation(worker.identity(), Some(phases), None);
     }
@@ -357,12 +370,13 @@ fn member(worker: &Worker, seen: Observation) -> Member {
         duty: Duty::Serves,
         leaving: Leaving::No,
         fragile: worker.fragile(),
+        release: worker.release.as_ref().map(|release| release.path.clone()),
         seen,
     }
 }
 
 /// In the pool the main process is held anew: the loop may let go of it meanwhile.
-fn held(main: ProcessIdentity) -> Result<Proved, Untrusted> {
+pub(super) fn held(main: ProcessIdentity) -> Result<Proved, Untrusted> {
     match identity::identify_recorded(main) {
         Found::One(proved, _) => Ok(proved),
         Found::None(..) => Err(Untrusted::from("its main process ended meanwhile")),

@@ -33,7 +33,7 @@ impl Keeper {
         let proved = served.proved_by == served.claim;
         let known = served.families.keys().next_back().copied().filter(|_| proved);
         let known_by = served.stamp.as_ref().and_then(claim_of);
-        let cgroup = served.unit.cgroup.clone();
+        let cgroup = served.unit.cgroup.clone().or_else(|| self.group_of(service));
         Some(Owner { known, known_by, cgroup, ..Owner::of(served.owner?) })
     }
 

@@ -54,7 +54,7 @@ impl Keeper {
         };
         let family = main.map(|main| {
             let session = main.session.0;
-            (main.identity, Family { session, sockets: main.sockets })
+            (main.identity, Family { session, sockets: main.sockets, group: None, memory: None })
         });
         let born = self.new_claim();
         let served = Served {
@@ -100,7 +100,7 @@ impl Keeper {
         for identity in held.into_iter().flatten().collect::<Vec<_>>() {
             self.let_go(name, identity);
         }
-        let served = self.services.remove(name)?;
+        let mut served = self.services.remove(name)?;
         self.unclaimed.remove(name);
         self.dirty.remove(name);
         self.looks.retain(|(_, service, _)| service != name);
@@ -112,6 +112,9 @@ impl Keeper {
         self.answers_are_nobodys(name, |kind| matches!(kind, JobKind::Look | JobKind::Ask));
         self.scout_loses(name);
         self.not_shown(name);
+        for reply in served.crew.roll.everybody() {
+            self.call_the_roll(name.clone(), reply);
+        }
         Some(served)
     }
 

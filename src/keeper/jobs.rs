@@ -86,7 +86,7 @@ impl Keeper {
                     return;
                 }
                 JobKind::Ask => {
-                    self.puma_answered(service, &outcome);
+                    self.puma_answered(service, action, &outcome);
                     return;
                 }
                 JobKind::Start
@@ -144,8 +144,9 @@ impl Keeper {
                 .map_err(said("record the action"))?;
         }
         let (service, action, kind) = (job.service.clone(), job.action, job.kind);
+        let cgroup = self.group_of_command(&service, kind);
         let records = dir.clone();
-        let plan = Plan { boot: self.boot_id.clone(), records: dir, job };
+        let plan = Plan { boot: self.boot_id.clone(), records: dir, cgroup, job };
         let plan = plan.encode().map_err(|error| ("write the plan", error.to_string()))?;
         let title = [service.as_str(), kind.name()];
         let Shim { pidfd, status, .. } =
@@ -177,6 +178,26 @@ impl Keeper {
         let running = Running { service, records, slot, action, kind, answers, voice, child, came };
         self.running.push(running);
         Ok(())
+    }
+
+    /// The control group that a command is put into, where heeler has some to give: what brings the service
+    /// up is put where the service is. What runs beside it would look like something that it left.
+    fn group_of_command(&self, service: &ServiceName, kind: JobKind) -> Option<Box<str>> {
+        match kind {
+            JobKind::Start | JobKind::Restart | JobKind::Instance => self.group_of(service),
+            JobKind::Stop
+            | JobKind::Reload
+            | JobKind::Exec
+            | JobKind::Probe(_)
+            | JobKind::Look
+            | JobKind::Ask => None,
+        }
+    }
+
+    /// A service's own control group.
+    pub(super) fn group_of(&self, service: &ServiceName) -> Option<Box<str>> {
+        let def = &self.services.get(service)?.def;
+        self.groups.as_ref().map(|groups| groups.of(service, def.claim_mark()))
     }
 
     /// The status pipe of a shim became readable.
@@ -277,7 +298,7 @@ impl Keeper {
                 self.unit_looked(service, action, &outcome);
             }
             Answers::Engine if running.kind == JobKind::Ask => {
-                self.puma_answered(service, &outcome);
+                self.puma_answered(service, action, &outcome);
             }
             Answers::Engine => {
                 self.inbox.push_back(Input::Finished { service, action, outcome });
@@ -384,7 +405,7 @@ impl Keeper {
     ) {
         self.deferred_exits.retain(|(_, name, identity)| (name, identity) != (service, &child));
         if self.let_go(service, child) {
-            self.inbox.push_back(Input::Exited { service: service.clone(), identity: child, exit });
+            self.died(service.clone(), child, exit);
         }
     }
 

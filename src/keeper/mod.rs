@@ -9,6 +9,7 @@ mod apply;
 mod cage;
 pub mod control;
 mod crews;
+mod deaths;
 mod dirs;
 mod events;
 mod identify;
@@ -26,6 +27,7 @@ mod probes;
 mod pumas;
 mod reload;
 pub mod rights;
+mod roll;
 mod samples;
 mod scout;
 mod served;
@@ -50,6 +52,7 @@ use crate::engine::Engine;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::keeper::control::ControlEvent;
+use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
@@ -71,6 +74,7 @@ use crate::store::{Ack, Message, Shutdown, StoreHandle};
 use crate::sys::alarm::Alarm;
 use crate::sys::clock;
 use crate::sys::identity::{ClaimStamp, Found};
+use crate::sys::placement::Delegated;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 
@@ -121,6 +125,9 @@ pub(crate) struct Keeper {
     log: Log,
     manager: Manager,
     exe: SelfExe,
+    /// The control group that was left to heeler.
+    groups: Option<Delegated>,
+    memory_kills: MemoryKills,
     boot_id: Box<str>,
     running: Vec<Running>,
     /// Shims to be reaped, each with its token at the watcher, or with the next look at one that is not
@@ -295,6 +302,7 @@ impl Keeper {
             Done::PumaSeen(seen) => self.puma_seen(*seen),
             Done::Tried(tried) => self.tried_in_pool(tried),
             Done::CrewLooked(looked) => self.crew_looked(looked),
+            Done::RollSeen(seen) => self.roll_seen(seen),
             Done::WorkerProved(proved) => self.worker_proved(proved),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::Read(read) => self.configuration_read(*read),

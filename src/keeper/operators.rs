@@ -40,8 +40,8 @@ pub(super) struct Operators {
     open: BTreeMap<u64, Open>,
     /// Answers of this turn, waiting for their barrier to be sent.
     fresh: Vec<(u64, ServiceName, Reply)>,
-    /// Answers behind a barrier, and until when they wait for it.
-    behind: BTreeMap<u64, (Instant, Vec<(u64, ServiceName, Reply)>)>,
+    /// Answers behind a barrier.
+    behind: BTreeMap<u64, Behind>,
     /// Status requests waiting for their second sample.
     statuses: Vec<DueStatus>,
     /// What is wrong with the state folder.
@@ -66,6 +66,12 @@ impl Open {
         results.sort_by_key(|result| places.get(&*result.service).copied());
         OrderAnswer::new(results)
     }
+}
+
+/// Answers that wait for a barrier, and until when.
+struct Behind {
+    until: Instant,
+    answers: Vec<(u64, ServiceName, Reply)>,
 }
 
 struct DueStatus {
@@ -132,6 +138,17 @@ impl Keeper {
                 self.say(Level::Info, &format!("{} asked for a probe of {service}", peer.who()));
                 self.try_checks(&service, check.as_deref(), reply);
             }
+            Request::Workers { service } => self.call_the_roll(service, reply),
+            Request::Kill { service, pick } => {
+                let open = self.open_request(vec![service.clone()], reply);
+                self.put_to_engine(open, service, None, |service, request| Input::WorkerOrdered {
+                    service,
+                    request,
+                    pick,
+                    who: peer.who(),
+                });
+                self.finish(open);
+            }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
             }
@@ -159,30 +176,17 @@ impl Keeper {
         wait: bool,
         reply: oneshot::Sender<Response>,
     ) {
-        self.operators.next += 1;
-        let id = self.operators.next;
-        let mut open = Open { reply: Some(reply), services, results: Vec::new(), missing: 0 };
-        for service in open.services.clone() {
-            let refusal = match self.services.get(&service).map(|served| served.file) {
-                None => Some("it is not there any more".to_owned()),
-                Some(File::Gone) if order != Order::Stop => Some(format!(
-                    "{UNCLAIMED}: it can only be stopped (`heeler stop {service}`), until there is a \
-                     {service}.toml again and `heeler reload-config`"
-                )),
-                Some(File::There | File::Gone) => None,
-            };
-            if let Some(text) = refusal {
-                let service = service.to_string();
-                open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
-                continue;
-            }
-            self.operators.next += 1;
-            let request = RequestId(self.operators.next);
-            open.missing += 1;
-            self.operators.asked.insert(request, (id, service.clone()));
-            self.inbox.push_back(Input::Ordered { service, request, order, who: peer.who() });
+        let id = self.open_request(services.clone(), reply);
+        for service in services {
+            let who = peer.who();
+            self.put_to_engine(id, service, Some(order), |service, request| Input::Ordered {
+                service,
+                request,
+                order,
+                who,
+            });
         }
-        if !wait {
+        if !wait && let Some(open) = self.operators.open.get_mut(&id) {
             let accepted = |(_, (_, service)): (&RequestId, &(u64, ServiceName))| {
                 OrderResult::accepted(service, format!("{} was asked for", order.name()))
             };
@@ -192,8 +196,49 @@ impl Keeper {
                 let _delivered = reply.send(Response::Order(OrderAnswer::new(results)));
             }
         }
-        self.operators.open.insert(id, open);
         self.finish(id);
+    }
+
+    /// A request about some services that the engine will answer for each.
+    fn open_request(
+        &mut self,
+        services: Vec<ServiceName>,
+        reply: oneshot::Sender<Response>,
+    ) -> u64 {
+        self.operators.next += 1;
+        let id = self.operators.next;
+        let open = Open { reply: Some(reply), services, results: Vec::new(), missing: 0 };
+        self.operators.open.insert(id, open);
+        id
+    }
+
+    /// Asks the engine for one service of a request; `order`, where it is one.
+    fn put_to_engine(
+        &mut self,
+        id: u64,
+        service: ServiceName,
+        order: Option<Order>,
+        input: impl FnOnce(ServiceName, RequestId) -> Input,
+    ) {
+        let Some(open) = self.operators.open.get_mut(&id) else { return };
+        let refusal = match self.services.get(&service).map(|served| served.file) {
+            None => Some("it is not there any more".to_owned()),
+            Some(File::Gone) if order != Some(Order::Stop) => Some(format!(
+                "{UNCLAIMED}: it can only be stopped (`heeler stop {service}`), until there is a \
+                 {service}.toml again and `heeler reload-config`"
+            )),
+            Some(File::There | File::Gone) => None,
+        };
+        if let Some(text) = refusal {
+            let service = service.to_string();
+            open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
+            return;
+        }
+        open.missing += 1;
+        self.operators.next += 1;
+        let request = RequestId(self.operators.next);
+        self.operators.asked.insert(request, (id, service.clone()));
+        self.inbox.push_back(input(service, request));
     }
 
     /// The engine answered: the operator hears it once what was decided before is on disk.
@@ -212,7 +257,7 @@ impl Keeper {
         let barrier = self.operators.next;
         let fresh = std::mem::take(&mut self.operators.fresh);
         let until = Instant::now() + limits::STORE_PATIENCE;
-        self.operators.behind.insert(barrier, (until, fresh));
+        self.operators.behind.insert(barrier, Behind { until, answers: fresh });
         self.outgoing.push(Message::Barrier(barrier));
     }
 
@@ -240,7 +285,7 @@ impl Keeper {
     }
 
     fn release(&mut self, barrier: u64, note: &str) {
-        let Some((_, answers)) = self.operators.behind.remove(&barrier) else { return };
+        let Some(Behind { answers, .. }) = self.operators.behind.remove(&barrier) else { return };
         for (id, service, mut reply) in answers {
             reply.text.push_str(note);
             if let Some(open) = self.operators.open.get_mut(&id) {
@@ -270,7 +315,7 @@ impl Keeper {
             .partition(|status| now >= status.at);
         self.operators.statuses = later;
         let due: Vec<DueStatus> = due;
-        let unheard = self.operators.behind.iter().filter(|(_, (until, _))| now >= *until);
+        let unheard = self.operators.behind.iter().filter(|(_, behind)| now >= behind.until);
         let unheard: Vec<u64> = unheard.map(|(barrier, _)| *barrier).collect();
         for barrier in unheard {
             let text =
@@ -295,7 +340,7 @@ impl Keeper {
     /// When something of it is due next.
     pub(super) fn operators_wakeup(&self) -> Option<Instant> {
         let statuses = self.operators.statuses.iter().map(|status| status.at);
-        statuses.chain(self.operators.behind.values().map(|(until, _)| *until)).min()
+        statuses.chain(self.operators.behind.values().map(|behind| behind.until)).min()
     }
 
     fn status(&mut self, services: &[ServiceName]) -> StatusAnswer {

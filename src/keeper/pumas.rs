@@ -12,13 +12,15 @@ use crate::engine::input::Input;
 use crate::engine::standing::{Main, Observer, Seen, is_mixed};
 use crate::keeper::Keeper;
 use crate::keeper::crews::{Known, needs_of};
+use crate::keeper::roll::Shown;
 use crate::keeper::turn::Done;
+use crate::model::crew::PumaView;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
 use crate::model::observation::Observation;
 use crate::model::process::ProcessIdentity;
-use crate::model::puma::{Answer, Ask, Exposed, Said, Trouble, TroubleKind};
+use crate::model::puma::{Answer, Ask, Exposed, Form, Said, Stats, Trouble, TroubleKind};
 use crate::model::service::Service;
 use crate::model::standing::Standing;
 use crate::model::text::Untrusted;
@@ -36,11 +38,19 @@ pub(super) struct PumaKnown {
     waiting: Vec<(CheckIndex, AskId)>,
     /// The question about its workers that waits for it, too.
     crew: Option<(AskId, Option<Mono>)>,
+    /// What it is to be told, before it is asked anything else.
+    command: Option<(AskId, Ask)>,
     /// How it stood when it was seen last.
     pub(super) standing: Option<Standing>,
     observer: Observer,
     /// What was told of it already.
     exposed: Vec<Exposed>,
+}
+
+impl PumaKnown {
+    fn is_asked_for(&self) -> bool {
+        !self.waiting.is_empty() || self.crew.is_some() || self.command.is_some()
+    }
 }
 
 /// Its processes, as the pool saw them, and what it had said before.
@@ -58,7 +68,7 @@ pub(super) struct PumaSeen {
 struct Crew {
     master: Master,
     workers: Vec<Worker>,
-    target: Option<Target>,
+    target: Result<Target, Untrusted>,
 }
 
 impl Keeper {
@@ -66,13 +76,12 @@ impl Keeper {
     /// nobody else.
     pub(super) fn probe_puma(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
         let Some(served) = self.services.get_mut(&service) else { return };
-        // Nobody waits for an earlier question of that check any more.
-        served.puma.waiting.retain(|(other, _)| *other != check);
-        served.puma.waiting.push((check, ask));
-        if !self.pumas_waiting.contains(&service) {
-            self.pumas_waiting.push_back(service);
+        // Where one hangs, nobody waits for the oldest questions any more.
+        if served.puma.waiting.len() >= 2 * limits::CHECKS_PER_SERVICE_MAX {
+            served.puma.waiting.remove(0);
         }
-        self.ask_pumas();
+        served.puma.waiting.push((check, ask));
+        self.ask_puma_soon(service);
     }
 
     /// Asks a Puma for the look at its workers.
@@ -84,24 +93,28 @@ impl Keeper {
     ) {
         let Some(served) = self.services.get_mut(&service) else { return };
         served.puma.crew = Some((ask, reloaded));
+        self.ask_puma_soon(service);
+    }
+
+    /// Asks a Puma as soon as there is room for the question.
+    pub(super) fn ask_puma_soon(&mut self, service: ServiceName) {
         if !self.pumas_waiting.contains(&service) {
             self.pumas_waiting.push_back(service);
         }
         self.ask_pumas();
     }
 
-    /// Where or as whom it is asked is said otherwise: what is known of it is of another, and whoever waits
-    /// for its answer waits for the next.
+    /// Where or as whom it is asked is said otherwise: what is known of it is of another, what it was to be
+    /// told is told to nobody, and whoever waits for its answer waits for the next.
     pub(super) fn ask_puma_anew(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get_mut(service) else { return };
-        let known = std::mem::take(&mut served.puma);
-        let waits = !known.waiting.is_empty() || known.crew.is_some();
-        served.puma =
-            PumaKnown { waiting: known.waiting, crew: known.crew, ..PumaKnown::default() };
-        if waits && !self.pumas_waiting.contains(service) {
-            self.pumas_waiting.push_back(service.clone());
+        let PumaKnown { waiting, crew, .. } = std::mem::take(&mut served.puma);
+        served.puma = PumaKnown { waiting, crew, ..PumaKnown::default() };
+        let roll = served.crew.roll.everybody();
+        for reply in roll {
+            self.call_the_roll(service.clone(), reply);
         }
-        self.ask_pumas();
+        self.ask_puma_soon(service.clone());
     }
 
     /// Asks those whose turn it is.
@@ -120,10 +133,30 @@ impl Keeper {
         }
     }
 
+    /// Tells a Puma something.
+    pub(super) fn command_puma(&mut self, service: ServiceName, ask: AskId, what: Ask) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.puma.command = Some((ask, what));
+        if !self.pumas_waiting.contains(&service) {
+            self.pumas_waiting.push_back(service);
+        }
+        self.ask_pumas();
+    }
+
     fn ask_puma(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
+        if let Some((ask, what)) = served.puma.command {
+            let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
+            if let Some(job) = wire::puma::job(&served.def, what, ActionId(ask.0), deadline) {
+                self.run(job);
+            }
+            return;
+        }
         let of_check = served.puma.waiting.first().map(|(_, ask)| *ask);
-        let Some(ask) = of_check.or(served.puma.crew.map(|(ask, _)| ask)) else { return };
+        let of_crew = served.puma.crew.map(|(ask, _)| ask);
+        let for_people = self.ask_for_roll(service);
+        let Some(ask) = of_check.or(of_crew).or(for_people) else { return };
+        let Some(served) = self.services.get(service) else { return };
         let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
         if let Some(job) = wire::puma::job(&served.def, Ask::Stats, ActionId(ask.0), deadline) {
             self.run(job);
@@ -131,24 +164,42 @@ impl Keeper {
     }
 
     /// It has answered, or has not: now its processes.
-    pub(super) fn puma_answered(&mut self, service: ServiceName, outcome: &Outcome) {
+    pub(super) fn puma_answered(
+        &mut self,
+        service: ServiceName,
+        action: ActionId,
+        outcome: &Outcome,
+    ) {
         let answer = Answer::of(outcome);
+        let told = self
+            .services
+            .get_mut(&service)
+            .and_then(|served| served.puma.command.take_if(|(ask, _)| ask.0 == action.0));
+        if let Some((ask, _)) = told {
+            let heard = match answer.said {
+                Ok(Said::Accepted | Said::Stats(_)) => Ok(()),
+                Err(trouble) => Err(Untrusted::from(trouble.to_string().as_str())),
+            };
+            self.inbox.push_back(Input::PumaAsked { service: service.clone(), ask, heard });
+            if self.services.get(&service).is_some_and(|served| served.puma.is_asked_for()) {
+                self.pumas_waiting.push_back(service);
+            }
+            self.ask_pumas();
+            return;
+        }
         self.tell_exposed(&service, &answer);
-        let owner = self.owner(&service).map(|owner| owner.user);
+        let pattern = self.pattern_of(&service);
         let Some(served) = self.services.get_mut(&service) else { return };
         let main = served.families.keys().next_back().copied();
         let main = main.filter(|main| served.held.contains_key(main));
-        let pattern = served.def.workers.as_ref().map(|workers| workers.pattern.clone());
-        let needs = needs_of(&served.def);
+        let needs = needs_of(&served.def).and(served.crew.roll.needs());
         let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         served.in_pool.puma = true;
         let of = Arc::clone(&served.def);
         let took = outcome.took;
         self.pool.submit(move || {
             let crew = catch_unwind(AssertUnwindSafe(|| {
-                let owner = owner.ok_or_else(|| Untrusted::from("its user is not known yet"))?;
-                let pattern = Pattern::new(pattern.as_deref().unwrap_or_default(), owner)?;
-                crew_in_pool(main, &pattern, needs, current.as_deref())
+                crew_in_pool(main, &*pattern?, needs, current.as_deref())
             }));
             let crew = crew.unwrap_or_else(|_| {
                 Err("the look at the workers crashed: this is a bug of heeler".into())
@@ -177,14 +228,14 @@ impl Keeper {
         let Some(served) = self.services.get_mut(&service) else { return };
         served.in_pool.puma = false;
         if !asked_alike(&of, &served.def) {
-            self.ask_puma_anew(&service);
+            self.ask_puma_soon(service);
             return;
         }
         // One that cannot be looked at is judged by its word alone.
         let asked = served.puma.crew.take();
         let (state, all, target, refused) = match crew {
             Ok(Crew { master, workers, target }) => (master.state, workers, target, None),
-            Err(why) => (None, Vec::new(), None, Some(why)),
+            Err(why) => (None, Vec::new(), Err(why.clone()), Some(why)),
         };
         let workers: Vec<&Worker> = all.iter().collect();
         let age_ms = |main: ProcessIdentity| {
@@ -207,20 +258,27 @@ impl Keeper {
         let mixed = stats.ok().and_then(|stats| is_mixed(stats, &workers));
         let seen = checks::puma::observe(&answer, &standing, mixed);
         let seen = Observation { took, ..seen };
-        served.puma.standing = Some(standing);
+        let words = standing.to_string();
+        let looping = matches!(standing, Standing::BootLoop { .. }).then(|| words.clone());
+        served.puma.standing = Some(standing.clone());
+        let workers = refused.as_ref().map_or(Ok(&*all), Err);
+        let directory = target.clone().map(|target| target.path);
+        let (target, standing) = (target.as_ref().ok(), Some(&standing));
+        self.show_roll(&service, &Shown { workers, target, standing, stats: stats.ok() });
+        let Some(served) = self.services.get_mut(&service) else { return };
         if let Some((ask, reloaded)) = asked {
-            let known = Known { target: target.as_ref(), reloaded, stats: stats.ok() };
+            let known = Known { target, reloaded, stats: stats.ok() };
             let members = match refused {
                 None => Ok(served.members(now, &all, &known)),
                 Some(why) => Err(why),
             };
             let service = service.clone();
-            self.inbox.push_back(Input::CrewSeen { service, ask, members });
+            let puma = stats.ok().map(|stats| view(stats, words, looping, directory));
+            self.inbox.push_back(Input::CrewSeen { service, ask, members, puma });
         }
         let Some(served) = self.services.get_mut(&service) else { return };
         for (check, ask) in std::mem::take(&mut served.puma.waiting) {
-            let (service, seen) = (service.clone(), seen.clone());
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service.clone(), check, ask, seen.clone());
         }
         self.ask_pumas();
     }
@@ -229,6 +287,29 @@ impl Keeper {
 /// Whether two definitions of a service mean the same Puma, asked the same way.
 pub(super) fn asked_alike(one: &Service, other: &Service) -> bool {
     (&one.life, &one.user, &one.puma) == (&other.life, &other.user, &other.puma)
+}
+
+/// What a Puma says, for the engine.
+fn view(
+    stats: &Stats,
+    words: String,
+    looping: Option<String>,
+    target: Result<Untrusted, Untrusted>,
+) -> PumaView {
+    let cluster = match &stats.form {
+        Form::Cluster(cluster) => Some(cluster),
+        Form::Single(_) => None,
+    };
+    PumaView {
+        phase: cluster.and_then(|cluster| cluster.phase),
+        started_wall_ms: stats.started_wall_ms,
+        workers: cluster.and_then(|cluster| cluster.workers),
+        booted: cluster.and_then(|cluster| cluster.booted),
+        old: cluster.and_then(|cluster| cluster.old),
+        looping,
+        words,
+        target,
+    }
 }
 
 /// In the pool the process is held anew: the loop may let go of it meanwhile.
@@ -243,6 +324,7 @@ fn crew_in_pool(
     };
     let crew = workers::look(proved.held(), pattern, needs, None)?;
     let workers = crew.workers.into_iter().map(|hand| hand.worker).collect();
-    let target = current.and_then(|current| workers::target(current).ok());
+    let unsaid = || Untrusted::from("is not said in [puma]");
+    let target = current.ok_or_else(unsaid).and_then(workers::target);
     Ok(Crew { master: crew.master, workers, target })
 }

@@ -134,6 +134,14 @@ impl Rights {
                 self.check(peer, std::slice::from_ref(&service), Right::Status)?;
                 Request::Probe { service, check }
             }
+            Request::Workers { service } => {
+                self.check(peer, std::slice::from_ref(&service), Right::Status)?;
+                Request::Workers { service }
+            }
+            Request::Kill { service, pick } => {
+                self.check(peer, std::slice::from_ref(&service), Right::Restart)?;
+                Request::Kill { service, pick }
+            }
             Request::Order { order, services, wait } => {
                 let services = self.choose(peer, &services, order.right())?;
                 Request::Order { order, services, wait }
@@ -249,7 +257,7 @@ impl Rights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::order::Order;
+    use crate::model::order::{Order, WorkerPick};
 
     const OWN: u32 = 500;
     const DEPLOY: u32 = 1001;
@@ -346,6 +354,13 @@ mod tests {
         let shop = || vec![selector("shop")];
         assert_eq!(refused(ANNA, status(shop())).error, ErrorKind::NotAllowed);
         assert_eq!(rights.authorize(&peer(ANNA, &[]), status(vec![])), seen(vec![]));
+        let kill = |service| Request::Kill { service: name(service), pick: WorkerPick::Stuck };
+        let workers = |service| Request::Workers { service: name(service) };
+        assert_eq!(refused(ANNA, kill("shop")).error, ErrorKind::NotAllowed);
+        assert_eq!(refused(ANNA, workers("shop")).error, ErrorKind::NotAllowed);
+        assert_eq!(refused(DEPLOY, kill("db")), unseen);
+        assert!(rights.authorize(&peer(DEPLOY, &[]), kill("shop")).is_ok());
+        assert!(rights.authorize(&peer(DEPLOY, &[]), workers("shop")).is_ok());
         let test = || Request::MailTest { to: vec!["ops@example.com".to_owned()] };
         assert_eq!(refused(DEPLOY, test()).error, ErrorKind::NotAllowed);
         let to = vec!["ops@example.com".to_owned()];

@@ -19,6 +19,7 @@ use crate::config::{self, BadFile, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
+use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
 use crate::keeper::intake::{Defined, wanted_by_its_file};
 use crate::keeper::log::Log;
@@ -43,6 +44,7 @@ use crate::store::{self, Message, StoreHandle};
 use crate::sys::defaults::raise_open_files;
 use crate::sys::fork::keep_the_dead;
 use crate::sys::lock::{self, Lock, TryLock};
+use crate::sys::placement::Delegated;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 use crate::sys::{clock, heap, records};
@@ -74,6 +76,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         only_trusted_above(dir, &who)?;
     }
     let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
+    let groups = groups(&log);
     let boot_id =
         clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
     forget_other_boots(&settings.run_dir, &boot_id)?;
@@ -109,6 +112,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         log,
         manager,
         exe,
+        groups,
+        memory_kills: MemoryKills::begin(),
         boot_id,
         running: Vec::new(),
         shims: BTreeMap::new(),
@@ -326,6 +331,28 @@ pub(super) fn store_settings(settings: &Settings, who: &LoadAs, boot_id: &str) -
             Some(mail) if !mail.servers.is_empty() => Delivery::Smtp(mail.rate),
             Some(_) | None => Delivery::Folder,
         },
+    }
+}
+
+/// The control group that was left to heeler, with heeler in its leaf. Without one everything is as it is,
+/// but that what a service leaves is known by its session alone.
+fn groups(log: &Log) -> Option<Delegated> {
+    let say = |level, text: String| log.say(now().wall, level, "heeler", text);
+    let Some(groups) = Delegated::find() else {
+        let text = "no control group was left to heeler: what it starts stays in its own";
+        say(Level::Info, text.to_owned());
+        return None;
+    };
+    match groups.settle() {
+        Ok(()) => Some(groups),
+        Err(error) => {
+            let text = format!(
+                "failed to use the control group that was left to heeler: {error}; what it starts stays in \
+                 its own"
+            );
+            say(Level::Warning, text);
+            None
+        }
     }
 }
 

@@ -184,8 +184,10 @@ impl Keeper {
         };
         let probe = open.probes.get(place).cloned();
         let timeout = match probe {
-            Some(Probe::Sample | Probe::Workers | Probe::Puma) | None => limits::FILE_POOL_DEADLINE,
-            Some(Probe::Files(_) | Probe::Network(_) | Probe::Command(_)) => check.timeout,
+            Some(Probe::Sample | Probe::Workers) | None => limits::FILE_POOL_DEADLINE,
+            Some(Probe::Files(_) | Probe::Network(_) | Probe::Command(_) | Probe::Puma) => {
+                check.timeout
+            }
         };
         let until = Instant::now() + timeout + 2 * limits::PROBE_QUEUE_MAX + limits::SCOUT_GRACE;
         open.running.push((until, places));
@@ -195,10 +197,10 @@ impl Keeper {
             (look @ Look::Check(..), Some(Probe::Files(files))) => {
                 self.try_files(request, (name, check.index), look, files);
             }
-            (Look::Check(at, _), Some(Probe::Network(_) | Probe::Command(_))) => {
+            (Look::Check(at, _), Some(Probe::Network(_) | Probe::Command(_) | Probe::Puma)) => {
                 self.try_probe(request, at, name, check.index);
             }
-            (Look::Check(at, _), Some(Probe::Workers | Probe::Puma)) => {
+            (Look::Check(at, _), Some(Probe::Workers)) => {
                 let text = format!("`heeler workers {name}` shows what it is about");
                 self.tried(request, at, Observation::unknown(&text));
             }
@@ -216,11 +218,16 @@ impl Keeper {
             self.trials.waiting.entry(ask).or_default().push(waiter);
             return;
         }
-        self.trials.next += 1;
-        let began = self.now().wall.0 << 20;
-        let ask = AskId(FIRST_ASK | began.wrapping_add(self.trials.next));
+        let ask = self.trial_ask();
         self.trials.waiting.insert(ask, vec![waiter]);
         self.probe(service, check, ask);
+    }
+
+    /// The id of a question that is not the engine's.
+    pub(super) fn trial_ask(&mut self) -> AskId {
+        self.trials.next += 1;
+        let began = self.now().wall.0 << 20;
+        AskId(FIRST_ASK | began.wrapping_add(self.trials.next))
     }
 
     /// Whether the engine's question is answered by a run that a person asked for.

@@ -23,6 +23,7 @@ use crate::store::Message;
 use crate::sys::clock;
 use crate::sys::evidence;
 use crate::sys::identity::{self, ClaimStamp, Found, Proved};
+use crate::sys::oom::GroupKills;
 use crate::sys::pidfile::{self, Stamp};
 use crate::sys::records;
 use crate::sys::signal::{self, Delivered};
@@ -66,6 +67,8 @@ pub(super) enum Done {
     Tried(super::trials::Tried),
     /// A look at workers.
     CrewLooked(super::crews::CrewLooked),
+    /// A look at workers for a person.
+    RollSeen(super::roll::RollSeen),
     /// A worker that is to get a signal.
     WorkerProved(super::crews::WorkerProved),
     /// The answers to all `Survey`s of one turn.
@@ -174,6 +177,7 @@ impl Keeper {
             Effect::LookAtCrew { service, ask, main, reloaded } => {
                 self.look_at_crew(service, ask, main, reloaded);
             }
+            Effect::AskPuma { service, ask, what } => self.command_puma(service, ask, what),
             Effect::SignalWorker { service, ask, main, worker, signal, why } => {
                 self.signal_worker(service, ask, (main, worker), signal, why);
             }
@@ -241,6 +245,7 @@ impl Keeper {
         stamp: Option<ClaimStamp>,
     ) {
         let (identity, session) = (proved.identity(), proved.session());
+        let grouped = self.groups.is_some();
         let Some(served) = self.services.get_mut(service) else { return };
         served.proved_by = served.claim;
         // It may be held as a survivor: without a family, or without the right to signal it.
@@ -248,8 +253,8 @@ impl Keeper {
         if held && served.families.contains_key(&identity) && served.stamp == stamp {
             return;
         }
-        // Whoever leads a session needs no other proof of its descendants.
-        let leads = session == identity.pid.0;
+        // Whoever leads a session needs no other proof of its descendants, but of those that left it.
+        let leads = session == identity.pid.0 && !grouped;
         let sockets = if leads { Vec::new() } else { survey::sockets(&proved) };
         let record = MainRecord {
             identity,
@@ -260,7 +265,9 @@ impl Keeper {
         };
         served.stamp = stamp;
         served.families.clear();
-        served.families.insert(identity, Family { session, sockets });
+        let memory = GroupKills::of(identity.pid);
+        let group = self.groups.as_ref().and_then(|groups| groups.of_process(identity.pid));
+        served.families.insert(identity, Family { session, sockets, group, memory });
         let written = records::write_record(&served.records, MAIN_FILE, &record.encode());
         if let Err(error) = written {
             let text = format!("failed to record its main process: {error}");
@@ -317,7 +324,7 @@ impl Keeper {
             return;
         }
         if self.let_go(&service, identity) {
-            self.inbox.push_back(Input::Exited { service, identity, exit: None });
+            self.died(service, identity, None);
         }
     }
 
@@ -387,6 +394,7 @@ impl Keeper {
             })
             .map(|record| record.child)
             .filter(|leader| session == Some(leader.pid.0));
+        let group = family.and_then(|family| family.group.clone());
         DeadMain {
             identity: dead,
             user: served.and_then(|served| served.owner).unwrap_or(Uid(u32::MAX)),
@@ -394,6 +402,7 @@ impl Keeper {
             session: session.unwrap_or(0),
             sockets: family.map(|family| family.sockets.clone()).unwrap_or_default(),
             cgroup: served.and_then(|served| served.unit_group(dead)),
+            own_group: group.or_else(|| self.group_of(service)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What needs no daemon.
 #![forbid(unsafe_code)]
 
+pub mod doctor;
 pub mod env;
 pub mod plan;
 pub mod resolve;

@@ -10,6 +10,8 @@
 //! GET  /v1/events?service=NAME&last=10           200 EventsAnswer   (nothing: all the peer may see)
 //! GET  /v1/events?follow=true                    200 one Event a line, for as long as both are there
 //! POST /v1/probe {"service":"NAME","check":"memory"}  200 ProbeAnswer   (no check: all of its checks)
+//! GET  /v1/workers?service=NAME                  200 WorkersAnswer  (by a fresh look)
+//! POST /v1/kill {"service":"NAME","worker":77}   200 OrderAnswer   (no worker: the stuck one)
 //! POST /v1/order {"order":"restart","services":["NAME"],"groups":[],"all":false,"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
 //! POST /v1/reload-config {}                      200 ReloadAnswer
@@ -37,11 +39,13 @@ mod events;
 mod probe;
 mod reload;
 mod request;
+mod workers;
 
 pub use events::{Event, EventsAnswer};
 pub use probe::{Measured, ProbeAnswer, ProbeVerdict, ProbedCheck};
 pub use reload::{BadFileNote, ConfigStatus, KeyDiff, ReloadAnswer, ServiceDiff};
 pub use request::{Allowed, Encoded, Follow, Request};
+pub use workers::{Guard, WorkerRow, WorkersAnswer, WorkersVerdict};
 
 /// The version every answer carries and every path begins with.
 pub const VERSION: u32 = 1;
@@ -55,6 +59,7 @@ pub enum Response {
     Why(WhyAnswer),
     Events(EventsAnswer),
     Probe(ProbeAnswer),
+    Workers(Box<WorkersAnswer>),
     Order(OrderAnswer),
     MailTest(MailTestAnswer),
     Reload(ReloadAnswer),

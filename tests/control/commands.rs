@@ -25,7 +25,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn every_command_exits_with_its_number() {
     let server = Server::start();
-    let table: [(&[&str], i32, &str, &str); 39] = [
+    let table: [(&[&str], i32, &str, &str); 45] = [
         (&["status", "shop"], 0, "shop: up\n", ""),
         (&["status", "shop", "theirs"], 0, "SERVICE", ""),
         (&["status", "db"], 3, "db: down\n", ""),
@@ -60,6 +60,17 @@ fn every_command_exits_with_its_number() {
             "{\"version\":1,\"service\":\"shop\",\"checks\"",
             "",
         ),
+        (
+            &["workers", "shop"],
+            3,
+            "shop  nobody\\x1b[2J is there; min 1, 3 of 3 actions left per 10m\n",
+            "",
+        ),
+        (&["workers", "nix"], 4, "", "no such service"),
+        (&["kill", "shop", "--worker", "77"], 0, "shop: worker 77 is gone after 1s\n", ""),
+        (&["kill", "shop", "--stuck"], 1, "", "heeler: shop: no worker is stuck"),
+        (&["kill", "shop"], 2, "", "--worker"),
+        (&["kill", "nix", "--stuck"], 4, "", "no such service"),
         (&["probe", "shop", "x"], 4, "", "heeler: shop has no such check"),
         (&["probe", "nix"], 4, "", "no such service"),
         (&["events", "nix"], 4, "", "no such service"),

@@ -15,13 +15,14 @@ use heeler::keeper::rights::{Principal, Rights};
 use heeler::model::change::Changes;
 use heeler::model::event::{Event, EventKind};
 use heeler::model::ids::{GroupName, ServiceName};
+use heeler::model::order::{Reply, ReplyResult, WorkerPick};
 use heeler::model::process::Uid;
 use heeler::model::service::Right;
 use heeler::model::time::Wall;
 use heeler::wire::control::{
-    Allowed, ErrorAnswer, ErrorKind, EventsAnswer, Health, MailTestAnswer, OrderAnswer, OrderEnd,
-    OrderResult, ProbeAnswer, ProbeVerdict, ProbedCheck, ReloadAnswer, Request, Response,
-    ServiceStatus, StatusAnswer, VERSION, WhyAnswer, Wish,
+    Allowed, ErrorAnswer, ErrorKind, EventsAnswer, Guard, Health, MailTestAnswer, OrderAnswer,
+    OrderEnd, OrderResult, ProbeAnswer, ProbeVerdict, ProbedCheck, ReloadAnswer, Request, Response,
+    ServiceStatus, StatusAnswer, VERSION, WhyAnswer, Wish, WorkersAnswer, WorkersVerdict,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -258,6 +259,38 @@ fn respond(request: &Allowed) -> Response {
                 }
             };
             Response::Probe(ProbeAnswer::new(service, vec![probed(verdict)]))
+        }
+        Request::Workers { service } => {
+            let verdict = match service.as_str() {
+                "bad" => WorkersVerdict::Ill,
+                _ => WorkersVerdict::NotRunning,
+            };
+            let text = "nobody\x1b[2J is there".to_owned();
+            let guard =
+                Guard { min: 1, wanted: 0, budget: 3, window_ms: 600_000, left: 3, going: None };
+            Response::Workers(Box::new(WorkersAnswer {
+                version: VERSION,
+                service: service.to_string(),
+                verdict,
+                standing: None,
+                text,
+                guard,
+                current: None,
+                workers: Vec::new(),
+            }))
+        }
+        Request::Kill { service, pick } => {
+            let reply = match pick {
+                WorkerPick::Pid(pid) => {
+                    let text = format!("worker {pid} is gone after 1s");
+                    Reply { result: ReplyResult::Done, text }
+                }
+                WorkerPick::Stuck => {
+                    let text = "no worker is stuck".to_owned();
+                    Reply { result: ReplyResult::Failed, text }
+                }
+            };
+            Response::Order(OrderAnswer::new(vec![OrderResult::replied(service, &reply)]))
         }
         Request::MailTest { to } => Response::MailTest(MailTestAnswer {
             version: VERSION,

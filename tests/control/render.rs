@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use heeler::cli::render::{Columns, Style, Whose, detail, events, probe, table, why};
+use heeler::cli::render::{
+    Columns, Style, Whose, detail, doctor, events, probe, table, why, workers,
+};
+use heeler::model::finding::Finding;
 use heeler::wire::control::{
-    CheckStatus, Event, Health, Incident, Measured, MemoryKind, ProbeAnswer, ProbeVerdict,
-    ProbedCheck, ServiceStatus, StoryLine, WhyAnswer, Wish,
+    CheckStatus, Event, Guard, Health, Incident, Measured, MemoryKind, ProbeAnswer, ProbeVerdict,
+    ProbedCheck, ServiceStatus, StoryLine, WhyAnswer, Wish, WorkerRow, WorkersAnswer,
+    WorkersVerdict,
 };
 use jiff::tz::TimeZone;
 
@@ -107,6 +111,16 @@ fn incident() -> Incident {
     }
 }
 
+fn examined() -> Vec<Finding> {
+    let run = "try it as heeler would: `heeler run-as deploy -- CMD`";
+    vec![
+        Finding::ok("kernel", "Linux 6.1.0"),
+        Finding::warning("sandbox", "there is no user \"heeler\"", "`useradd -r heeler` makes one"),
+        Finding::error("shop", "start: deploy may not execute /srv/\x1b[2Jshop/start", run),
+        Finding::error(&"s".repeat(64), "a service with the longest name there is", ""),
+    ]
+}
+
 fn probed() -> ProbeAnswer {
     let good = ProbedCheck {
         number: 1,
@@ -171,6 +185,64 @@ fn history(whose: Whose, style: &Style) -> String {
     events(&happened(), whose, &mut Columns::default(), style)
 }
 
+fn crew() -> WorkersAnswer {
+    let worker = |pid, duty: &str, release: &str| WorkerRow {
+        pid,
+        title: format!("puma: cluster worker {}: 4107 [shop]", pid % 10),
+        age_ms: 130 * MINUTE,
+        memory_bytes: Some(271 << 20),
+        memory_kind: Some(MemoryKind::Pss),
+        cpu_milli_percent: Some(12_500),
+        state: Some("S".to_owned()),
+        duty: duty.to_owned(),
+        release: Some(release.to_owned()),
+        release_path: Some(format!("/srv/shop/releases/20261120{pid}")),
+        stale: Some(release == "other"),
+        awaited_ms: None,
+        ours: true,
+    };
+    let stuck = WorkerRow {
+        awaited_ms: Some(42_000),
+        state: Some("T".to_owned()),
+        ..worker(4110, "frozen", "other")
+    };
+    let foreign = WorkerRow {
+        title: "puma: cluster\x1b[2J worker".to_owned(),
+        memory_bytes: None,
+        cpu_milli_percent: None,
+        state: None,
+        release: None,
+        release_path: None,
+        stale: None,
+        ours: false,
+        ..worker(4112, "serves", "current")
+    };
+    WorkersAnswer {
+        version: 1,
+        service: "shop".to_owned(),
+        verdict: WorkersVerdict::Well,
+        standing: Some("restarting".to_owned()),
+        text: "restarting 1/3, phase 2".to_owned(),
+        guard: Guard {
+            min: 2,
+            wanted: 3,
+            budget: 3,
+            window_ms: 600_000,
+            left: 2,
+            going: Some(4110),
+        },
+        current: Some("/srv/shop/releases/202611204111".to_owned()),
+        workers: vec![stuck, worker(4111, "serves", "current"), foreign],
+    }
+}
+
+fn nobody() -> WorkersAnswer {
+    let text = "not running".to_owned();
+    let guard = Guard { going: None, wanted: 0, ..crew().guard };
+    let verdict = WorkersVerdict::NotRunning;
+    WorkersAnswer { verdict, text, guard, current: None, workers: Vec::new(), ..crew() }
+}
+
 fn answer(incidents: Vec<Incident>) -> WhyAnswer {
     let state = "down, next try in 30s".to_owned();
     WhyAnswer { version: 1, service: "shop".to_owned(), state, incidents, desired: None }
@@ -194,8 +266,11 @@ fn it_fits_and_reads() {
             ("why-open", why(&answer(vec![incident()]), &style)),
             ("why-closed", why(&answer(vec![closed.clone()]), &style)),
             ("why-never", why(&answer(Vec::new()), &style)),
+            ("doctor", doctor(&examined()[..3], &style)),
             ("probe", probe(&probed(), &style)),
             ("probe-none", probe(&ProbeAnswer { checks: Vec::new(), ..probed() }, &style)),
+            ("workers", workers(&crew(), &style)),
+            ("workers-none", workers(&nobody(), &style)),
             ("events-all", history(Whose::Shown, &style)),
             ("events-one", history(Whose::Known, &style)),
         ] {
@@ -219,8 +294,10 @@ fn every_width_shows_every_service() {
             assert!(text.contains(name), "{width}:\n{text}");
         }
         let texts = [
+            doctor(&examined(), &style(Some(width))),
             probe(&probed(), &style(Some(width))),
             history(Whose::Shown, &style(Some(width))),
+            workers(&crew(), &style(Some(width))),
             detail(&services()[0], &style(Some(width))),
             why(&answer(vec![incident()]), &style(Some(width))),
         ];

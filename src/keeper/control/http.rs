@@ -192,6 +192,7 @@ fn code(response: &Response) -> &'static str {
         | Response::Why(_)
         | Response::Events(_)
         | Response::Probe(_)
+        | Response::Workers(_)
         | Response::Order(_)
         | Response::MailTest(_)
         | Response::Reload(_) => "200 OK",

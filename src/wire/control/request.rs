@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ids::{GroupName, NameError, ServiceName};
 use crate::model::limits;
-use crate::model::order::Order;
+use crate::model::order::{Order, WorkerPick};
+use crate::model::process::Pid;
 use crate::model::selector::Selector;
 use crate::wire::control::{ErrorAnswer, ErrorKind};
 
@@ -38,6 +39,18 @@ pub enum Request<S = Selector> {
         service: ServiceName,
         /// Which: a label, a number from 1, or a part of one label; all where it does not say.
         check: Option<String>,
+    },
+    /// How its workers are.
+    Workers {
+        /// Of which service.
+        service: ServiceName,
+    },
+    /// Take a worker away.
+    Kill {
+        /// Of which service.
+        service: ServiceName,
+        /// Which.
+        pick: WorkerPick,
     },
     /// Do something.
     Order {
@@ -105,6 +118,13 @@ struct ProbeBody {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KillBody {
+    service: String,
+    worker: Option<i32>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct MailTestBody {
     #[serde(default)]
     to: Vec<String>,
@@ -128,6 +148,8 @@ const STATUS: &str = "/v1/status";
 const WHY: &str = "/v1/why";
 const EVENTS: &str = "/v1/events";
 const PROBE: &str = "/v1/probe";
+const WORKERS: &str = "/v1/workers";
+const KILL: &str = "/v1/kill";
 const ORDER: &str = "/v1/order";
 const MAIL_TEST: &str = "/v1/mail-test";
 const RELOAD_CONFIG: &str = "/v1/reload-config";
@@ -153,6 +175,15 @@ impl Request {
                 let body = ProbeBody { service: service.to_string(), check: check.clone() };
                 let body = serde_json::json!(body).to_string();
                 Encoded { method: "POST", target: PROBE.to_owned(), body }
+            }
+            Self::Workers { service } => get(format!("{WORKERS}?service={service}")),
+            Self::Kill { service, pick } => {
+                let worker = match pick {
+                    WorkerPick::Pid(pid) => Some(pid.0),
+                    WorkerPick::Stuck => None,
+                };
+                let body = serde_json::json!(KillBody { service: service.to_string(), worker });
+                Encoded { method: "POST", target: KILL.to_owned(), body: body.to_string() }
             }
             Self::Order { order, services, wait } => {
                 let mut body = OrderBody {
@@ -185,11 +216,12 @@ impl Request {
     pub fn decode(method: &str, target: &str, body: &[u8]) -> Result<Self, ErrorAnswer> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
-            STATUS | WHY | EVENTS => "GET",
-            PROBE | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => "POST",
+            STATUS | WHY | EVENTS | WORKERS => "GET",
+            PROBE | KILL | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => "POST",
             _ => {
                 let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/events, \
-                            /v1/probe, /v1/order, /v1/mail-test, /v1/reload-config and /v1/plan";
+                            /v1/workers, /v1/probe, /v1/kill, /v1/order, /v1/mail-test, \
+                            /v1/reload-config and /v1/plan";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -202,17 +234,16 @@ impl Request {
         }
         match path {
             PROBE if query.is_empty() => Self::decode_probe(body),
+            KILL if query.is_empty() => Self::decode_kill(body),
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
             RELOAD_CONFIG if query.is_empty() => Self::decode_reload(body),
             PLAN if query.is_empty() => Self::decode_plan(body),
-            PROBE | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => {
+            PROBE | KILL | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => {
                 Err(bad("it is asked for by its body alone"))
             }
-            WHY => match services_of(pairs(query)?)?.as_slice() {
-                [Selector::Name(service)] => Ok(Self::Why { service: service.clone() }),
-                _ => Err(bad("why wants exactly one service=NAME")),
-            },
+            WHY => Ok(Self::Why { service: one_service(query)? }),
+            WORKERS => Ok(Self::Workers { service: one_service(query)? }),
             EVENTS => Self::decode_events(pairs(query)?),
             _ => Ok(Self::Status { services: services_of(pairs(query)?)? }),
         }
@@ -240,6 +271,22 @@ impl Request {
         })?;
         let service = ServiceName::parse(&service).map_err(no_name)?;
         Ok(Self::Probe { service, check })
+    }
+
+    fn decode_kill(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        let KillBody { service, worker } = serde_json::from_slice(body).map_err(|error| {
+            bad(format!(
+                "the body does not say which worker ({error}); \
+                 write {{\"service\":\"NAME\",\"worker\":77}}, or no worker for the stuck one"
+            ))
+        })?;
+        let service = ServiceName::parse(&service).map_err(no_name)?;
+        let pick = match worker {
+            None => WorkerPick::Stuck,
+            Some(pid) if pid > 1 => WorkerPick::Pid(Pid(pid)),
+            Some(_) => return Err(bad("this is not the number of a worker")),
+        };
+        Ok(Self::Kill { service, pick })
     }
 
     fn decode_mail_test(body: &[u8]) -> Result<Self, ErrorAnswer> {
@@ -312,6 +359,14 @@ fn pairs(query: &str) -> Result<Vec<(&str, String)>, ErrorAnswer> {
         Ok((key, value))
     });
     pairs.collect()
+}
+
+/// The one service that a query is about.
+fn one_service(query: &str) -> Result<ServiceName, ErrorAnswer> {
+    match services_of(pairs(query)?)?.as_slice() {
+        [Selector::Name(service)] => Ok(service.clone()),
+        _ => Err(bad("this wants exactly one service=NAME")),
+    }
 }
 
 /// The services that are chosen by `service=NAME` and `group=NAME`. Other keys are a mistake: a misspelt one

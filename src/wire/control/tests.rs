@@ -2,7 +2,7 @@ use super::*;
 use crate::model::ids::CheckIndex;
 use crate::model::job::Output;
 use crate::model::limits;
-use crate::model::order::Order;
+use crate::model::order::{Order, WorkerPick};
 use crate::model::process::{Pid, ProcessIdentity, Uid};
 use crate::model::status::{Phase, RuleState};
 use crate::model::text::Untrusted;
@@ -146,6 +146,9 @@ fn requests_come_back_as_they_were_written() {
         Request::Status { services: chosen },
         Request::Order { order: Order::Stop, services: everything, wait: true },
         Request::Why { service: name("b") },
+        Request::Workers { service: name("b") },
+        Request::Kill { service: name("b"), pick: WorkerPick::Stuck },
+        Request::Kill { service: name("b"), pick: WorkerPick::Pid(Pid(77)) },
         Request::Probe { service: name("b"), check: None },
         Request::Probe { service: name("b"), check: Some("memory > 1GiB \"\u{1b}".to_owned()) },
         Request::Events { services: Vec::new(), last: None, follow: Follow::No },
@@ -187,6 +190,17 @@ fn what_is_not_a_request_is_refused() {
         ("GET", "/v1/events?follow=yes", "", BadRequest),
         ("GET", "/v1/events?folow=true", "", BadRequest),
         ("POST", "/v1/events", "", WrongMethod),
+        ("GET", "/v1/workers", "", BadRequest),
+        ("GET", "/v1/workers?service=*", "", BadRequest),
+        ("POST", "/v1/workers?service=a", "", WrongMethod),
+        ("GET", "/v1/kill?service=a", "", WrongMethod),
+        ("POST", "/v1/kill", "{}", BadRequest),
+        ("POST", "/v1/kill", r#"{"service":"*"}"#, BadRequest),
+        ("POST", "/v1/kill", r#"{"service":"a","worker":1}"#, BadRequest),
+        ("POST", "/v1/kill", r#"{"service":"a","worker":-1}"#, BadRequest),
+        ("POST", "/v1/kill", r#"{"service":"a","worker":4294967297}"#, BadRequest),
+        // Misspelt it would be the stuck one's end.
+        ("POST", "/v1/kill", r#"{"service":"a","pid":77}"#, BadRequest),
         ("GET", "/v1/probe?service=a", "", WrongMethod),
         ("POST", "/v1/probe", r#"{"service":"*"}"#, BadRequest),
         ("POST", "/v1/probe", r#"{"check":"a"}"#, BadRequest),

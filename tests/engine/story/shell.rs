@@ -129,7 +129,12 @@ impl Story {
             Effect::LookAtCrew { service, ask, main, .. } => {
                 assert!(self.held.contains(&main), "{main} is not held");
                 let members = Ok(self.world.crew.clone());
-                Some(Input::CrewSeen { service, ask, members })
+                let puma = self.world.puma.clone();
+                Some(Input::CrewSeen { service, ask, members, puma })
+            }
+            Effect::AskPuma { service, ask, what } => {
+                self.note(format!("puma {}", what.word()));
+                Some(Input::PumaAsked { service, ask, heard: Ok(()) })
             }
             Effect::SignalWorker { service, ask, worker, signal, .. } => {
                 self.note(format!("worker {worker} {}", signal.name()));

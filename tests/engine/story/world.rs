@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::definitions::identity;
 use heeler::engine::input::Confirmation;
-use heeler::model::crew::{Duty, Leaving, Member};
+use heeler::model::crew::{Duty, Leaving, Member, PumaView};
 use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::Observation;
 use heeler::model::process::{Absence, Identification, Ours, Pid, ProcessIdentity, Survivor};
@@ -23,6 +23,8 @@ pub(crate) struct World {
     pub(crate) probe: Option<Observation>,
     /// Its workers.
     pub(crate) crew: Vec<Member>,
+    /// What their Puma says.
+    pub(crate) puma: Option<PumaView>,
     /// Why signals are refused, if they are.
     pub(crate) refuses_signals: Option<&'static str>,
 }
@@ -100,6 +102,7 @@ pub(crate) fn worker(pid: i32, mib: u64) -> Member {
         duty: Duty::Serves,
         leaving: Leaving::No,
         fragile: None,
+        release: Some("/srv/r1".into()),
         seen: memory_mib(mib),
     }
 }
