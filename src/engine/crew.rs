@@ -426,7 +426,8 @@ impl State {
             hand.windows = moved.collect();
         }
         if self.has_crew() && self.main.is_some() {
-            self.crew.due = Some(cx.now.mono + limits::CREW_BUSY_PACE);
+            let soon = cx.now.mono + limits::CREW_BUSY_PACE;
+            self.crew.due = Some(self.crew.due.map_or(soon, |due| due.min(soon)));
         }
     }
 

@@ -285,3 +285,31 @@ fn a_master_that_dies_of_it_comes_up_with_the_release_before() {
     story.reads();
     story.ends();
 }
+
+#[test]
+fn one_that_is_under_way_goes_on_over_a_reload_unless_the_puma_is_another_one() {
+    let mut story = begun(|_| {});
+    story.saw("5s puma phased-restart");
+    story.is_defined(cart_with(|service| {
+        puma(service);
+        service.stop_timeout = span("3s");
+    }));
+    story.world.puma = Some(view(1, 2, 1));
+    is_replaced(&mut story, 201, 211);
+    story.at("7s");
+    story.log_says("1 of 2 workers are new and ready");
+    story.saw("");
+    story.is_defined(cart_with(|service| {
+        puma(service);
+        service.puma.as_mut().unwrap().current = Some(PathBuf::from("/srv/elsewhere"));
+    }));
+    story.saw(
+        "7s answer 1 failed: no longer followed, what began goes on: its file says otherwise now \
+         what it is",
+    );
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("2m");
+    story.saw("");
+    story.ends();
+}

@@ -312,3 +312,81 @@ fn a_new_master_has_workers_nobody_knows() {
     story.reads();
     story.ends();
 }
+
+// ---- a new configuration ---------------------------------------------------------------------
+
+fn with_checks(checks: Vec<Check>, workers: Option<Workers>) -> Service {
+    cart_with(|service| {
+        service.workers = workers;
+        service.checks = checks;
+    })
+}
+
+#[test]
+fn what_a_rule_knows_of_a_worker_goes_with_the_rule_wherever_it_is_in_the_file() {
+    let leaks = || of_worker("memory > 200MiB", "3 of 5", Action::RecycleWorker);
+    let mut story = with_workers(leaks(), |_| {});
+    grows(&mut story, 202);
+    story.at("12s");
+    let other = of_worker("threads > 900", "1 of 1", Action::Alert);
+    let few = Workers { min: 1, ..workers() };
+    story.is_defined(with_checks(vec![other, leaks()], Some(few)));
+    let states: Vec<_> = story.status().checks.iter().map(|check| check.state).collect();
+    assert_eq!(states, [RuleState::Ok, RuleState::Pending]);
+    story.at("25s");
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    story.saw("23s worker 202 TERM");
+    story.at("2m");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("fired: worker 202: memory (300 MiB) > 200 MiB, 3 of 5"), "{lines}");
+    assert!(lines.contains("resolved: worker 202"), "{lines}");
+    story.ends();
+}
+
+#[test]
+fn a_rule_for_workers_that_is_gone_is_no_longer_checked() {
+    let mut story = leak(Action::Alert);
+    grows(&mut story, 202);
+    story.at("30s");
+    story.saw("11s mail 1.0 fired: worker 202: memory (300 MiB) > 200 MiB, 2 of 3");
+    story.is_defined(with_checks(Vec::new(), Some(workers())));
+    story.saw("30s mail 1.1 resolved: worker 202: memory (300 MiB) > 200 MiB, 2 of 3");
+    story.last_mail_says("over: it is no longer checked");
+    story.at("2m");
+    story.saw("");
+    story.ends();
+}
+
+#[test]
+fn where_others_are_the_workers_now_nobody_goes_for_what_was_said_of_those_before() {
+    let workers_of = |pattern: &str| Some(Workers { pattern: pattern.into(), ..workers() });
+    for after in [workers_of("^other"), None] {
+        let mut story = leak(Action::Alert);
+        story.order_worker(WorkerPick::Pid(Pid(202)));
+        story.at("1s");
+        story.saw("0s worker 202 TERM");
+        story.is_defined(with_checks(Vec::new(), after));
+        story.saw("1s answer 1 failed: who is a worker is said otherwise now");
+        story.world.crew = Vec::new();
+        story.at("5m");
+        story.saw("");
+        story.ends();
+    }
+}
+
+#[test]
+fn who_asked_for_a_worker_of_a_service_that_is_forgotten_is_told_so() {
+    let mut story = leak(Action::Alert);
+    story.order_worker(WorkerPick::Pid(Pid(202)));
+    story.at("1s");
+    story.reads();
+    story.order_worker(WorkerPick::Pid(Pid(203)));
+    story.is_forgotten();
+    let lines = story.takes().join("\n");
+    let why = "not finished: it is no longer watched: its file is gone";
+    assert!(lines.contains(&format!("answer 1 failed: {why}")), "{lines}");
+    assert!(lines.contains(&format!("answer 2 failed: {why}")), "{lines}");
+    story.at("5m");
+    story.ends_forgotten();
+}
