@@ -43,10 +43,11 @@ pub(crate) enum Fault {
     SlowStore,
     FailingSurvey,
     ManagerAtWork,
+    Reload,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 36] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::Crash,
         Self::OrderlyExit,
         Self::Deploy,
@@ -83,10 +84,11 @@ impl Fault {
         Self::SlowStore,
         Self::FailingSurvey,
         Self::ManagerAtWork,
+        Self::Reload,
     ];
 
     /// Those that strike at a moment of their own; the others lie in wait for something to spoil.
-    pub(crate) const MISCHIEF: [Self; 16] = [
+    pub(crate) const MISCHIEF: [Self; 17] = [
         Self::Crash,
         Self::OrderlyExit,
         Self::Deploy,
@@ -103,6 +105,7 @@ impl Fault {
         Self::ClockJump,
         Self::WallJump,
         Self::KeeperKill,
+        Self::Reload,
     ];
 }
 

@@ -3,7 +3,7 @@
 use heeler::engine::Engine;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Confirmation, Delivery, Input};
-use heeler::model::ids::{AskId, CheckIndex, RequestId};
+use heeler::model::ids::{AskId, CheckIndex, RequestId, ServiceName};
 use heeler::model::incident::Alert;
 use heeler::model::intent::Who;
 use heeler::model::job::{InFlight, JobKind};
@@ -20,7 +20,7 @@ use heeler::model::unit::UnitEnd;
 
 use crate::faults::Fault;
 use crate::topology::{MEMORY_LIMIT_BYTES, RELOAD_SIGNAL};
-use crate::world::{Ev, Role, Starter, World, kills};
+use crate::world::{Ev, File, Role, Starter, World, kills};
 
 /// Action ids of one keeper never meet those of another.
 pub(crate) const IDS_PER_KEEPER: u64 = 1_000_000_000;
@@ -40,7 +40,8 @@ pub(crate) enum Question {
 /// What the store thread has still to write, in order.
 #[derive(Debug)]
 pub(crate) enum Stored {
-    Memory(usize, Box<Memory>),
+    Memory(usize, ServiceName, Box<Memory>),
+    Forget(usize),
     Alert(Box<Alert>, u64),
     Answer(RequestId, Reply),
 }
@@ -51,24 +52,39 @@ impl World {
         self.note(|| "keeper starts".to_owned());
         self.engine = Some(Engine::new(self.epoch * IDS_PER_KEEPER));
         for svc in 0..self.svcs.len() {
-            let in_flight = self.in_flight(svc);
-            self.note(|| format!("{} in flight: {in_flight:?}", self.svcs[svc].def.name));
-            let def = self.svcs[svc].def.clone();
-            // The store's codec is not merged yet: the memory is kept as a value, not as bytes.
-            let memory = self.svcs[svc].stored.clone();
-            let now = self.clock();
-            let mut effects = Vec::new();
-            let Some(engine) = &mut self.engine else {
-                return;
-            };
-            engine.add(now, def, memory, &in_flight, &mut effects);
-            self.oracles_restart(svc, &effects);
-            self.carry_out(effects);
+            if self.svcs[svc].file != File::There {
+                self.found_without_file(svc);
+                continue;
+            }
+            // As a value, not as bytes.
+            let stored = self.svcs[svc].stored.clone();
+            let name = self.svcs[svc].def.name.clone();
+            let at = self.clock().wall;
+            let memory = stored.map(|(was, memory)| match was == name {
+                true => memory,
+                false => memory.renamed(&was, &name, at),
+            });
+            self.begin_with(svc, memory);
         }
         self.plan_tick();
     }
 
-    fn in_flight(&mut self, svc: usize) -> InFlight {
+    /// The engine is given a service.
+    pub(crate) fn begin_with(&mut self, svc: usize, memory: Option<Memory>) {
+        let in_flight = self.in_flight(svc);
+        self.note(|| format!("{} in flight: {in_flight:?}", self.svcs[svc].def.name));
+        let def = self.svcs[svc].def.clone();
+        let now = self.clock();
+        let mut effects = Vec::new();
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        engine.add(now, def, memory.clone(), &in_flight, &mut effects);
+        self.oracles_restart(svc, memory.as_ref());
+        self.carry_out(effects);
+    }
+
+    pub(crate) fn in_flight(&mut self, svc: usize) -> InFlight {
         let shim = self.svcs[svc].job.clone();
         if let Some(shim) = shim {
             return job_in_flight(&shim);
@@ -227,7 +243,7 @@ impl World {
                 let svc = self.index(&service);
                 let memory = self.engine.as_ref().and_then(|engine| engine.memory(&service));
                 let memory = memory.expect("it asked for it to be kept");
-                self.store_later(Stored::Memory(svc, Box::new(memory)));
+                self.store_later(Stored::Memory(svc, service, Box::new(memory)));
             }
             Effect::Alert(alert) => {
                 let epoch = self.epoch;
@@ -241,12 +257,12 @@ impl World {
         }
     }
 
-    fn ask(&mut self, service: &heeler::model::ids::ServiceName, question: Question) {
+    fn ask(&mut self, service: &ServiceName, question: Question) {
         let svc = self.index(service);
         self.look_later(svc, question);
     }
 
-    fn store_later(&mut self, item: Stored) {
+    pub(crate) fn store_later(&mut self, item: Stored) {
         if self.store.is_empty() {
             let wait = if self.faults.strikes(&mut self.rng, Fault::SlowStore, 100) {
                 self.rng.span(100, 6000)
@@ -265,17 +281,20 @@ impl World {
         while let Some(item) = self.store.pop_front() {
             match item {
                 Stored::Answer(request, reply) => self.answered(request, &reply),
-                kept @ (Stored::Memory(..) | Stored::Alert(..)) => self.keep(kept),
+                kept @ (Stored::Memory(..) | Stored::Alert(..) | Stored::Forget(_)) => {
+                    self.keep(kept);
+                }
             }
         }
     }
 
     pub(crate) fn keep(&mut self, item: Stored) {
         match item {
-            Stored::Memory(svc, memory) => {
+            Stored::Memory(svc, name, memory) => {
                 self.oracles.memory_kept(svc, &memory);
-                self.svcs[svc].stored = Some(*memory);
+                self.svcs[svc].stored = Some((name, *memory));
             }
+            Stored::Forget(svc) => self.svcs[svc].stored = None,
             Stored::Alert(alert, epoch) => {
                 self.report.alerts += 1;
                 self.judge_alert(&alert, epoch);
@@ -320,6 +339,9 @@ impl World {
     }
 
     pub(crate) fn look(&mut self, svc: usize, question: Question) {
+        if self.svcs[svc].file == File::Gone {
+            return;
+        }
         let service = self.svcs[svc].def.name.clone();
         let input = match question {
             Question::Identify(ask) => {
@@ -485,7 +507,13 @@ impl World {
     }
 
     pub(crate) fn order(&mut self, svc: usize, order: Order) {
-        if self.engine.is_none() {
+        // Of one without a file an operator can only want the end.
+        let allowed = match self.svcs[svc].file {
+            File::There => true,
+            File::Gone => false,
+            File::Unclaimed => order == Order::Stop,
+        };
+        if self.engine.is_none() || !allowed {
             return;
         }
         let request = self.new_request();

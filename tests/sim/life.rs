@@ -374,6 +374,7 @@ impl World {
                 let stale = self.svcs[svc].pidfile.map(|file| file.pid);
                 self.stranger(svc, stale);
             }
+            Fault::Reload => self.file_changes(svc),
             Fault::ClockJump => self.jump_clock(),
             Fault::WallJump => self.jump_wall(),
             Fault::KeeperKill => {
@@ -486,6 +487,7 @@ impl World {
         }
         for svc in 0..self.svcs.len() {
             self.one_copy(svc);
+            self.file_is_back(svc);
         }
     }
 

@@ -14,6 +14,7 @@ mod keeper;
 mod life;
 mod oracles;
 mod prng;
+mod reloads;
 mod topology;
 mod world;
 

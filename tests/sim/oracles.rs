@@ -8,7 +8,9 @@ use std::time::Duration;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Confirmation, Input};
 use heeler::model::action::Action;
-use heeler::model::ids::RequestId;
+use heeler::model::change::Kept;
+use heeler::model::check::Check;
+use heeler::model::ids::{CheckIndex, RequestId};
 use heeler::model::incident::{Alert, Cause};
 use heeler::model::intent::Desired;
 use heeler::model::job::{Job, JobKind};
@@ -18,12 +20,12 @@ use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::{Observation, Outcome};
 use heeler::model::order::{Order, Reply, ReplyResult};
 use heeler::model::process::{Identification, ProcessIdentity, Signal};
-use heeler::model::service::{Mode, Reload, Service};
+use heeler::model::service::{Mode, Service};
 use heeler::model::status::{Phase, Tally};
 use heeler::model::time::Mono;
 use heeler::model::tolerance::Tolerance;
 
-use crate::topology::MEMORY_LIMIT_BYTES;
+use crate::topology::{MEMORY_LIMIT_BYTES, is_modelled};
 use crate::world::{Role, Starter, World, kills};
 
 /// How long a living process may go unnoticed before a start beside it is a broken promise.
@@ -49,6 +51,8 @@ struct Request {
     order: Order,
     answers: u32,
     excused: bool,
+    /// It was given before what is in force now.
+    stale: bool,
 }
 
 /// What anybody may see of a service.
@@ -71,8 +75,11 @@ struct Watched {
     wanted_down_at: Mono,
     /// An operator's start or restart that no start was made for yet.
     credit: bool,
-    /// Automatic starts, and whether they are on disk.
+    /// Automatic starts since it is defined so, and whether they are on disk; and the last of all.
     starts: Vec<(Mono, bool)>,
+    last_start: Option<Mono>,
+    /// How long its main process was given to go, since when.
+    stop_timeouts: Vec<(Mono, Duration)>,
     /// Deaths nobody was told of yet.
     untold: Vec<Mono>,
 }
@@ -103,6 +110,8 @@ impl Oracles {
             wanted_down_at: Mono::ZERO,
             credit: false,
             starts: Vec::new(),
+            last_start: None,
+            stop_timeouts: vec![(Mono::ZERO, def.stop_timeout)],
             untold: Vec::new(),
         };
         Self {
@@ -124,6 +133,7 @@ impl Oracles {
             watched.view = None;
             // What was not yet recorded is not known to the next keeper.
             watched.starts.retain(|(_, kept)| *kept);
+            watched.last_start = watched.starts.last().map(|(at, _)| *at);
             watched.untold.clear();
         }
     }
@@ -138,8 +148,15 @@ impl Oracles {
         self.aimed.insert(target);
     }
 
+    /// What is answered from now on says nothing of what is wished.
+    fn stale_requests(&mut self, svc: usize) {
+        for request in self.requests.values_mut().filter(|request| request.svc == svc) {
+            request.stale = true;
+        }
+    }
+
     pub(crate) fn ordered(&mut self, svc: usize, request: RequestId, order: Order, now: Mono) {
-        let entry = Request { svc, order, answers: 0, excused: false };
+        let entry = Request { svc, order, answers: 0, excused: false, stale: false };
         self.requests.insert(request, entry);
         let watched = &mut self.watched[svc];
         watched.wish = None;
@@ -152,7 +169,7 @@ impl Oracles {
 }
 
 impl World {
-    fn see(&self, svc: usize) -> Option<View> {
+    pub(crate) fn see(&self, svc: usize) -> Option<View> {
         let status = self.engine.as_ref()?.status(self.clock(), &self.svcs[svc].def.name)?;
         Some(View { phase: status.phase, main: status.main, desired: status.intent.desired })
     }
@@ -208,7 +225,8 @@ impl World {
             | Input::Ordered { .. } => return None,
         };
         let svc = self.index(service);
-        Some((svc, self.see(svc)?))
+        let known = self.svcs[svc].def.name == *service;
+        Some((svc, self.see(svc).filter(|_| known)?))
     }
 
     pub(crate) fn after_step(&mut self, judged: &Judged, effects: &[Effect]) {
@@ -300,18 +318,70 @@ impl World {
         }
     }
 
-    pub(crate) fn oracles_restart(&mut self, svc: usize, effects: &[Effect]) {
-        let _ = effects;
-        let stored = self.svcs[svc].stored.as_ref();
-        let open: Vec<_> =
-            stored.map(|m| m.open.iter().map(|i| i.cause).collect()).unwrap_or_default();
+    pub(crate) fn oracles_restart(&mut self, svc: usize, memory: Option<&Memory>) {
         let def = self.svcs[svc].def.clone();
-        for (at, check) in def.checks.iter().enumerate() {
-            let model = &mut self.oracles.watched[svc].models[at];
-            *model = Model::default();
-            model.firing = open.contains(&Cause::Check(check.kind, check.index));
-        }
+        let fires = |check: &Check| {
+            // Its checks may have been others then.
+            let cause = |place| Cause::Check(check.kind, CheckIndex(place));
+            memory.is_some_and(|memory| {
+                let places = (0..).zip(&memory.checks);
+                let of = places.filter(|(_, mark)| **mark == check.mark());
+                of.map(|(place, _)| cause(place))
+                    .any(|cause| memory.open.iter().any(|one| one.cause == cause))
+            })
+        };
+        let model = |check| Model { firing: fires(check), ..Model::default() };
+        self.oracles.watched[svc].models = def.checks.iter().map(model).collect();
         self.look_at_view(svc);
+    }
+
+    // ---- a new configuration -----------------------------------------------------------------
+
+    /// It is defined anew, from `old`: what is known of its checks goes on with those that are kept.
+    pub(crate) fn oracles_redefine(&mut self, svc: usize, old: &Service, kept: &[Kept]) {
+        let (now, view) = (self.now, self.see(svc));
+        let def = self.svcs[svc].def.clone();
+        self.oracles.stale_requests(svc);
+        let watched = &mut self.oracles.watched[svc];
+        let mut before: Vec<_> = watched.models.drain(..).map(Some).collect();
+        let models = def.checks.iter().zip(kept).map(|(check, kept)| {
+            let counted = |check: &Check| (check.condition.clone(), check.tolerance, check.recover);
+            let (place, same) = match kept {
+                Kept::New => return Model::default(),
+                Kept::Same(place) => (usize::from(place.0), true),
+                Kept::Other(place) => (usize::from(place.0), false),
+            };
+            let model = before[place].take().expect("each is kept once");
+            match same && counted(&old.checks[place]) == counted(check) {
+                true => model,
+                false => Model { firing: model.firing, ..Model::default() },
+            }
+        });
+        watched.models = models.collect();
+        // What its rules did before is not what an operator wished.
+        watched.wish = watched.wish.filter(|wish| view.is_some_and(|view| view.desired == *wish));
+        watched.starts.clear();
+        watched.stop_timeouts.push((now, def.stop_timeout));
+    }
+
+    /// It goes on under another name.
+    pub(crate) fn oracles_part(&mut self, svc: usize) {
+        self.oracles.stale_requests(svc);
+        let watched = &mut self.oracles.watched[svc];
+        (watched.view, watched.old) = (None, None);
+    }
+
+    /// Nobody watches it any more, and nothing is remembered.
+    pub(crate) fn oracles_forget(&mut self, svc: usize) {
+        self.oracles.stale_requests(svc);
+        let watched = &mut self.oracles.watched[svc];
+        (watched.view, watched.old, watched.wish) = (None, None, None);
+        (watched.credit, watched.last_start) = (false, None);
+        watched.starts.clear();
+        watched.untold.clear();
+        for model in &mut watched.models {
+            *model = Model::default();
+        }
     }
 
     // ---- 8: no spinning ----------------------------------------------------------------------
@@ -346,10 +416,7 @@ impl World {
             let model = &mut self.oracles.watched[svc].models[0];
             model.push(self.now, bad, (check.tolerance, check.recover), check.every);
         }
-        // What is held back is judged anew when it is not any more; and after a reload by signal without a
-        // start period, of which no phase tells.
-        let unseen = matches!(def.reload, Some(Reload::Signal(_))) && def.start_period.is_zero();
-        if def.checks.len() != 1 || !def.depends_on.is_empty() || unseen {
+        if !is_modelled(&def) {
             return;
         }
         let check = &def.checks[0];
@@ -428,7 +495,7 @@ impl World {
             .iter()
             .rfind(|(_, other)| other.svc == asked.svc)
             .is_some_and(|(newest, _)| *newest == request);
-        if reply.result == ReplyResult::Done && newest {
+        if reply.result == ReplyResult::Done && newest && !asked.stale {
             let wish = match asked.order {
                 Order::Start | Order::Restart | Order::Monitor => Some(Desired::Up),
                 Order::Stop => Some(Desired::Down),
@@ -504,14 +571,14 @@ impl World {
         if std::mem::take(&mut watched.credit) {
             return;
         }
-        let last = watched.starts.last().copied();
+        let last = watched.last_start.replace(now);
         watched.starts.push((now, false));
         let window = def.start_limit.window;
         let recent = watched.starts.iter().filter(|(at, _)| now.since(*at) < window).count();
         if def.mode == Mode::Observe {
             self.broken(5, Some(svc), "started by itself while it only observes");
         }
-        let Some((last, _)) = last else { return };
+        let Some(last) = last else { return };
         let gap = now.since(last);
         if gap < limits::START_GAP_MIN {
             self.broken(5, Some(svc), &format!("two automatic starts within {gap:?}"));
@@ -549,7 +616,12 @@ impl World {
             self.oracles.told_to_go.entry(to).or_insert(now);
             return;
         }
-        let stop_timeout = self.svcs[svc].def.stop_timeout;
+        let stop_timeout = self.oracles.told_to_go.get(&to).map_or(Duration::ZERO, |told| {
+            // That of any definition since then: a second stop has another than the first.
+            let history = &self.oracles.watched[svc].stop_timeouts;
+            let first = history.iter().rposition(|(from, _)| from <= told).unwrap_or_default();
+            history[first..].iter().map(|(_, timeout)| *timeout).min().unwrap_or_default()
+        });
         match self.oracles.told_to_go.get(&to) {
             None => self.broken(2, Some(svc), &format!("KILL to {to:?}, never told to go")),
             Some(told) if self.now.since(*told) < stop_timeout => {

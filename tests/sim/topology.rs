@@ -40,21 +40,79 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Arc<Service>> {
 
 fn service(rng: &mut Rng, n: u64) -> Service {
     let name = format!("s{n}{}", rng.pick(&["a", "web", "q9", "shop", "x"]));
-    let life = match rng.below(6) {
+    let life = life(rng, &name);
+    defined(rng, ServiceName::parse(&name).expect("is a name"), life)
+}
+
+fn life(rng: &mut Rng, name: &str) -> Life {
+    match rng.below(6) {
         0 | 1 => Life::Pidfile(format!("/run/{name}.pid").into()),
-        2 => Life::Match(name.as_str().into()),
+        2 => Life::Match(name.into()),
         3 => Life::Unit(Unit {
             name: format!("{name}.service").into(),
             manager: Manager::User,
             main: UnitMain::Manager,
         }),
         _ => Life::Run(command(rng, "run")),
-    };
+    }
+}
+
+/// The same service as an edited file has it. `edition` is one that its checks were never of before.
+pub(crate) fn edited(rng: &mut Rng, old: &Service, edition: u64) -> Service {
+    let life =
+        if rng.chance(250) { other_claim(rng, &old.life, edition) } else { old.life.clone() };
+    let mut new = defined(rng, old.name.clone(), life);
+    new.depends_on.clone_from(&old.depends_on);
+    for check in &mut new.checks {
+        check.label = format!("{} of {edition}", check.label).into();
+    }
+    // The oracle's own model of a check knows it from its first verdict on, or has known it all the time.
+    if let [check] = &mut new.checks[..] {
+        check.kind = CheckKind::Http;
+        if let [was] = &old.checks[..]
+            && is_modelled(old)
+            && was.kind == CheckKind::Http
+            && rng.chance(700)
+        {
+            check.label = was.label.clone();
+            if rng.chance(600) {
+                let Check { condition, tolerance, recover, every, .. } = was.clone();
+                *check = Check { condition, tolerance, recover, every, ..check.clone() };
+            }
+        }
+    }
+    new
+}
+
+/// Whether what its check makes of what it sees can be told from outside.
+pub(crate) fn is_modelled(def: &Service) -> bool {
+    // What is held back is judged anew when it is not any more; and after a reload by signal without a
+    // start period, of which no phase tells.
+    let unseen = matches!(def.reload, Some(Reload::Signal(_))) && def.start_period.is_zero();
+    def.checks.len() == 1 && def.depends_on.is_empty() && !unseen
+}
+
+/// Something else that says which process is the main one.
+fn other_claim(rng: &mut Rng, old: &Life, edition: u64) -> Life {
+    match old {
+        Life::Pidfile(_) | Life::Match(_) if rng.chance(500) => {
+            Life::Pidfile(format!("/run/{edition}.pid").into())
+        }
+        Life::Pidfile(_) | Life::Match(_) => Life::Match(format!("edition {edition}").into()),
+        Life::Unit(unit) => {
+            Life::Unit(Unit { name: format!("{edition}.service").into(), ..unit.clone() })
+        }
+        Life::Run(_) => Life::Run(command(rng, &format!("run{edition}"))),
+        Life::Nothing => Life::Nothing,
+    }
+}
+
+fn defined(rng: &mut Rng, name: ServiceName, life: Life) -> Service {
     let run = matches!(life, Life::Run(_));
     let every = secs(rng, 1, 10);
     let first = secs(rng, 2, 8);
     let mut def = Service {
-        name: ServiceName::parse(&name).expect("is a name"),
+        name,
         user: Some("deploy".into()),
         group: None,
         groups: Vec::new(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use heeler::engine::Engine;
 use heeler::engine::input::Input;
-use heeler::model::ids::{ActionId, AskId, RequestId};
+use heeler::model::ids::{ActionId, AskId, RequestId, ServiceName};
 use heeler::model::job::{Ended, JobKind, Ladder, Outcome};
 use heeler::model::memory::Memory;
 use heeler::model::process::{Exit, Pid, ProcessIdentity, Signal};
@@ -128,6 +128,9 @@ pub(crate) struct Shim {
 #[derive(Debug)]
 pub(crate) struct Svc {
     pub(crate) def: Arc<Service>,
+    /// Every name it ever had.
+    pub(crate) names: Vec<ServiceName>,
+    pub(crate) file: File,
     pub(crate) pidfile: Option<Pidfile>,
     /// The job that holds the action lock.
     pub(crate) job: Option<Shim>,
@@ -136,12 +139,23 @@ pub(crate) struct Svc {
     /// The shim of `run` before its program was executed.
     pub(crate) launching: Option<ActionId>,
     pub(crate) ladder: Option<Ladder>,
-    pub(crate) stored: Option<Memory>,
+    /// What is remembered of it, and under which name.
+    pub(crate) stored: Option<(ServiceName, Memory)>,
     pub(crate) refused_until: Mono,
     pub(crate) unknown_until: Mono,
     pub(crate) deaf_signals_until: Mono,
     pub(crate) big_until: Mono,
     pub(crate) unseen_until: Mono,
+}
+
+/// Whether its file is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum File {
+    There,
+    /// It is not, and nobody watches it.
+    Gone,
+    /// It is not, and its program goes on, which can only be stopped.
+    Unclaimed,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +186,9 @@ pub(crate) struct World {
     pub(crate) held: BTreeSet<(usize, ProcessIdentity)>,
     pub(crate) store: VecDeque<Stored>,
     pub(crate) next_request: u64,
+    pub(crate) editions: u64,
+    /// In calm, everything has to be mended within this.
+    pub(crate) patience: Duration,
     pub(crate) oracles: Oracles,
     pub(crate) report: Report,
     trace: bool,
@@ -202,6 +219,7 @@ impl World {
         let oracles = Oracles::new(&defs);
         let mischief_ms = rng.pick(&[1500, 5000, 15_000]);
         let operator_ms = rng.pick(&[3000, 15_000, 60_000]);
+        let patience = defs.iter().map(|def| patience(def)).max().unwrap_or_default();
         let svcs = defs.into_iter().map(Svc::new).collect();
         Self {
             seed,
@@ -222,6 +240,8 @@ impl World {
             held: BTreeSet::new(),
             store: VecDeque::new(),
             next_request: 0,
+            editions: 0,
+            patience,
             oracles,
             report: Report::default(),
             trace,
@@ -253,7 +273,7 @@ impl World {
                 self.step(Input::Tick);
             } else if let Some((_, event)) = self.queue.pop_first() {
                 if matches!(event, Ev::Calm) {
-                    end = self.now + self.calm_span();
+                    end = self.now + self.patience + Duration::from_secs(150);
                 }
                 self.happen(event);
             }
@@ -264,20 +284,6 @@ impl World {
         self.report.simulated = self.now.since(begin);
         self.report.faults = std::mem::take(&mut self.faults.counts);
         self.report
-    }
-
-    /// In calm, everything has to be mended within this.
-    fn calm_span(&self) -> Duration {
-        let spans = self.svcs.iter().map(|svc| {
-            let def = &svc.def;
-            let checks = def.checks.iter().map(|check| check.every * 8).max();
-            (def.start_timeout + def.stop_timeout) * 3
-                + def.start_limit.window * 2
-                + def.backoff.last
-                + def.start_period
-                + checks.unwrap_or_default()
-        });
-        spans.max().unwrap_or_default() + Duration::from_secs(150)
     }
 
     fn happen(&mut self, event: Ev) {
@@ -379,10 +385,10 @@ impl World {
         mains.into_iter().map(|(_, identity)| identity).collect()
     }
 
-    pub(crate) fn index(&self, name: &heeler::model::ids::ServiceName) -> usize {
+    pub(crate) fn index(&self, name: &ServiceName) -> usize {
         self.svcs
             .iter()
-            .position(|svc| svc.def.name == *name)
+            .position(|svc| svc.names.contains(name))
             .expect("the engine names only services it was given")
     }
 
@@ -499,9 +505,21 @@ impl World {
     }
 }
 
+/// What a service may take to come right.
+pub(crate) fn patience(def: &Service) -> Duration {
+    let checks = def.checks.iter().map(|check| check.every * 8).max();
+    (def.start_timeout + def.stop_timeout) * 3
+        + def.start_limit.window * 2
+        + def.backoff.last
+        + def.start_period
+        + checks.unwrap_or_default()
+}
+
 impl Svc {
     fn new(def: Arc<Service>) -> Self {
         Self {
+            names: vec![def.name.clone()],
+            file: File::There,
             def,
             pidfile: None,
             job: None,
