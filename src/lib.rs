@@ -158,6 +158,7 @@ pub mod engine;
 pub mod keeper;
 pub mod mail;
 pub mod model;
+pub mod puma;
 pub mod scout;
 pub mod shim;
 pub mod store;

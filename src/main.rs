@@ -1,6 +1,6 @@
 //! heeler: which role this process has is decided here, before any runtime or argument parser exists.
 //!
-//! `shim`, `resolve` and `scout` are heeler's own children: they must come up fast, single-threaded and without
+//! `shim`, `resolve`, `ask` and `scout` are heeler's own children: they must come up fast, single-threaded and without
 //! anything they do not need. Everything else is a person at a command line.
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use heeler::cli::{self, Local, Outside, Rc};
 use heeler::keeper::{self, Options};
 use heeler::tools::validate::Form;
-use heeler::{scout, shim, sys, tools};
+use heeler::{puma, scout, shim, sys, tools, wire};
 
 /// Where the configuration is, unless told otherwise.
 const DEFAULT_DIR: &str = "/etc/heeler/conf.d";
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     match args.get(1).and_then(|role| role.to_str()) {
         Some("shim") => shim::run(),
         Some("resolve") => tools::resolve::run(),
+        Some(wire::puma::ROLE) => puma::run(),
         Some("scout") => {
             let word = |at: usize| args.get(at).and_then(|word| word.to_str());
             scout::run(word(2), word(3))

@@ -29,6 +29,8 @@ pub(crate) struct Checks {
     pub(crate) starts: Option<Range<usize>>,
     /// The first `reload`.
     pub(crate) reloads: Option<Range<usize>>,
+    /// The first "kill worker".
+    pub(crate) kills: Option<Range<usize>>,
 }
 
 const KEYS: [&str; 9] = ["type", "name", "if", "for", "recover", "then", "else", "every", "repeat"];
@@ -45,11 +47,8 @@ const OTHER_NAMES: [(&str, &str); 10] = [
     ("cert", "certificate"),
     ("disk", "filesystem"),
 ];
-const ACTIONS: [&str; 6] = ["alert", "start", "stop", "restart", "reload", "unmonitor"];
-const LATER_ACTIONS: [(&str, &str); 2] = [
-    ("recycle worker", "worker checks come with a later version; \"alert\" tells of them"),
-    ("kill worker", "worker checks come with a later version; \"alert\" tells of them"),
-];
+const ACTIONS: [&str; 8] =
+    ["alert", "start", "stop", "restart", "reload", "recycle worker", "kill worker", "unmonitor"];
 const LABEL_BYTES_MAX: usize = 64;
 
 /// Reads the value of `check`. `every` is the service's.
@@ -115,6 +114,14 @@ fn check(
     let every =
         get(doc, table, "every", |doc, at| doc.duration(at, limits::EVERY_MIN)).unwrap_or(every);
     let repeat = get(doc, table, "repeat", |doc, at| doc.duration(at, limits::SPAN_MIN));
+    let of_worker = |action: &Action| matches!(action, Action::RecycleWorker | Action::KillWorker);
+    if let Some(at) = ["then", "else"].iter().find_map(|key| field(table, key))
+        && kind != CheckKind::Worker
+        && then.iter().chain(&on_recovery).any(of_worker)
+    {
+        let hint = "a worker is judged by a check with type = \"worker\"";
+        doc.error(at.value.span(), "this check does not say which worker", Some(hint));
+    }
     if let Some(at) = field(table, "repeat")
         && !then.iter().any(|action| matches!(action, Action::Alert | Action::Exec(_)))
     {
@@ -268,7 +275,14 @@ fn actions(doc: &mut Document<'_>, at: Field<'_>, found: &mut Checks) -> Option<
             Action::Reload => {
                 found.reloads.get_or_insert_with(|| item.value.span());
             }
-            Action::Alert | Action::Stop | Action::Exec(_) | Action::Unmonitor => {}
+            Action::KillWorker => {
+                found.kills.get_or_insert_with(|| item.value.span());
+            }
+            Action::RecycleWorker
+            | Action::Alert
+            | Action::Stop
+            | Action::Exec(_)
+            | Action::Unmonitor => {}
         }
         out.push(action);
     }
@@ -281,11 +295,6 @@ fn action(doc: &mut Document<'_>, at: Field<'_>) -> Option<Action> {
         return get(doc, table, "exec", command).map(Action::Exec);
     }
     let text = at.value.get_ref().as_str().unwrap_or_default();
-    if let Some((_, hint)) = LATER_ACTIONS.iter().find(|(word, _)| *word == text) {
-        let message = format!("the action `{text}` is not in this version yet");
-        doc.error(at.value.span(), message, Some(hint));
-        return None;
-    }
     if text == "exec" || text.starts_with("exec ") {
         let hint = format!("for example: {} = {{ exec = \"/usr/bin/program\" }}", at.key);
         doc.error(at.value.span(), "`exec` needs its command in a table", Some(&hint));
@@ -296,6 +305,8 @@ fn action(doc: &mut Document<'_>, at: Field<'_>) -> Option<Action> {
         "stop" => Some(Action::Stop),
         "restart" => Some(Action::Restart),
         "reload" => Some(Action::Reload),
+        "recycle worker" => Some(Action::RecycleWorker),
+        "kill worker" => Some(Action::KillWorker),
         "unmonitor" => Some(Action::Unmonitor),
         _ => Some(Action::Alert),
     }

@@ -13,11 +13,12 @@ use crate::config::error::{Severity, summary};
 use crate::config::settings::Settings;
 use crate::config::{self, Loaded, LoadedService, Role};
 use crate::model::change::{BadFile, Change, Changes, Instead, Kept, KeyChange};
-use crate::model::check::Check;
+use crate::model::check::{Check, CheckKind};
 use crate::model::ids::{CheckIndex, ServiceName};
 use crate::model::limits;
 use crate::model::service::Service;
 use crate::model::text::escape;
+use crate::model::workers::Workers;
 
 /// One service of a configuration.
 #[derive(Clone, Copy, Debug)]
@@ -219,8 +220,24 @@ pub fn kept(
 /// The same, of services with what probes them.
 #[must_use]
 pub fn kept_checks(old: &Side<'_>, new: &Side<'_>) -> Vec<Kept> {
-    let of = |probes: &[Probe], place: CheckIndex| probes.get(usize::from(place.0)).cloned();
-    let same = |was, is| of(old.probes, was) == of(new.probes, is);
+    let of = |side: &Side<'_>, place: CheckIndex| {
+        let at = usize::from(place.0);
+        let kind = side.service.checks.get(at).map(|check| check.kind);
+        (kind, side.probes.get(at).cloned())
+    };
+    // Some are about what another table of the file says.
+    let same_table = |kind| match kind {
+        Some(CheckKind::Puma) => old.service.puma == new.service.puma,
+        Some(CheckKind::Worker) => {
+            old.service.workers.as_ref().map(Workers::who)
+                == new.service.workers.as_ref().map(Workers::who)
+        }
+        Some(_) | None => true,
+    };
+    let same = |was, is| {
+        let (was, is) = (of(old, was), of(new, is));
+        was == is && same_table(was.0)
+    };
     kept(old.service, new.service, same)
 }
 

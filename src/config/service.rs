@@ -20,6 +20,7 @@ use crate::model::limits;
 use crate::model::process::{Signal, Uid};
 use crate::model::service::{Command, Life, Reload, Service, Together};
 use crate::model::unit::{Systemctl, Unit, Verb};
+use crate::model::workers::{Kill, Workers};
 
 /// Keys that only a service may have: who it is, and its commands.
 pub(crate) const OWN_KEYS: [&str; 16] = [
@@ -80,6 +81,12 @@ pub(crate) fn service(
         without_process(doc, table, &checks);
     } else {
         without_workers(doc, table, &checks);
+    }
+    if let (Some(Workers { kill: Kill::Refused(fragile), .. }), Some(at)) =
+        (&workers, checks.kills.clone())
+    {
+        let hint = "\"recycle worker\" tells it to go, and waits";
+        doc.error(at, fragile.why(), Some(hint));
     }
     let parents = get(doc, table, "depends_on", parents).unwrap_or_default();
     let restart_with = match get(doc, table, "restart_with", Document::boolean) {

@@ -12,6 +12,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use nix::fcntl::OFlag;
+
 use crate::model::process::Uid;
 use crate::model::text::escape;
 
@@ -205,4 +207,52 @@ fn parts(path: &Path) -> Vec<OsString> {
 
 fn name(uid: Uid) -> String {
     if uid == Uid(0) { "root".to_owned() } else { format!("uid {uid}") }
+}
+
+/// Whether nobody else may read a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Secret {
+    /// Nobody.
+    Yes,
+    /// Whoever likes.
+    No,
+}
+
+/// Reads a file that only root or heeler's own user can write.
+///
+/// # Errors
+/// Says which file, what is wrong with it, and what to do.
+pub fn read_trusted(
+    path: &Path,
+    own: Uid,
+    secret: Secret,
+    bytes_max: usize,
+) -> Result<String, String> {
+    let shown = path.display();
+    let fail = |error: io::Error| format!("{shown} cannot be read: {error}");
+    let path = match Rule::root_and([own]).resolve(path) {
+        Ok(path) => path,
+        Err(Refusal::Io(error)) => return Err(fail(error)),
+        Err(Refusal::Unsafe { message, hint }) => {
+            return Err(format!("{shown} is not used: {message}; {hint}"));
+        }
+    };
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path.path).map_err(fail)?;
+    let facts = file.metadata().map_err(fail)?;
+    if !facts.is_file() {
+        return Err(format!("{shown} is not a regular file"));
+    }
+    if secret == Secret::Yes && facts.mode() & 0o077 != 0 {
+        return Err(format!(
+            "{shown} is not used: others may read it (mode {:04o}); `chmod 600 {shown}`",
+            facts.mode() & 0o7777
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() > bytes_max {
+        return Err(format!("{shown} is longer than {bytes_max} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{shown} is not text (UTF-8)"))
 }

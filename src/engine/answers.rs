@@ -43,6 +43,13 @@ impl State {
                     self.judge(cx, seen);
                 }
             }
+            Input::CrewSeen { ask, members, .. } => self.crew_seen(cx, ask, members),
+            Input::WorkerSignalled { ask, result, evidence, .. } => {
+                self.worker_signalled(cx, ask, &result, evidence.as_ref());
+            }
+            Input::WorkerOrdered { request, pick, who, .. } => {
+                self.order_worker(cx, request, pick, &who);
+            }
             Input::Observed { ask, seen, .. } => self.observed(cx, ask, seen),
             Input::Confirmed { ask, how, .. } => {
                 if answers(&mut self.asked.confirm, ask, cx) {
@@ -208,8 +215,13 @@ impl State {
         }
     }
 
-    /// What its manager says, for the story.
+    /// What its manager says, for the story and, where nothing is amiss, for the log.
     fn say_who_is_at_work(&mut self, cx: &mut Cx<'_>, absence: Absence) {
+        if let Stage::Clearing(clearing) = &mut self.stage
+            && clearing.said.replace(absence) == Some(absence)
+        {
+            return;
+        }
         let wait = crate::model::units::show_duration(self.def.start_timeout);
         let text = match absence {
             Absence::Coming => format!("its manager is bringing it up: waiting up to {wait}"),
@@ -269,6 +281,7 @@ impl State {
     ) {
         if self.main == Some(identity) {
             self.died(cx, identity, exit);
+        } else if self.worker_exited(cx, identity) {
         } else if matches!(self.stage, Stage::Clearing(_)) {
             self.survivor_gone(cx, identity);
         } else {
@@ -345,7 +358,7 @@ impl State {
                 self.act_on_pending(cx);
             }
             // The engine asks for looks and probes by an effect of their own.
-            JobKind::Look | JobKind::Probe(_) => {}
+            JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {}
         }
     }
 

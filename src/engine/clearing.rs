@@ -34,6 +34,7 @@ impl State {
             surveyed: if dead.is_some() { Surveyed::Asked } else { Surveyed::Answered },
             survivors: Vec::new(),
             ended: None,
+            said: None,
             absence: None,
             successor_until: None,
             deadline: now + self.def.start_timeout,
@@ -97,6 +98,7 @@ impl State {
             | JobKind::Reload
             | JobKind::Instance
             | JobKind::Look
+            | JobKind::Ask
             | JobKind::Probe(_) => true,
         });
         // Its manager is at work on it. A manager that takes too long is overtaken by a start; one that is

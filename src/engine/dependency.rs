@@ -13,6 +13,7 @@ use crate::engine::state::{Stage, State};
 use crate::engine::table::{Class, Where};
 use crate::engine::tolerance::Window;
 use crate::engine::{Cx, Engine, file, within};
+use crate::model::event::EventKind;
 use crate::model::ids::ServiceName;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
@@ -216,7 +217,9 @@ impl State {
             None => self.parents.remove(parent),
         };
         match (was_held, self.held_back()) {
-            (false, Some(why)) => self.narrate(cx, format!("held back: {why}")),
+            (false, Some(why)) => {
+                self.happened(cx, EventKind::GaveUp, format!("held back: {why}"));
+            }
             (true, None) => self.let_go_on(cx, parent),
             (true, Some(_)) | (false, None) => {}
         }
@@ -237,14 +240,15 @@ impl State {
             return;
         }
         if self.limit.ask(cx.now.mono, self.def.start_limit, self.def.backoff) == Permission::Go {
-            self.narrate(cx, format!("restarting it with {parent}"));
+            self.happened(cx, EventKind::Acted, format!("restarting it with {parent}"));
             self.happen(cx, Class::WishRestart, None);
         }
     }
 
     /// Nothing holds it back any more: what it did not do it does now, if there is still reason to.
     fn let_go_on(&mut self, cx: &mut Cx<'_>, parent: &ServiceName) {
-        self.narrate(cx, format!("no longer held back: {parent} is there again"));
+        let text = format!("no longer held back: {parent} is there again");
+        self.happened(cx, EventKind::Resolved, text);
         let untold: Vec<_> = self
             .open
             .iter()

@@ -6,6 +6,7 @@ use crate::model::incident::Alert;
 use crate::model::job::{Job, Ladder};
 use crate::model::order::Reply;
 use crate::model::process::{ProcessIdentity, Signal};
+use crate::model::time::Mono;
 
 /// One thing to do. The shell does it and, where there is an id, answers exactly once.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +61,33 @@ pub enum Effect {
         ask: AskId,
         /// Of which process.
         identity: ProcessIdentity,
+    },
+    /// Look at all workers of a main process, once for all checks of them. Answer: `CrewSeen`.
+    LookAtCrew {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// Their main process.
+        main: ProcessIdentity,
+        /// When that was reloaded last: who is older is of an earlier generation.
+        reloaded: Option<Mono>,
+    },
+    /// Prove a worker, send it a signal (then CONT, unless it is KILL), and watch it. Answer:
+    /// `WorkerSignalled`.
+    SignalWorker {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// Its main process.
+        main: ProcessIdentity,
+        /// Which worker.
+        worker: ProcessIdentity,
+        /// Which signal.
+        signal: Signal,
+        /// For the log.
+        why: &'static str,
     },
     /// Probe one check that is not about the process sample. Answer: `Observed`.
     Probe {

@@ -1,10 +1,11 @@
 //! Everything that can happen to the engine.
 
+use crate::model::crew::Member;
 use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::intent::Who;
 use crate::model::job::Outcome;
 use crate::model::observation::Observation;
-use crate::model::order::Order;
+use crate::model::order::{Order, WorkerPick};
 use crate::model::process::{Exit, Identification, ProcessIdentity, Survivor};
 use crate::model::text::Untrusted;
 
@@ -49,6 +50,37 @@ pub enum Input {
         ask: AskId,
         /// What was seen.
         seen: Observation,
+    },
+    /// Answers `LookAtCrew`.
+    CrewSeen {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// Who is there, or why that cannot be told.
+        members: Result<Vec<Member>, Untrusted>,
+    },
+    /// Answers `SignalWorker`.
+    WorkerSignalled {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// What came of it.
+        result: Delivery,
+        /// What was seen of it before a KILL.
+        evidence: Option<Untrusted>,
+    },
+    /// An operator wants a worker gone; already allowed.
+    WorkerOrdered {
+        /// Of which service.
+        service: ServiceName,
+        /// The request to answer.
+        request: RequestId,
+        /// Which.
+        pick: WorkerPick,
+        /// By whom.
+        who: Who,
     },
     /// Answers `Probe`.
     Observed {

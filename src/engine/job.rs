@@ -58,10 +58,13 @@ impl State {
             deadline,
             reason,
             main: self.main.or(self.last_main),
+            input: None,
             at_deadline: match kind {
-                JobKind::Exec | JobKind::Stop | JobKind::Look | JobKind::Probe(_) => {
-                    AtDeadline::Group
-                }
+                JobKind::Exec
+                | JobKind::Stop
+                | JobKind::Look
+                | JobKind::Ask
+                | JobKind::Probe(_) => AtDeadline::Group,
                 JobKind::Start | JobKind::Restart | JobKind::Reload | JobKind::Instance => {
                     AtDeadline::DirectChild
                 }
@@ -84,6 +87,7 @@ pub(super) fn describe(kind: JobKind, outcome: &Outcome) -> String {
         | JobKind::Reload
         | JobKind::Exec
         | JobKind::Look
+        | JobKind::Ask
         | JobKind::Probe(_) => {
             format!("the {} command", kind.name())
         }

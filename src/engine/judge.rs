@@ -126,7 +126,9 @@ impl State {
             }
         }
         // A check may be due before the next look of the service.
-        let soonest = self.checks.iter().map(|check| check.due).min();
+        let own = self.def.checks.iter().zip(&self.checks);
+        let own = own.filter(|(check, _)| check.kind != CheckKind::Worker);
+        let soonest = own.map(|(_, state)| state.due).min();
         self.look_at = soonest.map_or(self.look_at, |due| due.min(self.look_at));
     }
 
@@ -206,7 +208,7 @@ impl State {
         }
     }
 
-    fn act(&mut self, cx: &mut Cx<'_>, check: &Check, action: &Action) {
+    pub(super) fn act(&mut self, cx: &mut Cx<'_>, check: &Check, action: &Action) {
         match action {
             Action::Alert => {
                 if let Some(open) = self.open.get_mut(&Cause::Check(check.kind, check.index))
@@ -216,6 +218,8 @@ impl State {
                 }
                 return;
             }
+            // Which worker, and whether it may, is decided for all of them together.
+            Action::RecycleWorker | Action::KillWorker => return,
             Action::Start
             | Action::Stop
             | Action::Restart
@@ -224,7 +228,8 @@ impl State {
             | Action::Unmonitor => {}
         }
         if let Some(why) = self.held_back() {
-            self.narrate_new(cx, format!("would {action} now ({}), held back: {why}", check.label));
+            let text = format!("would {action} now ({}), held back: {why}", check.label);
+            self.happened_new(cx, EventKind::Acted, text);
             return;
         }
         if self.def.mode == Mode::Observe {
@@ -244,7 +249,7 @@ impl State {
             return;
         }
         match action {
-            Action::Alert => {}
+            Action::Alert | Action::RecycleWorker | Action::KillWorker => {}
             // An action before it in the list may have set it aside.
             Action::Start | Action::Restart | Action::Reload
                 if self.intent.desired != Desired::Up => {}
@@ -346,7 +351,7 @@ impl State {
     }
 
     /// Unknown has an alert of its own, and never acts.
-    fn unknowns(
+    pub(super) fn unknowns(
         &mut self,
         cx: &mut Cx<'_>,
         at: usize,
@@ -390,7 +395,8 @@ impl State {
         let now = cx.now.mono;
         let def = self.def.clone();
         for (check, state) in def.checks.iter().zip(&mut self.checks) {
-            if check.kind == CheckKind::Process || state.due > now {
+            let together = matches!(check.kind, CheckKind::Process | CheckKind::Worker);
+            if together || state.due > now {
                 continue;
             }
             state.due = next_slot(now, check.every);

@@ -15,6 +15,9 @@ use crate::model::process::{Exit, ProcessIdentity};
 use crate::model::service::Life;
 use crate::model::units::show_duration;
 
+/// Why workers are not a service's any more.
+const ANOTHER_MAIN: &str = "the main process is another one now";
+
 impl State {
     /// Looks the class up and does what the table says. `identity`: the one that appeared.
     pub(super) fn happen(
@@ -76,7 +79,12 @@ impl State {
         if let Some(old) = self.main.filter(|old| *old != identity) {
             cx.push(Effect::Unwatch { service: self.def.name.clone(), identity: old });
         }
+        let another = self.main != Some(identity);
         self.main = Some(identity);
+        if another {
+            self.reloaded = None;
+            self.dismiss_crew(cx, ANOTHER_MAIN);
+        }
         self.recalled = None;
         self.asked.confirm = None;
         self.asked.sample = None;
@@ -229,6 +237,7 @@ impl State {
             self.happen(cx, Class::Died, None);
         }
         self.main = None;
+        self.dismiss_crew(cx, ANOTHER_MAIN);
         cx.dirty = true;
     }
 

@@ -49,6 +49,7 @@ impl State {
         if now >= self.look_at {
             self.look(cx);
         }
+        self.crew_due(cx);
         self.repeats_due(cx);
         self.incidents_due(cx);
     }

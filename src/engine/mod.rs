@@ -11,8 +11,10 @@
 
 mod answers;
 mod clearing;
+mod crew;
 mod dependency;
 pub mod effect;
+mod guard;
 pub mod input;
 mod job;
 mod judge;
@@ -23,6 +25,7 @@ mod orders;
 mod reloading;
 pub mod replace;
 mod resume;
+pub mod standing;
 mod start_limit;
 mod starting;
 mod state;
@@ -293,6 +296,9 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Exited { service, .. }
         | Input::Surveyed { service, .. }
         | Input::Sampled { service, .. }
+        | Input::CrewSeen { service, .. }
+        | Input::WorkerSignalled { service, .. }
+        | Input::WorkerOrdered { service, .. }
         | Input::Observed { service, .. }
         | Input::Confirmed { service, .. }
         | Input::Launched { service, .. }

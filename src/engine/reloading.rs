@@ -162,6 +162,7 @@ impl State {
 
     /// The same process with another configuration or other code: its start period begins.
     fn goes_on_anew(&mut self, cx: &mut Cx<'_>) {
+        self.reloaded = Some(cx.now.mono);
         self.enter(cx, Stage::StartPeriod { until: cx.now.mono + self.def.start_period });
         if self.def.start_period.is_zero() && self.intent.desired != Desired::Down {
             self.settle(cx);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 
+use crate::engine::crew::Counted;
 use crate::engine::effect::Effect;
 use crate::engine::resume::NO_LONGER_CHECKED;
 use crate::engine::state::{Asked, CheckState, OpenIncident, Stage, State};
@@ -134,6 +135,7 @@ impl State {
         let def = Arc::clone(&self.def);
         let mut before: Vec<_> = mem::take(&mut self.checks).into_iter().map(Some).collect();
         let mut places: BTreeMap<CheckIndex, CheckIndex> = BTreeMap::new();
+        let mut of_crew = Vec::new();
         for (check, kept) in def.checks.iter().zip(kept.iter().chain(std::iter::repeat(&Kept::New)))
         {
             let state = match kept {
@@ -144,13 +146,16 @@ impl State {
                     let state = was.and_then(|_| before.get_mut(at)?.take());
                     was.zip(state).map(|(was, state)| {
                         places.insert(*place, check.index);
-                        carried(cx.now, check, was, *kept, state)
+                        let counted = counted(check, was, *kept);
+                        of_crew.push((at, usize::from(check.index.0), counted));
+                        carried(cx.now, check, counted, *kept, state)
                     })
                 }
             };
             let due = judge::first_due(&def, check.every, cx.now.mono);
             self.checks.push(state.unwrap_or_else(|| judge::fresh(due, None)));
         }
+        self.carry_crew(cx, old.workers.as_ref(), &of_crew);
         let gone = |cause: &&Cause| cause.place().is_some_and(|place| !places.contains_key(&place));
         let gone: Vec<_> = self.open.keys().filter(gone).copied().collect();
         for cause in gone {
@@ -216,12 +221,13 @@ impl State {
 
     /// It has no process any more, only checks: the one it had is let go of, whatever was under way with it.
     fn has_no_process(&mut self, cx: &mut Cx<'_>) {
+        let how = "it has no process any more";
+        self.dismiss_crew(cx, how);
         self.let_go(cx);
         self.asked = Asked::default();
         (self.leaving, self.recalled, self.last_main, self.gone_at) = (None, None, None, None);
         self.limit.down();
         self.enter(cx, Stage::Watching);
-        let how = "it has no process any more";
         for cause in [Cause::Down, Cause::UpUnwanted, Cause::Unclear, Cause::Unkillable] {
             self.resolve(cx, cause, how);
         }
@@ -271,7 +277,9 @@ impl State {
         for (_, open) in mem::take(&mut self.open) {
             self.close(cx, open, how, next.clone());
         }
-        self.answer(cx, |_| true, ReplyResult::Failed, &format!("not finished: {how}"));
+        let unfinished = format!("not finished: {how}");
+        self.crew_parts(cx, &unfinished);
+        self.answer(cx, |_| true, ReplyResult::Failed, &unfinished);
     }
 
     fn definition_is(&mut self, cx: &mut Cx<'_>, bad: Option<&Wrong>) {
@@ -294,16 +302,23 @@ impl State {
     }
 }
 
-/// What is known of a check that is defined anew. Verdicts count on if they are of the same thing and are
-/// counted alike; what fires goes on firing until it is seen to be good.
-fn carried(now: Now, check: &Check, was: &Check, kept: Kept, mut state: CheckState) -> CheckState {
-    let same = matches!(kept, Kept::Same(_));
-    let counted = |check: &Check| (check.condition.clone(), check.tolerance, check.recover);
-    if !same {
-        (state.last, state.asked, state.fingerprint, state.unknown) = (None, None, None, 0);
+/// What is known of a check that is defined anew. What fires goes on firing until it is seen to be good.
+fn carried(
+    now: Now,
+    check: &Check,
+    counted: Counted,
+    kept: Kept,
+    mut state: CheckState,
+) -> CheckState {
+    match kept {
+        Kept::Same(_) => {}
+        Kept::New | Kept::Other(_) => {
+            (state.last, state.asked, state.fingerprint, state.unknown) = (None, None, None, 0);
+        }
     }
-    if !same || counted(check) != counted(was) {
-        state.window.clear();
+    match counted {
+        Counted::Alike => {}
+        Counted::Anew => state.window.clear(),
     }
     state.due = state.due.min(judge::next_slot(now.mono, check.every));
     state.repeat_at = match (check.repeat, state.repeat_at) {
@@ -312,4 +327,13 @@ fn carried(now: Now, check: &Check, was: &Check, kept: Kept, mut state: CheckSta
         (Some(_), None) | (None, _) => None,
     };
     state
+}
+
+/// Whether verdicts of before are of the same thing, and count alike.
+fn counted(check: &Check, was: &Check, kept: Kept) -> Counted {
+    let of = |check: &Check| (check.condition.clone(), check.tolerance, check.recover);
+    match kept {
+        Kept::Same(_) if of(check) == of(was) => Counted::Alike,
+        Kept::New | Kept::Same(_) | Kept::Other(_) => Counted::Anew,
+    }
 }

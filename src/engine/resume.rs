@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::Cx;
+use crate::engine::crew::Crew;
 use crate::engine::judge;
 use crate::engine::lifecycle::{death, tells_death};
 use crate::engine::start_limit::StartRecord;
@@ -69,6 +70,8 @@ impl State {
             stage: Stage::Watching,
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
+            crew: Crew::default(),
+            reloaded: None,
             parents: BTreeMap::new(),
             parents_mains: BTreeMap::new(),
             acquaintance,
@@ -212,7 +215,7 @@ impl State {
                         self.stage = Stage::Stopping { target, by: StopBy::Command, kill_at };
                     }
                     (JobKind::Stop, None)
-                    | (JobKind::Exec | JobKind::Look | JobKind::Probe(_), _) => {}
+                    | (JobKind::Exec | JobKind::Look | JobKind::Ask | JobKind::Probe(_), _) => {}
                 }
             }
             InFlight::Ladder(ladder) => {

@@ -41,7 +41,7 @@ impl State {
         let mut which = String::new();
         if by == By::Heeler {
             if let Some(why) = self.held_back() {
-                self.narrate_new(cx, format!("not started: {why}"));
+                self.happened_new(cx, EventKind::GaveUp, format!("not started: {why}"));
                 self.enter(cx, Stage::Watching);
                 self.look_at = now + self.def.every;
                 return;

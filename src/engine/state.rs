@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::crew::Crew;
 use crate::engine::dependency::Footing;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::table::Where;
@@ -40,6 +41,9 @@ pub(crate) struct State {
     pub(crate) leaving: Option<(ProcessIdentity, By)>,
     /// The main process an earlier keeper knew, until it is found again or known to be gone.
     pub(crate) recalled: Option<ProcessIdentity>,
+    pub(crate) crew: Crew,
+    /// When its main process was reloaded last.
+    pub(crate) reloaded: Option<Mono>,
     /// How the services it needs stand, and which main process each had last.
     pub(crate) parents: BTreeMap<ServiceName, Footing>,
     pub(crate) parents_mains: BTreeMap<ServiceName, ProcessIdentity>,
@@ -95,6 +99,8 @@ pub(crate) struct Clearing {
     pub(crate) survivors: Vec<Survivor>,
     /// How its unit ended, where its manager has said so.
     pub(crate) ended: Option<UnitEnd>,
+    /// What was said of how it is missing: each look finds the same again.
+    pub(crate) said: Option<Absence>,
     /// How it is missing and when that was seen, once asked after the death.
     pub(crate) absence: Option<(Absence, Mono)>,
     /// An orderly exit: a successor is awaited until then.
@@ -337,7 +343,7 @@ impl State {
         asks.chain(incidents)
             .chain(repeats)
             .chain(job)
-            .chain([stage, self.look_at])
+            .chain([stage, self.look_at, self.crew.next_due()])
             .min()
             .unwrap_or(Mono::NEVER)
     }

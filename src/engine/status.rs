@@ -1,6 +1,7 @@
 //! A service as it stands, in words.
 
 use crate::engine::state::{Clearing, OpenIncident, Stage, State, ago};
+use crate::model::check::CheckKind;
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::job::JobKind;
@@ -135,7 +136,10 @@ impl State {
                     Some(seen) => check.condition.explain(seen),
                     None => check.condition.to_string(),
                 };
-                let rule = state.window.state();
+                let rule = match check.kind {
+                    CheckKind::Worker => self.crew.rule_state(usize::from(check.index.0)),
+                    _ => state.window.state(),
+                };
                 if rule == RuleState::Pending {
                     text.push_str(&match check.tolerance {
                         Tolerance::Times { .. } => {

@@ -9,8 +9,10 @@ use crate::config::diff::{self, Side};
 use crate::engine::effect::Level;
 use crate::engine::replace::Farewell;
 use crate::keeper::Keeper;
+use crate::keeper::crews::Crew;
 use crate::keeper::dirs;
 use crate::keeper::jobs::{Answers, read_record};
+use crate::keeper::pumas::{PumaKnown, asked_alike};
 use crate::keeper::samples::needs_of;
 use crate::keeper::served::{ClaimId, Family, File, InPool, Served, UnitKnown};
 use crate::keeper::start::make_dir;
@@ -71,7 +73,9 @@ impl Keeper {
             families: family.into_iter().collect(),
             absence_note: None,
             last_sample: None,
+            crew: Crew::default(),
             unit: UnitKnown::default(),
+            puma: PumaKnown::default(),
             probes: probes.into(),
             looking: BTreeMap::new(),
             def: Arc::clone(&def),
@@ -101,10 +105,11 @@ impl Keeper {
         self.dirty.remove(name);
         self.looks.retain(|(_, service, _)| service != name);
         self.units_waiting.retain(|(service, _)| service != name);
+        self.pumas_waiting.retain(|service| service != name);
         self.deferred_exits.retain(|(_, service, _)| service != name);
         self.surveys.retain(|due| due.service != *name);
         self.carry_programs(name, &[]);
-        self.answers_are_nobodys(name, |kind| kind == JobKind::Look);
+        self.answers_are_nobodys(name, |kind| matches!(kind, JobKind::Look | JobKind::Ask));
         self.scout_loses(name);
         self.not_shown(name);
         Some(served)
@@ -128,9 +133,11 @@ impl Keeper {
         let kept = diff::kept_checks(&old, &new);
         let claimed_alike =
             (&old.service.life, &old.service.user) == (&service.life, &service.user);
+        let asked_alike = asked_alike(old.service, &service);
         let def = Arc::new(service);
         served.needs = needs_of(&def);
         served.owner = self.people.owner(&def);
+        served.crew.is_told_anew();
         (served.def, served.probes, served.text) = (Arc::clone(&def), probes.into(), text);
         if !claimed_alike {
             served.claim = fresh;
@@ -140,6 +147,10 @@ impl Keeper {
             served.in_pool.look = false;
             self.units_waiting.retain(|(service, _)| *service != name);
             self.answers_are_nobodys(&name, |kind| kind == JobKind::Look);
+        }
+        if !asked_alike {
+            self.answers_are_nobodys(&name, |kind| kind == JobKind::Ask);
+            self.ask_puma_anew(&name);
         }
         self.carry_looks(&name, &kept);
         self.carry_programs(&name, &kept);

@@ -85,6 +85,10 @@ impl Keeper {
                     self.unit_looked(service, action, &outcome);
                     return;
                 }
+                JobKind::Ask => {
+                    self.puma_answered(service, &outcome);
+                    return;
+                }
                 JobKind::Start
                 | JobKind::Stop
                 | JobKind::Restart
@@ -113,7 +117,9 @@ impl Keeper {
             Ok(TryLock::Taken(lock)) => lock,
             Ok(TryLock::Busy) => {
                 let what = match slot {
-                    Slot::Look | Slot::Probe(_) => "an earlier run of it is still under way",
+                    Slot::Look | Slot::Ask | Slot::Probe(_) => {
+                        "an earlier run of it is still under way"
+                    }
                     Slot::Action | Slot::Instance => "an earlier action still runs",
                 };
                 return Err(("take its lock", what.to_owned()));
@@ -132,8 +138,8 @@ impl Keeper {
         for old in [SlotFile::Child, SlotFile::Outcome] {
             records::remove_record(&dir, &slot.file(old)).map_err(said("record the action"))?;
         }
-        // Nobody takes a probe or a look over: its time is short, and it changed nothing.
-        if !matches!(job.kind, JobKind::Probe(_) | JobKind::Look) {
+        // Nobody takes a probe, a look or a question over: its time is short, and it changed nothing.
+        if !matches!(job.kind, JobKind::Probe(_) | JobKind::Look | JobKind::Ask) {
             records::write_record(&dir, &slot.file(SlotFile::Job), &record.encode())
                 .map_err(said("record the action"))?;
         }
@@ -165,6 +171,7 @@ impl Keeper {
             | JobKind::Reload
             | JobKind::Exec
             | JobKind::Look
+            | JobKind::Ask
             | JobKind::Instance => Answers::Engine,
         };
         let running = Running { service, records, slot, action, kind, answers, voice, child, came };
@@ -251,6 +258,7 @@ impl Keeper {
             | JobKind::Exec
             | JobKind::Instance
             | JobKind::Look
+            | JobKind::Ask
             | JobKind::Probe(_) => false,
         };
         if waits_on {
@@ -267,6 +275,9 @@ impl Keeper {
             Answers::Nobody => self.make_room(),
             Answers::Engine if running.kind == JobKind::Look => {
                 self.unit_looked(service, action, &outcome);
+            }
+            Answers::Engine if running.kind == JobKind::Ask => {
+                self.puma_answered(service, &outcome);
             }
             Answers::Engine => {
                 self.inbox.push_back(Input::Finished { service, action, outcome });

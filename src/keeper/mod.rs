@@ -8,6 +8,7 @@
 mod apply;
 mod cage;
 pub mod control;
+mod crews;
 mod dirs;
 mod events;
 mod identify;
@@ -22,6 +23,7 @@ mod people;
 mod pool;
 mod post;
 mod probes;
+mod pumas;
 mod reload;
 pub mod rights;
 mod samples;
@@ -137,6 +139,8 @@ pub(crate) struct Keeper {
     programs_waiting: VecDeque<Waiting>,
     /// Looks at units that wait for others to end: at most one for each service.
     units_waiting: VecDeque<(ServiceName, AskId)>,
+    /// Services whose Puma is to be asked.
+    pumas_waiting: VecDeque<ServiceName>,
     post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
@@ -288,7 +292,10 @@ impl Keeper {
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),
             Done::Looked(looked) => self.looked_in_pool(looked),
+            Done::PumaSeen(seen) => self.puma_seen(*seen),
             Done::Tried(tried) => self.tried_in_pool(tried),
+            Done::CrewLooked(looked) => self.crew_looked(looked),
+            Done::WorkerProved(proved) => self.worker_proved(proved),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::Read(read) => self.configuration_read(*read),
             Done::MailServers(servers) => self.post_ready(servers),

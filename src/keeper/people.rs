@@ -65,6 +65,11 @@ impl People {
         }
     }
 
+    /// A user by name, when it is known.
+    pub(super) fn user(&self, name: &str) -> Option<Uid> {
+        self.users.get(name).map(|(uid, _)| *uid)
+    }
+
     /// A scout is needed: `named` in heeler.toml, else `heeler`, else `nobody`.
     pub(super) fn need_scout(&mut self, named: Option<&str>) {
         if self.own == Uid(0) {
@@ -124,7 +129,9 @@ impl People {
         }
         for service in services {
             let grantees = service.allow.iter().map(|grant| grant.to.clone());
-            for name in service.user.clone().map(Grantee::User).into_iter().chain(grantees) {
+            let workers = service.workers.as_ref().and_then(|workers| workers.user.clone());
+            let users = service.user.clone().into_iter().chain(workers).map(Grantee::User);
+            for name in users.chain(grantees) {
                 let question = match name {
                     Grantee::User(name) if !self.users.contains_key(&name) => {
                         resolve::Question::User(name.into())
@@ -146,6 +153,8 @@ impl People {
         let mut users: BTreeSet<&str> = self.scouts.iter().map(|name| &**name).collect();
         let mut groups: BTreeSet<&str> = BTreeSet::new();
         users.extend(services.iter().filter_map(|service| service.user.as_deref()));
+        let workers = services.iter().filter_map(|service| service.workers.as_ref());
+        users.extend(workers.filter_map(|workers| workers.user.as_deref()));
         for to in grantees() {
             match to {
                 Grantee::User(name) => users.insert(name),

@@ -5,18 +5,14 @@
 //! it until then; passwords are read anew for each scout, in the pool, and are nowhere but in its socket.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
 use tokio::sync::oneshot;
 
 use crate::config::settings::{MailServer, MailSettings, Tls};
-use crate::config::trust::{Refusal, Rule};
+use crate::config::trust::{Secret, read_trusted};
 use crate::engine::effect::Level;
 use crate::keeper::Keeper;
 use crate::keeper::cage::Caged;
@@ -474,42 +470,4 @@ fn with_files(server: &MailServer, own: Uid) -> Server {
         }
     }
     out
-}
-
-/// Whether nobody else may read a file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Secret {
-    Yes,
-    No,
-}
-
-/// Reads a file that only root or heeler's own user can write.
-fn read_trusted(path: &Path, own: Uid, secret: Secret, bytes_max: usize) -> Result<String, String> {
-    let shown = path.display();
-    let fail = |error: std::io::Error| format!("{shown} cannot be read: {error}");
-    let path = match Rule::root_and([own]).resolve(path) {
-        Ok(path) => path,
-        Err(Refusal::Io(error)) => return Err(fail(error)),
-        Err(Refusal::Unsafe { message, hint }) => {
-            return Err(format!("{shown} is not used: {message}; {hint}"));
-        }
-    };
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = File::options().read(true).custom_flags(flags).open(path.path).map_err(fail)?;
-    let facts = file.metadata().map_err(fail)?;
-    if !facts.is_file() {
-        return Err(format!("{shown} is not a regular file"));
-    }
-    if secret == Secret::Yes && facts.mode() & 0o077 != 0 {
-        return Err(format!(
-            "{shown} is not used: others may read it (mode {:04o}); `chmod 600 {shown}`",
-            facts.mode() & 0o7777
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() > bytes_max {
-        return Err(format!("{shown} is longer than {bytes_max} bytes"));
-    }
-    String::from_utf8(bytes).map_err(|_| format!("{shown} is not text (UTF-8)"))
 }

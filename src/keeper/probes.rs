@@ -40,7 +40,8 @@ impl Keeper {
                 self.programs_waiting.push_back(Waiting { service, check, ask, until });
                 self.run_programs();
             }
-            Some(Probe::Sample | Probe::Workers | Probe::Puma) | None => {
+            Some(Probe::Puma) => self.probe_puma(service, check, ask),
+            Some(Probe::Sample | Probe::Workers) | None => {
                 let seen = Observation::unknown("it has nothing to probe: this is a bug of heeler");
                 self.observed(service, check, ask, seen);
             }
@@ -51,6 +52,7 @@ impl Keeper {
     pub(super) fn make_room(&mut self) {
         self.run_programs();
         self.run_unit_looks();
+        self.ask_pumas();
     }
 
     /// Runs those programs there is room for: many of them due at once must leave room for actions.
@@ -128,6 +130,7 @@ impl Keeper {
             reason: definition.label.to_string(),
             main,
             at_deadline: AtDeadline::Group,
+            input: None,
             command,
         };
         self.run(job);

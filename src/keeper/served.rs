@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::checks::Probe;
+use crate::keeper::crews::Crew;
 use crate::keeper::looks::Looking;
+use crate::keeper::pumas::PumaKnown;
 use crate::model::ids::CheckIndex;
 use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
@@ -51,8 +53,12 @@ pub(super) struct Served {
     pub(super) probes: Arc<[Probe]>,
     /// What is known of the probes that look at files.
     pub(super) looking: BTreeMap<CheckIndex, Looking>,
+    /// What is known of its workers.
+    pub(super) crew: Crew,
     /// What is known of its unit.
     pub(super) unit: UnitKnown,
+    /// What is known of its Puma.
+    pub(super) puma: PumaKnown,
     /// The last sample, for rates.
     pub(super) last_sample: Option<ProcessSample>,
 }
@@ -77,6 +83,8 @@ pub(super) struct InPool {
     pub(super) look: bool,
     /// Its main process is sampled.
     pub(super) sample: bool,
+    /// Its Puma's processes are looked at.
+    pub(super) puma: bool,
 }
 
 /// What is known of a service's unit.

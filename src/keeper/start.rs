@@ -123,6 +123,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         looks: BTreeSet::new(),
         programs_waiting: VecDeque::new(),
         units_waiting: VecDeque::new(),
+        pumas_waiting: VecDeque::new(),
         post,
         look_up_at: None,
         conf: Conf::new(&options.dir, settings.clone(), loaded.settings_text.clone()),

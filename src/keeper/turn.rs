@@ -60,8 +60,14 @@ pub(super) enum Done {
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
     Looked(super::looks::Looked),
+    /// The processes of a Puma that has answered.
+    PumaSeen(Box<super::pumas::PumaSeen>),
     /// A look that a person asked for.
     Tried(super::trials::Tried),
+    /// A look at workers.
+    CrewLooked(super::crews::CrewLooked),
+    /// A worker that is to get a signal.
+    WorkerProved(super::crews::WorkerProved),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
     /// The configuration was read.
@@ -165,6 +171,12 @@ impl Keeper {
                 self.surveys.extend(born.map(|born| DueSurvey { service, born, ask, dead }));
             }
             Effect::Sample { service, ask, identity } => self.sample(service, ask, identity),
+            Effect::LookAtCrew { service, ask, main, reloaded } => {
+                self.look_at_crew(service, ask, main, reloaded);
+            }
+            Effect::SignalWorker { service, ask, main, worker, signal, why } => {
+                self.signal_worker(service, ask, (main, worker), signal, why);
+            }
             Effect::Probe { service, check, ask } => self.probe(service, check, ask),
             Effect::Run(job) => self.run(*job),
             Effect::Signal { service, ask, identity, signal, why } => {
@@ -261,7 +273,7 @@ impl Keeper {
         self.start_came_up(service);
     }
 
-    fn hold(&mut self, service: &ServiceName, hold: Hold) {
+    pub(super) fn hold(&mut self, service: &ServiceName, hold: Hold) {
         let identity = hold.held().identity();
         let token = match self.watch(hold.held(), Source::Process(service.clone(), identity)) {
             Ok(token) => Some(token),

@@ -73,6 +73,7 @@ impl Keeper {
             reason: "look".to_owned(),
             main: None,
             at_deadline: AtDeadline::Group,
+            input: None,
             command,
         };
         self.run(job);

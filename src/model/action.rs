@@ -17,6 +17,10 @@ pub enum Action {
     Restart,
     /// Have it take up its configuration or its new code without a stop.
     Reload,
+    /// Tell the worker to go, and wait.
+    RecycleWorker,
+    /// Tell the worker to go, and kill it when its time is over.
+    KillWorker,
     /// Run a command, once per firing.
     Exec(Command),
     /// Stop watching, and say so until an operator ends it.
@@ -29,7 +33,13 @@ impl Action {
     pub fn sets_aside(&self) -> bool {
         match self {
             Self::Stop | Self::Unmonitor => true,
-            Self::Alert | Self::Start | Self::Restart | Self::Reload | Self::Exec(_) => false,
+            Self::Alert
+            | Self::Start
+            | Self::Restart
+            | Self::Reload
+            | Self::RecycleWorker
+            | Self::KillWorker
+            | Self::Exec(_) => false,
         }
     }
 
@@ -37,7 +47,9 @@ impl Action {
     #[must_use]
     pub fn repeats(&self) -> bool {
         match self {
-            Self::Start | Self::Restart | Self::Reload => true,
+            Self::Start | Self::Restart | Self::Reload | Self::RecycleWorker | Self::KillWorker => {
+                true
+            }
             Self::Alert | Self::Stop | Self::Exec(_) | Self::Unmonitor => false,
         }
     }
@@ -51,6 +63,8 @@ impl fmt::Display for Action {
             Self::Stop => f.write_str("stop"),
             Self::Restart => f.write_str("restart"),
             Self::Reload => f.write_str("reload"),
+            Self::RecycleWorker => f.write_str("recycle worker"),
+            Self::KillWorker => f.write_str("kill worker"),
             Self::Exec(command) => write!(f, "exec {command}"),
             Self::Unmonitor => f.write_str("unmonitor"),
         }

@@ -46,7 +46,7 @@ pub enum EventKind {
     Acted,
     /// What was done did not come out.
     Failed,
-    /// Nothing more is tried for a while.
+    /// Nothing more is tried for a while, or until what it needs is there.
     GaveUp,
     /// Something is wrong, a check's rule or a finding of heeler's own, with values.
     Fired,

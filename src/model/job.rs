@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::model::ids::{ActionId, CheckIndex, ServiceName};
 use crate::model::process::{Exit, Pid, ProcessIdentity};
+use crate::model::puma::Secret;
 use crate::model::service::Command;
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
@@ -39,6 +40,8 @@ pub struct Job {
     pub main: Option<ProcessIdentity>,
     /// Who is ended at the deadline.
     pub at_deadline: AtDeadline,
+    /// What it reads on stdin; nothing where absent. Neither in its command line nor in any record.
+    pub input: Option<Secret>,
 }
 
 /// What a job is for.
@@ -58,12 +61,14 @@ pub enum JobKind {
     Exec,
     /// The question to a manager how a unit stands: it acts on nothing, and waits for no action.
     Look,
+    /// heeler's own question to the service's Puma.
+    Ask,
     /// The program of a check: it acts on nothing, and waits for no action.
     Probe(CheckIndex),
 }
 
 impl JobKind {
-    /// Every kind of action; looks and probes are none.
+    /// Every kind of action; looks, questions and probes are none.
     pub const ACTIONS: [Self; 6] =
         [Self::Start, Self::Stop, Self::Restart, Self::Reload, Self::Instance, Self::Exec];
 
@@ -78,6 +83,7 @@ impl JobKind {
             Self::Instance => "run",
             Self::Exec => "exec",
             Self::Look => "look",
+            Self::Ask => "ask",
             Self::Probe(_) => "probe",
         }
     }

@@ -81,6 +81,14 @@ pub const SUCCESSOR_POLL: Duration = Duration::from_millis(50);
 pub const UNIT_POLL: Duration = Duration::from_millis(250);
 /// How long a manager may take to say how a unit stands.
 pub const UNIT_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often workers are looked at while one of them is under way.
+pub const CREW_BUSY_PACE: Duration = Duration::from_secs(1);
+/// How soon after a worker went its successor is looked for.
+pub const CREW_SUCCESSOR_POLL: Duration = Duration::from_millis(250);
+/// After so long a worker that went has no successor any more: there are fewer from then on.
+pub const CREW_SHORT_MAX: Duration = Duration::from_secs(60);
+/// Younger than this a worker of a master that does not say so counts as not ready yet.
+pub const WORKER_BOOTS: Duration = Duration::from_secs(5);
 /// Managers asked at once; and of those the manager of one user, which may hang.
 pub const UNIT_LOOKS_MAX: usize = 32;
 /// See [`UNIT_LOOKS_MAX`].
@@ -321,5 +329,11 @@ pub const PUMA_STATE_BYTES_MAX: usize = 16 << 10;
 pub const PUMA_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long a Puma's control server may take from the connection to the last byte.
 pub const PUMA_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the program that asks a Puma may take, from its shim on.
+pub const PUMA_ASK_TIMEOUT: Duration = Duration::from_secs(6);
+/// Pumas asked at once.
+pub const PUMA_ASKS_MAX: usize = 8;
 /// One line between heeler and the program that asks a Puma.
 pub const PUMA_LINE_BYTES_MAX: usize = 8 << 10;
+
+const _: () = assert!(PUMA_ANSWER_TIMEOUT.as_millis() < PUMA_ASK_TIMEOUT.as_millis());

@@ -9,6 +9,7 @@ pub mod action;
 pub mod change;
 pub mod check;
 pub mod condition;
+pub mod crew;
 pub mod event;
 pub mod ids;
 pub mod incident;

@@ -1,5 +1,6 @@
 //! What an operator may ask, and the answer.
 
+use crate::model::process::Pid;
 use crate::model::service::Right;
 
 /// A command to one service.
@@ -37,6 +38,15 @@ impl Order {
     pub fn name(self) -> &'static str {
         self.right().name()
     }
+}
+
+/// Which worker an operator wants gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WorkerPick {
+    /// This one.
+    Pid(Pid),
+    /// The one that its master waits for in vain.
+    Stuck,
 }
 
 /// The answer to an order: once, when it is known.

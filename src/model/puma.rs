@@ -60,6 +60,12 @@ impl Secret {
         sound.then(|| Self(text.into()))
     }
 
+    /// Any text.
+    #[must_use]
+    pub fn text(text: String) -> Self {
+        Self(text.into())
+    }
+
     /// The text itself, for where it has to go.
     #[must_use]
     pub fn reveal(&self) -> &str {
@@ -294,8 +300,8 @@ impl fmt::Display for Exposed {
                 "everybody can command this Puma: its control socket is open and wants no token"
             }
             Self::ControlReachable => {
-                "everybody can connect to the control socket and so keep others from asking: \
-                 activate_control_app \"unix:///path?umask=0177\""
+                "everybody can connect to the control server, and one idle connection keeps all others \
+                 from asking: activate_control_app \"unix:///path?umask=0177\""
             }
         })
     }
@@ -348,6 +354,8 @@ pub enum TroubleKind {
     State,
     /// An address that heeler does not ask at.
     Address,
+    /// The service's user may not connect.
+    Denied,
     /// Nobody listens.
     Refused,
     /// No connection, or no answer, in time.
@@ -362,11 +370,12 @@ pub enum TroubleKind {
 
 impl TroubleKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotAsked,
         Self::Absent,
         Self::State,
         Self::Address,
+        Self::Denied,
         Self::Refused,
         Self::Silent,
         Self::Forbidden,
@@ -382,6 +391,7 @@ impl TroubleKind {
             Self::Absent => "absent",
             Self::State => "state",
             Self::Address => "address",
+            Self::Denied => "denied",
             Self::Refused => "refused",
             Self::Silent => "silent",
             Self::Forbidden => "forbidden",
@@ -398,6 +408,7 @@ impl TroubleKind {
             Self::Absent => "Puma's control server is not there",
             Self::State => "failed to learn how to ask Puma",
             Self::Address => "heeler cannot ask there",
+            Self::Denied => "the service's user may not connect to Puma's control server",
             Self::Refused => "Puma's control server refused the connection",
             Self::Silent => "Puma's control server did not answer in time",
             Self::Forbidden => "Puma's control server refused the token",
@@ -415,6 +426,7 @@ impl TroubleKind {
             | Self::Absent
             | Self::State
             | Self::Address
+            | Self::Denied
             | Self::Forbidden
             | Self::Unavailable => false,
         }

@@ -22,7 +22,7 @@ impl Capture {
     /// began and ended; that of a check's program is read from its beginning.
     pub(super) fn of(kind: JobKind) -> Self {
         let (head_bytes_max, tail_bytes_max) = match kind {
-            JobKind::Probe(_) | JobKind::Look => (OUTPUT_PROBE_BYTES, 0),
+            JobKind::Probe(_) | JobKind::Look | JobKind::Ask => (OUTPUT_PROBE_BYTES, 0),
             JobKind::Start
             | JobKind::Stop
             | JobKind::Restart

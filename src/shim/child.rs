@@ -199,7 +199,9 @@ fn change_directory(job: &Job, account: &Account) -> Result<(PathBuf, Option<Str
         Err(error) => explain::directory(&account.home, &error, &account.name),
     };
     enter(Path::new("/")).map_err(because)?;
-    if matches!(job.kind, JobKind::Probe(_) | JobKind::Look) && !account.home.exists() {
+    if matches!(job.kind, JobKind::Probe(_) | JobKind::Look | JobKind::Ask)
+        && !account.home.exists()
+    {
         // "nobody" has none, and a check's program needs none: it would be said at each run.
         return Ok(("/".into(), None));
     }

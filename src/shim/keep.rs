@@ -23,7 +23,7 @@ use crate::model::process::{Exit, Pid};
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
 use crate::sys::clock;
-use crate::sys::fork::{Child, ChildEnds, fork_child};
+use crate::sys::fork::{Child, ChildEnds, fork_child, sealed_input};
 
 /// Who is told how it goes, in this order.
 pub trait Witness {
@@ -121,7 +121,7 @@ fn not_executed(stage: &str, error: &str) -> Ended {
 
 /// A check's program or a look changes nothing, so nothing of it has to live on.
 fn is_probe(job: &Job) -> bool {
-    matches!(job.kind, JobKind::Probe(_) | JobKind::Look)
+    matches!(job.kind, JobKind::Probe(_) | JobKind::Look | JobKind::Ask)
 }
 
 /// Where a kept command is, and until when at the latest.
@@ -182,7 +182,9 @@ impl<'a> Kept<'a> {
         let (output, output_end) = pipe().map_err(make)?;
         let (report, report_end) = pipe().map_err(make)?;
         let (gate_end, gate) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| make(errno.into()))?;
-        let ends = ChildEnds { output: output_end, report: report_end, gate: gate_end };
+        let input = job.input.as_ref().map(|input| sealed_input(input.reveal().as_bytes()));
+        let input = input.transpose().map_err(make)?;
+        let ends = ChildEnds { input, output: output_end, report: report_end, gate: gate_end };
         // The child's ends are closed here with `fork_child`, so that their end of file is seen.
         let child = fork_child(ends, |side| child::run(&side, job, last)).map_err(make)?;
         // From here on an early return closes the gate unopened: the child ends by itself.

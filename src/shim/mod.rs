@@ -75,7 +75,7 @@ fn read_on(plan: &Plan, leftover: Leftover) {
     let slot = Slot::of(plan.job.kind);
     let _held = match slot {
         Slot::Action | Slot::Instance => None,
-        Slot::Look | Slot::Probe(_) => {
+        Slot::Look | Slot::Ask | Slot::Probe(_) => {
             match try_lock(&plan.records.join(slot.file(SlotFile::Reader))) {
                 Ok(TryLock::Taken(lock)) => Some(lock),
                 Ok(TryLock::Busy) | Err(_) => return,

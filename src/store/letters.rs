@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::mail::digest::{Beside, digest};
 use crate::mail::office::{Dispatch, Office, People};
@@ -23,8 +23,8 @@ use crate::wire::post::{End, Fate, Letter, Posted};
 pub struct Letters {
     office: Office,
     rate: Rate,
-    /// Since when each alert waits, by the name of its file.
-    since: BTreeMap<Box<str>, Wall>,
+    /// How long each alert waits, by the name of its file.
+    waits: BTreeMap<Box<str>, Waits>,
     /// Whether what an earlier keeper left was taken in.
     adopted: Adopted,
     next_id: u64,
@@ -34,6 +34,14 @@ pub struct Letters {
     trouble: Option<(Wall, String)>,
     /// What somebody should know, one sentence each.
     notes: Vec<String>,
+}
+
+/// How long an alert waits. In the life of a keeper that is not measured on the wall clock, which may be set
+/// by years: a machine without a battery wakes up in 1970.
+struct Waits {
+    /// In the lives of earlier keepers.
+    before: Duration,
+    since: Mono,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,7 +85,7 @@ impl Letters {
         Self {
             office: Office::new(rate),
             rate,
-            since: BTreeMap::new(),
+            waits: BTreeMap::new(),
             adopted: Adopted::No,
             next_id: first_id,
             away: None,
@@ -87,10 +95,10 @@ impl Letters {
         }
     }
 
-    /// An alert came in, or is still there.
-    pub(super) fn add(&mut self, name: &str, to: People, since: Wall, now: Mono) {
-        if !self.since.contains_key(name) {
-            self.since.insert(name.into(), since);
+    /// An alert came in, or is still there; it waited so long before this keeper's life.
+    pub(super) fn add(&mut self, name: &str, to: People, before: Duration, now: Mono) {
+        if !self.waits.contains_key(name) {
+            self.waits.insert(name.into(), Waits { before, since: now });
             self.office.add(name.into(), to, now);
         }
     }
@@ -101,7 +109,7 @@ impl Letters {
     }
 
     fn forget(&mut self, name: &str) {
-        self.since.remove(name);
+        self.waits.remove(name);
         self.office.remove(name);
     }
 }
@@ -161,7 +169,7 @@ impl Outbox {
         wall: Wall,
     ) -> (Option<Letter>, Result<(), StoreError>) {
         // Each is tried whatever became of the others.
-        let (adopted, given_up) = (self.adopt(now, wall), self.give_up_old(wall));
+        let (adopted, given_up) = (self.adopt(now, wall), self.give_up_old(now));
         let mut bad = adopted.and(given_up);
         while let Some(dispatch) = self.letters.as_mut().and_then(|all| all.office.next(now)) {
             let mut alerts = Vec::new();
@@ -204,9 +212,9 @@ impl Outbox {
             let path = self.queue.join(&name);
             match load(&path) {
                 Entry::Alert(alert) => {
-                    let since = written(&path).unwrap_or(wall);
+                    let before = written(&path).map_or(Duration::ZERO, |at| wall.since(at));
                     if let Some(letters) = &mut self.letters {
-                        letters.add(&name, alert.to, since, now);
+                        letters.add(&name, alert.to, before, now);
                     }
                 }
                 Entry::Newer => self.pass_over(&name),
@@ -221,13 +229,13 @@ impl Outbox {
     }
 
     /// What no server took for days becomes a file, loudly.
-    fn give_up_old(&mut self, wall: Wall) -> Result<(), StoreError> {
+    fn give_up_old(&mut self, now: Mono) -> Result<(), StoreError> {
         let Some(letters) = &mut self.letters else { return Ok(()) };
         let away = letters.office.away().map(|away| away.alerts.clone()).unwrap_or_default();
         let names: Vec<_> = letters
-            .since
+            .waits
             .iter()
-            .filter(|(_, since)| wall.since(**since) > limits::MAIL_AGE_MAX)
+            .filter(|(_, waits)| waits.before + now.since(waits.since) > limits::MAIL_AGE_MAX)
             .map(|(name, _)| name.clone())
             .collect();
         for name in names.iter().filter(|name| !away.contains(name)) {
@@ -308,7 +316,7 @@ impl Outbox {
         file::put_durably(&self.queue, name, sealed(&alert).as_bytes())?;
         if let Some(since) = since {
             // Its age counts from when it was queued.
-            let at = UNIX_EPOCH + std::time::Duration::from_millis(since.0);
+            let at = UNIX_EPOCH + Duration::from_millis(since.0);
             let touched = std::fs::File::open(&path).and_then(|file| file.set_modified(at));
             touched.map_err(StoreError::at("keep the age of", &path))?;
         }

@@ -9,11 +9,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::mail::{self, HostFacts};
 use crate::model::incident::Alert;
 use crate::model::limits;
-use crate::model::time::{Mono, Wall};
+use crate::model::time::Mono;
 use crate::store::letters::Letters;
 use crate::store::record::{AlertRecord, FORMAT, Version};
 use crate::store::{StoreError, file, line};
@@ -134,10 +135,10 @@ impl Outbox {
     ///
     /// # Errors
     /// What could not be written waits for the next commit.
-    pub fn commit(&mut self, now: Mono, wall: Wall) -> Result<(), StoreError> {
+    pub fn commit(&mut self, now: Mono) -> Result<(), StoreError> {
         if let Some(letters) = &mut self.letters {
             for alert in &self.waiting {
-                letters.add(&entry_name(alert), alert.to.clone(), wall, now);
+                letters.add(&entry_name(alert), alert.to.clone(), Duration::ZERO, now);
             }
         }
         let result = self.lay().and_then(|()| self.write_waiting());

@@ -439,7 +439,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         self.definitions.extend(definitions);
         // Each is tried whatever became of the others: a damaged outbox must not cost a wish.
         let there = file::make_dir(&self.state_dir);
-        let queued = self.outbox.commit(now, wall);
+        let queued = self.outbox.commit(now);
         let remembered = self.journal.commit();
         let kept = self.keep_definitions();
         // What became of letters is about what was queued before.

@@ -352,6 +352,7 @@ mod tests {
             reason: "memory\nBcc: x".into(),
             main: None,
             at_deadline: AtDeadline::DirectChild,
+            input: None,
         }
     }
 

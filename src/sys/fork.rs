@@ -17,12 +17,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, Pid as RawPid, fork};
 
 use super::defaults::{Closing, close_from};
-use super::spawn::{FD_FLOOR, null, pidfd_of_child};
+use super::spawn::{FD_FLOOR, null, pidfd_of_child, sealed};
 use crate::model::process::{Exit, Pid};
 
 /// The ends of pipes that the child gets.
 #[derive(Debug)]
 pub struct ChildEnds {
+    /// Becomes its stdin; /dev/null where absent.
+    pub input: Option<OwnedFd>,
     /// Becomes its stdout and stderr.
     pub output: OwnedFd,
     /// On which it says how far it came.
@@ -65,7 +67,11 @@ pub fn fork_child(
 ) -> io::Result<Child> {
     one_thread()?;
     keep_the_dead()?;
-    let stdin = null()?;
+    let mut ends = ends;
+    let stdin = match ends.input.take() {
+        Some(input) => input,
+        None => null()?,
+    };
     // SAFETY: this process has exactly one thread, so no lock is held by another one that the
     // child lacks; the child never returns from `in_child`.
     match unsafe { fork() }? {
@@ -91,6 +97,14 @@ fn in_child(stdin: &OwnedFd, ends: &ChildEnds, body: impl FnOnce(ChildSide) -> I
         Err(_) => exit_child(CHILD_BROKE),
     }));
     exit_child(CHILD_BROKE)
+}
+
+/// What a command is to read on its stdin: whole, and nobody can change it.
+///
+/// # Errors
+/// When the kernel has no memory or no descriptor.
+pub fn sealed_input(bytes: &[u8]) -> io::Result<OwnedFd> {
+    sealed(bytes)
 }
 
 /// Ends a forked child at once: no destructor of the parent's runs, no buffer of its is written.

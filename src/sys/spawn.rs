@@ -208,7 +208,7 @@ pub(super) fn null() -> io::Result<OwnedFd> {
 }
 
 /// The bytes as a file in memory that nobody can change any more: unlike a pipe it cannot fill up.
-fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"heeler-plan", flags)?);
     file.write_all(bytes)?;

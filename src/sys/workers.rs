@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -295,12 +295,13 @@ fn descendants(main: &Held) -> io::Result<Vec<Pid>> {
     if !has_children_files() {
         return of_tree(&Tree::scan()?, main.identity());
     }
-    let mut found = children(main.identity().pid)?;
+    let mut piece = vec![0; CHILDREN_PIECE_BYTES];
+    let mut found = children(main.identity().pid, &mut piece)?;
     let mut seen: HashSet<Pid> = found.iter().copied().chain([main.identity().pid]).collect();
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {
         next += 1;
-        match children(pid) {
+        match children(pid, &mut piece) {
             Ok(more) => found.extend(more.into_iter().filter(|pid| seen.insert(*pid))),
             Err(error) if procfs::is_gone(&error) => {}
             Err(error) => return Err(error),
@@ -327,37 +328,28 @@ fn has_children_files() -> bool {
 }
 
 /// The children of a process: of each of its threads, since a child belongs to the one that forked it.
-/// Where one ends while the file is read, the kernel may pass over its neighbour (proc(5)): then it is
-/// read once more.
-fn children(pid: Pid) -> io::Result<Vec<Pid>> {
-    let mut found: HashSet<Pid> = HashSet::new();
-    for _ in 0..CHILDREN_READS {
-        let read = children_once(pid)?;
-        let ended = read.iter().any(|child| !Path::new(&format!("/proc/{child}/stat")).exists());
-        found.extend(read);
-        if !ended {
-            break;
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
-/// A master whose workers die as they are born would keep us here for ever.
-const CHILDREN_READS: usize = 3;
-
-fn children_once(pid: Pid) -> io::Result<Vec<Pid>> {
+/// The kernel finds its place in a list that is read in pieces by counting, and passes over one for each
+/// that ended meanwhile (proc(5)): so it is read in one piece, up to some 600 of them. Even so, who is not
+/// in one look has not therefore ended: that says its pidfd.
+fn children(pid: Pid, piece: &mut [u8]) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let file = task?.path().join("children");
-        match fs::read(&file) {
-            Ok(bytes) => found.extend(parse_children(&bytes)),
-            // The thread ended: its children are another's now.
-            Err(error) if procfs::is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
+        let mut read = || {
+            let mut file = File::open(task.as_ref().ok()?.path().join("children")).ok()?;
+            let mut bytes = Vec::new();
+            while let Some(length @ 1..) = file.read(piece).ok() {
+                bytes.extend_from_slice(&piece[..length]);
+            }
+            Some(bytes)
+        };
+        // A thread that ended left its children to another.
+        found.extend(read().iter().flat_map(|bytes| parse_children(bytes)));
     }
     Ok(found)
 }
+
+/// More than the kernel gives at once.
+const CHILDREN_PIECE_BYTES: usize = 64 << 10;
 
 /// Parses `children`: numbers with a blank after each.
 fn parse_children(bytes: &[u8]) -> impl Iterator<Item = Pid> + '_ {

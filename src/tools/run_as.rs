@@ -84,6 +84,7 @@ pub(super) fn job(name: &str, argv: Vec<String>) -> Job {
         reason: "asked for on the command line".to_owned(),
         main: None,
         at_deadline: AtDeadline::Group,
+        input: None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod control;
 pub mod post;
+pub mod puma;
 pub mod resolve;
 pub mod scout;
 pub mod shim;

@@ -19,6 +19,7 @@ use crate::model::ids::{ActionId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind};
 use crate::model::limits;
 use crate::model::process::{Pid, ProcessIdentity};
+use crate::model::puma::Secret;
 use crate::model::service::Command;
 use crate::model::time::Mono;
 
@@ -35,6 +36,8 @@ pub enum Slot {
     Instance,
     /// The question to a unit's manager.
     Look,
+    /// The question to a Puma.
+    Ask,
     /// The program of a check.
     Probe(CheckIndex),
 }
@@ -64,6 +67,7 @@ impl Slot {
         match kind {
             JobKind::Instance => Self::Instance,
             JobKind::Look => Self::Look,
+            JobKind::Ask => Self::Ask,
             JobKind::Probe(check) => Self::Probe(check),
             JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Reload | JobKind::Exec => {
                 Self::Action
@@ -78,6 +82,7 @@ impl Slot {
             Self::Action => "action".to_owned(),
             Self::Instance => "instance".to_owned(),
             Self::Look => "look".to_owned(),
+            Self::Ask => "ask".to_owned(),
             Self::Probe(check) => format!("{PROBE_FILES}{}", check.0),
         };
         let file = match file {
@@ -248,6 +253,8 @@ struct WirePlan {
     at_deadline: WireAtDeadline,
     reason: String,
     main: Option<WireIdentity>,
+    #[serde(default)]
+    input: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -264,7 +271,7 @@ fn text(path: &std::path::Path) -> Result<String, RecordError> {
 fn kind(name: &str) -> Result<JobKind, RecordError> {
     JobKind::ACTIONS
         .into_iter()
-        .chain([JobKind::Look])
+        .chain([JobKind::Look, JobKind::Ask])
         .find(|kind| kind.name() == name)
         .ok_or(RecordError::Value("a kind of job nobody knows"))
 }
@@ -286,6 +293,7 @@ impl WirePlan {
                 | JobKind::Reload
                 | JobKind::Instance
                 | JobKind::Look
+                | JobKind::Ask
                 | JobKind::Exec => None,
             },
             command: WireCommand {
@@ -305,6 +313,7 @@ impl WirePlan {
             },
             reason: job.reason.clone(),
             main: job.main.map(WireIdentity::from),
+            input: job.input.as_ref().map(|input| input.reveal().to_owned()),
         })
     }
 
@@ -339,6 +348,7 @@ impl WirePlan {
             },
             reason: self.reason,
             main: self.main.map(ProcessIdentity::try_from).transpose()?,
+            input: self.input.map(Secret::text),
         };
         Ok(Plan { boot: self.boot, records: self.records.into(), job })
     }

@@ -182,7 +182,9 @@ impl Town {
                 let memory = self.engine.memory(&service).expect("it is there");
                 self.memories.insert(service, memory);
             }
-            Effect::Unwatch { .. }
+            Effect::LookAtCrew { .. }
+            | Effect::SignalWorker { .. }
+            | Effect::Unwatch { .. }
             | Effect::RecordLadder { .. }
             | Effect::RemoveStalePidfile { .. }
             | Effect::Event(_)

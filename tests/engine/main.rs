@@ -18,3 +18,4 @@ mod restart_of_the_keeper;
 mod starting;
 mod stopping;
 mod units;
+mod workers;

@@ -31,7 +31,7 @@ use heeler::model::intent::Who;
 use heeler::model::job::{Ended, InFlight, Job, JobKind, Ladder, Outcome, Output};
 use heeler::model::memory::Memory;
 use heeler::model::observation::Observation;
-use heeler::model::order::Order;
+use heeler::model::order::{Order, WorkerPick};
 use heeler::model::process::{Exit, Identification, Pid, ProcessIdentity, Uid};
 use heeler::model::service::{Life, Service};
 use heeler::model::status::Status;
@@ -60,6 +60,9 @@ pub(crate) struct Story {
     pub(crate) mails: Vec<Alert>,
     jobs: Vec<(Job, Duration)>,
     held: BTreeSet<ProcessIdentity>,
+    watched_workers: BTreeSet<ProcessIdentity>,
+    /// Those that are gone: letting go of one is no mistake.
+    forgotten_workers: BTreeSet<ProcessIdentity>,
     main: Option<ProcessIdentity>,
     unanswered: BTreeMap<&'static str, AskId>,
     memory: Option<Memory>,
@@ -90,6 +93,7 @@ impl Story {
                 survey_fails: None,
                 sample: Some(memory_mib(100)),
                 probe: Some(Observation::ok()),
+                crew: Vec::new(),
                 refuses_signals: None,
             },
             transcript: Vec::new(),
@@ -98,6 +102,8 @@ impl Story {
             mails: Vec::new(),
             jobs: Vec::new(),
             held: BTreeSet::new(),
+            watched_workers: BTreeSet::new(),
+            forgotten_workers: BTreeSet::new(),
             main: None,
             unanswered: BTreeMap::new(),
             memory: None,
@@ -120,10 +126,15 @@ impl Story {
         story.at("2m");
         story.saw("");
         story.happened("0s started: up: pid 100");
-        story.begin += story.clock;
-        story.clock = Duration::ZERO;
-        story.log.clear();
+        story.starts_again_at_zero();
         story
+    }
+
+    /// What is told from here on is told from zero.
+    pub(crate) fn starts_again_at_zero(&mut self) {
+        self.begin += self.clock;
+        self.clock = Duration::ZERO;
+        self.log.clear();
     }
 
     /// heeler takes the service in and looks for the first time.
@@ -160,6 +171,30 @@ impl Story {
                 exit: None,
             });
         }
+    }
+
+    /// A worker goes.
+    pub(crate) fn worker_goes(&mut self, pid: i32) {
+        let who = identity(pid);
+        self.world.crew.retain(|member| member.identity != who);
+        if self.watched_workers.remove(&who) {
+            self.forgotten_workers.insert(who);
+            let service = self.def.name.clone();
+            self.input(Input::Exited { service, identity: who, exit: None });
+        }
+    }
+
+    /// root wants a worker gone.
+    pub(crate) fn order_worker(&mut self, pick: WorkerPick) {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        self.requests.insert(request);
+        self.input(Input::WorkerOrdered {
+            service: self.def.name.clone(),
+            request,
+            pick,
+            who: Who::Operator { uid: Uid(0), pid: Pid(9) },
+        });
     }
 
     /// It removes its pidfile and goes.
@@ -422,6 +457,28 @@ impl Story {
     pub(crate) fn happened(&mut self, expected: &str) {
         let seen = std::mem::take(&mut self.events);
         assert_eq!(seen.join("\n"), lines(expected).join("\n"));
+    }
+
+    /// The lines since the last look, for what is not told line by line.
+    pub(crate) fn takes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.transcript)
+    }
+
+    /// Lets time pass, up to ten minutes, until this worker has a signal. Answers whether it came.
+    pub(crate) fn until_worker_is_told(&mut self, pid: i32) -> bool {
+        let end = self.clock + span("10m");
+        while self.clock < end {
+            if self.takes().iter().any(|line| line.contains(&format!("worker {pid} "))) {
+                return true;
+            }
+            self.pass(self.clock + span("1s"));
+        }
+        false
+    }
+
+    /// How many lines of the log have these words.
+    pub(crate) fn logged(&self, words: &str) -> usize {
+        self.log.iter().filter(|line| line.contains(words)).count()
     }
 
     /// What happened up to now is not what this story is about.

@@ -227,6 +227,26 @@ fn a_restart_is_its_stop_proof_of_death_and_its_start() {
     story.ends();
 }
 
+/// A manager waits for a worker that hangs, and is asked four times a second.
+#[test]
+fn what_a_manager_goes_on_saying_is_logged_once() {
+    let mut story = Story::of_running(unit());
+    story.order(Order::Restart);
+    story.at("1s");
+    story.world.claim = Claim::Managed(Absence::Going);
+    story.crashes(100);
+    story.command_ends(JobKind::Stop, 0, "");
+    story.at("20s");
+    story.world.claim = Claim::Managed(Absence::Coming);
+    story.at("25s");
+    assert_eq!(story.logged("is taking it down"), 1);
+    assert_eq!(story.logged("is bringing it up"), 1);
+    story.appears(101);
+    story.at("30s");
+    story.reads();
+    story.ends();
+}
+
 #[test]
 fn a_reload_of_its_unit_may_restart_it() {
     let mut story = Story::of_running(unit());

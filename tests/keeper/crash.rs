@@ -89,6 +89,7 @@ fn killed_during_a_long_start_the_next_keeper_takes_it_over_with_its_deadline() 
     );
 }
 
+/// CRA-05; as a service of systemd: tests/systemd/service.rs.
 #[test]
 fn a_restart_of_heeler_changes_no_process() {
     let mut house = House::new("");
@@ -111,6 +112,7 @@ fn a_restart_of_heeler_changes_no_process() {
     assert!(house.mails().is_empty(), "{:?}", house.mails());
 }
 
+/// CRA-10: whatever an earlier heeler left names another process by now; heeler itself has no pidfile.
 #[test]
 fn records_that_name_a_stranger_lead_nobody_to_it() {
     let mut house = House::new("");
@@ -195,6 +197,7 @@ fn three_crashes_in_a_row_keep_the_wishes_and_say_so() {
     eprintln!("{}", log.lines().filter(|l| l.contains("aside")).collect::<Vec<_>>().join("\n"));
 }
 
+/// CRA-14.
 #[test]
 fn told_to_end_during_eight_actions_it_ends_at_once_and_they_go_on() {
     let mut house = House::new("");
@@ -228,6 +231,7 @@ fn told_to_end_during_eight_actions_it_ends_at_once_and_they_go_on() {
     }
 }
 
+/// CRA-14.
 #[test]
 fn other_signals_end_nothing_or_end_it_in_order() {
     let mut house = House::new("");

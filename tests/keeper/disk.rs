@@ -231,7 +231,7 @@ int fdatasync(int fd) {
 "#;
 
 /// A library to be preloaded; none where there is no compiler.
-fn preload(house: &House, name: &str, source: &str) -> Option<PathBuf> {
+pub(crate) fn preload(house: &House, name: &str, source: &str) -> Option<PathBuf> {
     if !can_run(&[Need::Program("/usr/bin/cc", "a C compiler")]) {
         return None;
     }

@@ -5,6 +5,7 @@ mod support;
 
 mod chaos;
 mod chosen;
+mod clocks;
 mod conf;
 mod crash;
 mod daemon;

@@ -191,6 +191,7 @@ pub(crate) fn job(user: &str, argv: &[&str]) -> Job {
         reason: "a test".into(),
         main: None,
         at_deadline: AtDeadline::DirectChild,
+        input: None,
     }
 }
 

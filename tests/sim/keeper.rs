@@ -152,6 +152,8 @@ impl World {
             | Effect::Confirm { .. }
             | Effect::Survey { .. }
             | Effect::Sample { .. }
+            | Effect::LookAtCrew { .. }
+            | Effect::SignalWorker { .. }
             | Effect::Probe { .. }
             | Effect::Signal { .. }
             | Effect::RecordLadder { .. }
@@ -175,6 +177,10 @@ impl World {
             }
             Effect::Sample { service, ask, identity } => {
                 self.ask(&service, Question::Sample(ask, identity));
+            }
+            // No service here has workers.
+            Effect::LookAtCrew { service, .. } | Effect::SignalWorker { service, .. } => {
+                self.broken(1, Some(self.index(&service)), "it has no workers");
             }
             Effect::Probe { service, ask, check } => {
                 self.ask(&service, Question::Probe(ask, check));

@@ -217,6 +217,7 @@ impl World {
                 | JobKind::Exec
                 | JobKind::Instance
                 | JobKind::Look
+                | JobKind::Ask
                 | JobKind::Probe(_) => Vec::new(),
             };
             return (steps, soon, Ended::Lost);
@@ -251,7 +252,7 @@ impl World {
                 }
                 (vec![(soon, JobStep::Launch)], Duration::ZERO, SUCCESS)
             }
-            JobKind::Exec | JobKind::Look | JobKind::Probe(_) => {
+            JobKind::Exec | JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {
                 let end = if self.rng.chance(100) { never } else { later };
                 (Vec::new(), end, if self.rng.chance(800) { SUCCESS } else { FAILURE })
             }

@@ -199,6 +199,9 @@ impl World {
             | Input::Launched { .. }
             | Input::Finished { .. }
             | Input::Signalled { .. }
+            | Input::CrewSeen { .. }
+            | Input::WorkerSignalled { .. }
+            | Input::WorkerOrdered { .. }
             | Input::Ordered { .. } => return None,
         };
         let svc = self.index(service);
@@ -241,6 +244,8 @@ impl World {
             | Effect::Confirm { .. }
             | Effect::Survey { .. }
             | Effect::Sample { .. }
+            | Effect::LookAtCrew { .. }
+            | Effect::SignalWorker { .. }
             | Effect::Probe { .. }
             | Effect::Run(_)
             | Effect::Signal { .. }
@@ -462,7 +467,7 @@ impl World {
                     self.oracles.aimed.insert(main);
                 }
             }
-            JobKind::Exec | JobKind::Look | JobKind::Probe(_) => {}
+            JobKind::Exec | JobKind::Look | JobKind::Ask | JobKind::Probe(_) => {}
         }
     }
 

@@ -6,6 +6,7 @@ mod support;
 mod crash;
 mod damage;
 mod events;
+mod fixtures;
 mod made;
 mod mails;
 mod space;

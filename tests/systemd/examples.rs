@@ -176,7 +176,8 @@ fn lay_application(host: &Host) {
     let shared = "/srv/shop/shared/tmp";
     let puma = format!(
         "directory '/srv/shop/current'\nbind 'tcp://127.0.0.1:3000'\nworkers 2\n\
-         pidfile '{shared}/pids/puma.pid'\n"
+         pidfile '{shared}/pids/puma.pid'\nstate_path '{shared}/pids/puma.state'\n\
+         state_permission 0o600\nactivate_control_app 'unix://{shared}/sockets/control.sock'\n"
     );
     let unicorn = format!(
         "working_directory '/srv/shop/current'\nlisten '{shared}/sockets/unicorn.sock'\n\

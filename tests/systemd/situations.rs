@@ -66,14 +66,24 @@ pub(crate) const MASTER_KILLED_WORKER_STOPPED: Situation = Situation {
 };
 
 pub(crate) const START_LIMIT: Situation = Situation {
-    name: "kill -9 of the master seven times in a row, which is too often for systemd; from the last on",
+    name: "kill -9 of the main process seven times, each as soon as it is there: too often for systemd; \
+           from the last on",
     unit: Unit::Enabled,
     happen: |host, _, up| {
         let mut happened = kill(host, up.master);
         for _ in 0..6 {
-            // systemd needs less than this; what is not back by then it gave up on.
-            let Some((next, _)) = happened.mended(host, Duration::from_secs(3)) else { break };
-            happened = kill(host, next.master);
+            // systemd's own next one is there after a second; what does not come it gave up on.
+            let end = Instant::now() + Duration::from_secs(3);
+            let next = loop {
+                let pid = host.deploy("systemctl --user show puma -p MainPID --value");
+                match pid.trim().parse().ok().filter(|pid| !matches!(pid, 0 | 1)) {
+                    Some(pid) if Some(pid) != happened.gone => break Some(pid),
+                    Some(_) | None if Instant::now() > end => break None,
+                    Some(_) | None => {}
+                }
+            };
+            let Some(next) = next else { break };
+            happened = kill(host, next);
         }
         happened
     },
@@ -179,14 +189,19 @@ impl Situation {
         let mut host = Host::new();
         watcher.lay(&host, self.unit, lines);
         host.boot_as_if_up_for(UPTIME);
-        if (watcher, self.unit) == (Watcher::Systemd, Unit::OnlyThere) {
-            host.wait_manager();
-            host.deploy("systemctl --user start puma");
+        match (watcher, self.unit) {
+            // Monit, up before the user manager is, has failed to start it by now, and would try for half a
+            // minute more.
+            (Watcher::Systemd | Watcher::Monit, Unit::OnlyThere) => {
+                host.wait_manager();
+                host.deploy("systemctl --user start puma");
+            }
+            (Watcher::Systemd | Watcher::Monit, Unit::Enabled) | (Watcher::Heeler, _) => {}
         }
         let up = wait_serving(&host, None, PATIENCE);
         match watcher {
             Watcher::Systemd => {}
-            Watcher::Monit => wait_for("monit to see it run", PATIENCE, || {
+            Watcher::Monit => wait_for("monit to see it run", PATIENCE * 2, || {
                 let said = host.exec(&["monit", "-c", "/etc/monit/shop.conf", "summary", "-B"]);
                 let said = String::from_utf8_lossy(&said.stdout).into_owned();
                 said.lines().any(|line| line.contains("shop") && line.contains("OK")).then_some(())

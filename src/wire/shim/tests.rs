@@ -32,6 +32,7 @@ fn plan() -> Plan {
             reason: "memory (2710 MiB) > 2600 MiB".into(),
             main: Some(identity(42)),
             at_deadline: AtDeadline::Group,
+            input: None,
         },
     }
 }

@@ -11,7 +11,7 @@ use heeler::model::ids::AskId;
 use heeler::model::incident::{Alert, AlertKind};
 use heeler::model::job::{Job, JobKind, Ladder};
 use heeler::model::order::ReplyResult;
-use heeler::model::process::{Absence, Identification, Pid};
+use heeler::model::process::{Absence, Identification, Pid, Signal};
 use heeler::model::time::Now;
 
 use super::{Claim, Story, clock};
@@ -99,6 +99,8 @@ impl Story {
                 };
                 Some(Input::Identified { service, ask, found })
             }
+            Effect::Unwatch { identity, .. } if self.watched_workers.remove(&identity) => None,
+            Effect::Unwatch { identity, .. } if self.forgotten_workers.remove(&identity) => None,
             Effect::Unwatch { identity, .. } => {
                 assert!(self.held.remove(&identity), "{identity} is not held");
                 self.note(format!("let go of {identity}"));
@@ -123,6 +125,25 @@ impl Story {
                 let seen = self.world.sample.clone();
                 let answer = seen.map(|seen| Input::Sampled { service, ask, seen });
                 self.ask("sample", ask, answer)
+            }
+            Effect::LookAtCrew { service, ask, main, .. } => {
+                assert!(self.held.contains(&main), "{main} is not held");
+                let members = Ok(self.world.crew.clone());
+                Some(Input::CrewSeen { service, ask, members })
+            }
+            Effect::SignalWorker { service, ask, worker, signal, .. } => {
+                self.note(format!("worker {worker} {}", signal.name()));
+                let lives = self.world.crew.iter().any(|member| member.identity == worker);
+                let result = match self.world.refuses_signals {
+                    Some(why) => Delivery::Refused(why.into()),
+                    None if lives => Delivery::Sent,
+                    None => Delivery::Gone,
+                };
+                if result == Delivery::Sent {
+                    self.watched_workers.insert(worker);
+                }
+                let evidence = (signal == Signal::Kill).then(|| "state S".into());
+                Some(Input::WorkerSignalled { service, ask, result, evidence })
             }
             Effect::Probe { service, ask, check } => {
                 self.probes += 1;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::definitions::identity;
 use heeler::engine::input::Confirmation;
+use heeler::model::crew::{Duty, Leaving, Member};
 use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::Observation;
-use heeler::model::process::{Absence, Identification, Pid, ProcessIdentity, Survivor};
+use heeler::model::process::{Absence, Identification, Ours, Pid, ProcessIdentity, Survivor};
 
 /// What the engine's questions are answered from.
 pub(crate) struct World {
@@ -20,6 +21,8 @@ pub(crate) struct World {
     pub(crate) sample: Option<Observation>,
     /// What a probe sees; `None`: no answer.
     pub(crate) probe: Option<Observation>,
+    /// Its workers.
+    pub(crate) crew: Vec<Member>,
     /// Why signals are refused, if they are.
     pub(crate) refuses_signals: Option<&'static str>,
 }
@@ -85,4 +88,18 @@ pub(crate) fn memory_mib(mib: u64) -> Observation {
 /// An observation that says nothing about the target.
 pub(crate) fn cannot_tell(why: &str) -> Observation {
     Observation::unknown(why)
+}
+
+/// A worker that serves, of so many MiB; the higher its number, the younger.
+pub(crate) fn worker(pid: i32, mib: u64) -> Member {
+    Member {
+        identity: identity(pid),
+        title: "cart: worker".into(),
+        ours: Ours::Proved,
+        age_ms: 10_000_000 - u64::try_from(pid).unwrap(),
+        duty: Duty::Serves,
+        leaving: Leaving::No,
+        fragile: None,
+        seen: memory_mib(mib),
+    }
 }

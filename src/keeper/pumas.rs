@@ -1,0 +1,248 @@
+//! Pumas: asked by a short job as the service's user, once for all its checks that are due; then its
+//! processes are looked at in the pool, and how it stands is judged by both.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checks;
+use crate::engine::effect::Level;
+use crate::engine::input::Input;
+use crate::engine::standing::{Main, Observer, Seen, is_mixed};
+use crate::keeper::Keeper;
+use crate::keeper::crews::{Known, needs_of};
+use crate::keeper::turn::Done;
+use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
+use crate::model::job::{JobKind, Outcome};
+use crate::model::limits;
+use crate::model::observation::Observation;
+use crate::model::process::ProcessIdentity;
+use crate::model::puma::{Answer, Ask, Exposed, Said, Trouble, TroubleKind};
+use crate::model::service::Service;
+use crate::model::standing::Standing;
+use crate::model::text::Untrusted;
+use crate::model::time::Mono;
+use crate::model::workers::{Master, Target, Worker, WorkerNeeds};
+use crate::sys::clock;
+use crate::sys::identity::{self, Found};
+use crate::sys::workers::{self, Pattern};
+use crate::wire;
+
+/// What is known of a service's Puma.
+#[derive(Default)]
+pub(super) struct PumaKnown {
+    /// Checks that wait for its next answer.
+    waiting: Vec<(CheckIndex, AskId)>,
+    /// The question about its workers that waits for it, too.
+    crew: Option<(AskId, Option<Mono>)>,
+    /// How it stood when it was seen last.
+    pub(super) standing: Option<Standing>,
+    observer: Observer,
+    /// What was told of it already.
+    exposed: Vec<Exposed>,
+}
+
+/// Its processes, as the pool saw them, and what it had said before.
+pub(super) struct PumaSeen {
+    service: ServiceName,
+    answer: Answer,
+    took: Duration,
+    main: Option<ProcessIdentity>,
+    crew: Result<Crew, Untrusted>,
+    /// As its service was defined when it was asked.
+    of: Arc<Service>,
+}
+
+/// Its processes, and where its deploys point.
+struct Crew {
+    master: Master,
+    workers: Vec<Worker>,
+    target: Option<Target>,
+}
+
+impl Keeper {
+    /// Asks a Puma for a check. One question at a time for each, few at once: one that hangs holds up
+    /// nobody else.
+    pub(super) fn probe_puma(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        // Nobody waits for an earlier question of that check any more.
+        served.puma.waiting.retain(|(other, _)| *other != check);
+        served.puma.waiting.push((check, ask));
+        if !self.pumas_waiting.contains(&service) {
+            self.pumas_waiting.push_back(service);
+        }
+        self.ask_pumas();
+    }
+
+    /// Asks a Puma for the look at its workers.
+    pub(super) fn ask_for_crew(
+        &mut self,
+        service: ServiceName,
+        ask: AskId,
+        reloaded: Option<Mono>,
+    ) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.puma.crew = Some((ask, reloaded));
+        if !self.pumas_waiting.contains(&service) {
+            self.pumas_waiting.push_back(service);
+        }
+        self.ask_pumas();
+    }
+
+    /// Where or as whom it is asked is said otherwise: what is known of it is of another, and whoever waits
+    /// for its answer waits for the next.
+    pub(super) fn ask_puma_anew(&mut self, service: &ServiceName) {
+        let Some(served) = self.services.get_mut(service) else { return };
+        let known = std::mem::take(&mut served.puma);
+        let waits = !known.waiting.is_empty() || known.crew.is_some();
+        served.puma =
+            PumaKnown { waiting: known.waiting, crew: known.crew, ..PumaKnown::default() };
+        if waits && !self.pumas_waiting.contains(service) {
+            self.pumas_waiting.push_back(service.clone());
+        }
+        self.ask_pumas();
+    }
+
+    /// Asks those whose turn it is.
+    pub(super) fn ask_pumas(&mut self) {
+        for service in std::mem::take(&mut self.pumas_waiting) {
+            let asks = || self.running.iter().filter(|job| job.kind == JobKind::Ask);
+            let in_pool = self.services.get(&service).is_some_and(|it| it.in_pool.puma);
+            if in_pool
+                || asks().count() >= limits::PUMA_ASKS_MAX
+                || asks().any(|job| job.service == service)
+            {
+                self.pumas_waiting.push_back(service);
+            } else {
+                self.ask_puma(&service);
+            }
+        }
+    }
+
+    fn ask_puma(&mut self, service: &ServiceName) {
+        let Some(served) = self.services.get(service) else { return };
+        let of_check = served.puma.waiting.first().map(|(_, ask)| *ask);
+        let Some(ask) = of_check.or(served.puma.crew.map(|(ask, _)| ask)) else { return };
+        let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
+        if let Some(job) = wire::puma::job(&served.def, Ask::Stats, ActionId(ask.0), deadline) {
+            self.run(job);
+        }
+    }
+
+    /// It has answered, or has not: now its processes.
+    pub(super) fn puma_answered(&mut self, service: ServiceName, outcome: &Outcome) {
+        let answer = Answer::of(outcome);
+        self.tell_exposed(&service, &answer);
+        let owner = self.owner(&service).map(|owner| owner.user);
+        let Some(served) = self.services.get_mut(&service) else { return };
+        let main = served.families.keys().next_back().copied();
+        let main = main.filter(|main| served.held.contains_key(main));
+        let pattern = served.def.workers.as_ref().map(|workers| workers.pattern.clone());
+        let needs = needs_of(&served.def);
+        let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
+        served.in_pool.puma = true;
+        let of = Arc::clone(&served.def);
+        let took = outcome.took;
+        self.pool.submit(move || {
+            let crew = catch_unwind(AssertUnwindSafe(|| {
+                let owner = owner.ok_or_else(|| Untrusted::from("its user is not known yet"))?;
+                let pattern = Pattern::new(pattern.as_deref().unwrap_or_default(), owner)?;
+                crew_in_pool(main, &pattern, needs, current.as_deref())
+            }));
+            let crew = crew.unwrap_or_else(|_| {
+                Err("the look at the workers crashed: this is a bug of heeler".into())
+            });
+            Done::PumaSeen(Box::new(PumaSeen { service, answer, took, main, crew, of }))
+        });
+        self.ask_pumas();
+    }
+
+    /// What everybody could do to it is told once, not with each answer.
+    fn tell_exposed(&mut self, service: &ServiceName, answer: &Answer) {
+        let wall = self.now().wall;
+        let Some(served) = self.services.get_mut(service) else { return };
+        for exposed in &answer.exposed {
+            if !served.puma.exposed.contains(exposed) {
+                served.puma.exposed.push(*exposed);
+                self.log.say(wall, Level::Warning, service.as_str(), exposed.to_string());
+            }
+        }
+    }
+
+    /// All checks that waited have their answer.
+    pub(super) fn puma_seen(&mut self, seen: PumaSeen) {
+        let PumaSeen { service, answer, took, main, crew, of } = seen;
+        let now = self.now();
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.in_pool.puma = false;
+        if !asked_alike(&of, &served.def) {
+            self.ask_puma_anew(&service);
+            return;
+        }
+        // One that cannot be looked at is judged by its word alone.
+        let asked = served.puma.crew.take();
+        let (state, all, target, refused) = match crew {
+            Ok(Crew { master, workers, target }) => (master.state, workers, target, None),
+            Err(why) => (None, Vec::new(), None, Some(why)),
+        };
+        let workers: Vec<&Worker> = all.iter().collect();
+        let age_ms = |main: ProcessIdentity| {
+            clock::boottime_ms().saturating_sub(clock::ticks_to_ms(main.started_ticks))
+        };
+        let main = main.map(|identity| Main {
+            identity,
+            state,
+            age: Duration::from_millis(age_ms(identity)),
+        });
+        let no_stats = Trouble::new(TroubleKind::Garbled, "it was not asked for its stats");
+        let stats = match &answer.said {
+            Ok(Said::Stats(stats)) => Ok(stats),
+            Ok(Said::Accepted) => Err(&no_stats),
+            Err(trouble) => Err(trouble),
+        };
+        let wanted = served.def.puma.as_ref().and_then(|puma| puma.workers);
+        let look = Seen { now, main, orphans: 0, stats, workers: &workers, wanted };
+        let standing = served.puma.observer.look(&look);
+        let mixed = stats.ok().and_then(|stats| is_mixed(stats, &workers));
+        let seen = checks::puma::observe(&answer, &standing, mixed);
+        let seen = Observation { took, ..seen };
+        served.puma.standing = Some(standing);
+        if let Some((ask, reloaded)) = asked {
+            let known = Known { target: target.as_ref(), reloaded, stats: stats.ok() };
+            let members = match refused {
+                None => Ok(served.members(now, &all, &known)),
+                Some(why) => Err(why),
+            };
+            let service = service.clone();
+            self.inbox.push_back(Input::CrewSeen { service, ask, members });
+        }
+        let Some(served) = self.services.get_mut(&service) else { return };
+        for (check, ask) in std::mem::take(&mut served.puma.waiting) {
+            let (service, seen) = (service.clone(), seen.clone());
+            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+        }
+        self.ask_pumas();
+    }
+}
+
+/// Whether two definitions of a service mean the same Puma, asked the same way.
+pub(super) fn asked_alike(one: &Service, other: &Service) -> bool {
+    (&one.life, &one.user, &one.puma) == (&other.life, &other.user, &other.puma)
+}
+
+/// In the pool the process is held anew: the loop may let go of it meanwhile.
+fn crew_in_pool(
+    main: Option<ProcessIdentity>,
+    pattern: &Pattern,
+    needs: WorkerNeeds,
+    current: Option<&Path>,
+) -> Result<Crew, Untrusted> {
+    let Some(Found::One(proved, _)) = main.map(identity::identify_recorded) else {
+        return Err(Untrusted::from("it ended meanwhile"));
+    };
+    let crew = workers::look(proved.held(), pattern, needs, None)?;
+    let workers = crew.workers.into_iter().map(|hand| hand.worker).collect();
+    let target = current.and_then(|current| workers::target(current).ok());
+    Ok(Crew { master: crew.master, workers, target })
+}

@@ -1,0 +1,314 @@
+//! Workers: judged each by itself, taken away one by one, never the last of them.
+
+use heeler::model::action::Action;
+use heeler::model::check::{Check, CheckKind};
+use heeler::model::crew::{Duty, Leaving};
+use heeler::model::order::{Order, WorkerPick};
+use heeler::model::process::Pid;
+use heeler::model::service::{Mode, Service};
+use heeler::model::status::RuleState;
+use heeler::model::workers::{Budget, Fragile, Kill, Workers};
+
+use crate::story::*;
+
+fn of_worker(condition: &str, tolerance: &str, then: Action) -> Check {
+    Check { kind: CheckKind::Worker, ..rule(condition, tolerance, then) }
+}
+
+fn workers() -> Workers {
+    Workers {
+        pattern: "^cart: worker".into(),
+        user: None,
+        stop_timeout: Some(span("20s")),
+        min: 2,
+        budget: Budget::default(),
+        kill: Kill::Allowed,
+    }
+}
+
+fn with_workers(check: Check, change: impl FnOnce(&mut Service)) -> Story {
+    let mut story = Story::of(cart_with(|service| {
+        service.workers = Some(workers());
+        service.checks = vec![check];
+        change(service);
+    }));
+    story.world.crew = vec![worker(201, 100), worker(202, 100), worker(203, 100)];
+    story.appears(100);
+    story.begins();
+    story.at("2m");
+    story.saw("");
+    story.starts_again_at_zero();
+    story
+}
+
+fn leak(then: Action) -> Story {
+    with_workers(of_worker("memory > 200MiB", "2 of 3", then), |_| {})
+}
+
+fn grows(story: &mut Story, pid: i32) {
+    for member in &mut story.world.crew {
+        if member.identity == identity(pid) {
+            member.seen = memory_mib(300);
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_leaks_is_recycled_and_the_others_are_not() {
+    let mut story = leak(Action::RecycleWorker);
+    grows(&mut story, 202);
+    story.at("20s");
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    story.at("2m");
+    story.saw(
+        "11s worker 202 TERM
+         16s mail 1.0 fired: worker 202: memory (300 MiB) > 200 MiB, 2 of 3
+         21.2s mail 1.1 resolved: worker 202: memory (300 MiB) > 200 MiB, 2 of 3",
+    );
+    story.last_mail_says("telling worker 202 to go: memory (300 MiB) > 200 MiB");
+    story.last_mail_says("worker 202 is gone after 9s");
+    story.ends();
+}
+
+#[test]
+fn kil_07_five_at_once_go_one_by_one_the_oldest_first_each_after_its_successor() {
+    let mut story =
+        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::RecycleWorker), |s| {
+            s.workers.as_mut().unwrap().budget.actions = 10;
+        });
+    story.world.crew = (201..=205).map(|pid| worker(pid, 300)).collect();
+    story.at("15s");
+    let told = story.takes();
+    assert_eq!(told.iter().filter(|line| line.contains("TERM")).count(), 1, "{told:?}");
+    assert!(told[0].ends_with("worker 201 TERM"), "{told:?}");
+    story.worker_goes(201);
+    // It went, and has no successor: nobody else goes.
+    story.at("1m");
+    assert_eq!(story.takes().iter().filter(|line| line.contains("TERM")).count(), 0);
+    for (gone, next) in [(202, 301), (203, 302), (204, 303), (205, 304)] {
+        story.world.crew.push(worker(next, 100));
+        let seen = story.until_worker_is_told(gone);
+        assert!(seen, "worker {gone} has its turn");
+        story.worker_goes(gone);
+    }
+    story.world.crew.push(worker(305, 100));
+    story.at("20m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn one_that_does_not_go_is_killed_after_its_time_with_evidence() {
+    let mut story = leak(Action::KillWorker);
+    grows(&mut story, 203);
+    story.at("33s");
+    story.worker_goes(203);
+    story.world.crew.push(worker(204, 100));
+    story.at("3m");
+    story.saw(
+        "11s worker 203 TERM
+         16s mail 1.0 fired: worker 203: memory (300 MiB) > 200 MiB, 2 of 3
+         31s worker 203 KILL
+         44.2s mail 1.1 resolved: worker 203: memory (300 MiB) > 200 MiB, 2 of 3",
+    );
+    story.last_mail_says("worker 203 is still there after 20s: sending SIGKILL");
+    story.last_mail_says("worker 203 before its KILL: state S");
+    story.ends();
+}
+
+#[test]
+fn recycle_never_kills_and_does_not_ask_twice() {
+    let mut story = leak(Action::RecycleWorker);
+    grows(&mut story, 201);
+    story.at("10m");
+    story.saw(
+        "11s worker 201 TERM
+         16s mail 1.0 fired: worker 201: memory (300 MiB) > 200 MiB, 2 of 3",
+    );
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("11m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn at_the_minimum_a_leak_is_held_back_and_told() {
+    let mut story = leak(Action::KillWorker);
+    story.world.crew = vec![worker(201, 300), worker(202, 100)];
+    story.at("3m");
+    let lines = story.takes();
+    assert!(lines.iter().all(|line| !line.contains("TERM")), "{lines:?}");
+    assert!(lines[0].contains("mail 1.0 fired"), "{lines:?}");
+    story.last_mail_says("worker 201 is held back: only 2 of 3 workers are there");
+    // Two is what there is now: and then it is the last but one.
+    story.log_says("worker 201 is held back: only 1 would serve without it, and min is 2");
+    story.world.crew[0].seen = memory_mib(100);
+    story.at("4m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn while_a_successor_cannot_boot_the_old_ones_survive_every_rule() {
+    let mut story = leak(Action::KillWorker);
+    story.world.crew = vec![worker(201, 300), worker(202, 300), worker(203, 100)];
+    story.world.crew[2].duty = Duty::Boots;
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("5m");
+    let lines = story.takes();
+    assert!(lines.iter().all(|line| line.contains("mail")), "{lines:?}");
+    story.log_says("worker 203 is not ready, and may never be");
+    story.world.crew = vec![worker(201, 100), worker(202, 100), worker(203, 100)];
+    story.at("6m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn the_one_its_master_waits_for_is_stuck_after_its_time_and_killed() {
+    let mut story = leak(Action::Alert);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("22s");
+    story.saw("21s worker 201 KILL");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    // The next one has its own time.
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("40s");
+    story.saw("");
+    story.at("45s");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].ends_with("worker 202 KILL"), "{lines:?}");
+    story.worker_goes(202);
+    story.world.crew.push(worker(205, 100));
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn a_long_drain_that_somebody_configured_is_no_hang() {
+    let mut story =
+        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::Alert), |service| {
+            service.workers.as_mut().unwrap().stop_timeout = None;
+        });
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("1h");
+    story.saw("");
+    story.world.crew[0].leaving = Leaving::No;
+    story.at("1h1m");
+    story.ends();
+}
+
+#[test]
+fn who_would_take_others_along_is_never_killed() {
+    let mut story = leak(Action::KillWorker);
+    grows(&mut story, 201);
+    story.world.crew[0].fragile = Some(Fragile::Postgres);
+    story.at("3m");
+    story.saw(
+        "11s worker 201 TERM
+         16s mail 1.0 fired: worker 201: memory (300 MiB) > 200 MiB, 2 of 3",
+    );
+    story.log_says("worker 201 was told to go 20s ago and is still there");
+    story.world.crew[0].seen = memory_mib(100);
+    story.at("4m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn the_budget_is_kept() {
+    let mut story =
+        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::RecycleWorker), |s| {
+            s.workers.as_mut().unwrap().budget = Budget { actions: 1, window: span("5m") };
+        });
+    grows(&mut story, 201);
+    grows(&mut story, 202);
+    story.at("10s");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("4m");
+    let told = story.takes().iter().filter(|line| line.contains("TERM")).count();
+    assert_eq!(told, 1);
+    story.log_says("worker 202 is held back: the budget of 1 per 5m is used up");
+    story.at("6m");
+    let told = story.takes().iter().filter(|line| line.contains("worker 202 TERM")).count();
+    assert_eq!(told, 1);
+    story.worker_goes(202);
+    story.world.crew.push(worker(205, 100));
+    story.at("8m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn an_operator_takes_one_away_under_the_same_guard() {
+    let mut story = leak(Action::Alert);
+    story.order_worker(WorkerPick::Pid(Pid(202)));
+    story.at("1s");
+    story.worker_goes(202);
+    story.saw(
+        "0s worker 202 TERM
+         1s answer 1 done: worker 202 is gone after 1s",
+    );
+    story.order_worker(WorkerPick::Pid(Pid(203)));
+    story.at("3s");
+    story.saw("1s answer 2 failed: not done: only 2 of 3 workers are there");
+    story.world.crew.push(worker(204, 100));
+    story.order_worker(WorkerPick::Pid(Pid(7)));
+    story.order_worker(WorkerPick::Stuck);
+    story.order_worker(WorkerPick::Pid(Pid(100)));
+    story.at("5s");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("answer 3 failed: there is no worker 7"), "{lines}");
+    assert!(lines.contains("answer 4 failed: no worker is stuck"), "{lines}");
+    assert!(lines.contains("answer 5 failed: that is the main process"), "{lines}");
+    story.at("1m");
+    story.ends();
+}
+
+#[test]
+fn who_only_observes_takes_nobody_away_and_who_is_not_wanted_up_is_not_judged() {
+    let check = of_worker("memory > 200MiB", "1 of 1", Action::KillWorker);
+    let mut story = with_workers(check.clone(), |service| service.mode = Mode::Observe);
+    grows(&mut story, 201);
+    story.at("1m");
+    story.saw("6s mail 1.0 fired: worker 201: memory (300 MiB) > 200 MiB, 1 of 1");
+    story.log_says("would tell worker 201 to go, but mode is \"observe\"");
+    story.world.crew[0].seen = memory_mib(100);
+    story.at("2m");
+    story.reads();
+    story.ends();
+
+    let mut story = with_workers(check, |_| {});
+    story.order(Order::Unmonitor);
+    story.reads();
+    grows(&mut story, 201);
+    story.at("10m");
+    story.saw("");
+    story.world.crew[0].seen = memory_mib(100);
+    story.order(Order::Monitor);
+    story.at("12m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn a_new_master_has_workers_nobody_knows() {
+    let mut story = leak(Action::KillWorker);
+    grows(&mut story, 201);
+    story.at("10s");
+    assert_eq!(story.status().checks[0].state, RuleState::Pending);
+    story.crashes(100);
+    story.appears(101);
+    story.command_ends(heeler::model::job::JobKind::Start, 0, "");
+    assert_eq!(story.status().checks[0].state, RuleState::Ok);
+    story.world.crew = vec![worker(211, 100), worker(212, 100), worker(213, 100)];
+    story.at("3m");
+    story.reads();
+    story.ends();
+}
