@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::checks::connect::Tools;
 use crate::checks::given::{Given, Key, Wrong};
 use crate::model::check::CheckKind;
+use crate::model::mark::mark;
 use crate::model::metric::Metric;
 use crate::model::observation::Observation;
 use crate::model::time::Now;
@@ -200,14 +201,9 @@ impl Files {
     }
 }
 
-/// FNV-1a: for fingerprints of what `changed` is about. Nothing hostile gains by a collision but its own
-/// change unseen; a checksum of a file's content is a real one.
+/// For fingerprints of what `changed` is about. Nothing hostile gains by a collision but its own change
+/// unseen; a checksum of a file's content is a real one.
 #[must_use]
 pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    parts.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, part| {
-        // The length first: "ab" + "c" is not "a" + "bc".
-        let hash = part.len().to_le_bytes().iter().fold(hash, fold);
-        part.iter().fold(hash, fold)
-    })
+    mark(parts)
 }

@@ -48,6 +48,10 @@ fn local(what: Local) -> ExitCode {
             let columns = sys::terminal::columns;
             cli::doctor(found.findings, &found.socket, &wanted, columns).into()
         }
+        Local::Plan { dir, json } => {
+            let dir = dir.unwrap_or_else(|| DEFAULT_DIR.into());
+            cli::show_plan(&tools::plan::as_this_user(&dir), json).into()
+        }
         Local::RunAs { user, argv } => tools::run_as::run_as(&user, argv),
         Local::Env { who, dir } => {
             tools::env::env(&who, &dir.unwrap_or_else(|| DEFAULT_DIR.into()))

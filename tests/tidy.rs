@@ -21,7 +21,17 @@ const WALLS: [(&str, &[&str]); 17] = [
     ("cli", &["model", "wire::control"]),
     (
         "tools",
-        &["model", "sys", "checks", "config", "engine", "wire::shim", "wire::resolve", "shim"],
+        &[
+            "model",
+            "sys",
+            "checks",
+            "config",
+            "engine",
+            "wire::shim",
+            "wire::resolve",
+            "wire::control",
+            "shim",
+        ],
     ),
     ("keeper", &["model", "engine", "sys", "checks", "config", "wire", "mail", "store"]),
     ("lib", &[]),

@@ -54,6 +54,13 @@ pub enum Local {
         /// Where the daemon is asked, and how it is told.
         wanted: Wanted,
     },
+    /// Say what a configuration directory would change, beside what was last in force.
+    Plan {
+        /// Which.
+        dir: Option<PathBuf>,
+        /// As JSON.
+        json: bool,
+    },
     /// Run a command exactly as an action would.
     RunAs {
         /// As whom.
@@ -122,6 +129,10 @@ pub enum ClientCommand {
     },
     /// Send a test mail by each server; to all who get alerts when nobody is named.
     MailTest(Vec<String>),
+    /// Read the configuration anew.
+    ReloadConfig,
+    /// Say what reading a directory would change; the keeper's own when none is named.
+    Plan(Option<PathBuf>),
 }
 
 /// A watchdog for Linux services.
@@ -221,6 +232,13 @@ enum Word {
         /// Return at once; `heeler status` tells how it went
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Read the configuration anew; no process is touched
+    ReloadConfig,
+    /// Show what `reload-config` would change, and change nothing
+    Plan {
+        /// The directory to compare with what is in force [default: the daemon's own]
+        dir: Option<PathBuf>,
     },
     /// Watch services again
     Monitor(Whom),
@@ -353,6 +371,8 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
             client(ClientCommand::Events { chosen: which.chosen(), last, follow })
         }
         Word::Mail { word: MailWord::Test { address } } => client(ClientCommand::MailTest(address)),
+        Word::ReloadConfig => client(ClientCommand::ReloadConfig),
+        Word::Plan { dir } => client(ClientCommand::Plan(dir)),
         Word::Start(whom) => client(order(Order::Start, whom)),
         Word::Stop(whom) => client(order(Order::Stop, whom)),
         Word::Restart(whom) => client(order(Order::Restart, whom)),
@@ -430,6 +450,13 @@ mod tests {
         assert_eq!(parsed("heeler kill a --worker 77"), kill(WorkerPick::Pid(Pid(77))));
         let test = ClientCommand::MailTest(names(&["a@b", "c"]));
         assert_eq!(parsed("heeler mail test a@b c --json"), client(None, true, test));
+        assert_eq!(
+            parsed("heeler reload-config --json"),
+            client(None, true, ClientCommand::ReloadConfig)
+        );
+        assert_eq!(parsed("heeler plan"), client(None, false, ClientCommand::Plan(None)));
+        let plan = ClientCommand::Plan(Some("d".into()));
+        assert_eq!(parsed("heeler plan d"), client(None, false, plan));
         let local = |local| Ok(Invocation::Local(local));
         assert_eq!(parsed("heeler run"), local(Local::Run { dir: None, demo: false }));
         let run = Local::Run { dir: Some("conf.d".into()), demo: true };
@@ -478,6 +505,8 @@ mod tests {
             "heeler run-as anna ls",
             "heeler run-as anna",
             "heeler reload",
+            "heeler reload-config d",
+            "heeler plan d e",
             "heeler reload shop --verified",
         ] {
             assert_eq!(parsed(line), Err(Rc::Usage), "{line}");

@@ -19,16 +19,20 @@ use crate::model::selector::Selector;
 use crate::model::text::escape;
 use crate::wire::control::{
     ErrorAnswer, Event, EventsAnswer, Follow, Health, MailTestAnswer, OrderAnswer, OrderEnd,
-    ProbeAnswer, ProbeVerdict, Request, StatusAnswer, WhyAnswer, WorkersAnswer, WorkersVerdict,
+    ProbeAnswer, ProbeVerdict, ReloadAnswer, Request, StatusAnswer, WhyAnswer, WorkersAnswer,
+    WorkersVerdict,
 };
 
 /// Does a client command.
+///
+/// # Errors
+/// Where it can be done without a daemon, and there is none.
 pub(super) fn run(
     socket: Option<PathBuf>,
     json: bool,
     command: &ClientCommand,
     columns: fn() -> Option<u16>,
-) -> Rc {
+) -> Result<Rc, WithoutDaemon> {
     let socket = client::socket_path(socket);
     let done = match command {
         ClientCommand::Status(chosen) => status(&socket, json, chosen, columns),
@@ -43,14 +47,45 @@ pub(super) fn run(
         ClientCommand::Kill { name, pick } => kill(&socket, json, name, *pick),
         ClientCommand::Order { order, chosen, wait } => give(&socket, json, *order, chosen, *wait),
         ClientCommand::MailTest(to) => mail_test(&socket, json, to),
+        ClientCommand::ReloadConfig => read_anew(&socket, json, &Request::ReloadConfig),
+        ClientCommand::Plan(dir) => match plan(&socket, json, dir.as_deref()) {
+            Err(Failure { rc: Rc::NoDaemon, .. }) => return Err(WithoutDaemon),
+            done => done,
+        },
     };
-    done.unwrap_or_else(|Failure { rc, text, body }| {
+    Ok(done.unwrap_or_else(|Failure { rc, text, body }| {
         complain(&text);
         match body {
             Some(body) if json => print(&body, rc),
             Some(_) | None => rc,
         }
-    })
+    }))
+}
+
+/// There is no daemon, and it can be done without one.
+pub(super) struct WithoutDaemon;
+
+fn read_anew(socket: &Path, json: bool, request: &Request) -> Result<Rc, Failure> {
+    // It may take as long as the file system does; the keeper has a deadline for that.
+    let answer: Answer<ReloadAnswer> = ask(socket, request, Patience::Endless)?;
+    let json = json.then_some(answer.json);
+    Ok(show_reload(&answer.value, json))
+}
+
+fn plan(socket: &Path, json: bool, dir: Option<&Path>) -> Result<Rc, Failure> {
+    let absolute = dir.map(std::path::absolute).transpose().map_err(|error| Failure {
+        rc: Rc::Failed,
+        text: format!("failed to find the directory: {error}"),
+        body: None,
+    })?;
+    let dir = absolute.map(|dir| dir.to_string_lossy().into_owned());
+    read_anew(socket, json, &Request::Plan { dir })
+}
+
+/// Shows what came of reading a configuration, or would: as JSON where that is given.
+pub(super) fn show_reload(answer: &ReloadAnswer, json: Option<String>) -> Rc {
+    let text = json.unwrap_or_else(|| render::reload(answer));
+    print(&text, if answer.good { Rc::Ok } else { Rc::Failed })
 }
 
 fn status(
@@ -87,6 +122,9 @@ fn status(
     };
     if let (Some(mail), false) = (&answer.value.mail, json) {
         text.push_str(&render::mail_line(mail, &style));
+    }
+    if let (Some(config), false) = (&answer.value.config, json) {
+        text.push_str(&render::config_lines(config));
     }
     if let (Some(state), false) = (&answer.value.state, json) {
         text.push_str(&render::state_line(state, &style));

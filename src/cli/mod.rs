@@ -17,6 +17,10 @@ mod doctor;
 mod manual;
 pub mod render;
 
+use commands::WithoutDaemon;
+
+use crate::wire::control::ReloadAnswer;
+
 pub use args::{Chosen, ClientCommand, Invocation, Local, parse};
 pub use doctor::{Wanted, doctor};
 
@@ -60,12 +64,25 @@ pub struct Outside {
 pub fn main(args: Vec<OsString>, outside: Outside) -> ExitCode {
     match parse(args) {
         Ok(Invocation::Client { socket, json, command }) => {
-            commands::run(socket, json, &command, outside.columns).into()
+            match (commands::run(socket, json, &command, outside.columns), command) {
+                (Ok(rc), _) => rc.into(),
+                (Err(WithoutDaemon), ClientCommand::Plan(dir)) => {
+                    (outside.local)(Local::Plan { dir, json })
+                }
+                (Err(WithoutDaemon), _) => Rc::NoDaemon.into(),
+            }
         }
         Ok(Invocation::Print(text)) => print(&text, Rc::Ok).into(),
         Ok(Invocation::Local(local)) => (outside.local)(local),
         Err(rc) => rc.into(),
     }
+}
+
+/// Shows what a configuration would change, where no daemon was asked.
+#[must_use]
+pub fn show_plan(answer: &ReloadAnswer, json: bool) -> Rc {
+    let json = json.then(|| serde_json::json!(answer).to_string() + "\n");
+    commands::show_reload(answer, json)
 }
 
 /// Prints to stdout. A reader that went away (`| head`) had enough: no error, and `rc` stands. Any

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::config::error::{Diagnostic, Place, Severity};
-use crate::config::{Definition, Loaded, Role};
+use crate::config::{Loaded, Role};
 use crate::model::ids::ServiceName;
+use crate::model::service::Service;
 
 /// Drops such edges, and says so.
 pub(crate) fn drop_unsound(dir: &Path, loaded: &mut Loaded) {
@@ -57,22 +58,22 @@ pub(crate) fn drop_unsound(dir: &Path, loaded: &mut Loaded) {
 }
 
 /// Puts those that others need before them: whoever is taken in first is known to the rest.
-pub(crate) fn parents_first(definitions: &mut Vec<Definition>) {
-    let mut waiting = std::mem::take(definitions);
-    let mut left: BTreeSet<_> = waiting.iter().map(|one| one.service.name.clone()).collect();
+pub(crate) fn parents_first<T>(all: &mut Vec<T>, service: impl Fn(&T) -> &Service) {
+    let mut waiting = std::mem::take(all);
+    let mut left: BTreeSet<_> = waiting.iter().map(|one| service(one).name.clone()).collect();
     while !waiting.is_empty() {
         let before = waiting.len();
         for one in std::mem::take(&mut waiting) {
-            if one.service.depends_on.iter().any(|parent| left.contains(parent)) {
+            if service(&one).depends_on.iter().any(|parent| left.contains(parent)) {
                 waiting.push(one);
             } else {
-                left.remove(&one.service.name);
-                definitions.push(one);
+                left.remove(&service(&one).name);
+                all.push(one);
             }
         }
         if waiting.len() == before {
             // A circle, by way of an earlier definition of a bad file: in any order.
-            definitions.append(&mut waiting);
+            all.append(&mut waiting);
         }
     }
 }
@@ -107,7 +108,7 @@ fn about(file: &str, text: &str, at: &Range<usize>, message: String, hint: Strin
 mod tests {
     use super::*;
     use crate::config::settings::Settings;
-    use crate::config::{LoadAs, parse_service};
+    use crate::config::{Definition, LoadAs, parse_service};
     use crate::model::process::Uid;
 
     #[test]
@@ -119,7 +120,7 @@ mod tests {
             parse_service(&name, "x.toml", &text, &Settings::of(&who), &who).expect("is good").0
         };
         let order = |mut all: Vec<Definition>| {
-            parents_first(&mut all);
+            parents_first(&mut all, |one| &one.service);
             all.iter().map(|one| one.service.name.to_string()).collect::<Vec<_>>().join(" ")
         };
         let chain = vec![defined("a", "\"b\""), defined("b", "\"c\", \"x\""), defined("c", "")];

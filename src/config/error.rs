@@ -74,6 +74,25 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// Findings and how many there are, in so many services.
+#[must_use]
+pub fn summary(findings: &[Diagnostic], services: usize) -> String {
+    let count = |n: usize, what: &str| match n {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    };
+    let errors = findings.iter().filter(|found| found.severity == Severity::Error).count();
+    let warnings = findings.len() - errors;
+    let mut out = render(findings);
+    out.push_str(&format!("{}, {}", count(services, "service"), count(errors, "error")));
+    if warnings > 0 {
+        out.push_str(&format!(", {}", count(warnings, "warning")));
+    }
+    out.push('\n');
+    out
+}
+
 /// Shows findings as plain text, a blank line after each.
 #[must_use]
 pub fn render(diagnostics: &[Diagnostic]) -> String {

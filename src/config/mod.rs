@@ -9,6 +9,7 @@
 mod check;
 mod command;
 pub mod defaults;
+pub mod diff;
 mod document;
 mod edges;
 pub mod error;
@@ -27,6 +28,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::checks::Probe;
+use crate::config::diff::Side;
 use crate::config::document::Document;
 use crate::config::error::{Diagnostic, Severity};
 use crate::config::loader::Loader;
@@ -35,7 +37,7 @@ use crate::config::trust::{Refusal, Resolved, Rule};
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::process::Uid;
-use crate::model::service::Service;
+use crate::model::service::{Life, Service};
 use crate::model::text::escape;
 
 /// For whom the configuration is read, and what of the environment counts. Nothing here is looked
@@ -95,9 +97,24 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
+impl Loaded {
+    /// Everything that is wrong or probably not meant, in the order it is told.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Diagnostic> {
+        let bad = self.bad.iter().flat_map(|bad| &bad.diagnostics);
+        bad.chain(&self.warnings).cloned().collect()
+    }
+
+    /// Whether there is not one file to be read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.bad.is_empty() && self.settings_text.is_none()
+    }
+}
+
 /// Puts those that others need before them.
-pub fn parents_first(definitions: &mut Vec<Definition>) {
-    edges::parents_first(definitions);
+pub fn parents_first<T>(all: &mut Vec<T>, service: impl Fn(&T) -> &Service) {
+    edges::parents_first(all, service);
 }
 
 /// What one file says.
@@ -120,6 +137,21 @@ pub struct LoadedService {
     pub text: Box<str>,
     /// Its file.
     pub path: PathBuf,
+}
+
+impl LoadedService {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ServiceName {
+        &self.definition.service.name
+    }
+
+    /// For comparing.
+    #[must_use]
+    pub fn side(&self) -> Side<'_> {
+        let Definition { service, probes, .. } = &self.definition;
+        Side { service, probes, text: Some(&self.text) }
+    }
 }
 
 /// One file that is not used.
@@ -227,6 +259,12 @@ pub fn parse_service(
     let (mut doc, table) = Document::parse(file, text);
     let service = service::service(&mut doc, name, table.get_ref(), settings, who);
     verdict(service, doc.findings())
+}
+
+/// What heeler's own trouble is told as: a service without a process and without checks.
+#[must_use]
+pub fn heelers_own(settings: &Settings) -> Service {
+    service::bare(ServiceName::heeler(), Life::Nothing, settings.defaults.clone())
 }
 
 /// Parses a `heeler.toml`; reads nothing else.

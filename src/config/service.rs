@@ -109,16 +109,37 @@ pub(crate) fn service(
     let stop = stop.or_else(|| of_unit(Verb::Stop).filter(|_| !signalled));
     let reload = reload.or_else(|| of_unit(Verb::ReloadOrRestart).map(Reload::Command));
     let service = Service {
-        name: name.clone(),
         user,
         group,
-        groups: common.groups,
-        life,
         start,
         stop,
         restart,
         reload,
         stop_signal,
+        depends_on: parents.iter().map(|(name, _)| name.clone()).collect(),
+        restart_with,
+        workers,
+        puma,
+        checks: checks.checks,
+        ..bare(name.clone(), life, common)
+    };
+    let parents_at = parents.into_iter().map(|(_, at)| at).collect();
+    Some(Definition { service, probes: checks.probes, parents_at })
+}
+
+/// A service of which nothing is said but who it is.
+pub(crate) fn bare(name: ServiceName, life: Life, common: Defaults) -> Service {
+    Service {
+        name,
+        user: None,
+        group: None,
+        groups: common.groups,
+        life,
+        start: None,
+        stop: None,
+        restart: None,
+        reload: None,
+        stop_signal: common.stop_signal,
         env: common.env,
         env_file: common.env_file,
         cwd: common.cwd,
@@ -133,16 +154,14 @@ pub(crate) fn service(
         start_limit: common.start_limit,
         backoff: common.backoff,
         remind: common.remind,
-        depends_on: parents.iter().map(|(name, _)| name.clone()).collect(),
-        restart_with,
+        depends_on: Vec::new(),
+        restart_with: Together::No,
         start_delay: common.start_delay,
         on_boot: common.on_boot,
-        workers,
-        puma,
-        checks: checks.checks,
-    };
-    let parents_at = parents.into_iter().map(|(_, at)| at).collect();
-    Some(Definition { service, probes: checks.probes, parents_at })
+        workers: None,
+        puma: None,
+        checks: Vec::new(),
+    }
 }
 
 /// The services it needs, each with its place in the file.

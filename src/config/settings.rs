@@ -1,5 +1,6 @@
 //! `heeler.toml`: the daemon's own settings and `[defaults]`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -42,6 +43,16 @@ pub enum LogTo {
     Syslog,
     /// A file.
     File(PathBuf),
+}
+
+impl fmt::Display for LogTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal => f.write_str("journal"),
+            Self::Syslog => f.write_str("syslog"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// `[mail]`.

@@ -54,7 +54,7 @@ impl State {
             Input::WorkerOrdered { request, pick, who, .. } => {
                 self.order_worker(cx, request, pick, &who);
             }
-            Input::Observed { ask, check, seen, .. } => self.observed(cx, ask, check, seen),
+            Input::Observed { ask, seen, .. } => self.observed(cx, ask, seen),
             Input::Confirmed { ask, how, .. } => {
                 if answers(&mut self.asked.confirm, ask, cx) {
                     self.confirmed(cx, how);

@@ -102,6 +102,13 @@ struct AskedFor {
     until: Mono,
 }
 
+/// Whether what a check saw before still counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Counted {
+    Alike,
+    Anew,
+}
+
 /// What is to be done, before the guard was asked.
 struct Plan {
     worker: ProcessIdentity,
@@ -395,11 +402,46 @@ impl State {
         }
     }
 
-    /// Its main process is not the one that these were the workers of.
-    pub(super) fn dismiss_crew(&mut self, cx: &mut Cx<'_>) {
+    /// The service is defined anew: each check that was at the first place is at the second now, and is
+    /// counted as before or not.
+    pub(super) fn carry_crew(
+        &mut self,
+        cx: &mut Cx<'_>,
+        was: Option<&Workers>,
+        places: &[(usize, usize, Counted)],
+    ) {
+        let is = self.def.workers.clone();
+        if was.map(Workers::who) != is.as_ref().map(Workers::who) {
+            self.dismiss_crew(cx, "who is a worker is said otherwise now");
+        }
+        for hand in self.crew.hands.values_mut() {
+            let mut before = std::mem::take(&mut hand.windows);
+            let moved = places.iter().filter_map(|(from, to, counted)| {
+                let mut window = before.remove(from)?;
+                if *counted == Counted::Anew {
+                    window.clear();
+                }
+                Some((*to, window))
+            });
+            hand.windows = moved.collect();
+        }
+        if self.has_crew() && self.main.is_some() {
+            self.crew.due = Some(cx.now.mono + limits::CREW_BUSY_PACE);
+        }
+    }
+
+    /// It is watched no longer: what operators asked for is not done.
+    pub(super) fn crew_parts(&mut self, cx: &mut Cx<'_>, why: &str) {
+        self.dismiss_crew(cx, why);
+        for asked in std::mem::take(&mut self.crew.asked_for) {
+            self.answer_for_worker(cx, asked.request, ReplyResult::Failed, why.to_owned());
+        }
+    }
+
+    /// These are its workers no more, and why.
+    pub(super) fn dismiss_crew(&mut self, cx: &mut Cx<'_>, why: &str) {
         if self.crew.acting.is_some() {
-            let text = "the main process is another one now".to_owned();
-            self.end_acting(cx, ReplyResult::Failed, text);
+            self.end_acting(cx, ReplyResult::Failed, why.to_owned());
         }
         self.crew.forget();
         if self.has_crew() && self.main.is_some() {

@@ -130,6 +130,37 @@ impl Engine {
         }
     }
 
+    /// A child has these parents now: it hears of those that are new, and no more of the others.
+    pub(super) fn has_parents(
+        &mut self,
+        now: Now,
+        child: &ServiceName,
+        parents: &[ServiceName],
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(state) = self.services.get(child) else { return };
+        let gone = state.parents.keys().filter(|parent| !parents.contains(parent));
+        let new = parents.iter().filter(|parent| !state.parents.contains_key(*parent));
+        let heard: Vec<_> = gone
+            .map(|parent| (parent.clone(), None))
+            .chain(new.filter_map(|parent| {
+                Some((parent.clone(), Some(self.services.get(parent)?.footing())))
+            }))
+            .collect();
+        for (parent, footing) in heard {
+            let Self { services, due, tally, next_id, counters, .. } = self;
+            let Some(state) = services.get_mut(child) else { return };
+            within(now, effects, (next_id, counters), state, |state, cx| {
+                if footing.is_none() {
+                    state.parents_mains.remove(&parent);
+                }
+                state.parent_stands(cx, &parent, footing);
+            });
+            file(due, tally, child.clone(), state);
+        }
+        self.tell_children(now, child, effects);
+    }
+
     /// A new child hears how its parents stand.
     pub(super) fn hear_parents(&mut self, child: &ServiceName) {
         let Some(state) = self.services.get(child) else { return };

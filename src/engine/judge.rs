@@ -12,13 +12,13 @@ use crate::engine::tolerance::{Change, Window};
 use crate::model::action::Action;
 use crate::model::check::{Check, CheckKind};
 use crate::model::event::EventKind;
-use crate::model::ids::{AskId, CheckIndex};
+use crate::model::ids::AskId;
 use crate::model::incident::Cause;
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::JobKind;
 use crate::model::limits;
 use crate::model::observation::{Observation, Outcome, Verdict};
-use crate::model::service::{Command, Mode};
+use crate::model::service::{Command, Mode, Service};
 use crate::model::time::Mono;
 use crate::model::units::show_duration;
 
@@ -48,23 +48,19 @@ impl State {
         self.follow(cx, changes, seen);
     }
 
-    /// A probe of one check came back.
-    pub(super) fn observed(
-        &mut self,
-        cx: &mut Cx<'_>,
-        ask: AskId,
-        index: CheckIndex,
-        seen: Observation,
-    ) {
+    /// A probe of one check came back. The question says of which: since it was asked, the check may have
+    /// got another place.
+    pub(super) fn observed(&mut self, cx: &mut Cx<'_>, ask: AskId, seen: Observation) {
         let seen = &Arc::new(seen);
-        let (at, def) = (usize::from(index.0), self.def.clone());
-        let (Some(check), Some(state)) = (def.checks.get(at), self.checks.get_mut(at)) else {
+        let def = self.def.clone();
+        let asks = |state: &CheckState| state.asked.is_some_and(|(awaited, _)| awaited == ask);
+        let at = self.checks.iter().position(asks);
+        let found = at.and_then(|at| Some((at, def.checks.get(at)?, self.checks.get_mut(at)?)));
+        let Some((at, check, state)) = found else {
             cx.counters.dropped_answers += 1;
             return;
         };
-        if !crate::engine::answers::answers(&mut state.asked, ask, cx) {
-            return;
-        }
+        state.asked = None;
         let fingerprint = state.fingerprint;
         self.verify_observed(check.kind, check.condition.judge(seen, fingerprint));
         let change = self.verdict(cx, at, check, seen);
@@ -447,6 +443,13 @@ pub(super) fn forget_windows(state: &mut State) {
         // What was asked of the one before says nothing of this one.
         check.asked = None;
     }
+}
+
+/// When a service, or a check, is first due that is looked at so often: spread by its name. What is looked
+/// at once a day is looked at once now, too.
+pub(super) fn first_due(def: &Service, every: Duration, now: Mono) -> Mono {
+    let nanos = u64::try_from(every.min(def.every).as_nanos()).unwrap_or(u64::MAX).max(1);
+    next_slot(now, Duration::from_nanos(def.name.spread() % nanos))
 }
 
 /// A check that was never judged.

@@ -15,6 +15,9 @@ use crate::model::process::{Exit, ProcessIdentity};
 use crate::model::service::Life;
 use crate::model::units::show_duration;
 
+/// Why workers are not a service's any more.
+const ANOTHER_MAIN: &str = "the main process is another one now";
+
 impl State {
     /// Looks the class up and does what the table says. `identity`: the one that appeared.
     pub(super) fn happen(
@@ -80,7 +83,7 @@ impl State {
         self.main = Some(identity);
         if another {
             self.reloaded = None;
-            self.dismiss_crew(cx);
+            self.dismiss_crew(cx, ANOTHER_MAIN);
         }
         self.recalled = None;
         self.asked.confirm = None;
@@ -234,7 +237,7 @@ impl State {
             self.happen(cx, Class::Died, None);
         }
         self.main = None;
-        self.dismiss_crew(cx);
+        self.dismiss_crew(cx, ANOTHER_MAIN);
         self.verify_lost_master(cx);
         cx.dirty = true;
     }

@@ -23,6 +23,7 @@ mod look;
 mod notify;
 mod orders;
 mod reloading;
+pub mod replace;
 mod resume;
 pub mod standing;
 mod start_limit;
@@ -104,13 +105,14 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let name = def.name.clone();
-        let state = State::begin(now, def, memory);
+        let (state, resumed) = State::begin(now, def, memory);
         self.services.insert(name.clone(), state);
         self.draw_edges(&name);
         self.hear_parents(&name);
         let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(state) = services.get_mut(&name) else { return };
         within(now, effects, (next_id, counters), state, |state, cx| {
+            state.resume_incidents(cx, resumed);
             state.take_up(cx, in_flight);
         });
         file(due, tally, name.clone(), state);
@@ -230,7 +232,8 @@ fn file(
     name: ServiceName,
     state: &mut State,
 ) {
-    let health = Some(state.health());
+    // heeler itself is none of them.
+    let health = Some(state.health()).filter(|_| !name.is_heelers());
     if health != state.tallied {
         tally.count(health, state.tallied);
         state.tallied = health;

@@ -32,6 +32,7 @@ impl State {
             Cause::UpUnwanted
             | Cause::Unclear
             | Cause::Unkillable
+            | Cause::Definition
             | Cause::Check(..)
             | Cause::CheckUnknown(..) => Some(EventKind::Fired),
             // Whoever opens these knows what kind of thing it is.
@@ -51,7 +52,11 @@ impl State {
     ) {
         let level = match cause {
             Cause::SetAside => Level::Info,
-            Cause::Down | Cause::UpUnwanted | Cause::Unclear | Cause::Unkillable => Level::Error,
+            Cause::Down
+            | Cause::UpUnwanted
+            | Cause::Unclear
+            | Cause::Unkillable
+            | Cause::Definition => Level::Error,
             Cause::Check(..) | Cause::CheckUnknown(..) => Level::Warning,
         };
         cx.log(&self.def.name, level, title.clone());
@@ -89,7 +94,7 @@ impl State {
             Some(_) if may_be_a_parents(cause) => Telling::HeldBack,
             Some(_) | None => Telling::Free,
         };
-        let open = OpenIncident { record, tell_at, settles_at: None, mended: None, telling };
+        let open = OpenIncident { telling, ..OpenIncident::of(record, tell_at) };
         self.open.insert(cause, open);
     }
 
@@ -98,7 +103,7 @@ impl State {
         cx.log(&self.def.name, Level::Info, text.clone());
         for open in self.open.values_mut() {
             match open.record.cause {
-                Cause::SetAside | Cause::CheckUnknown(..) => {}
+                Cause::SetAside | Cause::Definition | Cause::CheckUnknown(..) => {}
                 Cause::Down
                 | Cause::UpUnwanted
                 | Cause::Unclear
@@ -184,13 +189,25 @@ impl State {
 
     /// Closes an incident, if it is open, and tells.
     pub(super) fn resolve(&mut self, cx: &mut Cx<'_>, cause: Cause, how: &str) {
-        let Some(mut open) = self.open.remove(&cause) else {
-            return;
-        };
+        if let Some(open) = self.open.remove(&cause) {
+            let next = self.what_next(cx.now.mono);
+            self.close(cx, open, how, next);
+        }
+    }
+
+    /// Closes an incident that is not among the open ones any more, and tells.
+    pub(super) fn close(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut open: OpenIncident,
+        how: &str,
+        next: String,
+    ) {
         open.record.tell(cx.now.wall, format!("over: {how}"));
         open.record.closed = Some(open.mended.unwrap_or(cx.now.wall));
         let over = format!("over: {} ({how})", open.record.title);
         // What changed is one event, and that it ends is none; an operator's doing is one already.
+        let cause = open.record.cause;
         let was_a_moment = cause.is_of_check() && open.settles_at.is_some();
         if cause != Cause::SetAside && !was_a_moment {
             cx.event(&self.def.name, EventKind::Resolved, &over);
@@ -199,7 +216,10 @@ impl State {
         cx.dirty = true;
         let kind =
             if open.record.told == 0 { AlertKind::FiredAndResolved } else { AlertKind::Resolved };
-        let doubt = matches!(cause, Cause::SetAside | Cause::Unclear | Cause::CheckUnknown(..));
+        let doubt = matches!(
+            cause,
+            Cause::SetAside | Cause::Unclear | Cause::Definition | Cause::CheckUnknown(..)
+        );
         if doubt && open.record.told == 0 {
             // It passed before anybody heard of it: nothing to tell, and no incident to look back on.
             return;
@@ -210,7 +230,6 @@ impl State {
             self.last_incident = Some(open.record);
             return;
         }
-        let next = self.what_next(cx.now.mono);
         send(cx, &self.def.alert, &mut open.record, kind, next);
         self.last_incident = Some(open.record);
     }
@@ -238,6 +257,7 @@ impl State {
                 | Cause::Unclear
                 | Cause::Unkillable
                 | Cause::SetAside
+                | Cause::Definition
                 | Cause::CheckUnknown(..) => {
                     self.main.map(|main| format!("up since as pid {main}")).unwrap_or_default()
                 }
@@ -313,7 +333,7 @@ impl State {
 fn may_be_a_parents(cause: Cause) -> bool {
     match cause {
         Cause::Down | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => true,
-        Cause::UpUnwanted | Cause::Unkillable | Cause::SetAside => false,
+        Cause::UpUnwanted | Cause::Unkillable | Cause::SetAside | Cause::Definition => false,
     }
 }
 

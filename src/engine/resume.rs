@@ -9,11 +9,12 @@ use crate::engine::judge;
 use crate::engine::lifecycle::{death, tells_death};
 use crate::engine::start_limit::StartRecord;
 use crate::engine::state::{
-    Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy, Telling,
+    Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy,
 };
-use crate::model::check::Check;
+use crate::model::check::{Check, CheckKind};
 use crate::model::event::EventKind;
-use crate::model::incident::Cause;
+use crate::model::ids::CheckIndex;
+use crate::model::incident::{Cause, Incident};
 use crate::model::intent::{Desired, Intent, Who};
 use crate::model::job::{InFlight, JobKind};
 use crate::model::limits;
@@ -23,14 +24,16 @@ use crate::model::service::{Mode, OnBoot, Service};
 use crate::model::time::{Mono, Now};
 
 impl State {
-    /// A service as it is taken in, before its first look.
-    pub(super) fn begin(now: Now, def: Arc<Service>, memory: Option<Memory>) -> Self {
+    /// A service as it is taken in, before its first look, and what was open of it.
+    pub(super) fn begin(now: Now, def: Arc<Service>, memory: Option<Memory>) -> (Self, Resumed) {
         let fresh = Memory {
             intent: Intent { desired: Desired::Up, by: Who::Config, at: now.wall },
             incidents_opened: 0,
             open: Vec::new(),
             last: None,
             fingerprints: Vec::new(),
+            claim: None,
+            checks: Vec::new(),
             boot: BootMemory::default(),
         };
         let (mut memory, remembered) = match memory {
@@ -49,21 +52,17 @@ impl State {
             memory.open.retain(|incident| incident.cause != Cause::SetAside);
         }
         let delayed_until = if booted { now.mono + def.start_delay } else { now.mono };
-        let spread = |every: std::time::Duration| {
-            let nanos = u64::try_from(every.as_nanos()).unwrap_or(u64::MAX).max(1);
-            judge::next_slot(now.mono, std::time::Duration::from_nanos(def.name.spread() % nanos))
-        };
-        // What is looked at once a day is looked at once now, too.
-        let first = |every: std::time::Duration| spread(every.min(def.every));
         let known = |check: &Check| {
             let mut seen = memory.fingerprints.iter();
             seen.find(|(of, _)| *of == check.mark()).map(|(_, fingerprint)| *fingerprint)
         };
+        let first = |every| judge::first_due(&def, every, now.mono);
         let fresh = |check: &Check| judge::fresh(first(check.every), known(check));
         let checks: Vec<_> = def.checks.iter().map(fresh).collect();
-        let soonest = checks.iter().map(|check| check.due).fold(spread(def.every), Mono::min);
+        let soonest = checks.iter().map(|check| check.due).fold(first(def.every), Mono::min);
         let look_at = soonest.max(now.mono + std::time::Duration::from_millis(1));
-        let mut state = Self {
+        let resumed = Resumed { open: memory.open, marks: memory.checks };
+        let state = Self {
             intent: memory.intent,
             main: None,
             last_main: memory.boot.main,
@@ -95,32 +94,69 @@ impl State {
             tallied: None,
             def,
         };
-        for record in memory.open {
-            state.resume_incident(now, record);
+        (state, resumed)
+    }
+
+    /// The incidents that an earlier keeper had open: since then a check may have got another place in the
+    /// file, or be gone.
+    pub(super) fn resume_incidents(&mut self, cx: &mut Cx<'_>, resumed: Resumed) {
+        for mut record in resumed.open {
+            let place = match record.cause {
+                Cause::Check(kind, index) | Cause::CheckUnknown(kind, index) => {
+                    self.place_of_check(kind, index, &resumed.marks)
+                }
+                Cause::Down
+                | Cause::UpUnwanted
+                | Cause::Unclear
+                | Cause::Unkillable
+                | Cause::SetAside
+                | Cause::Definition => Some(CheckIndex(0)),
+            };
+            match place {
+                Some(place) => {
+                    record.cause = record.cause.at(place);
+                    self.resume_incident(cx.now, record);
+                }
+                None => {
+                    let open = OpenIncident::of(record, cx.now.mono);
+                    let next = self.what_next(cx.now.mono);
+                    self.close(cx, open, NO_LONGER_CHECKED, next);
+                }
+            }
         }
-        state
+    }
+
+    /// Where the check is now that had this place among checks with these marks. Checks that nothing tells
+    /// apart are told apart by their order.
+    fn place_of_check(
+        &self,
+        kind: CheckKind,
+        index: CheckIndex,
+        marks: &[u64],
+    ) -> Option<CheckIndex> {
+        let at = usize::from(index.0);
+        let checks = self.def.checks.iter().filter(|check| check.kind == kind);
+        let Some(mark) = marks.get(at) else {
+            // Of a heeler that did not write them down.
+            return checks.map(|check| check.index).find(|place| *place == index);
+        };
+        let before = marks.iter().take(at).filter(|other| *other == mark).count();
+        checks.filter(|check| check.mark() == *mark).map(|check| check.index).nth(before)
     }
 
     /// An incident that an earlier keeper had open: told at once if it never was, else reminded of.
-    pub(super) fn resume_incident(&mut self, now: Now, record: crate::model::incident::Incident) {
-        let known = match record.cause {
-            Cause::Check(kind, index) | Cause::CheckUnknown(kind, index) => {
-                self.def.checks.iter().any(|check| (check.kind, check.index) == (kind, index))
-            }
-            Cause::Down
-            | Cause::UpUnwanted
-            | Cause::Unclear
-            | Cause::Unkillable
-            | Cause::SetAside => true,
-        };
-        if !known {
-            return;
-        }
+    fn resume_incident(&mut self, now: Now, record: Incident) {
         if let Cause::Check(_, index) = record.cause
             && let Some(check) = self.checks.get_mut(usize::from(index.0))
         {
             check.window.resume_firing();
         }
+        let tell_at = self.tell_again_at(now, &record);
+        self.open.insert(record.cause, OpenIncident::of(record, tell_at));
+    }
+
+    /// When an incident is told next of which only its record is known.
+    pub(super) fn tell_again_at(&self, now: Now, record: &Incident) -> Mono {
         let by_operator = matches!(self.intent.by, Who::Operator { .. });
         let tell_at = if record.told == 0 && record.cause == Cause::SetAside && by_operator {
             let first = self.def.remind * crate::engine::orders::REMIND_OPERATOR_TIMES;
@@ -131,17 +167,7 @@ impl State {
             now.mono + self.def.remind.saturating_sub(now.wall.since(record.told_at))
         };
         // Nobody is reminded within the first moments: the incident may be over already.
-        let tell_at = tell_at.max(now.mono + limits::TELL_AFTER);
-        self.open.insert(
-            record.cause,
-            OpenIncident {
-                record,
-                tell_at,
-                settles_at: None,
-                mended: None,
-                telling: Telling::Free,
-            },
-        );
+        tell_at.max(now.mono + limits::TELL_AFTER)
     }
 
     /// Takes up what is in flight, and looks.
@@ -261,10 +287,22 @@ impl State {
             open: self.open.values().map(|open| open.record.clone()).collect(),
             last: self.last_incident.clone(),
             fingerprints: self.fingerprints(),
+            claim: Some(self.def.claim_mark()),
+            checks: self.def.checks.iter().map(Check::mark).collect(),
             boot,
         }
     }
 }
+
+/// What an earlier keeper had open of a service.
+pub(super) struct Resumed {
+    open: Vec<Incident>,
+    /// Those of the checks that they count by.
+    marks: Vec<u64>,
+}
+
+/// How an incident of a check ends whose check is not there any more.
+pub(super) const NO_LONGER_CHECKED: &str = "it is no longer checked";
 
 /// On whose account a stop is that an earlier keeper began. Nobody remembers, so the start after it is
 /// counted; where only operators act it was one's.

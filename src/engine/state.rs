@@ -266,6 +266,13 @@ pub(crate) struct OpenIncident {
     pub(crate) telling: Telling,
 }
 
+impl OpenIncident {
+    /// One that goes on.
+    pub(crate) fn of(record: Incident, tell_at: Mono) -> Self {
+        Self { record, tell_at, settles_at: None, mended: None, telling: Telling::Free }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Telling {
     Free,

@@ -497,6 +497,14 @@ impl State {
         }
     }
 
+    /// What it is about is no longer watched as it was.
+    pub(super) fn verify_parts(&mut self, cx: &mut Cx<'_>, how: &str) {
+        if self.verify.is_some() {
+            let text = format!("not seen to its end: {how}; `heeler workers` shows how they stand");
+            self.verify_ends(cx, ReplyResult::Failed, &text);
+        }
+    }
+
     fn verify_goes_to(&mut self, step: Step) {
         if let Some(verify) = &mut self.verify {
             verify.step = step;

@@ -11,7 +11,7 @@ use crate::keeper::Keeper;
 use crate::keeper::scout::ScoutUser;
 use crate::keeper::turn::{Done, Source};
 use crate::model::limits;
-use crate::model::process::Pid;
+use crate::model::process::{Gid, Pid, Uid};
 use crate::sys::spawn;
 
 /// How soon a packet that a scout did not take is offered again.
@@ -21,6 +21,8 @@ const DEAF_POLL: Duration = Duration::from_millis(5);
 pub(super) struct Caged {
     pub(super) pid: Pid,
     pub(super) since: Instant,
+    /// Who it is; nobody but heeler where that is not root.
+    pub(super) user: Option<(Uid, Gid)>,
     pub(super) packets: VecDeque<Vec<u8>>,
     pidfd: OwnedFd,
     socket: OwnedFd,
@@ -116,7 +118,19 @@ impl Keeper {
             failed(error)
         })?;
         let (packets, since) = (VecDeque::new(), Instant::now());
-        Ok(Caged { pid, since, packets, pidfd, socket, tokens, deaf_since: None })
+        Ok(Caged { pid, since, user, packets, pidfd, socket, tokens, deaf_since: None })
+    }
+
+    /// Scouts that are to be somebody else now make room for others.
+    pub(super) fn scouts_change(&mut self) {
+        let user = match self.people.scout() {
+            ScoutUser::Same => None,
+            ScoutUser::Known(uid, gid) => Some((uid, gid)),
+            // Until that is known they stay who they are.
+            ScoutUser::Unknown => return,
+        };
+        self.scout_is(user);
+        self.post_is(user);
     }
 
     /// Ends a scout, if it has not ended.

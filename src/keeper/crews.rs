@@ -68,6 +68,8 @@ pub(super) struct WorkerProved {
     ask: AskId,
     signal: Signal,
     why: &'static str,
+    /// By what it was proved; `None` where nobody can say who is a worker.
+    pattern: Option<Arc<Pattern>>,
     proving: Result<Proving, Untrusted>,
     /// What was seen of it before its KILL.
     evidence: Option<Untrusted>,
@@ -83,6 +85,13 @@ pub(super) fn needs_of(service: &Service) -> WorkerNeeds {
         release: service.puma.is_some(),
     };
     needs.fold(state, WorkerNeeds::and)
+}
+
+impl Crew {
+    /// The service is defined anew: who is a worker may be said otherwise.
+    pub(super) fn is_told_anew(&mut self) {
+        self.pattern = None;
+    }
 }
 
 impl Keeper {
@@ -153,8 +162,16 @@ impl Keeper {
         let pattern = match pattern {
             Ok(pattern) => pattern,
             Err(refused) => {
-                let (proving, evidence) = (Err(refused), None);
-                self.worker_proved(WorkerProved { service, ask, signal, why, proving, evidence });
+                let (pattern, proving, evidence) = (None, Err(refused), None);
+                self.worker_proved(WorkerProved {
+                    service,
+                    ask,
+                    signal,
+                    why,
+                    pattern,
+                    proving,
+                    evidence,
+                });
                 return;
             }
         };
@@ -179,14 +196,28 @@ impl Keeper {
                 Ok((proving, evidence)) => (Ok(proving), evidence),
                 Err(why) => (Err(why), None),
             };
-            Done::WorkerProved(WorkerProved { service, ask, signal, why, proving, evidence })
+            let pattern = Some(pattern);
+            Done::WorkerProved(WorkerProved {
+                service,
+                ask,
+                signal,
+                why,
+                pattern,
+                proving,
+                evidence,
+            })
         });
     }
 
     /// Sends a proved worker its signal, and watches it.
     pub(super) fn worker_proved(&mut self, proved: WorkerProved) {
-        let WorkerProved { service, ask, signal, why, proving, evidence } = proved;
+        let WorkerProved { service, ask, signal, why, pattern, proving, evidence } = proved;
+        let known = self.services.get(&service).and_then(|served| served.crew.pattern.clone());
+        let as_ever = known.zip(pattern).is_some_and(|(now, then)| Arc::ptr_eq(&now, &then));
         let result = match proving {
+            Ok(Proving::Proved(_)) if !as_ever => {
+                Delivery::Refused(Untrusted::from("who is a worker is said otherwise meanwhile"))
+            }
             Ok(Proving::Proved(proved)) => self.tell_worker(&service, proved, signal, why),
             Ok(Proving::Gone) => Delivery::Gone,
             Ok(Proving::Refused(why) | Proving::Unknown(why)) | Err(why) => Delivery::Refused(why),

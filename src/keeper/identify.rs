@@ -29,7 +29,9 @@ impl Keeper {
     /// Whose process is looked for.
     pub(super) fn owner(&self, service: &ServiceName) -> Option<Owner> {
         let served = self.services.get(service)?;
-        let known = served.families.keys().next_back().copied();
+        // What another claim proved is not known by this one.
+        let proved = served.proved_by == served.claim;
+        let known = served.families.keys().next_back().copied().filter(|_| proved);
         let known_by = served.stamp.as_ref().and_then(claim_of);
         let cgroup = served.unit.cgroup.clone().or_else(|| self.group_of(service));
         Some(Owner { known, known_by, cgroup, ..Owner::of(served.owner?) })
@@ -97,11 +99,12 @@ impl Keeper {
         if let Some((_, walked)) = &mut served.spot {
             *walked = Instant::now();
         }
+        let claim = served.claim;
         self.pool.submit(move || {
             let found = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
                 Found::Unknown(Untrusted::from("the look at it crashed: this is a bug of heeler"))
             });
-            Done::Identified { service, ask, found, came }
+            Done::Identified { service, ask, found, came, claim }
         });
     }
 

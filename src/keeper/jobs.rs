@@ -5,7 +5,7 @@
 //! where it keeps a foreground program only when that or the shim itself ended.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,7 +14,7 @@ use crate::engine::effect::Level;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::turn::Source;
-use crate::model::ids::{ActionId, ServiceName};
+use crate::model::ids::{ActionId, CheckIndex, ServiceName};
 use crate::model::job::{Ended, InFlight, Job, JobKind, Outcome, Output};
 use crate::model::process::{Exit, ProcessIdentity};
 use crate::model::text::Untrusted;
@@ -31,17 +31,31 @@ const ADOPTED_POLL: Duration = Duration::from_millis(50);
 /// How often it is looked whether a shim that cannot be watched is to be reaped.
 const UNWATCHED_POLL: Duration = Duration::from_secs(1);
 
-/// A job in flight.
+/// A job in flight. It goes on when its service is forgotten, and is heard to its end.
 pub(super) struct Running {
     pub(super) service: ServiceName,
+    /// Where its records are: those of its service when it began.
+    pub(super) records: PathBuf,
     pub(super) slot: Slot,
     pub(super) action: ActionId,
     pub(super) kind: JobKind,
+    pub(super) answers: Answers,
     voice: Voice,
     /// The foreground program's process, once executed.
     child: Option<ProcessIdentity>,
     /// What was started was seen, be it gone again.
     came: bool,
+}
+
+/// What a job's end answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answers {
+    /// A question of the engine, as the job's kind says.
+    Engine,
+    /// The probe of the check that has this place now.
+    Check(CheckIndex),
+    /// Nothing any more: what it was asked about was defined anew.
+    Nobody,
 }
 
 /// How a shim is heard.
@@ -119,6 +133,7 @@ impl Keeper {
             cause: job.reason.clone(),
             before: job.main,
             deadline: job.deadline,
+            claim: Some(served.def.claim_mark()),
         };
         for old in [SlotFile::Child, SlotFile::Outcome] {
             records::remove_record(&dir, &slot.file(old)).map_err(said("record the action"))?;
@@ -130,6 +145,7 @@ impl Keeper {
         }
         let (service, action, kind) = (job.service.clone(), job.action, job.kind);
         let cgroup = self.group_of_command(&service, kind);
+        let records = dir.clone();
         let plan = Plan { boot: self.boot_id.clone(), records: dir, cgroup, job };
         let plan = plan.encode().map_err(|error| ("write the plan", error.to_string()))?;
         let title = [service.as_str(), kind.name()];
@@ -148,7 +164,19 @@ impl Keeper {
         let shim_token = self.watch(&pidfd, Source::Shim(action)).map_err(|_| look_at);
         self.shims.insert(action, (shim_token, pidfd));
         let (child, came) = (None, false);
-        self.running.push(Running { service, slot, action, kind, voice, child, came });
+        let answers = match kind {
+            JobKind::Probe(check) => Answers::Check(check),
+            JobKind::Start
+            | JobKind::Stop
+            | JobKind::Restart
+            | JobKind::Reload
+            | JobKind::Exec
+            | JobKind::Look
+            | JobKind::Ask
+            | JobKind::Instance => Answers::Engine,
+        };
+        let running = Running { service, records, slot, action, kind, answers, voice, child, came };
+        self.running.push(running);
         Ok(())
     }
 
@@ -211,8 +239,7 @@ impl Keeper {
             return;
         }
         let (service, action, slot) = (running.service.clone(), running.action, running.slot);
-        let Some(served) = self.services.get(&service) else { return };
-        let Some(child) = read_child(&served.records, slot, action) else { return };
+        let Some(child) = read_child(&running.records, slot, action) else { return };
         match identity::identify_recorded(child) {
             Found::One(proved, _) => {
                 self.running[at].child = Some(child);
@@ -231,15 +258,14 @@ impl Keeper {
         let heard = std::mem::replace(&mut running.voice, Voice::Records { look_at });
         self.hear_no_more(&heard);
         let running = &self.running[at];
-        let Some(served) = self.services.get(&running.service) else { return };
-        let outcome = read_outcome(&served.records, running.slot, running.action);
-        if outcome.is_none() && lives(&served.records, running.slot, running.action) {
+        let outcome = read_outcome(&running.records, running.slot, running.action);
+        if outcome.is_none() && lives(&running.records, running.slot, running.action) {
             self.shim_lost(at);
             return;
         }
         let running = self.running.swap_remove(at);
         let outcome = outcome.unwrap_or_else(|| Outcome {
-            ended: lost(&served.records, running.slot, running.action),
+            ended: lost(&running.records, running.slot, running.action),
             output: Output::default(),
             took: Duration::ZERO,
         });
@@ -258,24 +284,25 @@ impl Keeper {
         if waits_on {
             self.start_came_up(&service);
         } else if running.slot == Slot::Action {
-            self.consume(&service, running.action);
+            consume(&running.records, running.action);
         }
         if let Some(child) = running.child {
             self.instance_ended(&service, child, exit_of(&outcome));
         }
-        if let JobKind::Probe(check) = running.kind {
-            self.program_ended(service, check, running.action, &outcome);
-            return;
+        let action = running.action;
+        match running.answers {
+            Answers::Check(check) => self.program_ended(service, check, action, &outcome),
+            Answers::Nobody => self.make_room(),
+            Answers::Engine if running.kind == JobKind::Look => {
+                self.unit_looked(service, action, &outcome);
+            }
+            Answers::Engine if running.kind == JobKind::Ask => {
+                self.puma_answered(service, action, &outcome);
+            }
+            Answers::Engine => {
+                self.inbox.push_back(Input::Finished { service, action, outcome });
+            }
         }
-        if running.kind == JobKind::Ask {
-            self.puma_answered(service, running.action, &outcome);
-            return;
-        }
-        if running.kind == JobKind::Look {
-            self.unit_looked(service, running.action, &outcome);
-            return;
-        }
-        self.inbox.push_back(Input::Finished { service, action: running.action, outcome });
     }
 
     fn hear_no_more(&mut self, voice: &Voice) {
@@ -334,17 +361,6 @@ impl Keeper {
         self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
     }
 
-    /// The action is over: a later keeper has nothing to take over.
-    fn consume(&self, service: &ServiceName, action: ActionId) {
-        let Some(served) = self.services.get(service) else { return };
-        let name = Slot::Action.file(SlotFile::Job);
-        if read_record::<JobRecord>(&served.records, &name)
-            .is_some_and(|record| record.action == action)
-        {
-            let _gone = records::remove_record(&served.records, &name);
-        }
-    }
-
     /// A start is over once what it started is there and its command ended, whichever is last.
     pub(super) fn start_came_up(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
@@ -362,7 +378,7 @@ impl Keeper {
         }
         match self.running.iter_mut().find(|running| running.action == record.action) {
             Some(running) => running.came = true,
-            None => self.consume(service, record.action),
+            None => consume(&served.records, record.action),
         }
     }
 
@@ -465,9 +481,7 @@ impl Keeper {
             return;
         };
         let running = &self.running[at];
-        let (service, slot) = (running.service.clone(), running.slot);
-        let Some(served) = self.services.get(&service) else { return };
-        let records = served.records.clone();
+        let (records, slot) = (running.records.clone(), running.slot);
         let record: Option<ChildRecord> = read_record(&records, &slot.file(SlotFile::Child));
         let record = record.filter(|record| record.action == action);
         if running.child.is_none() && record.is_some() {
@@ -512,7 +526,10 @@ impl Keeper {
             if !busy && !open && (slot == Slot::Instance || outcome.is_none()) {
                 continue;
             }
-            let text = format!("an earlier heeler's {} {words}", kind.name());
+            // Of one that is heard, its service was forgotten meanwhile, or got another name.
+            let heard = self.running.iter().any(|running| running.action == action);
+            let whose = if heard { "its" } else { "an earlier heeler's" };
+            let text = format!("{whose} {} {words}", kind.name());
             self.log.say(self.now().wall, Level::Info, service.as_str(), text);
             if !busy && !open {
                 // So long ago that nothing depends on it any more.
@@ -520,15 +537,18 @@ impl Keeper {
                 continue;
             }
             let child = read_child(&records, slot, action);
-            self.running.push(Running {
+            let adopted = (!heard).then(|| Running {
                 service: service.clone(),
+                records: records.clone(),
                 slot,
                 action,
                 kind,
+                answers: Answers::Engine,
                 voice: Voice::Records { look_at: Instant::now() + ADOPTED_POLL },
                 child: child.filter(|_| kind == JobKind::Instance),
                 came: false,
             });
+            self.running.extend(adopted);
             // A foreground program that runs is found by its record, like any other main process.
             if kind != JobKind::Instance || child.is_none() {
                 left = InFlight::Job { action, kind, deadline, before: record.before };
@@ -545,6 +565,14 @@ impl Keeper {
 
 /// How long the exit status of a `run` program is waited for once it is known to be dead.
 const EXIT_STATUS_WAIT: Duration = Duration::from_millis(200);
+
+/// The action is over: a later keeper has nothing to take over.
+fn consume(records: &Path, action: ActionId) {
+    let name = Slot::Action.file(SlotFile::Job);
+    if read_record::<JobRecord>(records, &name).is_some_and(|record| record.action == action) {
+        let _gone = records::remove_record(records, &name);
+    }
+}
 
 /// How the program ended, where it is known.
 fn exit_of(outcome: &Outcome) -> Option<Exit> {

@@ -1,6 +1,7 @@
 //! Looks that may hang, in the file pool: each has a deadline, and what it left is kept for the next one,
 //! and for the next keeper.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use crate::checks::{Files, Past};
 use crate::engine::effect::Level;
 use crate::keeper::Keeper;
 use crate::keeper::turn::Done;
+use crate::model::change::Kept;
 use crate::model::ids::{AskId, CheckIndex, ServiceName};
 use crate::model::observation::{Observation, Outcome};
 use crate::sys::{clock, records};
@@ -16,7 +18,6 @@ use crate::sys::{clock, records};
 /// A look that the pool has taken.
 pub(super) struct Looked {
     service: ServiceName,
-    check: CheckIndex,
     ask: AskId,
     seen: Observation,
     /// Of a look at files.
@@ -50,6 +51,16 @@ struct Out {
     ask: AskId,
     /// When it is given up on.
     until: Instant,
+    about: About,
+}
+
+/// What a look is about that is in the pool.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// What the check asks for.
+    Now,
+    /// What it asked for before it was defined anew: what was seen is nobody's.
+    Before,
 }
 
 /// What the looks of one check have left.
@@ -142,23 +153,26 @@ impl Keeper {
             return;
         }
         let until = Instant::now() + patience;
-        looking.out = Some(Out { ask, until });
+        looking.out = Some(Out { ask, until, about: About::Now });
         self.looks.insert((until, service.clone(), check));
         self.pool.submit(move || {
             let (seen, noted) = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
                 (Observation::unknown("the look crashed: this is a bug of heeler"), None)
             });
-            Done::Looked(Looked { service, check, ask, seen, noted })
+            Done::Looked(Looked { service, ask, seen, noted })
         });
     }
 
     /// A look came back from the pool.
     pub(super) fn looked_in_pool(&mut self, looked: Looked) {
-        let Looked { service, check, ask, seen, noted } = looked;
+        let Looked { service, ask, seen, noted } = looked;
         let wall = self.now().wall;
         let Some(served) = self.services.get_mut(&service) else { return };
-        let Some(looking) = served.looking.get_mut(&check) else { return };
-        let Some(out) = looking.out.take() else { return };
+        // By the question: its check may have got another place since.
+        let asked = |looking: &Looking| looking.out.is_some_and(|out| out.ask == ask);
+        let found = served.looking.iter_mut().find(|(_, looking)| asked(looking));
+        let Some((&check, looking)) = found else { return };
+        let Some(out) = looking.out.take().filter(|out| out.about == About::Now) else { return };
         let in_time = self.looks.remove(&(out.until, service.clone(), check));
         if let Some(Noted { before, after, trouble }) = noted {
             // Nobody hears of what came too late, so the next look sees it again.
@@ -170,6 +184,42 @@ impl Keeper {
         }
         if in_time {
             self.observed(service, check, ask, seen);
+        }
+    }
+
+    /// The checks of a service are others now: what is known of those that go on goes with them.
+    pub(super) fn carry_looks(&mut self, service: &ServiceName, kept: &[Kept]) {
+        let Some(served) = self.services.get_mut(service) else { return };
+        let mut before = std::mem::take(&mut served.looking);
+        let mut moved = Vec::new();
+        for (place, kept) in (0..).map(CheckIndex).zip(kept) {
+            let looking = match kept {
+                Kept::New => None,
+                Kept::Same(was) => {
+                    if *was != place {
+                        moved.push((*was, place));
+                    }
+                    before.remove(was)
+                }
+                // A look that hangs goes on hanging: there must not be a second one beside it.
+                Kept::Other(was) => before.remove(was).and_then(|looking| looking.out).map(|out| {
+                    let out = Some(Out { about: About::Before, ..out });
+                    Looking { out, ..Looking::default() }
+                }),
+            };
+            served.looking.extend(looking.map(|looking| (place, looking)));
+        }
+        let waited: BTreeSet<_> =
+            self.looks.iter().filter(|(_, name, _)| name == service).map(|(at, ..)| *at).collect();
+        self.looks.retain(|(_, name, _)| name != service);
+        let still = served.looking.iter().filter_map(|(place, looking)| {
+            let out = looking.out.filter(|out| out.about == About::Now)?;
+            waited.contains(&out.until).then(|| (out.until, service.clone(), *place))
+        });
+        self.looks.extend(still);
+        if let Err(error) = move_notebooks(&served.records, &moved) {
+            let text = format!("lines written while no heeler runs may be missed: {error}");
+            self.log.say(self.now().wall, Level::Warning, service.as_str(), text);
         }
     }
 
@@ -192,9 +242,31 @@ impl Keeper {
     }
 }
 
+/// What was written down about checks goes with them to their new places.
+fn move_notebooks(records: &Path, moved: &[(CheckIndex, CheckIndex)]) -> std::io::Result<()> {
+    // By a name that is nobody's: they may change places with each other.
+    let aside = |place: &CheckIndex| records.join(format!(".check-{}.moving", place.0));
+    let mut result = Ok(());
+    let mut rename = |from: PathBuf, to: PathBuf| match std::fs::rename(from, to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => result = Err(error),
+        Ok(()) | Err(_) => {}
+    };
+    for (was, place) in moved {
+        rename(records.join(notebook_of(*was)), aside(place));
+    }
+    for (_, place) in moved {
+        rename(aside(place), records.join(notebook_of(*place)));
+    }
+    result
+}
+
+fn notebook_of(place: CheckIndex) -> String {
+    format!("check-{}.past", place.0)
+}
+
 impl Notebook {
     fn of(records: &Path, check: CheckIndex, files: Files) -> Self {
-        Self { records: records.to_owned(), name: format!("check-{}.past", check.0), files }
+        Self { records: records.to_owned(), name: notebook_of(check), files }
     }
 
     /// What an earlier keeper wrote down; what is missing, damaged or of other settings is nothing.

@@ -5,27 +5,33 @@
 //! never waits for a disk, a log, a name service, a network or another process.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod cage;
 pub mod control;
 mod crews;
 mod deaths;
+mod dirs;
 mod events;
 mod identify;
+mod intake;
 mod jobs;
 mod log;
 mod looks;
 mod manager;
+mod names;
 mod operators;
 mod people;
 mod pool;
 mod post;
 mod probes;
 mod pumas;
+mod reload;
 pub mod rights;
 mod roll;
 mod samples;
 mod scout;
 mod served;
+mod standing;
 mod start;
 mod trials;
 mod turn;
@@ -56,6 +62,7 @@ use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::post::Post;
 use crate::keeper::probes::Waiting;
+use crate::keeper::reload::{Conf, Purpose};
 use crate::keeper::scout::Scout;
 use crate::keeper::served::Served;
 use crate::keeper::trials::Trials;
@@ -144,6 +151,10 @@ pub(crate) struct Keeper {
     post: Post,
     /// When unknown users are looked up again.
     look_up_at: Option<Instant>,
+    conf: Conf,
+    /// Foreground programs that go on though their files are gone.
+    unclaimed: BTreeSet<ServiceName>,
+    next_claim: u64,
 }
 
 /// What comes to the loop from elsewhere.
@@ -217,12 +228,10 @@ impl Keeper {
         self.end(why)
     }
 
-    /// SIGHUP: a log file that was moved away is begun anew.
+    /// SIGHUP: the configuration is read anew, and a log file that was moved away is begun anew.
     fn hang_up(&mut self) {
-        self.manager.reloading(self.now().mono);
         self.log.reopen();
-        self.say(Level::Info, "reload of the configuration comes with a later version; restart heeler instead: it touches no service");
-        self.manager.ready(self.engine.tally());
+        self.read_configuration(Purpose::Reload, "SIGHUP".to_owned(), None);
     }
 
     fn end(mut self, why: &str) -> Result<(), String> {
@@ -278,12 +287,13 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found, came } => {
-                if let Some(served) = self.services.get_mut(&service) {
-                    served.in_pool.look = false;
-                    if let Found::One(_, ClaimStamp::Pidfile(_, spot)) = &found {
-                        served.spot = spot.clone().map(|spot| (spot, Instant::now()));
-                    }
+            Done::Identified { service, ask, found, came, claim } => {
+                let served = self.services.get_mut(&service);
+                // Another place is to be looked at by now, or nobody asks.
+                let Some(served) = served.filter(|served| served.claim == claim) else { return };
+                served.in_pool.look = false;
+                if let Found::One(_, ClaimStamp::Pidfile(_, spot)) = &found {
+                    served.spot = spot.clone().map(|spot| (spot, Instant::now()));
                 }
                 self.identified_as(service, ask, found, came);
             }
@@ -295,6 +305,7 @@ impl Keeper {
             Done::RollSeen(seen) => self.roll_seen(seen),
             Done::WorkerProved(proved) => self.worker_proved(proved),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
+            Done::Read(read) => self.configuration_read(*read),
             Done::MailServers(servers) => self.post_ready(servers),
             Done::Nothing => {}
         }
@@ -310,6 +321,7 @@ impl Keeper {
         self.programs_due(instant);
         self.trials_due(instant);
         self.post_due(instant);
+        self.configuration_due(instant);
         if self.look_up_at.is_some_and(|at| instant >= at) {
             self.look_up_people();
             self.plan_look_up();
@@ -336,6 +348,7 @@ impl Keeper {
             self.programs_wakeup(),
             self.trials_wakeup(),
             self.post_wakeup(),
+            self.configuration_wakeup(),
             self.manager.wakeup(self.engine.tally()),
         ];
         own.into_iter().flatten().fold(engine, Instant::min)

@@ -2,6 +2,7 @@
 //! held back until what they say is on disk.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -10,7 +11,10 @@ use crate::engine::effect::Level;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
 use crate::keeper::control::{ControlEvent, ControlRequest};
+use crate::keeper::intake::UNCLAIMED;
+use crate::keeper::reload::Purpose;
 use crate::keeper::rights::Peer;
+use crate::keeper::served::File;
 use crate::model::ids::{RequestId, ServiceName};
 use crate::model::limits;
 use crate::model::order::{Order, Reply};
@@ -148,6 +152,14 @@ impl Keeper {
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
             }
+            Request::ReloadConfig => {
+                let by = peer.who().to_string();
+                self.read_configuration(Purpose::Reload, by, Some(reply));
+            }
+            Request::Plan { dir } => {
+                let dir = dir.map_or_else(|| self.conf.dir.clone(), PathBuf::from);
+                self.read_configuration(Purpose::Plan(dir), peer.who().to_string(), Some(reply));
+            }
             Request::MailTest { to } => {
                 let text = format!("{} asked for a test of mail", peer.who());
                 self.say(Level::Info, &text);
@@ -166,6 +178,14 @@ impl Keeper {
     ) {
         let id = self.open_request(services.clone(), reply);
         for service in services {
+            if order != Order::Stop && self.is_unclaimed(&service) {
+                let text = format!(
+                    "{UNCLAIMED}: it can only be stopped (`heeler stop {service}`), until there is a \
+                     {service}.toml again and `heeler reload-config`"
+                );
+                self.refuse(id, &service, text);
+                continue;
+            }
             let who = peer.who();
             self.put_to_engine(id, service, |service, request| Input::Ordered {
                 service,
@@ -207,18 +227,28 @@ impl Keeper {
         service: ServiceName,
         input: impl FnOnce(ServiceName, RequestId) -> Input,
     ) {
-        let Some(open) = self.operators.open.get_mut(&id) else { return };
         if !self.services.contains_key(&service) {
-            let text = "it is not there any more".to_owned();
-            let service = service.to_string();
-            open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
+            self.refuse(id, &service, "it is not there any more".to_owned());
             return;
         }
+        let Some(open) = self.operators.open.get_mut(&id) else { return };
         open.missing += 1;
         self.operators.next += 1;
         let request = RequestId(self.operators.next);
         self.operators.asked.insert(request, (id, service.clone()));
         self.inbox.push_back(input(service, request));
+    }
+
+    /// The engine is not asked for this service.
+    fn refuse(&mut self, id: u64, service: &ServiceName, text: String) {
+        let Some(open) = self.operators.open.get_mut(&id) else { return };
+        let service = service.to_string();
+        open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
+    }
+
+    /// Whether it goes on though its file is gone.
+    fn is_unclaimed(&self, service: &ServiceName) -> bool {
+        self.services.get(service).is_some_and(|served| served.file == File::Gone)
     }
 
     /// The engine answered: the operator hears it once what was decided before is on disk.
@@ -310,6 +340,7 @@ impl Keeper {
             let mut answer = self.status(&status.services);
             if status.whose == Whose::Masters {
                 answer.mail = self.mail_status();
+                answer.config = Some(self.configuration_status());
                 answer.state.clone_from(&self.operators.state);
             }
             let _delivered = status.reply.send(Response::Status(answer));
@@ -330,7 +361,11 @@ impl Keeper {
             let before = self.operators.shown.get(name).cloned();
             let sample = status.main.and_then(|main| self.measure(name, main));
             let usage = sample.map(|sample| Usage::of(&sample, before.as_ref(), now.mono));
-            answers.push(ServiceStatus::new(&status, usage.unwrap_or_default()));
+            let mut answer = ServiceStatus::new(&status, usage.unwrap_or_default());
+            if self.unclaimed.contains(name) {
+                answer.state = UNCLAIMED.to_owned();
+            }
+            answers.push(answer);
         }
         StatusAnswer::new(answers)
     }
@@ -338,6 +373,11 @@ impl Keeper {
     /// Whether somebody may know and do everything.
     fn is_master(&self, peer: &Peer) -> bool {
         [Uid(0), self.load_as.uid].contains(&peer.uid)
+    }
+
+    /// A service is watched no longer.
+    pub(super) fn not_shown(&mut self, name: &ServiceName) {
+        self.operators.shown.remove(name);
     }
 
     /// Whether there is an earlier sample of a service to compare with; if not, one is taken now.

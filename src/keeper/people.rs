@@ -147,6 +147,26 @@ impl People {
         questions.into_iter().collect()
     }
 
+    /// Forgets names that nobody uses any more.
+    fn keep_only(&mut self, services: &[Arc<Service>]) {
+        let grantees = || services.iter().flat_map(|service| &service.allow).map(|grant| &grant.to);
+        let mut users: BTreeSet<&str> = self.scouts.iter().map(|name| &**name).collect();
+        let mut groups: BTreeSet<&str> = BTreeSet::new();
+        users.extend(services.iter().filter_map(|service| service.user.as_deref()));
+        let workers = services.iter().filter_map(|service| service.workers.as_ref());
+        users.extend(workers.filter_map(|workers| workers.user.as_deref()));
+        for to in grantees() {
+            match to {
+                Grantee::User(name) => users.insert(name),
+                Grantee::Group(name) => groups.insert(name),
+            };
+        }
+        let own = self.own;
+        self.users.retain(|name, (uid, _)| *uid == own || users.contains(&**name));
+        self.groups.retain(|name, _| groups.contains(&**name));
+        self.said.clear();
+    }
+
     fn principal(&self, to: &Grantee) -> Option<Principal> {
         match to {
             Grantee::User(name) => self.users.get(name).map(|(uid, _)| Principal::User(*uid)),
@@ -202,10 +222,28 @@ impl Keeper {
                 }
             }
         }
-        for served in self.services.values_mut() {
-            served.owner = self.people.owner(&served.def);
+        let mut found = Vec::new();
+        for (name, served) in &mut self.services {
+            let before = std::mem::replace(&mut served.owner, self.people.owner(&served.def));
+            if before.is_none() && served.owner.is_some() {
+                found.push(name.clone());
+            }
+        }
+        for name in found {
+            // Until now it could not be looked for.
+            self.engine_does(|engine, now, effects| engine.look_soon(now, &name, effects));
         }
         self.people.publish(self.services.values().map(|served| Arc::clone(&served.def)));
+        self.scouts_change();
+    }
+
+    /// Other services are watched now, or others may do something with them.
+    pub(super) fn people_change(&mut self) {
+        let services: Vec<_> =
+            self.services.values().map(|served| Arc::clone(&served.def)).collect();
+        self.people.keep_only(&services);
+        self.people.publish(services.into_iter());
+        self.scouts_change();
     }
 
     /// Whether some service's user is still unknown.

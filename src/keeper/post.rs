@@ -20,7 +20,7 @@ use crate::keeper::turn::{Done, Source};
 use crate::mail::digest::test_mail;
 use crate::mail::{self, HostFacts};
 use crate::model::limits;
-use crate::model::process::Uid;
+use crate::model::process::{Gid, Uid};
 use crate::model::units::show_duration;
 use crate::store::{MailStanding, Message};
 use crate::wire::control::{MailStatus, MailTestAnswer, MailTestResult, Response, VERSION};
@@ -39,6 +39,8 @@ pub(super) struct Post {
     instance: Option<Instance>,
     /// Since when the pool reads the files of the servers.
     reading: Option<Instant>,
+    /// Of which servers.
+    read: Knows,
     /// Not given to a scout yet.
     waiting: VecDeque<Letter>,
     asked: BTreeMap<u64, Asked>,
@@ -50,8 +52,18 @@ pub(super) struct Post {
 
 struct Instance {
     caged: Caged,
+    knows: Knows,
     /// Since when it has nothing to do.
     idle_since: Instant,
+}
+
+/// What a scout was told about servers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Knows {
+    /// What is so.
+    Now,
+    /// What was so: it finishes what it has, and gets nothing more.
+    Before,
 }
 
 struct Asked {
@@ -79,6 +91,7 @@ impl Post {
             folder: state_dir.join("outbox"),
             instance: None,
             reading: None,
+            read: Knows::Now,
             waiting: VecDeque::new(),
             asked: BTreeMap::new(),
             tests: Vec::new(),
@@ -110,8 +123,15 @@ impl Keeper {
     /// Gives what waits to the scout, or sees to it that there is one.
     fn hand_over(&mut self) {
         let until = Instant::now() + self.post.patience();
+        let idle = self.post.asked.is_empty();
+        let outdated = |instance: &mut Instance| instance.knows == Knows::Before && idle;
+        if let Some(instance) = self.post.instance.take_if(outdated) {
+            self.put_down(instance.caged);
+        }
         let post = &mut self.post;
-        if let Some(instance) = &mut post.instance {
+        if post.instance.as_ref().is_some_and(|instance| instance.knows == Knows::Before) {
+            // What it has is answered first: one mail is not to go out twice.
+        } else if let Some(instance) = &mut post.instance {
             for letter in post.waiting.drain(..) {
                 post.asked.insert(letter.id, Asked { recipients: letter.to.len(), until });
                 instance.caged.packets.extend(ToPost::Letter(letter).packets());
@@ -130,6 +150,11 @@ impl Keeper {
     pub(super) fn post_ready(&mut self, servers: Vec<Server>) {
         self.post.reading = None;
         if self.post.waiting.is_empty() || self.post.instance.is_some() {
+            return;
+        }
+        if std::mem::replace(&mut self.post.read, Knows::Now) == Knows::Before {
+            // The servers are others since.
+            self.hand_over();
             return;
         }
         match self.new_post(servers) {
@@ -153,7 +178,7 @@ impl Keeper {
             servers,
         };
         caged.packets.extend(ToPost::Setup(setup).packets());
-        Ok(Instance { caged, idle_since: Instant::now() })
+        Ok(Instance { caged, knows: Knows::Now, idle_since: Instant::now() })
     }
 
     /// Nothing can be sent now: everything that waits has its answer.
@@ -209,6 +234,9 @@ impl Keeper {
         self.post.buffer = buffer;
         if let Err(why) = result {
             self.replace_post(&why);
+        } else if self.post.instance.as_ref().is_some_and(|one| one.knows == Knows::Before) {
+            // Perhaps that was the last that it had.
+            self.hand_over();
         }
     }
 
@@ -232,6 +260,35 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// The settings of mail are others now.
+    pub(super) fn post_changes(&mut self, host: HostFacts) {
+        let mail = self.conf.settings.mail.clone();
+        self.post.mail = mail.filter(|mail| !mail.servers.is_empty()).map(Arc::new);
+        self.post.host = host;
+        if self.post.reading.is_some() {
+            self.post.read = Knows::Before;
+        }
+        self.post_outdated();
+        if self.post.mail.is_none() {
+            self.post.standing = MailStanding::default();
+            self.post_fails("there is no mail server in heeler.toml any more");
+        }
+    }
+
+    /// The scout that mails is to be this user.
+    pub(super) fn post_is(&mut self, user: Option<(Uid, Gid)>) {
+        if self.post.instance.as_ref().is_some_and(|instance| instance.caged.user != user) {
+            self.post_outdated();
+        }
+    }
+
+    fn post_outdated(&mut self) {
+        if let Some(instance) = &mut self.post.instance {
+            instance.knows = Knows::Before;
+        }
+        self.hand_over();
     }
 
     /// The scout ended.

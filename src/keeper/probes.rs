@@ -5,6 +5,8 @@ use std::time::Instant;
 use crate::checks::{self, Probe};
 use crate::engine::effect::Level;
 use crate::keeper::Keeper;
+use crate::keeper::jobs::Answers;
+use crate::model::change::Kept;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{AtDeadline, Job, JobKind, Outcome};
 use crate::model::limits;
@@ -46,6 +48,13 @@ impl Keeper {
         }
     }
 
+    /// A job ended that nobody waits for any more: what waits for room has some.
+    pub(super) fn make_room(&mut self) {
+        self.run_programs();
+        self.run_unit_looks();
+        self.ask_pumas();
+    }
+
     /// Runs those programs there is room for: many of them due at once must leave room for actions.
     fn run_programs(&mut self) {
         let probes = |job: &&super::Running| matches!(job.kind, JobKind::Probe(_));
@@ -56,6 +65,32 @@ impl Keeper {
             };
             self.run_program(service, check, ask);
         }
+    }
+
+    /// The checks of a service are others now: of what waits and runs for them, what goes on is heard, and
+    /// what is left of the others is not.
+    pub(super) fn carry_programs(&mut self, service: &ServiceName, kept: &[Kept]) {
+        let place = |was: CheckIndex| {
+            let at = kept.iter().position(|kept| *kept == Kept::Same(was));
+            at.and_then(|at| u16::try_from(at).ok()).map(CheckIndex)
+        };
+        let mut void = Vec::new();
+        self.programs_waiting.retain_mut(|waiting| {
+            if waiting.service != *service {
+                return true;
+            }
+            let now = place(waiting.check);
+            waiting.check = now.unwrap_or(waiting.check);
+            void.extend(now.is_none().then_some(waiting.ask));
+            now.is_some()
+        });
+        for running in self.running.iter_mut().filter(|running| running.service == *service) {
+            if let Answers::Check(was) = running.answers {
+                running.answers = place(was).map_or(Answers::Nobody, Answers::Check);
+                void.extend(place(was).is_none().then_some(AskId(running.action.0)));
+            }
+        }
+        void.into_iter().for_each(|ask| self.trial_is_void(ask));
     }
 
     /// Programs that have waited for too long.
@@ -111,7 +146,7 @@ impl Keeper {
         let waiting = waiting.filter(|one| one.service == *service && one.check == check);
         let running = self.running.iter();
         let running = running
-            .filter(|job| job.service == *service && job.kind == JobKind::Probe(check))
+            .filter(|job| job.service == *service && job.answers == Answers::Check(check))
             .map(|job| AskId(job.action.0));
         running.chain(waiting.map(|one| one.ask)).next()
     }

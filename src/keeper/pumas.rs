@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checks;
@@ -20,6 +21,7 @@ use crate::model::limits;
 use crate::model::observation::Observation;
 use crate::model::process::ProcessIdentity;
 use crate::model::puma::{Answer, Ask, Exposed, Form, Said, Stats, Trouble, TroubleKind};
+use crate::model::service::Service;
 use crate::model::standing::Standing;
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
@@ -58,6 +60,8 @@ pub(super) struct PumaSeen {
     took: Duration,
     main: Option<ProcessIdentity>,
     crew: Result<Crew, Untrusted>,
+    /// As its service was defined when it was asked.
+    of: Arc<Service>,
 }
 
 /// Its processes, and where its deploys point.
@@ -100,7 +104,22 @@ impl Keeper {
         self.ask_pumas();
     }
 
-    fn ask_pumas(&mut self) {
+    /// Where or as whom it is asked is said otherwise: what is known of it is of another, and whoever waits
+    /// for its answer waits for the next.
+    pub(super) fn ask_puma_anew(&mut self, service: &ServiceName) {
+        let Some(served) = self.services.get_mut(service) else { return };
+        let known = std::mem::take(&mut served.puma);
+        let waits = !known.waiting.is_empty() || known.crew.is_some();
+        served.puma =
+            PumaKnown { waiting: known.waiting, crew: known.crew, ..PumaKnown::default() };
+        if waits && !self.pumas_waiting.contains(service) {
+            self.pumas_waiting.push_back(service.clone());
+        }
+        self.ask_pumas();
+    }
+
+    /// Asks those whose turn it is.
+    pub(super) fn ask_pumas(&mut self) {
         for service in std::mem::take(&mut self.pumas_waiting) {
             let asks = || self.running.iter().filter(|job| job.kind == JobKind::Ask);
             let in_pool = self.services.get(&service).is_some_and(|it| it.in_pool.puma);
@@ -177,6 +196,7 @@ impl Keeper {
         let needs = needs_of(&served.def).and(served.crew.roll.needs());
         let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         served.in_pool.puma = true;
+        let of = Arc::clone(&served.def);
         let took = outcome.took;
         self.pool.submit(move || {
             let crew = catch_unwind(AssertUnwindSafe(|| {
@@ -185,7 +205,7 @@ impl Keeper {
             let crew = crew.unwrap_or_else(|_| {
                 Err("the look at the workers crashed: this is a bug of heeler".into())
             });
-            Done::PumaSeen(Box::new(PumaSeen { service, answer, took, main, crew }))
+            Done::PumaSeen(Box::new(PumaSeen { service, answer, took, main, crew, of }))
         });
         self.ask_pumas();
     }
@@ -204,10 +224,14 @@ impl Keeper {
 
     /// All checks that waited have their answer.
     pub(super) fn puma_seen(&mut self, seen: PumaSeen) {
-        let PumaSeen { service, answer, took, main, crew } = seen;
+        let PumaSeen { service, answer, took, main, crew, of } = seen;
         let now = self.now();
         let Some(served) = self.services.get_mut(&service) else { return };
         served.in_pool.puma = false;
+        if !asked_alike(&of, &served.def) {
+            self.ask_puma_anew(&service);
+            return;
+        }
         // One that cannot be looked at is judged by its word alone.
         let asked = served.puma.crew.take();
         let (state, all, target, refused) = match crew {
@@ -282,6 +306,11 @@ fn view(
         words,
         target,
     }
+}
+
+/// Whether two definitions of a service mean the same Puma, asked the same way.
+pub(super) fn asked_alike(one: &Service, other: &Service) -> bool {
+    (&one.life, &one.user, &one.puma) == (&other.life, &other.user, &other.puma)
 }
 
 /// In the pool the process is held anew: the loop may let go of it meanwhile.

@@ -146,10 +146,17 @@ impl Rights {
                 let services = self.choose(peer, &services, order.right())?;
                 Request::Order { order, services, wait }
             }
-            Request::MailTest { to } if self.everything(peer) => Request::MailTest { to },
-            Request::MailTest { .. } => {
-                let text = "only root and heeler's own user may send test mails";
-                return Err(ErrorAnswer::new(ErrorKind::NotAllowed, text));
+            Request::MailTest { to } => {
+                self.only_masters(peer, "send test mails")?;
+                Request::MailTest { to }
+            }
+            Request::ReloadConfig => {
+                self.only_masters(peer, "have the configuration read")?;
+                Request::ReloadConfig
+            }
+            Request::Plan { dir } => {
+                self.only_masters(peer, "have the configuration read")?;
+                Request::Plan { dir }
             }
         })
     }
@@ -196,6 +203,14 @@ impl Rights {
         chosen.retain(|name| met.insert(name.clone()));
         self.check(peer, &chosen, right)?;
         Ok(chosen)
+    }
+
+    fn only_masters(&self, peer: &Peer, what: &str) -> Result<(), ErrorAnswer> {
+        if self.everything(peer) {
+            return Ok(());
+        }
+        let text = format!("only root and heeler's own user may {what}");
+        Err(ErrorAnswer::new(ErrorKind::NotAllowed, text))
     }
 
     fn check(&self, peer: &Peer, asked: &[ServiceName], right: Right) -> Result<(), ErrorAnswer> {

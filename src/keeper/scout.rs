@@ -11,6 +11,7 @@ use crate::engine::effect::Level;
 use crate::keeper::Keeper;
 use crate::keeper::cage::Caged;
 use crate::keeper::turn::Source;
+use crate::model::change::Kept;
 use crate::model::ids::{AskId, CheckIndex, ServiceName};
 use crate::model::limits;
 use crate::model::observation::Observation;
@@ -40,9 +41,10 @@ pub(super) struct Scout {
     asked: BTreeMap<AskId, Asked>,
     /// When each answer has to be there, soonest first.
     overdue: BTreeSet<(Instant, AskId)>,
-    /// The numbers it knows checks and services by.
+    /// The numbers it knows checks and services by; none is used twice.
     numbers: BTreeMap<(ServiceName, CheckIndex), u32>,
     services: BTreeMap<ServiceName, u32>,
+    next_number: u32,
     /// How many lived but a moment, one after the other, and when the next may begin.
     short_lives: u32,
     not_before: Option<Instant>,
@@ -76,10 +78,13 @@ impl Keeper {
             return;
         };
         let scout = &mut self.scout;
-        let next = scout.numbers.len() as u32;
-        let number = *scout.numbers.entry((service.clone(), check)).or_insert(next);
-        let next = scout.services.len() as u32;
-        let of_service = *scout.services.entry(service.clone()).or_insert(next);
+        let next = &mut scout.next_number;
+        let mut fresh = || {
+            *next = next.wrapping_add(1);
+            *next
+        };
+        let number = *scout.numbers.entry((service.clone(), check)).or_insert_with(&mut fresh);
+        let of_service = *scout.services.entry(service.clone()).or_insert_with(&mut fresh);
         let Some(instance) = &mut scout.instance else { return };
         if instance.defined.insert(number) {
             let settings = serde_json::to_vec(&settings).unwrap_or_default().into();
@@ -89,6 +94,36 @@ impl Keeper {
         let until = Instant::now() + timeout + 2 * limits::PROBE_QUEUE_MAX + limits::SCOUT_GRACE;
         scout.asked.insert(ask, Asked { service, check, until });
         scout.overdue.insert((until, ask));
+    }
+
+    /// The checks of a service are others now: those it goes on asking about keep their numbers.
+    pub(super) fn scout_carries(&mut self, service: &ServiceName, kept: &[Kept]) {
+        let mut before = self.scout.take_numbers(service);
+        for (place, kept) in (0..).map(CheckIndex).zip(kept) {
+            if let Kept::Same(was) = kept
+                && let Some(number) = before.remove(was)
+            {
+                self.scout.numbers.insert((service.clone(), place), number);
+            }
+        }
+        self.scout_forgets(before.into_values());
+    }
+
+    /// A service is watched no longer.
+    pub(super) fn scout_loses(&mut self, service: &ServiceName) {
+        let numbers = self.scout.take_numbers(service);
+        self.scout.services.remove(service);
+        self.scout_forgets(numbers.into_values());
+    }
+
+    /// What it is asked about them already is answered all the same.
+    fn scout_forgets(&mut self, numbers: impl Iterator<Item = u32>) {
+        let Some(instance) = &mut self.scout.instance else { return };
+        for check in numbers {
+            if instance.defined.remove(&check) {
+                instance.say(&ToScout::Forget { check });
+            }
+        }
     }
 
     /// Makes sure that there is a scout.
@@ -153,6 +188,13 @@ impl Keeper {
         }
     }
 
+    /// The scout is to be this user.
+    pub(super) fn scout_is(&mut self, user: Option<(Uid, Gid)>) {
+        if self.scout.instance.as_ref().is_some_and(|instance| instance.caged.user != user) {
+            self.replace_scout("it is to be another user");
+        }
+    }
+
     /// Ends the scout, if it has not ended; what it was asked is Unknown. The next question brings a new
     /// one.
     fn replace_scout(&mut self, why: &str) {
@@ -209,6 +251,16 @@ impl Keeper {
         let instance = self.scout.instance.as_ref()?;
         let retry = instance.caged.wakeup();
         self.scout.overdue.first().map(|(until, _)| *until).into_iter().chain(retry).min()
+    }
+}
+
+impl Scout {
+    /// The numbers of a service's checks, no longer in use.
+    fn take_numbers(&mut self, service: &ServiceName) -> BTreeMap<CheckIndex, u32> {
+        let first = (service.clone(), CheckIndex(0));
+        let last = (service.clone(), CheckIndex(u16::MAX));
+        let places: Vec<_> = self.numbers.range(first..=last).map(|(key, _)| key.clone()).collect();
+        places.into_iter().filter_map(|key| Some((key.1, self.numbers.remove(&key)?))).collect()
     }
 }
 

@@ -23,8 +23,17 @@ use crate::sys::survey::{Hold, UnitGroup};
 /// One service.
 pub(super) struct Served {
     pub(super) def: Arc<Service>,
+    /// A mark of its file's text.
+    pub(super) text: u64,
+    pub(super) file: File,
     /// The uid of its user; `None` until that could be looked up.
     pub(super) owner: Option<Uid>,
+    /// The claim that it came with; what was asked before that is not about this one.
+    pub(super) born: ClaimId,
+    /// Which claim it is looked for by: what was found by another says nothing of this one.
+    pub(super) claim: ClaimId,
+    /// By which claim its main process was proved.
+    pub(super) proved_by: ClaimId,
     /// `run_dir/svc/NAME`.
     pub(super) records: PathBuf,
     /// What all its conditions together need of a sample.
@@ -42,7 +51,7 @@ pub(super) struct Served {
     /// What was said last of why nothing lives there: each look would say it again.
     pub(super) absence_note: Option<Untrusted>,
     /// What probes each of its checks, in their order.
-    pub(super) probes: Vec<Probe>,
+    pub(super) probes: Arc<[Probe]>,
     /// What is known of the probes that look at files.
     pub(super) looking: BTreeMap<CheckIndex, Looking>,
     /// What is known of its workers.
@@ -54,6 +63,19 @@ pub(super) struct Served {
     /// The last sample, for rates.
     pub(super) last_sample: Option<ProcessSample>,
 }
+
+/// Whether a service has a file in conf.d.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum File {
+    /// It has.
+    There,
+    /// It had. It is a foreground program that goes on, and is there to be stopped, nothing else.
+    Gone,
+}
+
+/// One definition of what says which process is a service's: none is used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ClaimId(pub(super) u64);
 
 /// The tasks of one service in the pool: one of a kind, so that one that hangs never becomes two.
 #[derive(Clone, Copy, Default)]

@@ -8,53 +8,48 @@ use std::fs::{self, DirBuilder};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::checks::Probe;
 use crate::config::error::{Diagnostic, render};
 use crate::config::settings::Settings;
 use crate::config::trust::{Refusal, Rule};
-use crate::config::{self, Definition, LoadAs, Loaded, Role};
+use crate::config::{self, BadFile, LoadAs, Loaded, Role};
 use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
-use crate::keeper::crews::Crew;
 use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
-use crate::keeper::jobs::read_record;
+use crate::keeper::intake::Defined;
 use crate::keeper::log::Log;
 use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
 use crate::keeper::people::People;
 use crate::keeper::pool::Pool;
 use crate::keeper::post::Post;
-use crate::keeper::pumas::PumaKnown;
-use crate::keeper::samples::needs_of;
+use crate::keeper::reload::{Conf, text_mark};
 use crate::keeper::scout::Scout;
-use crate::keeper::served::{Family, InPool, Served, UnitKnown};
+use crate::keeper::served::File;
 use crate::keeper::trials::Trials;
 use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
+use crate::model::change::Instead;
 use crate::model::ids::ServiceName;
+use crate::model::intent::{Desired, Who};
 use crate::model::memory::Memory;
 use crate::model::process::Uid;
-use crate::model::service::Life;
 use crate::store::definitions::{self, DefinitionName};
 use crate::store::thread::Delivery;
 use crate::store::{self, Message, StoreHandle};
 use crate::sys::defaults::raise_open_files;
 use crate::sys::fork::keep_the_dead;
-use crate::sys::identity::ClaimStamp;
 use crate::sys::lock::{self, Lock, TryLock};
-use crate::sys::pidfile::Stamp;
 use crate::sys::placement::Delegated;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 use crate::sys::{clock, heap, records};
-use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord, PROBE_FILES, Slot, SlotFile};
+use crate::wire::shim::{LADDER_FILE, MAIN_FILE, PROBE_FILES, Slot, SlotFile};
 
 /// Runs until told to end.
 pub(super) async fn keep(options: &Options) -> Result<(), String> {
@@ -136,15 +131,18 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         pumas_waiting: VecDeque::new(),
         post,
         look_up_at: None,
+        conf: Conf::new(&options.dir, settings.clone(), loaded.settings_text.clone()),
+        unclaimed: BTreeSet::new(),
+        next_claim: 0,
     };
     for note in &stored.notes {
         keeper.say(Level::Warning, note);
     }
-    let services = keeper.choose(loaded);
+    let chosen = keeper.choose(loaded);
     let signals = Signals::catch().map_err(|error| format!("failed to catch signals: {error}"))?;
     let (control_to, control) = mpsc::channel(CONTROL_QUEUE);
     let mut ears = Ears { done, acks, control, people: people_heard, signals };
-    keeper.serve_all(settings, services, stored.memories, &mut ears).await?;
+    keeper.serve_all(chosen, stored.memories, &mut ears).await?;
     let socket = ControlSocket::bind(&settings.socket)?;
     keeper.say_hello(options, settings);
     keeper.manager.ready(keeper.engine.tally());
@@ -158,6 +156,14 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     result
 }
 
+/// What a start takes in.
+struct Chosen {
+    services: Vec<Defined>,
+    bad: Vec<BadFile>,
+    /// Whether there was not one file.
+    empty: bool,
+}
+
 /// Requests waiting for the loop; more wait in their connections.
 const CONTROL_QUEUE: usize = 64;
 /// How long the first looks wait for user names.
@@ -165,12 +171,14 @@ const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Which definition of each service is in force: the file's, or for a bad file its last good one.
-    fn choose(&mut self, loaded: Loaded) -> Vec<Definition> {
+    fn choose(&mut self, loaded: Loaded) -> Chosen {
+        let empty = loaded.is_empty();
         let mut services = Vec::new();
         for good in loaded.services {
-            let name = DefinitionName::Service(good.definition.service.name.clone());
+            let (name, text) = (good.name().clone(), text_mark(&good.text));
+            let name = DefinitionName::Service(name);
             self.store.send([Message::SaveDefinition(name, good.text)]);
-            services.push(good.definition);
+            services.push(Defined { definition: good.definition, text, file: File::There });
         }
         if let Some(text) = loaded.settings_text {
             self.store.send([Message::SaveDefinition(DefinitionName::Daemon, text)]);
@@ -180,27 +188,23 @@ impl Keeper {
         }
         for bad in &loaded.bad {
             self.say_lines(Level::Error, &bad.diagnostics);
-            if let Role::Service(name) = &bad.role {
-                services.extend(self.last_good(&loaded.settings, name));
-            }
+            let Role::Service(name) = &bad.role else { continue };
+            let last = self.last_good(name);
+            let instead = if last.is_some() { Instead::LastGood } else { Instead::Nothing };
+            self.say(Level::Error, &format!("{name}.toml is bad: {}", instead.words()));
+            services.extend(last);
         }
-        services
+        Chosen { services, bad: loaded.bad, empty }
     }
 
-    fn last_good(&self, settings: &Settings, name: &ServiceName) -> Option<Definition> {
+    /// What the file of a service said when it was last good.
+    pub(super) fn last_good(&self, name: &ServiceName) -> Option<Defined> {
+        let (settings, who) = (&self.conf.settings, &self.load_as);
         let file = DefinitionName::Service(name.clone());
-        let text = definitions::load(&settings.state_dir, &file).ok().flatten();
-        let parsed = text.and_then(|text| {
-            config::parse_service(name, "last good definition", &text, settings, &self.load_as).ok()
-        });
-        let said = match &parsed {
-            Some(_) => format!("{name}.toml is bad: its last good definition stays in force"),
-            None => format!(
-                "{name}.toml is bad and there is no good definition of it: it is not watched"
-            ),
-        };
-        self.say(Level::Error, &said);
-        parsed.map(|(definition, _)| definition)
+        let text = definitions::load(&settings.state_dir, &file).ok().flatten()?;
+        let parsed = config::parse_service(name, "last good definition", &text, settings, who);
+        let (definition, _) = parsed.ok()?;
+        Some(Defined { definition, text: text_mark(&text), file: File::There })
     }
 
     fn say_lines(&self, level: Level, diagnostics: &[Diagnostic]) {
@@ -212,65 +216,18 @@ impl Keeper {
     /// Takes the services in: records, users, what is in flight; the engine begins to look.
     async fn serve_all(
         &mut self,
-        settings: &Settings,
-        mut definitions: Vec<Definition>,
+        mut chosen: Chosen,
         mut memories: BTreeMap<ServiceName, Memory>,
         ears: &mut Ears,
     ) -> Result<(), String> {
-        config::parents_first(&mut definitions);
+        let own = memories.remove(&ServiceName::heeler());
+        self.settle_names(&chosen.services, &mut memories)?;
+        config::parents_first(&mut chosen.services, |one| &one.definition.service);
         let mut services = Vec::new();
-        for Definition { service, probes, .. } in definitions {
-            let def = Arc::new(service);
-            services.push(Arc::clone(&def));
-            let records = settings.run_dir.join("svc").join(def.name.as_str());
-            make_dir(&records, 0o700)?;
-            let main = read_record::<MainRecord>(&records, MAIN_FILE);
-            let claim = main.as_ref().and_then(|main| main.claim).map(Stamp::from_numbers);
-            let stamp = match (&def.life, claim) {
-                (Life::Pidfile(_), Some(claim)) => Some(ClaimStamp::Pidfile(claim, None)),
-                (
-                    Life::Pidfile(_)
-                    | Life::Match(_)
-                    | Life::Run(_)
-                    | Life::Unit(_)
-                    | Life::Nothing,
-                    _,
-                ) => None,
-            };
-            let families = main
-                .map(|main| {
-                    let session = main.session.0;
-                    (main.identity, Family { session, sockets: main.sockets, memory: None })
-                })
-                .into_iter()
-                .collect();
-            let served = Served {
-                owner: self.people.owner(&def),
-                records,
-                needs: needs_of(&def),
-                spot: None,
-                in_pool: InPool::default(),
-                stamp,
-                held: BTreeMap::new(),
-                families,
-                absence_note: None,
-                last_sample: None,
-                crew: Crew::default(),
-                unit: UnitKnown::default(),
-                puma: PumaKnown::default(),
-                probes,
-                looking: BTreeMap::new(),
-                def: Arc::clone(&def),
-            };
-            self.services.insert(def.name.clone(), served);
+        for defined in chosen.services {
+            services.push(self.take_in(defined)?);
         }
-        let network = |probe: &Probe| matches!(probe, Probe::Network(_));
-        if self.services.values().any(|served| served.probes.iter().any(network))
-            || self.post.delivers()
-        {
-            self.people.need_scout(settings.scout_user.as_deref());
-        }
-        self.look_up_people();
+        self.meet_people();
         if self.somebody_unknown() {
             // Local users are known in milliseconds; a name service that hangs must not hold up the start.
             if let Ok(Some(answer)) = tokio::time::timeout(FIRST_LOOK_UP, ears.people.recv()).await
@@ -278,24 +235,25 @@ impl Keeper {
                 self.hear_people(answer);
             }
         }
-        self.people.publish(services.iter().cloned());
         self.plan_look_up();
         for def in services {
-            let memory = memories.remove(&def.name);
-            let in_flight = self.in_flight(&def.name);
-            let mut effects = std::mem::take(&mut self.effects);
-            self.engine.add(self.now(), def, memory, &in_flight, &mut effects);
-            for effect in effects.drain(..) {
-                self.perform(effect);
+            let mut memory = memories.remove(&def.name);
+            if let Some(memory) = memory.as_mut().filter(|memory| memory.intent.by == Who::Config) {
+                // Its file is there: whatever a configuration before it wanted.
+                memory.intent.desired = Desired::Up;
             }
-            self.effects = effects;
+            self.begin(def, memory);
         }
-        for (name, _) in memories {
-            self.say(
-                Level::Info,
-                &format!("{name} is no longer in conf.d: forgotten, and left as it is"),
-            );
-            self.store.send([Message::Forget(name)]);
+        self.begin_own(own);
+        let fallback = if self.conf.text.is_some() { Instead::LastGood } else { Instead::Defaults };
+        self.files_are(&chosen.bad, fallback, &[]);
+        self.good_files_are_good();
+        if chosen.empty && !memories.is_empty() {
+            let text =
+                "there is not one file in it: nothing is forgotten, in case it is not mounted";
+            self.say(Level::Warning, text);
+        } else {
+            self.forget_all(memories);
         }
         Ok(())
     }
@@ -358,7 +316,7 @@ fn load(options: &Options, who: &LoadAs, log: &Log) -> Result<Loaded, String> {
     Ok(loaded)
 }
 
-fn store_settings(settings: &Settings, who: &LoadAs, boot_id: &str) -> store::Settings {
+pub(super) fn store_settings(settings: &Settings, who: &LoadAs, boot_id: &str) -> store::Settings {
     let hostname = settings.hostname.clone().unwrap_or_else(|| {
         let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned()).into()
@@ -463,7 +421,7 @@ fn only_trusted_above(dir: &Path, who: &LoadAs) -> Result<(), String> {
 }
 
 /// Makes a directory that only heeler's user can write, or makes sure that one is.
-fn make_dir(path: &Path, mode: u32) -> Result<(), String> {
+pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), String> {
     let shown = path.display();
     let fail = |error: std::io::Error| {
         format!("failed to make {shown}: {error}; may this user write there?")

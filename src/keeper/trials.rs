@@ -25,6 +25,8 @@ use crate::model::service::Service;
 use crate::model::text::Untrusted;
 use crate::wire::control::{ErrorAnswer, ErrorKind, ProbeAnswer, ProbedCheck, Response};
 
+/// What is said of a check that was defined anew while it was tried.
+const DEFINED_ANEW: &str = "its definition changed meanwhile: ask again";
 /// What is to be compared is looked at again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The questions of trials: the engine counts up from the wall clock and gets here in the year 2248.
@@ -56,7 +58,7 @@ enum Waiter {
 struct Open {
     reply: oneshot::Sender<Response>,
     def: Arc<Service>,
-    probes: Vec<Probe>,
+    probes: Arc<[Probe]>,
     /// Which checks, by their place in the definition, and what each saw.
     checks: Vec<(usize, Option<Arc<Observation>>)>,
     /// What has not begun yet.
@@ -169,6 +171,12 @@ impl Keeper {
     fn try_look(&mut self, request: u64, look: Look) {
         let Some(open) = self.trials.open.get_mut(&request) else { return };
         let (def, places) = (Arc::clone(&open.def), look.places());
+        let served = self.services.get(&def.name);
+        if served.is_none_or(|served| !Arc::ptr_eq(&served.def, &def)) {
+            open.running.push((Instant::now(), places.clone()));
+            self.tried_all(request, places, &Observation::unknown(DEFINED_ANEW));
+            return;
+        }
         let placed = places.first().and_then(|at| open.checks.get(*at)).map(|(place, _)| *place);
         let Some((place, check)) = placed.and_then(|place| Some((place, def.checks.get(place)?)))
         else {
@@ -258,6 +266,19 @@ impl Keeper {
         }
         if ask.0 & FIRST_ASK == 0 {
             self.inbox.push_back(Input::Observed { service, ask, check, seen });
+        }
+    }
+
+    /// A run came to nothing that anybody waits for: its check is another one since.
+    pub(super) fn trial_is_void(&mut self, ask: AskId) {
+        for waiter in self.trials.waiting.remove(&ask).unwrap_or_default() {
+            match waiter {
+                // The engine asks anew.
+                Waiter::Engine(_) => {}
+                Waiter::Person(request, at) => {
+                    self.tried(request, at, Observation::unknown(DEFINED_ANEW));
+                }
+            }
         }
     }
 

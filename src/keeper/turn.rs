@@ -4,19 +4,21 @@ use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use crate::engine::Engine;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Delivery, Input};
-use crate::keeper::Keeper;
 use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Event;
-use crate::keeper::served::{Family, Holding};
+use crate::keeper::served::{ClaimId, Family, Holding};
+use crate::keeper::{Keeper, now};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
 use crate::model::job::Ladder;
 use crate::model::process::{Pid, ProcessIdentity, Signal, Survivor, Uid};
 use crate::model::service::Life;
 use crate::model::text::Untrusted;
+use crate::model::time::Now;
 use crate::store::Message;
 use crate::sys::clock;
 use crate::sys::evidence;
@@ -54,7 +56,7 @@ pub(super) enum Source {
 /// What the pool brings back.
 pub(super) enum Done {
     /// The answer to `Identify` or `Hold`.
-    Identified { service: ServiceName, ask: AskId, found: Found, came: Came },
+    Identified { service: ServiceName, ask: AskId, found: Found, came: Came, claim: ClaimId },
     /// The answer to `Sample`.
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
@@ -71,6 +73,8 @@ pub(super) enum Done {
     WorkerProved(super::crews::WorkerProved),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
+    /// The configuration was read.
+    Read(Box<super::reload::Read>),
     /// The mail servers, with what their files say.
     MailServers(Vec<crate::wire::post::Server>),
     /// Something that nobody waits for is done.
@@ -79,7 +83,9 @@ pub(super) enum Done {
 
 /// A death whose survey is due at the end of the turn, with all others of it.
 pub(super) struct DueSurvey {
-    service: ServiceName,
+    pub(super) service: ServiceName,
+    /// Who asks: a service that came back under the same name does not.
+    born: ClaimId,
     ask: AskId,
     dead: ProcessIdentity,
 }
@@ -96,21 +102,27 @@ impl Keeper {
     pub(super) fn turn(&mut self) {
         loop {
             while let Some(input) = self.inbox.pop_front() {
-                let mut effects = std::mem::take(&mut self.effects);
-                self.engine.step(self.now(), input, &mut effects);
-                for effect in effects.drain(..) {
-                    self.perform(effect);
-                }
-                self.effects = effects;
+                self.engine_does(|engine, now, effects| engine.step(now, input, effects));
             }
             if self.surveys.is_empty() {
                 break;
             }
             self.survey();
         }
+        self.forget_ended();
         self.flush_scout();
         self.flush_post();
         self.remember();
+    }
+
+    /// Has the engine do something, and does what it asks for.
+    pub(super) fn engine_does(&mut self, what: impl FnOnce(&mut Engine, Now, &mut Vec<Effect>)) {
+        let mut effects = std::mem::take(&mut self.effects);
+        what(&mut self.engine, now(), &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        self.effects = effects;
     }
 
     /// Gives the store what changed, and the barriers that operators wait behind.
@@ -158,7 +170,8 @@ impl Keeper {
                 self.inbox.push_back(Input::Confirmed { service, ask, how });
             }
             Effect::Survey { service, ask, dead } => {
-                self.surveys.push(DueSurvey { service, ask, dead });
+                let born = self.services.get(&service).map(|served| served.born);
+                self.surveys.extend(born.map(|born| DueSurvey { service, born, ask, dead }));
             }
             Effect::Sample { service, ask, identity } => self.sample(service, ask, identity),
             Effect::LookAtCrew { service, ask, main, reloaded } => {
@@ -234,6 +247,7 @@ impl Keeper {
         let (identity, session) = (proved.identity(), proved.session());
         let grouped = self.groups.is_some();
         let Some(served) = self.services.get_mut(service) else { return };
+        served.proved_by = served.claim;
         // It may be held as a survivor: without a family, or without the right to signal it.
         let held = served.held.get(&identity).is_some_and(|held| held.proved().is_some());
         if held && served.families.contains_key(&identity) && served.stamp == stamp {
@@ -339,7 +353,10 @@ impl Keeper {
     /// Holds whoever is left, and tells the engine.
     pub(super) fn surveyed(&mut self, surveyed: Surveyed) {
         let Surveyed { due, left } = surveyed;
-        for (DueSurvey { service, ask, .. }, left) in due.into_iter().zip(left) {
+        for (DueSurvey { service, born, ask, .. }, left) in due.into_iter().zip(left) {
+            if self.services.get(&service).is_none_or(|served| served.born != born) {
+                continue;
+            }
             let survivors = match left {
                 Ok(left) => Ok(self.hold_survivors(&service, left)),
                 Err(error) => {

@@ -27,7 +27,7 @@ impl Keeper {
         self.run_unit_looks();
     }
 
-    fn run_unit_looks(&mut self) {
+    pub(super) fn run_unit_looks(&mut self) {
         for (service, ask) in std::mem::take(&mut self.units_waiting) {
             if self.has_room_for_look(&service) {
                 self.run_unit_look(service, ask);

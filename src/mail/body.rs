@@ -159,7 +159,11 @@ fn output(out: &mut String, alert: &Alert) {
 fn commands(out: &mut String, alert: &Alert) {
     let name = &alert.incident.service;
     out.push_str("\nTo look\n");
-    out.push_str(&format!("  heeler why {name}\n  heeler status {name}\n"));
+    if name.is_heelers() {
+        out.push_str("  heeler status\n");
+    } else {
+        out.push_str(&format!("  heeler why {name}\n  heeler status {name}\n"));
+    }
     if alert.incident.closed.is_some() {
         return;
     }
@@ -167,6 +171,11 @@ fn commands(out: &mut String, alert: &Alert) {
         Cause::Down => ("To start it by hand", "start"),
         Cause::SetAside => ("To have it up and watched again", "start"),
         Cause::UpUnwanted => ("To have it stopped, or to want it up", "stop"),
+        Cause::Definition => {
+            let mended = "\nWhen it is mended, to have it read again\n  heeler reload-config\n";
+            out.push_str(mended);
+            return;
+        }
         Cause::Unkillable | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => {
             ("To have heeler leave it alone while you work on it", "unmonitor")
         }

@@ -21,7 +21,7 @@ use crate::model::text::escape;
 use crate::model::time::Wall;
 
 /// What a mail needs to know of the machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostFacts {
     /// Its name, as the kernel tells it: any bytes, escaped where shown.
     pub hostname: Box<str>,

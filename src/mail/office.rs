@@ -72,6 +72,11 @@ impl Office {
         Self { rate, ..Self::default() }
     }
 
+    /// Everybody gets so many from now on.
+    pub fn change_rate(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// An alert came in. One that is there already is not taken twice.
     pub fn add(&mut self, name: Box<str>, to: People, now: Mono) {
         let queue = self.queues.entry(to).or_default();

@@ -22,6 +22,26 @@ impl ServiceName {
         Ok(Self(text.into()))
     }
 
+    /// heeler's own name: what is wrong with heeler itself is told under it. No file in conf.d can have it.
+    #[must_use]
+    pub fn heeler() -> Self {
+        Self(HEELER.into())
+    }
+
+    /// Whether it is heeler's own.
+    #[must_use]
+    pub fn is_heelers(&self) -> bool {
+        &*self.0 == HEELER
+    }
+
+    /// Reads a name that heeler wrote down: a service's, or its own.
+    ///
+    /// # Errors
+    /// As [`ServiceName::parse`].
+    pub fn recall(text: &str) -> Result<Self, NameError> {
+        if text == HEELER { Ok(Self::heeler()) } else { Self::parse(text) }
+    }
+
     /// Whether a name may have this character.
     #[must_use]
     pub fn may_have(c: char) -> bool {
@@ -44,7 +64,8 @@ impl ServiceName {
     }
 }
 
-const RESERVED: [&str; 3] = ["all", "heeler", ".."];
+const HEELER: &str = "heeler";
+const RESERVED: [&str; 3] = ["all", HEELER, ".."];
 
 /// What names of services and of groups have in common.
 fn check(text: &str) -> Result<(), NameError> {
@@ -170,5 +191,8 @@ mod tests {
         {
             assert!(ServiceName::parse(bad).is_err(), "{bad:?}");
         }
+        assert!(ServiceName::recall("heeler").is_ok_and(|name| name.is_heelers()));
+        assert!(ServiceName::recall("shop").is_ok_and(|name| !name.is_heelers()));
+        assert!(ServiceName::recall("all").is_err());
     }
 }

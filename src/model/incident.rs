@@ -63,6 +63,8 @@ pub enum Cause {
     Unkillable,
     /// It was stopped or unmonitored by a rule and waits for an operator.
     SetAside,
+    /// Its file in conf.d is bad: an earlier definition of it is in force, or none.
+    Definition,
     /// A check fired.
     Check(CheckKind, CheckIndex),
     /// A check cannot be told.
@@ -70,15 +72,39 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The same of the check at another place; what is about no check stays what it is.
+    #[must_use]
+    pub fn at(self, place: CheckIndex) -> Self {
+        match self {
+            Self::Check(kind, _) => Self::Check(kind, place),
+            Self::CheckUnknown(kind, _) => Self::CheckUnknown(kind, place),
+            Self::Down
+            | Self::UpUnwanted
+            | Self::Unclear
+            | Self::Unkillable
+            | Self::SetAside
+            | Self::Definition => self,
+        }
+    }
+
+    /// The place of the check that it is about.
+    #[must_use]
+    pub fn place(self) -> Option<CheckIndex> {
+        match self {
+            Self::Check(_, place) | Self::CheckUnknown(_, place) => Some(place),
+            Self::Down
+            | Self::UpUnwanted
+            | Self::Unclear
+            | Self::Unkillable
+            | Self::SetAside
+            | Self::Definition => None,
+        }
+    }
+
     /// Whether a check found it.
     #[must_use]
     pub fn is_of_check(&self) -> bool {
-        match self {
-            Self::Check(..) | Self::CheckUnknown(..) => true,
-            Self::Down | Self::UpUnwanted | Self::Unclear | Self::Unkillable | Self::SetAside => {
-                false
-            }
-        }
+        self.place().is_some()
     }
 }
 

@@ -210,6 +210,12 @@ const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX + CONTROL_CLIENTS_KEPT < CONTR
 const _: () = assert!(CONTROL_HEAD_BYTES_MAX < CONTROL_REQUEST_BYTES_MAX);
 /// Findings told of one configuration file.
 pub const CONFIG_FINDINGS_MAX: usize = 50;
+/// What is told of a configuration at a reload.
+pub const CONFIG_REPORT_BYTES_MAX: usize = 1 << 20;
+/// How long reading the configuration may take: its file system may hang.
+pub const CONFIG_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lines that an incident tells of a bad file.
+pub const CONFIG_TOLD_MAX: usize = 16;
 /// The shortest `every`.
 pub const EVERY_MIN: Duration = Duration::from_millis(200);
 /// The shortest of all other times that may not be zero.

@@ -1,9 +1,10 @@
 //! What the engine must not forget about a service: what a keeper gets back after `kill -9`.
 
+use crate::model::ids::ServiceName;
 use crate::model::incident::Incident;
 use crate::model::intent::Intent;
 use crate::model::process::ProcessIdentity;
-use crate::model::time::Mono;
+use crate::model::time::{Mono, Wall};
 
 /// The memory of one service. Given to the store on every change, given back at the next start.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,8 +20,28 @@ pub struct Memory {
     /// What each check that asks for `changed` saw last: a number that stands for the check, and the
     /// fingerprint.
     pub fingerprints: Vec<(u64, u64)>,
+    /// What said which process was the main one ([`crate::model::service::Service::claim_mark`]): by it
+    /// a service is known again whose file has another name. Absent in memories of an earlier heeler.
+    pub claim: Option<u64>,
+    /// The marks of its checks ([`crate::model::check::Check::mark`]), in the order that the open incidents
+    /// count them by. Absent in memories of an earlier heeler.
+    pub checks: Vec<u64>,
     /// What means something only within one boot.
     pub boot: BootMemory,
+}
+
+impl Memory {
+    /// The memory of a service whose file has another name now. Whoever was told of what is open was told
+    /// of another service, so it is told anew.
+    #[must_use]
+    pub fn renamed(mut self, from: &ServiceName, to: &ServiceName, at: Wall) -> Self {
+        for incident in &mut self.open {
+            incident.service = to.clone();
+            (incident.told, incident.told_at) = (0, Wall::default());
+            incident.tell(at, format!("its file was renamed: it was {from}"));
+        }
+        self
+    }
 }
 
 /// The part of a memory that dies with the boot.

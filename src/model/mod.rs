@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod change;
 pub mod check;
 pub mod condition;
 pub mod crew;
@@ -16,6 +17,7 @@ pub mod incident;
 pub mod intent;
 pub mod job;
 pub mod limits;
+pub mod mark;
 pub mod memory;
 pub mod metric;
 pub mod observation;

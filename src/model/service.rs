@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::model::check::Check;
 use crate::model::ids::{GroupName, ServiceName};
+use crate::model::mark::mark;
 use crate::model::process::Signal;
 use crate::model::puma::Puma;
-use crate::model::unit::{Systemctl, Unit};
+use crate::model::unit::{Manager, Systemctl, Unit, UnitMain};
 use crate::model::workers::Workers;
 
 /// One service.
@@ -84,6 +85,50 @@ impl Service {
     #[must_use]
     pub fn startable(&self) -> bool {
         self.start.is_some() || matches!(self.life, Life::Run(_))
+    }
+}
+
+impl Service {
+    /// A number that stands for what says which process is the main one, whatever the service is called:
+    /// a file that got another name is known again by it.
+    #[must_use]
+    pub fn claim_mark(&self) -> u64 {
+        fn path(path: Option<&PathBuf>) -> &[u8] {
+            path.map_or(b"", |path| path.as_os_str().as_encoded_bytes())
+        }
+        let mut parts = vec![self.user.as_deref().unwrap_or_default().as_bytes()];
+        match &self.life {
+            Life::Pidfile(pidfile) => parts.extend([&b"pidfile"[..], path(Some(pidfile))]),
+            Life::Match(pattern) => parts.extend([&b"match"[..], pattern.as_bytes()]),
+            Life::Unit(Unit { name, manager, main }) => {
+                let manager = match manager {
+                    Manager::User => &b"user"[..],
+                    Manager::System => b"system",
+                };
+                parts.extend([&b"unit"[..], manager, name.as_bytes()]);
+                match main {
+                    UnitMain::Manager => {}
+                    UnitMain::Pidfile(pidfile) => parts.push(path(Some(pidfile))),
+                    UnitMain::Match(pattern) => parts.push(pattern.as_bytes()),
+                }
+            }
+            Life::Run(command) => {
+                // The same program in another directory or with other variables is another service.
+                let cwd = command.cwd.as_ref().or(self.cwd.as_ref());
+                parts.extend([&b"run"[..], path(cwd), path(self.env_file.as_ref())]);
+                parts.extend(command.argv.iter().map(|word| word.as_bytes()));
+                for (name, value) in self.env.iter().chain(&command.env) {
+                    parts.extend([&b"env"[..], name.as_bytes(), value.as_bytes()]);
+                }
+            }
+            Life::Nothing => {
+                let checks = self.checks.iter();
+                parts.extend(
+                    checks.flat_map(|check| [check.kind.name().as_bytes(), check.label.as_bytes()]),
+                );
+            }
+        }
+        mark(parts)
     }
 }
 

@@ -39,6 +39,14 @@ pub struct Budget {
     pub window: Duration,
 }
 
+impl Workers {
+    /// What says who is a worker.
+    #[must_use]
+    pub fn who(&self) -> (&str, Option<&str>) {
+        (&self.pattern, self.user.as_deref())
+    }
+}
+
 impl Default for Budget {
     fn default() -> Self {
         Self { actions: 3, window: Duration::from_secs(600) }

@@ -110,6 +110,11 @@ impl Scout {
                     let service = Arc::clone(service);
                     self.checks.insert(check, Known { settings: Arc::new(settings), service });
                 }
+                ToScout::Forget { check } => {
+                    self.checks.remove(&check);
+                    // A service without checks has nobody but this map.
+                    self.services.retain(|_, service| Arc::strong_count(service) > 1);
+                }
                 ToScout::Probe { ask, check, timeout } => self.probe(ask, check, timeout)?,
             }
         }

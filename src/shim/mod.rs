@@ -14,7 +14,8 @@ mod report;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::exit;
 
 use crate::model::job::Outcome;
@@ -47,9 +48,17 @@ pub fn run() -> ! {
         exit(2);
     }
     // 4. The plan is whole, or nothing happens.
-    let Ok(plan) = read_plan(plan) else {
+    let Ok(mut plan) = read_plan(plan) else {
         exit(2);
     };
+    // Its records stay in its directory, whatever that is called by the end: a service's file may be
+    // renamed.
+    let Ok(records) =
+        File::options().read(true).custom_flags(libc::O_DIRECTORY).open(&plan.records)
+    else {
+        exit(2);
+    };
+    plan.records = format!("/proc/self/fd/{}", records.as_raw_fd()).into();
     let mut recorder = Recorder { plan: &plan, held: Some((lock, status)), failed: false };
     let leftover = keep(&plan.job, Last::Execute, plan.cgroup.as_deref(), None, &mut recorder);
     let failed = recorder.failed;

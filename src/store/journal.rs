@@ -183,7 +183,7 @@ impl Found {
             return;
         }
         let entry = serde_json::from_str::<Entry>(text).ok();
-        let named = entry.and_then(|e| Some((ServiceName::parse(&e.service).ok()?, e)));
+        let named = entry.and_then(|e| Some((ServiceName::recall(&e.service).ok()?, e)));
         let Some((name, entry)) = named else {
             self.not_understood += 1;
             return;
@@ -203,7 +203,9 @@ impl Found {
 
 /// What is left of a memory that may be what heeler crashes of.
 fn keep_wish(memory: &mut Memory) {
-    let Memory { intent: _, incidents_opened, open, last, fingerprints, boot } = memory;
+    let Memory { intent: _, incidents_opened, open, last, fingerprints, claim: _, checks, boot } =
+        memory;
+    checks.clear();
     *incidents_opened = 0;
     open.clear();
     *last = None;
@@ -315,6 +317,8 @@ mod tests {
             open: vec![incident.clone(); 130],
             last: Some(incident),
             fingerprints: vec![(u64::MAX, u64::MAX); limits::CHECKS_PER_SERVICE_MAX],
+            claim: Some(u64::MAX),
+            checks: vec![u64::MAX; limits::CHECKS_PER_SERVICE_MAX],
             boot: BootMemory { starts: vec![Mono::NEVER; 1_000], ..BootMemory::default() },
         }
     }

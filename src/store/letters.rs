@@ -15,6 +15,7 @@ use crate::model::rate::Rate;
 use crate::model::time::{Mono, Wall};
 use crate::model::units::show_duration;
 use crate::store::outbox::{Entry, Outbox, load, sealed, set_aside};
+use crate::store::thread::Delivery;
 use crate::store::{StoreError, file};
 use crate::wire::post::{End, Fate, Letter, Posted};
 
@@ -68,6 +69,16 @@ pub struct MailStanding {
 }
 
 impl Letters {
+    /// What delivers so, if that is by letters.
+    #[must_use]
+    pub(super) fn of(delivery: Delivery, now: Wall) -> Option<Self> {
+        match delivery {
+            Delivery::Folder => None,
+            // Higher than what an earlier keeper used: a late answer to it means nothing here.
+            Delivery::Smtp(rate) => Some(Self::new(rate, now.0 << 10)),
+        }
+    }
+
     /// None yet. `first_id` is higher than all that an earlier keeper used.
     #[must_use]
     pub fn new(rate: Rate, first_id: u64) -> Self {
@@ -120,6 +131,26 @@ impl Outbox {
     /// What somebody should know since the last time.
     pub(super) fn take_notes(&mut self) -> Vec<String> {
         self.letters.as_mut().map(|letters| std::mem::take(&mut letters.notes)).unwrap_or_default()
+    }
+
+    /// Mails are delivered otherwise from now on. What a server could not be given may be taken by another.
+    pub(super) fn deliver_by(
+        &mut self,
+        host: HostFacts,
+        delivery: Delivery,
+        now: Mono,
+        wall: Wall,
+    ) {
+        self.host = host;
+        match (&mut self.letters, delivery) {
+            (Some(letters), Delivery::Smtp(rate)) => {
+                letters.rate = rate;
+                letters.office.change_rate(rate);
+                letters.office.reopen(now);
+            }
+            // What waits is taken in by whoever delivers now.
+            (_, delivery) => self.letters = Letters::of(delivery, wall),
+        }
     }
 
     /// Mail goes out again, as somebody has seen: nothing waits for its pause.

@@ -49,18 +49,25 @@ pub(super) struct MemoryRecord<Open, Boot> {
     /// Absent in journals of an earlier heeler.
     #[serde(default)]
     fingerprints: Vec<(u64, u64)>,
+    #[serde(default)]
+    claim: Option<u64>,
+    #[serde(default)]
+    checks: Vec<u64>,
     boot: Boot,
 }
 
 impl From<&Memory> for MemoryRecord<IncidentRecord, BootRecord> {
     fn from(memory: &Memory) -> Self {
-        let Memory { intent, incidents_opened, open, last, fingerprints, boot } = memory;
+        let Memory { intent, incidents_opened, open, last, fingerprints, claim, checks, boot } =
+            memory;
         Self {
             intent: intent.into(),
             incidents_opened: *incidents_opened,
             open: open.iter().map(Into::into).collect(),
             last: last.as_ref().map(Into::into),
             fingerprints: fingerprints.clone(),
+            claim: *claim,
+            checks: checks.clone(),
             boot: boot.into(),
         }
     }
@@ -74,7 +81,7 @@ impl MemoryRecord<Value, Value> {
             *unknown += u32::from(read.is_none());
             read
         }
-        let Self { intent, incidents_opened, open, last, fingerprints, boot } = self;
+        let Self { intent, incidents_opened, open, last, fingerprints, claim, checks, boot } = self;
         let mut unknown = 0;
         let mut incident = |value| {
             part::<IncidentRecord>(value, &mut unknown).and_then(|i| Incident::try_from(i).ok())
@@ -83,7 +90,9 @@ impl MemoryRecord<Value, Value> {
         let last = last.and_then(&mut incident);
         let boot = part::<BootRecord>(boot, &mut unknown).map(Into::into).unwrap_or_default();
         let intent = intent.into();
-        (Memory { intent, incidents_opened, open, last, fingerprints, boot }, unknown)
+        let memory =
+            Memory { intent, incidents_opened, open, last, fingerprints, claim, checks, boot };
+        (memory, unknown)
     }
 }
 
@@ -168,6 +177,7 @@ enum CauseRecord {
     Unclear,
     Unkillable,
     SetAside,
+    Definition,
     Check(KindRecord, u16),
     CheckUnknown(KindRecord, u16),
 }
@@ -263,7 +273,7 @@ impl TryFrom<IncidentRecord> for Incident {
         let text = |kept: String| Untrusted::bounded(kept.as_bytes(), kept.len());
         let line = |StoryRecord { at_ms, text }| StoryLine { at: Wall(at_ms), text };
         Ok(Self {
-            service: ServiceName::parse(&service).map_err(|_| NotUnderstood)?,
+            service: ServiceName::recall(&service).map_err(|_| NotUnderstood)?,
             number,
             cause: cause.into(),
             title,
@@ -286,6 +296,7 @@ impl From<Cause> for CauseRecord {
             Cause::Unclear => Self::Unclear,
             Cause::Unkillable => Self::Unkillable,
             Cause::SetAside => Self::SetAside,
+            Cause::Definition => Self::Definition,
             Cause::Check(kind, CheckIndex(index)) => Self::Check(KindRecord(kind), index),
             Cause::CheckUnknown(kind, CheckIndex(index)) => {
                 Self::CheckUnknown(KindRecord(kind), index)
@@ -302,6 +313,7 @@ impl From<CauseRecord> for Cause {
             CauseRecord::Unclear => Self::Unclear,
             CauseRecord::Unkillable => Self::Unkillable,
             CauseRecord::SetAside => Self::SetAside,
+            CauseRecord::Definition => Self::Definition,
             CauseRecord::Check(kind, index) => Self::Check(kind.0, CheckIndex(index)),
             CauseRecord::CheckUnknown(kind, index) => Self::CheckUnknown(kind.0, CheckIndex(index)),
         }

@@ -82,6 +82,8 @@ pub enum Message {
     Posted(Posted),
     /// Mail was seen to go out: what waits for its next try is tried now.
     TryMail,
+    /// Mails are delivered otherwise from now on.
+    Deliver(Box<HostFacts>, Delivery),
 }
 
 /// What the store says. Called on the store thread: it must not block.
@@ -136,6 +138,7 @@ struct Inbox {
     barriers: Vec<u64>,
     posted: Vec<Posted>,
     try_mail: TryMail,
+    deliver: Option<(HostFacts, Delivery)>,
     life: Life,
 }
 
@@ -182,11 +185,7 @@ impl StoreHandle {
         let mut earlier = starts::load(state_dir);
         let trust = starts::decide(&earlier, now);
         let (mut journal, restored) = Journal::open(state_dir, &settings.boot_id, trust, now);
-        let letters = match settings.delivery {
-            Delivery::Folder => None,
-            // Higher than what an earlier keeper used: a late answer to it means nothing here.
-            Delivery::Smtp(rate) => Some(Letters::new(rate, now.0 << 10)),
-        };
+        let letters = Letters::of(settings.delivery, now);
         let outbox = Outbox::open(state_dir, settings.host, letters)?;
         let (event_log, events, strange) = EventLog::open(state_dir);
         notes.extend(restored.notes);
@@ -314,6 +313,7 @@ impl Inbox {
             }
             Message::Posted(posted) => self.posted.push(posted),
             Message::TryMail => self.try_mail = TryMail::Now,
+            Message::Deliver(host, delivery) => self.deliver = Some((*host, delivery)),
         }
     }
 
@@ -325,6 +325,7 @@ impl Inbox {
             && self.barriers.is_empty()
             && self.posted.is_empty()
             && self.try_mail == TryMail::WhenDue
+            && self.deliver.is_none()
     }
 }
 
@@ -425,6 +426,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             barriers,
             posted,
             try_mail,
+            deliver,
             life: _,
         } = inbox;
         let (now, wall) = (self.mono(), wall_now());
@@ -445,6 +447,9 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         // What became of letters is about what was queued before.
         let told = posted.iter().map(|one| self.outbox.posted(one, now, wall));
         let told = told.fold(Ok(()), Result::and);
+        if let Some((host, delivery)) = deliver {
+            self.outbox.deliver_by(host, delivery, now, wall);
+        }
         if try_mail == TryMail::Now {
             self.outbox.try_now(now);
         }
@@ -533,7 +538,17 @@ fn start_notes(trust: Trust, delivery: Delivery, outbox: &Outbox, dir: &Path) ->
 /// Whether there is more in the memories than wishes.
 fn what_was_restored(memories: &BTreeMap<ServiceName, Memory>) -> Restored {
     let only_a_wish = |memory: &Memory| {
-        let Memory { intent: _, incidents_opened, open, last, fingerprints, boot } = memory;
+        // Who it is and which checks it has is no more than its file says.
+        let Memory {
+            intent: _,
+            incidents_opened,
+            open,
+            last,
+            fingerprints,
+            claim: _,
+            checks: _,
+            boot,
+        } = memory;
         *incidents_opened == 0
             && open.is_empty()
             && last.is_none()

@@ -3,6 +3,7 @@
 
 pub mod doctor;
 pub mod env;
+pub mod plan;
 pub mod resolve;
 pub mod run_as;
 pub mod validate;

@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::unistd::{Group, User};
 use serde::Serialize;
 
-use crate::config::error::{Diagnostic, Severity, render};
+use crate::config::error::{Diagnostic, Severity, summary};
 use crate::config::{LoadAs, Loaded, load};
 
 /// How it is told.
@@ -30,9 +30,7 @@ pub fn as_this_user(dir: &Path, form: Form) -> (String, u8) {
 pub fn validate(dir: &Path, who: &LoadAs, form: Form) -> (String, u8) {
     let (findings, services) = match load(dir, who, None) {
         Ok(loaded) => {
-            let mut findings: Vec<_> =
-                loaded.bad.iter().flat_map(|bad| bad.diagnostics.clone()).collect();
-            findings.extend(loaded.warnings.iter().cloned());
+            let mut findings = loaded.findings();
             findings.extend(unknown_accounts(&loaded));
             (findings, loaded.services.len())
         }
@@ -40,26 +38,10 @@ pub fn validate(dir: &Path, who: &LoadAs, form: Form) -> (String, u8) {
     };
     let errors = findings.iter().filter(|found| found.severity == Severity::Error).count();
     let report = match form {
-        Form::Text => text(&findings, services, errors),
+        Form::Text => summary(&findings, services),
         Form::Json => json(&findings),
     };
     (report, u8::from(errors > 0))
-}
-
-fn text(findings: &[Diagnostic], services: usize, errors: usize) -> String {
-    let count = |n: usize, what: &str| match n {
-        0 => format!("no {what}s"),
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    };
-    let warnings = findings.len() - errors;
-    let mut out = render(findings);
-    out.push_str(&format!("{}, {}", count(services, "service"), count(errors, "error")));
-    if warnings > 0 {
-        out.push_str(&format!(", {}", count(warnings, "warning")));
-    }
-    out.push('\n');
-    out
 }
 
 /// One finding, as programs see it. Stable.

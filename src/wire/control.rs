@@ -14,6 +14,8 @@
 //! POST /v1/kill {"service":"NAME","worker":77}   200 OrderAnswer   (no worker: the stuck one)
 //! POST /v1/order {"order":"restart","services":["NAME"],"groups":[],"all":false,"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
+//! POST /v1/reload-config {}                      200 ReloadAnswer
+//! POST /v1/plan {"dir":"/etc/heeler/conf.d"}     200 ReloadAnswer   (no dir: the keeper's own)
 //! anything refused                               4xx or 5xx, ErrorAnswer
 //! ```
 //!
@@ -35,11 +37,13 @@ use crate::model::time::Mono;
 
 mod events;
 mod probe;
+mod reload;
 mod request;
 mod workers;
 
 pub use events::{Event, EventsAnswer};
 pub use probe::{Measured, ProbeAnswer, ProbeVerdict, ProbedCheck};
+pub use reload::{BadFileNote, ConfigStatus, KeyDiff, ReloadAnswer, ServiceDiff};
 pub use request::{Allowed, Encoded, Follow, Request};
 pub use workers::{Guard, WorkerRow, WorkersAnswer, WorkersVerdict};
 
@@ -58,6 +62,7 @@ pub enum Response {
     Workers(Box<WorkersAnswer>),
     Order(OrderAnswer),
     MailTest(MailTestAnswer),
+    Reload(ReloadAnswer),
     Error(ErrorAnswer),
 }
 
@@ -71,6 +76,9 @@ pub struct StatusAnswer {
     /// How mail stands, for root and heeler's own user; absent where mails become files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailStatus>,
+    /// How the configuration stands, for root and heeler's own user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigStatus>,
     /// What is wrong with the state folder, for root and heeler's own user; absent when nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateTrouble>,
@@ -80,7 +88,7 @@ impl StatusAnswer {
     /// Of this version.
     #[must_use]
     pub fn new(services: Vec<ServiceStatus>) -> Self {
-        Self { version: VERSION, services, mail: None, state: None }
+        Self { version: VERSION, services, mail: None, config: None, state: None }
     }
 }
 
@@ -367,7 +375,7 @@ impl WhyAnswer {
 pub struct Incident {
     /// Its name, unique on this host.
     pub id: String,
-    /// down, up_unwanted, unclear, unkillable, set_aside, check, check_unknown.
+    /// down, up_unwanted, unclear, unkillable, set_aside, definition, check, check_unknown.
     pub cause: String,
     /// The type of the check it is about.
     pub check_type: Option<String>,
@@ -401,6 +409,7 @@ impl Incident {
             Cause::Unclear => ("unclear", None),
             Cause::Unkillable => ("unkillable", None),
             Cause::SetAside => ("set_aside", None),
+            Cause::Definition => ("definition", None),
             Cause::Check(kind, index) => ("check", Some((kind, index))),
             Cause::CheckUnknown(kind, index) => ("check_unknown", Some((kind, index))),
         };

@@ -26,6 +26,11 @@ pub enum ToScout {
         /// `checks::Network` as JSON.
         settings: Box<[u8]>,
     },
+    /// It is not asked for any more.
+    Forget {
+        /// The number; never used again.
+        check: u32,
+    },
     /// Probe it.
     Probe {
         /// The question.
@@ -57,6 +62,7 @@ impl fmt::Display for Garbage {
 }
 
 const DEFINE: u8 = b'D';
+const FORGET: u8 = b'F';
 const PROBE: u8 = b'P';
 const SEEN: u8 = b'S';
 const HEAD_BYTES: usize = 5;
@@ -80,6 +86,9 @@ impl ToScout {
                 body.extend(service.to_le_bytes());
                 body.extend(&**settings);
             }),
+            Self::Forget { check } => {
+                frame(packet, FORGET, |body| body.extend(check.to_le_bytes()))
+            }
             Self::Probe { ask, check, timeout } => frame(packet, PROBE, |body| {
                 body.extend(ask.0.to_le_bytes());
                 body.extend(check.to_le_bytes());
@@ -99,6 +108,10 @@ impl ToScout {
                 DEFINE => {
                     let (check, service) = (body.u32()?, body.u32()?);
                     Ok(Self::Define { check, service, settings: body.0.into() })
+                }
+                FORGET => {
+                    let check = body.u32()?;
+                    body.end(Self::Forget { check })
                 }
                 PROBE => {
                     let (ask, check) = (AskId(body.u64()?), body.u32()?);
@@ -307,6 +320,7 @@ mod tests {
         assert_eq!(Seen::decode(&packet), Ok(samples()));
         let asked = vec![
             ToScout::Define { check: 3, service: 9, settings: (*b"{}").into() },
+            ToScout::Forget { check: 2 },
             ToScout::Probe { ask: AskId(7), check: 3, timeout: Duration::from_secs(10) },
         ];
         let mut packet = Vec::new();

@@ -13,6 +13,7 @@ mod limits;
 mod orders;
 mod probes;
 mod reloads;
+mod replacing;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use heeler::engine::Engine;
 use heeler::engine::input::Input;
+use heeler::engine::replace::{Farewell, Wrong};
+use heeler::model::change::Kept;
 use heeler::model::ids::{AskId, CheckIndex, RequestId};
 use heeler::model::incident::{Alert, Incident};
 use heeler::model::intent::Who;
@@ -78,13 +80,10 @@ pub(crate) struct Story {
 
 impl Story {
     /// A service that nobody has looked at yet. Nothing runs, there is no pidfile.
-    pub(crate) fn of(mut def: Service) -> Self {
-        for (index, check) in def.checks.iter_mut().enumerate() {
-            check.index = CheckIndex(u16::try_from(index).unwrap());
-        }
+    pub(crate) fn of(def: Service) -> Self {
         Self {
             engine: Engine::new(0),
-            def: Arc::new(def),
+            def: Arc::new(with_places(def)),
             begin: BEGIN,
             clock: Duration::ZERO,
             world: World {
@@ -340,6 +339,75 @@ impl Story {
         self.keeper_returns();
     }
 
+    // ---- the configuration ----
+
+    /// The file of the service says something else, and is read.
+    pub(crate) fn is_defined(&mut self, def: Service) {
+        let def = with_places(def);
+        let kept = heeler::config::diff::kept(&self.def, &def, |_, _| true);
+        self.is_defined_as(def, &kept);
+    }
+
+    /// The same, and which check is which is said.
+    pub(crate) fn is_defined_as(&mut self, def: Service, kept: &[Kept]) {
+        self.def = Arc::new(with_places(def));
+        let def = self.def.clone();
+        self.engine_does(|engine, now, effects| engine.replace(now, def, kept, effects));
+    }
+
+    /// The file of the service says something else, and no keeper has read it.
+    pub(crate) fn file_was_edited(&mut self, def: Service) {
+        self.def = Arc::new(with_places(def));
+    }
+
+    /// The file of the service is bad, or good again.
+    pub(crate) fn file_is(&mut self, bad: Option<&str>) {
+        let wrong = bad.map(|title| Wrong {
+            title: title.to_owned(),
+            lines: vec![format!("cart.toml:3: {title}")],
+        });
+        let name = self.def.name.clone();
+        self.engine_does(|engine, now, effects| {
+            engine.definition_is(now, &name, wrong.as_ref(), effects);
+        });
+    }
+
+    /// The file of the service is gone.
+    pub(crate) fn is_forgotten(&mut self) {
+        self.parts(&Farewell::Gone);
+        self.memory = None;
+    }
+
+    /// The file of the service has another name.
+    pub(crate) fn is_renamed(&mut self, def: Service) {
+        let from = self.def.name.clone();
+        let memory = self.engine.memory(&from);
+        self.parts(&Farewell::Renamed(def.name.clone()));
+        let now = self.now().wall;
+        self.memory = memory.map(|memory| memory.renamed(&from, &def.name, now));
+        self.def = Arc::new(with_places(def));
+        self.keeper_returns();
+    }
+
+    fn parts(&mut self, why: &Farewell) {
+        let name = self.def.name.clone();
+        self.engine_does(|engine, now, effects| engine.remove(now, &name, why, effects));
+        // The keeper lets go of everything that it holds for it.
+        self.held.clear();
+        self.main = None;
+    }
+
+    /// Nobody watches it any more: what it owned goes on, and nothing of it is heard.
+    #[track_caller]
+    pub(crate) fn ends_forgotten(mut self) {
+        self.ended = true;
+        assert_eq!(self.engine.next_wakeup(), Mono::NEVER);
+        assert!(self.engine.memory(&self.def.name).is_none());
+        assert_eq!(self.ladder, None, "a ladder is left");
+        assert!(self.requests.is_empty(), "not answered: {:?}", self.requests);
+        self.saw("");
+    }
+
     // ---- time ----
 
     /// Lets time pass up to then, serving every wake-up the engine asks for.
@@ -491,6 +559,14 @@ impl Story {
         assert_eq!(counters.strangers, 0);
         assert_eq!(counters.dropped_answers, self.late_answers, "dropped answers");
     }
+}
+
+/// Each check knows its place.
+fn with_places(mut def: Service) -> Service {
+    for (index, check) in def.checks.iter_mut().enumerate() {
+        check.index = CheckIndex(u16::try_from(index).unwrap());
+    }
+    def
 }
 
 impl Drop for Story {

@@ -662,7 +662,7 @@ impl World {
             let may_stay = match incident.cause {
                 Cause::SetAside | Cause::UpUnwanted => true,
                 Cause::Down => down,
-                Cause::Unclear | Cause::Unkillable => false,
+                Cause::Unclear | Cause::Unkillable | Cause::Definition => false,
                 Cause::Check(..) | Cause::CheckUnknown(..) => down,
             };
             if incident.closed.is_none() && !may_stay {

@@ -48,6 +48,8 @@ pub(crate) fn memory(desired: Desired, opened: u32) -> Memory {
         open: vec![],
         last: None,
         fingerprints: Vec::new(),
+        claim: None,
+        checks: Vec::new(),
         boot: BootMemory::default(),
     }
 }
@@ -164,6 +166,8 @@ impl Seed {
             open: self.list(Self::incident),
             last: self.maybe(Self::incident),
             fingerprints: self.list(|s| (s.number(), s.number())),
+            claim: self.maybe(|s| s.number()),
+            checks: self.list(|s| s.number()),
             boot: BootMemory {
                 acquaintance: Acquaintance::Left,
                 main: self.maybe(Self::identity),

@@ -127,6 +127,30 @@ impl House {
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
+    /// Has the configuration read anew; exit code and what was printed.
+    pub fn reload(&self) -> (i32, String) {
+        let (code, out, err) = self.heeler(&["reload-config"]);
+        (code, out + &err)
+    }
+
+    /// The same, where all of it is good.
+    pub fn reload_well(&self) -> String {
+        let (code, out) = self.reload();
+        assert_eq!(code, 0, "{out}");
+        out
+    }
+
+    /// Removes the definition of a service.
+    pub fn undefine(&self, name: &str) {
+        fs::remove_file(self.path(&format!("conf.d/{name}.toml"))).expect("remove");
+    }
+
+    /// Gives the file of a service another name.
+    pub fn rename(&self, from: &str, to: &str) {
+        let file = |name: &str| self.path(&format!("conf.d/{name}.toml"));
+        fs::rename(file(from), file(to)).expect("rename");
+    }
+
     /// The status of one service, as JSON.
     pub fn status(&self, name: &str) -> serde_json::Value {
         let (_, out, err) = self.heeler(&["status", "--json", name]);

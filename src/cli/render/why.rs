@@ -96,6 +96,10 @@ fn next(name: &str, answer: &WhyAnswer, incident: &Incident) -> String {
                 "a rule took it out of service: `heeler start {name}` puts it back when it is mended"
             ),
         },
+        "definition" => {
+            "mend the file and `heeler reload-config`; `heeler validate` shows all that is wrong"
+                .to_owned()
+        }
         "check" => {
             format!("`heeler status {name}` shows the values now; it ends when they are good again")
         }

@@ -194,7 +194,8 @@ fn code(response: &Response) -> &'static str {
         | Response::Probe(_)
         | Response::Workers(_)
         | Response::Order(_)
-        | Response::MailTest(_) => "200 OK",
+        | Response::MailTest(_)
+        | Response::Reload(_) => "200 OK",
         Response::Error(error) => match error.error {
             ErrorKind::BadRequest => "400 Bad Request",
             ErrorKind::NotAllowed => "403 Forbidden",

@@ -61,6 +61,13 @@ pub enum Request<S = Selector> {
         /// Whether the answer waits until it is known how it ended.
         wait: bool,
     },
+    /// Read the configuration anew.
+    ReloadConfig,
+    /// Say what reading a directory would do.
+    Plan {
+        /// Which, absolute; the keeper's own where it is not said.
+        dir: Option<String>,
+    },
     /// Send a test mail by each server.
     MailTest {
         /// To whom; nobody: to all who get alerts.
@@ -123,6 +130,16 @@ struct MailTestBody {
     to: Vec<String>,
 }
 
+/// Something without a word to be said; `{}` or nothing.
+#[derive(Serialize, Deserialize)]
+struct EmptyBody {}
+
+#[derive(Serialize, Deserialize)]
+struct PlanBody {
+    #[serde(default)]
+    dir: Option<String>,
+}
+
 fn waits() -> bool {
     true
 }
@@ -135,6 +152,8 @@ const WORKERS: &str = "/v1/workers";
 const KILL: &str = "/v1/kill";
 const ORDER: &str = "/v1/order";
 const MAIL_TEST: &str = "/v1/mail-test";
+const RELOAD_CONFIG: &str = "/v1/reload-config";
+const PLAN: &str = "/v1/plan";
 
 impl Request {
     /// Writes it.
@@ -182,13 +201,11 @@ impl Request {
                         Selector::All => body.all = true,
                     }
                 }
-                let body = serde_json::json!(body);
-                Encoded { method: "POST", target: ORDER.to_owned(), body: body.to_string() }
+                post(ORDER, body)
             }
-            Self::MailTest { to } => {
-                let body = serde_json::json!(MailTestBody { to: to.clone() });
-                Encoded { method: "POST", target: MAIL_TEST.to_owned(), body: body.to_string() }
-            }
+            Self::MailTest { to } => post(MAIL_TEST, MailTestBody { to: to.clone() }),
+            Self::ReloadConfig => post(RELOAD_CONFIG, EmptyBody {}),
+            Self::Plan { dir } => post(PLAN, PlanBody { dir: dir.clone() }),
         }
     }
 
@@ -200,10 +217,11 @@ impl Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
             STATUS | WHY | EVENTS | WORKERS => "GET",
-            PROBE | KILL | ORDER | MAIL_TEST => "POST",
+            PROBE | KILL | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => "POST",
             _ => {
                 let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/events, \
-                            /v1/workers, /v1/probe, /v1/kill, /v1/order and /v1/mail-test";
+                            /v1/workers, /v1/probe, /v1/kill, /v1/order, /v1/mail-test, \
+                            /v1/reload-config and /v1/plan";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -219,7 +237,11 @@ impl Request {
             KILL if query.is_empty() => Self::decode_kill(body),
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
-            PROBE | KILL | ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
+            RELOAD_CONFIG if query.is_empty() => Self::decode_reload(body),
+            PLAN if query.is_empty() => Self::decode_plan(body),
+            PROBE | KILL | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => {
+                Err(bad("it is asked for by its body alone"))
+            }
             WHY => Ok(Self::Why { service: one_service(query)? }),
             WORKERS => Ok(Self::Workers { service: one_service(query)? }),
             EVENTS => Self::decode_events(pairs(query)?),
@@ -279,6 +301,28 @@ impl Request {
         Ok(Self::MailTest { to })
     }
 
+    fn decode_reload(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        if !body.is_empty() {
+            let read = serde_json::from_slice::<EmptyBody>(body);
+            read.map_err(|error| {
+                bad(format!("a reload has nothing to say ({error}); write {{}}"))
+            })?;
+        }
+        Ok(Self::ReloadConfig)
+    }
+
+    fn decode_plan(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        let PlanBody { dir } = serde_json::from_slice(body).map_err(|error| {
+            bad(format!(
+                "the body is not a plan ({error}); write {{\"dir\":\"/etc/heeler/conf.d\"}}"
+            ))
+        })?;
+        if dir.as_ref().is_some_and(|dir| !dir.starts_with('/') || dir.contains('\0')) {
+            return Err(bad("`dir` has to be an absolute path"));
+        }
+        Ok(Self::Plan { dir })
+    }
+
     fn decode_order(body: &[u8]) -> Result<Self, ErrorAnswer> {
         let body: OrderBody = serde_json::from_slice(body).map_err(|error| {
             bad(format!(
@@ -299,6 +343,11 @@ impl Request {
         }
         Ok(Self::Order { order, services: few(services)?, wait: body.wait })
     }
+}
+
+fn post(target: &str, body: impl Serialize) -> Encoded {
+    let body = serde_json::json!(body).to_string();
+    Encoded { method: "POST", target: target.to_owned(), body }
 }
 
 /// The pairs of a query.

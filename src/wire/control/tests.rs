@@ -108,6 +108,8 @@ fn why_shows_the_open_incidents_or_else_the_last() {
         open: vec![incident(2)],
         last: Some(incident(1)),
         fingerprints: Vec::new(),
+        claim: None,
+        checks: Vec::new(),
         boot: crate::model::memory::BootMemory::default(),
     };
     let ids = |answer: WhyAnswer| answer.incidents.into_iter().map(|i| i.id).collect::<Vec<_>>();

@@ -49,6 +49,8 @@ pub struct JobRecord {
     pub before: Option<ProcessIdentity>,
     /// When it has to have ended.
     pub deadline: Mono,
+    /// What said which process was the service's ([`crate::model::service::Service::claim_mark`]).
+    pub claim: Option<u64>,
 }
 
 /// `{slot}.child`: by the shim, while the child waits at the gate.
@@ -133,6 +135,9 @@ struct WireJob {
     cause: String,
     before: Option<WireIdentity>,
     deadline_ns: Option<u64>,
+    // Absent in the records of heelers that did not know it.
+    #[serde(default)]
+    claim: Option<u64>,
 }
 
 impl Record for JobRecord {
@@ -144,6 +149,7 @@ impl Record for JobRecord {
             cause: self.cause.clone(),
             before: self.before.map(WireIdentity::from),
             deadline_ns: (self.deadline != Mono::NEVER).then(|| self.deadline.as_nanos()),
+            claim: self.claim,
         })
     }
 
@@ -156,6 +162,7 @@ impl Record for JobRecord {
             cause: wire.cause,
             before: wire.before.map(ProcessIdentity::try_from).transpose()?,
             deadline: wire.deadline_ns.map_or(Mono::NEVER, Mono::from_nanos),
+            claim: wire.claim,
         })
     }
 }

@@ -90,6 +90,7 @@ fn records_come_back_whole_or_with_an_error() {
         cause: "asked by root".into(),
         before: Some(identity(1)),
         deadline: Mono::NEVER,
+        claim: Some(u64::MAX),
     });
     back(&ChildRecord {
         action: ActionId(0),

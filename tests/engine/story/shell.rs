@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use heeler::engine::Engine;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Delivery, Input};
 use heeler::model::ids::AskId;
@@ -11,6 +12,7 @@ use heeler::model::incident::{Alert, AlertKind};
 use heeler::model::job::{Job, JobKind, Ladder};
 use heeler::model::order::ReplyResult;
 use heeler::model::process::{Absence, Identification, Pid, Signal};
+use heeler::model::time::Now;
 
 use super::{Claim, Story, clock};
 
@@ -24,6 +26,18 @@ impl Story {
         let after = self.engine.memory(&self.def.name);
         let persisted = effects.iter().any(|effect| matches!(effect, Effect::Persist { .. }));
         assert!(before == after || persisted, "not persisted after {shown}: {before:?} {after:?}");
+        self.carry_out(effects);
+    }
+
+    /// Something is done with the engine itself.
+    pub(super) fn engine_does(&mut self, what: impl FnOnce(&mut Engine, Now, &mut Vec<Effect>)) {
+        let now = self.now();
+        let before = self.engine.memory(&self.def.name);
+        let mut effects = Vec::new();
+        what(&mut self.engine, now, &mut effects);
+        let after = self.engine.memory(&self.def.name);
+        let persisted = effects.iter().any(|effect| matches!(effect, Effect::Persist { .. }));
+        assert!(before == after || after.is_none() || persisted, "not persisted");
         self.carry_out(effects);
     }
 
