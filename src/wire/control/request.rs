@@ -1,6 +1,8 @@
 //! Requests: how they are written as method, target and body, and read back.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::ids::{GroupName, NameError, ServiceName};
@@ -51,6 +53,13 @@ pub enum Request<S = Selector> {
         service: ServiceName,
         /// Which.
         pick: WorkerPick,
+    },
+    /// Have a Puma take up its new release, and see that to its end.
+    ReloadVerified {
+        /// Of which service.
+        service: ServiceName,
+        /// How long it may take; [`limits::VERIFY_TIMEOUT`] where it does not say.
+        within: Option<Duration>,
     },
     /// Do something.
     Order {
@@ -118,6 +127,13 @@ struct KillBody {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadVerifiedBody {
+    service: String,
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct MailTestBody {
     #[serde(default)]
     to: Vec<String>,
@@ -133,6 +149,7 @@ const EVENTS: &str = "/v1/events";
 const PROBE: &str = "/v1/probe";
 const WORKERS: &str = "/v1/workers";
 const KILL: &str = "/v1/kill";
+const RELOAD_VERIFIED: &str = "/v1/reload-verified";
 const ORDER: &str = "/v1/order";
 const MAIL_TEST: &str = "/v1/mail-test";
 
@@ -165,6 +182,13 @@ impl Request {
                 };
                 let body = serde_json::json!(KillBody { service: service.to_string(), worker });
                 Encoded { method: "POST", target: KILL.to_owned(), body: body.to_string() }
+            }
+            Self::ReloadVerified { service, within } => {
+                let timeout_ms =
+                    within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+                let body = ReloadVerifiedBody { service: service.to_string(), timeout_ms };
+                let body = serde_json::json!(body).to_string();
+                Encoded { method: "POST", target: RELOAD_VERIFIED.to_owned(), body }
             }
             Self::Order { order, services, wait } => {
                 let mut body = OrderBody {
@@ -200,10 +224,11 @@ impl Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
             STATUS | WHY | EVENTS | WORKERS => "GET",
-            PROBE | KILL | ORDER | MAIL_TEST => "POST",
+            PROBE | KILL | RELOAD_VERIFIED | ORDER | MAIL_TEST => "POST",
             _ => {
                 let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/events, \
-                            /v1/workers, /v1/probe, /v1/kill, /v1/order and /v1/mail-test";
+                            /v1/workers, /v1/probe, /v1/kill, /v1/reload-verified, /v1/order and \
+                            /v1/mail-test";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -217,9 +242,12 @@ impl Request {
         match path {
             PROBE if query.is_empty() => Self::decode_probe(body),
             KILL if query.is_empty() => Self::decode_kill(body),
+            RELOAD_VERIFIED if query.is_empty() => Self::decode_reload_verified(body),
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
-            PROBE | KILL | ORDER | MAIL_TEST => Err(bad("it is asked for by its body alone")),
+            PROBE | KILL | RELOAD_VERIFIED | ORDER | MAIL_TEST => {
+                Err(bad("it is asked for by its body alone"))
+            }
             WHY => Ok(Self::Why { service: one_service(query)? }),
             WORKERS => Ok(Self::Workers { service: one_service(query)? }),
             EVENTS => Self::decode_events(pairs(query)?),
@@ -265,6 +293,27 @@ impl Request {
             Some(_) => return Err(bad("this is not the number of a worker")),
         };
         Ok(Self::Kill { service, pick })
+    }
+
+    fn decode_reload_verified(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        let ReloadVerifiedBody { service, timeout_ms } =
+            serde_json::from_slice(body).map_err(|error| {
+                bad(format!(
+                    "the body is not a verified reload ({error}); \
+                     write {{\"service\":\"NAME\",\"timeout_ms\":600000}}"
+                ))
+            })?;
+        let service = ServiceName::parse(&service).map_err(no_name)?;
+        let within = timeout_ms.map(Duration::from_millis);
+        if within.is_some_and(|within| !limits::VERIFY_TIMEOUTS.contains(&within)) {
+            let (least, most) = (limits::VERIFY_TIMEOUTS.start(), limits::VERIFY_TIMEOUTS.end());
+            return Err(bad(format!(
+                "timeout_ms is from {} to {}",
+                least.as_millis(),
+                most.as_millis()
+            )));
+        }
+        Ok(Self::ReloadVerified { service, within })
     }
 
     fn decode_mail_test(body: &[u8]) -> Result<Self, ErrorAnswer> {
