@@ -43,6 +43,8 @@ pub(crate) struct Verify {
     target: Untrusted,
     /// Its master executed itself anew instead: it loads its application before it forks.
     manner: Manner,
+    /// What Puma is to do once `current` points back.
+    way_back: Ask,
     /// Bad answers of its pages, one after the other.
     bad_answers: u32,
     /// Good answers since the last new worker.
@@ -141,6 +143,7 @@ impl State {
             previous: None,
             target: Untrusted::default(),
             manner: Manner::Phased,
+            way_back: Ask::PhasedRestart,
             bad_answers: 0,
             good_answers: 0,
             why: None,
@@ -284,6 +287,12 @@ impl State {
         let changed = verify.told != told;
         verify.told.clone_from(&told);
         if let Some(words) = &view.looping {
+            // A worker of the new release that is ready, or will be, belongs to the newest phase: nothing
+            // but another restart takes it away. Where none can be, what Puma has begun ends well by
+            // itself as soon as it forks from the right place.
+            if booted == 0 {
+                verify.way_back = Ask::ReloadWorkerDirectory;
+            }
             self.verify_goes_back(cx, format!("the new release does not boot ({words})"));
             return;
         }
@@ -386,7 +395,8 @@ impl State {
         let why = verify.why.clone().unwrap_or_else(|| "it did not come to its end".to_owned());
         let text = format!(
             "failed: {why}; {what}. The old workers go on. Point `current` back and tell Puma \
-             `pumactl reload-worker-directory`"
+             `pumactl {}`",
+            verify.way_back.word()
         );
         self.verify_ends(cx, ReplyResult::Failed, &text);
     }
@@ -408,7 +418,10 @@ impl State {
                 self.verify_ends(cx, ReplyResult::Failed, &text);
             }
             Some(Step::Linking(linked)) if linked == action && good => {
-                let ask = self.ask_puma(cx, Ask::ReloadWorkerDirectory);
+                let Some(way_back) = self.verify.as_ref().map(|verify| verify.way_back) else {
+                    return;
+                };
+                let ask = self.ask_puma(cx, way_back);
                 let until = cx.now.mono + limits::ASK_TIMEOUT;
                 self.verify_goes_to(Step::Returning(ask, until));
             }

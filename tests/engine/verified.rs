@@ -136,6 +136,8 @@ fn one_that_answers_badly_is_taken_back_and_no_rule_restarts_it_meanwhile() {
     story.log_says("but a verified reload is under way");
     story.world.probe = Some(Observation::ok());
     story.command_ends(JobKind::Exec, 0, "");
+    // Its ready worker is of the newest phase: Puma would keep it.
+    story.saw("7s puma phased-restart");
     story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
     story.world.puma = Some(view(1, 2, 0));
     story.at("10s");
