@@ -372,20 +372,30 @@ impl State {
         let rollback = puma.as_ref().and_then(|puma| puma.rollback.clone());
         let current = puma.as_ref().and_then(|puma| puma.current.clone());
         let command = match (rollback, previous, current) {
-            (Some(Rollback::Command(command)), _, _) => Some(command),
+            (Some(_), _, _) if self.job.is_some() => Err("another action is under way"),
+            (Some(Rollback::Command(command)), _, _) => Ok(command),
             (Some(Rollback::Symlink), Some(previous), Some(current)) => {
-                Some(link(previous.raw(), &current.to_string_lossy()))
+                Ok(link(previous.raw(), &current.to_string_lossy()))
             }
-            (Some(Rollback::Symlink), _, _) | (None, _, _) => None,
+            (Some(Rollback::Symlink), _, _) => Err("which release ran before was not seen"),
+            (None, _, _) => Err("there is no `rollback` in its file"),
         };
-        self.happened(cx, EventKind::Failed, format!("the new release is taken back: {why}"));
         match command {
-            Some(command) if self.job.is_none() => {
+            Ok(command) => {
+                let text = format!("the new release is taken back: {why}");
+                self.happened(cx, EventKind::Failed, text);
                 let deadline = cx.now.mono + command.timeout.unwrap_or(limits::TRIAL_TIMEOUT);
                 let action = self.run(cx, JobKind::Exec, command, deadline, &why);
                 self.verify_goes_to(Step::Linking(action));
             }
-            Some(_) | None => self.verify_gives_up(cx, "there is no `rollback` in its file"),
+            Err(what) => {
+                self.happened(
+                    cx,
+                    EventKind::Failed,
+                    format!("the new release does not pass: {why}"),
+                );
+                self.verify_gives_up(cx, what);
+            }
         }
     }
 

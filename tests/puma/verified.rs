@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::shop::{Shop, Up, Way, add_release, app, get, point_at, pumactl, workers, write};
-use crate::support::house::PATIENCE;
-use crate::support::wait_for;
+use crate::shop::{
+    Shop, Up, Way, add_release, app, as_deploy, get, point_at, pumactl, workers, write,
+};
+use crate::support::house::{PATIENCE, signal};
+use crate::support::{HEELER, wait_for};
 use crate::world::world;
 
 const GOOD: &str = include_str!("app/config.ru");
@@ -104,7 +106,7 @@ fn what_cannot_go_well_is_not_begun() {
         point_at(1);
         // A worker is missing: nobody knows then whom to blame.
         fs::write(app("releases/1/config.ru"), RAISES).expect("write");
-        crate::support::house::signal(before[0], "KILL");
+        signal(before[0], "KILL");
         shop.house.wait_check("shop", "stands", "firing", "boot-loop");
         let reload = Reload::onto(1, &shop, &["--json"]);
         assert_eq!(reload.code, 1, "{reload:?}");
@@ -113,6 +115,36 @@ fn what_cannot_go_well_is_not_begun() {
         assert_eq!((&result["service"], &result["result"]), (&"shop".into(), &"failed".into()));
         let text = result["text"].as_str().expect("a text");
         assert!(text.contains("not begun: it is not whole before"), "{text}");
+    });
+}
+
+#[test]
+fn a_deploy_task() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        write(&app("capistrano.rb"), include_str!("app/capistrano.rb"));
+        write(&app("heeler.rake"), include_str!("../../conf.d/examples/capistrano.rake"));
+        let socket = shop.house.path("run/control.sock");
+        let deploy = |number| {
+            point_at(number);
+            let output = as_deploy(&format!(
+                "HEELER_SOCKET={} HEELER={HEELER} ruby ~/apps/shop/capistrano.rb ~/apps/shop/heeler.rake",
+                socket.display()
+            ));
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (output.status.success(), text(&output.stdout), text(&output.stderr))
+        };
+        add_release(2, GOOD);
+        add_release(3, RAISES);
+        let (good, out, err) = deploy(2);
+        assert!(good && out.contains("shop: verified after"), "{out}{err}");
+        assert!(out.ends_with("deployed\n"), "{out}{err}");
+        all_run(2, &first);
+        let (good, out, err) = deploy(3);
+        assert!(!good && err.contains("the new release does not boot"), "{out}{err}");
+        assert!(!out.contains("deployed"), "{out}{err}");
+        is_whole_again(&shop);
+        all_run(2, &first);
     });
 }
 
