@@ -202,7 +202,8 @@ impl State {
             Some(command) => {
                 let cwd = command.cwd.clone().or_else(|| Some(target.raw().into()));
                 let command = Command { cwd, ..command };
-                self.narrate(cx, format!("trying the new release: {command}"));
+                let text = format!("trying the new release: {command}");
+                self.happened(cx, EventKind::Acted, text);
                 let deadline = cx.now.mono + command.timeout.unwrap_or(limits::TRIAL_TIMEOUT);
                 let action = self.run(cx, JobKind::Exec, command, deadline, "verified reload");
                 self.verify_goes_to(Step::Trying(action));
@@ -263,7 +264,7 @@ impl State {
         if hot && verify.manner == Manner::Phased {
             verify.manner = Manner::Hot;
             let text = "it loads its application before it forks: Puma made a full restart of it";
-            self.narrate(cx, text.to_owned());
+            self.happened(cx, EventKind::Acted, text.to_owned());
         }
         let Some(verify) = &mut self.verify else { return };
         if matches!(verify.step, Step::Heard(_)) {

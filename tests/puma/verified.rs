@@ -118,6 +118,41 @@ fn what_cannot_go_well_is_not_begun() {
     });
 }
 
+/// A phased restart of it is a full one, and Puma says nothing of that.
+#[test]
+fn preloaded_and_good() {
+    world(|| {
+        let (shop, first) = open_preloaded();
+        add_release(2, GOOD);
+        let load = Load::begin();
+        let reload = Reload::onto(2, &shop, &[]);
+        load.ends_without_a_loss("a good release, preloaded", &reload);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        assert!(reload.out.contains("Puma made a full restart of it"), "{reload:?}");
+        assert!(reload.out.contains(" (by a full restart: "), "{reload:?}");
+        all_run(2, &first);
+    });
+}
+
+/// And takes the master with it.
+#[test]
+fn preloaded_and_raising() {
+    world(|| {
+        let (shop, first) = open_preloaded();
+        add_release(2, RAISES);
+        let reload = Reload::onto(2, &shop, &[]);
+        assert_eq!(reload.code, 1, "{reload:?}");
+        assert!(reload.err.contains("its master died of the new release"), "{reload:?}");
+        let began = Instant::now();
+        let second = shop.wait_serving(Some(first.master));
+        let down = (reload.took + began.elapsed()).as_secs_f64();
+        println!("MEASURED a preloaded release that raises: serves again after {down:.1} s");
+        is_whole_again(&shop);
+        all_run(1, &second);
+        assert_eq!(shop.starts(), 2, "{}", shop.house.log());
+    });
+}
+
 #[test]
 fn a_deploy_task() {
     world(|| {
@@ -208,7 +243,16 @@ fn all_run(number: u32, first: &Up) {
 }
 
 fn open(way: Way, rollback: &str) -> (Shop, Up) {
-    let mut shop = Shop::new(way, &format!("{PUMA}{rollback}"));
+    opened(Shop::new(way, &format!("{PUMA}{rollback}")))
+}
+
+fn open_preloaded() -> (Shop, Up) {
+    let shop = Shop::new(Way::Script, &format!("{PUMA}{ROLLBACK}"));
+    write(&app("shared/preload"), "");
+    opened(shop)
+}
+
+fn opened(mut shop: Shop) -> (Shop, Up) {
     write(&app("shared/control"), "");
     let first = shop.open();
     wait_for("the start period to pass", PATIENCE, || {
