@@ -140,14 +140,22 @@ impl Keeper {
             }
             Request::Workers { service } => self.call_the_roll(service, reply),
             Request::Kill { service, pick } => {
-                let open = self.open_request(vec![service.clone()], reply);
-                self.put_to_engine(open, service, |service, request| Input::WorkerOrdered {
+                let who = peer.who();
+                self.put_one(service, reply, |service, request| Input::WorkerOrdered {
                     service,
                     request,
                     pick,
-                    who: peer.who(),
+                    who,
                 });
-                self.finish(open);
+            }
+            Request::ReloadVerified { service, within } => {
+                let who = peer.who();
+                self.put_one(service, reply, |service, request| Input::VerifyOrdered {
+                    service,
+                    request,
+                    within,
+                    who,
+                });
             }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
@@ -218,6 +226,18 @@ impl Keeper {
         let open = Open { reply: Some(reply), services, results: Vec::new(), missing: 0 };
         self.operators.open.insert(id, open);
         id
+    }
+
+    /// Asks the engine for the one service that a request is about.
+    fn put_one(
+        &mut self,
+        service: ServiceName,
+        reply: oneshot::Sender<Response>,
+        input: impl FnOnce(ServiceName, RequestId) -> Input,
+    ) {
+        let open = self.open_request(vec![service.clone()], reply);
+        self.put_to_engine(open, service, input);
+        self.finish(open);
     }
 
     /// Asks the engine for one service of a request.

@@ -1,5 +1,6 @@
 //! Every bound of the program, in one place, with what must hold between them.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A service name.
@@ -91,6 +92,9 @@ pub const CREW_SHORT_MAX: Duration = Duration::from_secs(60);
 pub const WORKER_BOOTS: Duration = Duration::from_secs(5);
 /// How long a verified reload may take, unless it is said.
 pub const VERIFY_TIMEOUT: Duration = Duration::from_secs(600);
+/// What may be said for it.
+pub const VERIFY_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 /// How often its workers are looked at meanwhile.
 pub const VERIFY_PACE: Duration = Duration::from_millis(250);
 /// How soon a Puma that said yes has to begin.

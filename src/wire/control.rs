@@ -12,6 +12,7 @@
 //! POST /v1/probe {"service":"NAME","check":"memory"}  200 ProbeAnswer   (no check: all of its checks)
 //! GET  /v1/workers?service=NAME                  200 WorkersAnswer  (by a fresh look)
 //! POST /v1/kill {"service":"NAME","worker":77}   200 OrderAnswer   (no worker: the stuck one)
+//! POST /v1/reload-verified {"service":"NAME","timeout_ms":600000}   200 OrderAnswer   (at its end)
 //! POST /v1/order {"order":"restart","services":["NAME"],"groups":[],"all":false,"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
 //! POST /v1/reload-config {}                      200 ReloadAnswer

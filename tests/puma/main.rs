@@ -16,4 +16,5 @@ mod shop;
 mod starts;
 mod stops;
 mod units;
+mod verified;
 mod world;

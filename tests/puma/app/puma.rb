@@ -11,6 +11,9 @@ tag 'shop'
 # Asked for by a file: others do without.
 activate_control_app "unix://#{app}/shared/pumactl.sock" if File.exist?("#{app}/shared/control")
 
+# What Puma 7 does unless it is told otherwise: a phased restart becomes a full one.
+preload_app! if File.exist?("#{app}/shared/preload")
+
 # The master's own leak: workers say how much.
 taken, $leak = IO.pipe
 Thread.new do
