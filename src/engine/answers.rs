@@ -43,7 +43,7 @@ impl State {
                     self.judge(cx, seen);
                 }
             }
-            Input::CrewSeen { ask, members, .. } => self.crew_seen(cx, ask, members),
+            Input::CrewSeen { ask, seen, .. } => self.crew_seen(cx, ask, seen),
             Input::WorkerSignalled { ask, result, evidence, .. } => {
                 self.worker_signalled(cx, ask, &result, evidence.as_ref());
             }

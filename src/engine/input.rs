@@ -1,6 +1,6 @@
 //! Everything that can happen to the engine.
 
-use crate::model::crew::Member;
+use crate::model::crew::Muster;
 use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::intent::Who;
 use crate::model::job::Outcome;
@@ -58,7 +58,7 @@ pub enum Input {
         /// Which question.
         ask: AskId,
         /// Who is there, or why that cannot be told.
-        members: Result<Vec<Member>, Untrusted>,
+        seen: Result<Muster, Untrusted>,
     },
     /// Answers `SignalWorker`.
     WorkerSignalled {

@@ -196,12 +196,12 @@ impl Keeper {
         let Some(served) = self.services.get_mut(&service) else { return };
         if let Some((ask, reloaded)) = asked {
             let known = Known { target, reloaded, stats: stats.ok() };
-            let members = match refused {
-                None => Ok(served.members(now, &all, &known)),
+            let seen = match refused {
+                None => Ok(served.muster(now, &all, &known)),
                 Some(why) => Err(why),
             };
             let service = service.clone();
-            self.inbox.push_back(Input::CrewSeen { service, ask, members });
+            self.inbox.push_back(Input::CrewSeen { service, ask, seen });
         }
         let Some(served) = self.services.get_mut(&service) else { return };
         for (check, ask) in std::mem::take(&mut served.puma.waiting) {

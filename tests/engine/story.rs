@@ -95,6 +95,7 @@ impl Story {
                 sample: Some(memory_mib(100)),
                 probe: Some(Observation::ok()),
                 crew: Vec::new(),
+                crew_coming: 0,
                 refuses_signals: None,
             },
             transcript: Vec::new(),

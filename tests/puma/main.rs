@@ -15,4 +15,5 @@ mod shop;
 mod starts;
 mod stops;
 mod units;
+mod workers;
 mod world;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Delivery, Input};
+use heeler::model::crew::Muster;
 use heeler::model::ids::AskId;
 use heeler::model::incident::{Alert, AlertKind};
 use heeler::model::job::{Job, JobKind, Ladder};
@@ -114,8 +115,9 @@ impl Story {
             }
             Effect::LookAtCrew { service, ask, main, .. } => {
                 assert!(self.held.contains(&main), "{main} is not held");
-                let members = Ok(self.world.crew.clone());
-                Some(Input::CrewSeen { service, ask, members })
+                let members = self.world.crew.clone();
+                let seen = Ok(Muster { members, coming: self.world.crew_coming });
+                Some(Input::CrewSeen { service, ask, seen })
             }
             Effect::SignalWorker { service, ask, worker, signal, .. } => {
                 self.note(format!("worker {worker} {}", signal.name()));
