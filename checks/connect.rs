@@ -21,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::checks::door::Doors;
 use crate::checks::names::{Names, look_up};
 use crate::checks::tls;
 use crate::model::observation::{Observation, Outcome};
@@ -48,6 +49,8 @@ pub struct Shared {
     names: Names,
     /// Certificates to trust.
     pub roots: tls::Roots,
+    /// What HTTP is spoken by.
+    pub(super) doors: Doors,
 }
 
 /// Why a probe goes no further.
@@ -180,7 +183,10 @@ pub async fn addresses(tools: &Tools, host: &str, port: u16) -> Result<Vec<Socke
 pub async fn tcp(tools: &Tools, host: &str, port: u16) -> Result<TcpStream, Trouble> {
     let addresses = addresses(tools, host, port).await?;
     tools.progress.at(Stage::Trying(addresses.clone()));
-    let (address, stream) = race(addresses, connect).await?;
+    let (address, stream) = match addresses[..] {
+        [only] => (only, connect(only).await?),
+        _ => race(addresses, connect).await?,
+    };
     tools.progress.at(Stage::Waiting(address.to_string(), Some(address)));
     Ok(stream)
 }
@@ -190,12 +196,10 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, Trouble> {
     let stream = TcpStream::connect(address).await.map_err(|error| told(&error))?;
     // Where nobody listens, a connection may meet itself: the kernel lends it the very port it asks for
     // (a simultaneous open, RFC 9293, section 3.5).
-    match (stream.local_addr(), stream.peer_addr()) {
-        (Ok(ours), Ok(theirs)) if ours == theirs => {
-            Err(told(&io::Error::from(ErrorKind::ConnectionRefused)))
-        }
-        (Ok(_), Ok(_)) => Ok(stream),
-        (Err(error), _) | (_, Err(error)) => Err(told(&error)),
+    match stream.local_addr() {
+        Ok(own) if own == address => Err(told(&io::Error::from(ErrorKind::ConnectionRefused))),
+        Ok(_) => Ok(stream),
+        Err(error) => Err(told(&error)),
     }
 }
 

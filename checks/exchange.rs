@@ -6,21 +6,18 @@
 use std::error::Error;
 use std::io;
 use std::iter::successors;
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::redirect::Policy;
-use reqwest::{Client, Request, Response, StatusCode};
+use reqwest::{Request, Response, StatusCode};
 use ring::digest::{Context, SHA256};
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
-use crate::checks::connect::{Progress, Stage, Trouble};
+use crate::checks::connect::{Progress, Stage, Tools, Trouble};
+use crate::checks::door::{Comes, Entered, Near};
 use crate::checks::tls::{Readied, Sight};
 use crate::model::units::show_size;
 
@@ -34,6 +31,8 @@ const BEFORE_ANSWER_BYTES_MAX: usize = 8 * HEAD_BYTES_MAX;
 const HEAD_PARSED_WITHIN: Duration = Duration::from_secs(1);
 /// What is carried at once.
 const CARRIED_AT_ONCE_BYTES: usize = 16 << 10;
+/// The same of a request: few are longer than this.
+const REQUEST_AT_ONCE_BYTES: usize = 1 << 10;
 /// What is kept of a body that no pattern asks for: enough to show how it begins.
 const BEGINNING_BYTES: usize = 1024;
 /// What came back.
@@ -83,41 +82,37 @@ pub(super) enum Keep {
 }
 
 /// Sends a request on a connection and reads its answer. `to` is the target's name in messages; `tls` is
-/// for this one connection.
+/// for this one connection, and `request` makes the request anew.
 ///
 /// # Errors
 /// `Failed`: not to be trusted, or what came is no whole answer. `Unknown`: heeler's own means are short.
 pub(super) async fn exchange<S>(
-    progress: &Progress,
+    tools: &Tools,
     to: &str,
     stream: S,
-    tls: Readied,
-    request: Request,
+    tls: Option<Readied>,
+    request: impl Fn() -> Request,
     read: Read,
 ) -> Result<Answer, Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Readied { config, sight } = tls;
-    let (door, path) = door().map_err(|error| Trouble::Unknown(no_door(&error)))?;
-    let client = Client::builder()
-        .tls_backend_preconfigured(config)
-        .http1_only()
-        .no_proxy()
-        .redirect(Policy::none())
-        .pool_max_idle_per_host(0)
-        .unix_socket(path)
-        .build();
+    let (config, sight) = tls.map(|Readied { config, sight }| (config, sight)).unzip();
+    let entered = tools.shared.doors.ask(config.as_ref(), request).await;
+    let Entered { asked, near, comes } = entered.map_err(|error| {
+        Trouble::Unknown(format!("failed to prepare a connection within heeler: {error}"))
+    })?;
     let line = Line::default();
     let exchanged = async {
-        let trouble = |error| line.trouble(to, &sight, &error);
-        let response = client.map_err(trouble)?.execute(request).await.map_err(trouble)?;
-        line.answered.send_replace(true);
-        answer(progress, to, &line, response, read).await
+        let response = asked.await.map_err(|error| line.trouble(to, sight.as_ref(), &error))?;
+        line.answered.store(true, Ordering::Relaxed);
+        line.heard.notify_one();
+        answer(&tools.progress, to, &line, response, read).await
     };
     tokio::select! {
+        biased;
         answer = exchanged => answer,
-        trouble = line.carry(to, door, stream) => Err(trouble),
+        trouble = line.carry(to, (&near, comes), stream) => Err(trouble),
     }
 }
 
@@ -153,7 +148,13 @@ async fn answer(
         let left = usize::try_from(read.bytes_max - bytes).unwrap_or(usize::MAX);
         let part = &data[..data.len().min(left)];
         digest.update(part);
-        kept.extend_from_slice(&part[..part.len().min(keep_bytes - kept.len())]);
+        let keep = &part[..part.len().min(keep_bytes - kept.len())];
+        if kept.capacity() - kept.len() < keep.len() {
+            // Twice as much each time, as a vector grows by itself, but never more than there will be.
+            let most = usize::try_from(read.bytes_max).unwrap_or(usize::MAX).min(keep_bytes);
+            kept.reserve_exact(kept.len().min(most - kept.len()).max(keep.len()));
+        }
+        kept.extend_from_slice(keep);
         bytes += part.len() as u64;
         if data.len() > left {
             end = End::Cut;
@@ -168,16 +169,14 @@ async fn answer(
 
 /// What carries the bytes between reqwest and a connection.
 ///
-/// reqwest opens its connections by itself and lets nobody see what comes on them. So it is given a socket
-/// of heeler's own to open, and what it sends there is carried on: then the connection is made, named and
-/// closed as every probe's is, and a server that sends interim answers for ever (RFC 9110, section 15.2)
-/// ends at a bound. Without one hyper parses them as fast as they come, and the loop stands still for seconds.
+/// What reqwest sends is carried on: so the connection is made, named and closed as every probe's is, and a
+/// server that sends interim answers for ever (RFC 9110, section 15.2) ends at a bound. Without one hyper
+/// parses them as fast as they come, and the loop stands still for seconds.
 #[derive(Default)]
 struct Line {
-    /// reqwest has opened it.
-    entered: AtomicBool,
-    /// The head of the answer is there.
-    answered: watch::Sender<bool>,
+    /// Whether the head of the answer is there, and who waits for it.
+    answered: AtomicBool,
+    heard: Notify,
     /// What broke the connection.
     broken: OnceLock<io::Error>,
 }
@@ -187,23 +186,17 @@ impl Line {
     async fn carry(
         &self,
         to: &str,
-        door: UnixListener,
+        (near, comes): (&Near, Comes),
         stream: impl AsyncRead + AsyncWrite + Unpin,
     ) -> Trouble {
-        let near = match enter(door).await {
-            Ok(near) => near,
-            Err(error) => return Trouble::Unknown(no_door(&error)),
-        };
-        self.entered.store(true, Ordering::Relaxed);
         let (mut answers, mut requests) = tokio::io::split(stream);
-        let (mut from_reqwest, mut to_reqwest) = near.into_split();
         let ask = async {
             // A server may answer without having read all of a request.
-            let _sent = tokio::io::copy(&mut from_reqwest, &mut requests).await;
+            let _sent = forward(near, comes, &mut requests).await;
             std::future::pending().await
         };
         let listen = async {
-            match self.listen(&mut answers, &mut to_reqwest).await {
+            match self.listen(&mut answers, near).await {
                 Ok(Heard::All) => {}
                 Ok(Heard::TooMuch) => {
                     return Trouble::Failed(format!(
@@ -213,7 +206,7 @@ impl Line {
                 Err(error) => drop(self.broken.set(error)),
             }
             // What was sent before is read before this.
-            drop(to_reqwest);
+            near.close();
             std::future::pending().await
         };
         tokio::select! {
@@ -222,41 +215,36 @@ impl Line {
         }
     }
 
-    async fn listen(
-        &self,
-        from: &mut (impl AsyncRead + Unpin),
-        to: &mut (impl AsyncWrite + Unpin),
-    ) -> io::Result<Heard> {
-        let mut answered = self.answered.subscribe();
-        let (mut buffer, mut carried) = (vec![0; CARRIED_AT_ONCE_BYTES], 0);
+    async fn listen(&self, from: &mut (impl AsyncRead + Unpin), near: &Near) -> io::Result<Heard> {
+        let (mut buffer, mut carried) = (Vec::with_capacity(CARRIED_AT_ONCE_BYTES), 0);
         loop {
-            let bytes = from.read(&mut buffer).await?;
+            buffer.clear();
+            let bytes = from.read_buf(&mut buffer).await?;
             if bytes == 0 {
                 return Ok(Heard::All);
             }
             carried += bytes;
-            if carried > BEFORE_ANSWER_BYTES_MAX {
+            if carried > BEFORE_ANSWER_BYTES_MAX && !self.answered.load(Ordering::Relaxed) {
                 // Part of it may be a body, and the head still on its way through reqwest.
-                let head = answered.wait_for(|answered| *answered);
-                if tokio::time::timeout(HEAD_PARSED_WITHIN, head).await.is_err() {
+                let head = tokio::time::timeout(HEAD_PARSED_WITHIN, self.heard.notified());
+                if head.await.is_err() {
                     return Ok(Heard::TooMuch);
                 }
             }
             // reqwest has seen enough where it hangs up; then the exchange ends.
-            if to.write_all(&buffer[..bytes]).await.is_err() {
+            if near.write_all(&buffer).await.is_err() {
                 return Ok(Heard::All);
             }
         }
     }
 
     /// Whose trouble it is that there is no answer.
-    fn trouble(&self, to: &str, sight: &Sight, error: &reqwest::Error) -> Trouble {
+    fn trouble(&self, to: &str, sight: Option<&Sight>, error: &reqwest::Error) -> Trouble {
         let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
-        match io {
-            Some(io) if !self.entered.load(Ordering::Relaxed) => Trouble::Unknown(no_door(io)),
+        match (io, sight) {
             // With the connection, but before there is HTTP: the handshake.
-            Some(io) if error.is_connect() => sight.trouble(io),
-            Some(_) | None => Trouble::Failed(self.words(to, error)),
+            (Some(io), Some(sight)) if error.is_connect() => sight.trouble(io),
+            (Some(_) | None, Some(_) | None) => Trouble::Failed(self.words(to, error)),
         }
     }
 
@@ -291,28 +279,17 @@ enum Heard {
     TooMuch,
 }
 
-/// A socket for reqwest to open: without a file, under a name that nobody can take first (unix(7), abstract
-/// sockets).
-fn door() -> io::Result<(UnixListener, PathBuf)> {
-    let mut random = [0; 16];
-    SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
-    let path = PathBuf::from(format!("\0heeler-{:032x}", u128::from_ne_bytes(random)));
-    Ok((UnixListener::bind(&path)?, path))
-}
-
-/// Lets reqwest in, and nobody else: the name can be seen in /proc/net/unix.
-async fn enter(door: UnixListener) -> io::Result<UnixStream> {
-    let own = i32::try_from(std::process::id()).ok();
+/// Carries all that there is of a request.
+async fn forward(near: &Near, comes: Comes, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    let mut buffer = vec![0; REQUEST_AT_ONCE_BYTES];
     loop {
-        let (stream, _) = door.accept().await?;
-        if stream.peer_cred()?.pid() == own {
-            return Ok(stream);
+        let bytes = near.read(&mut buffer).await?;
+        let part = &buffer[..bytes];
+        to.write_all(part).await?;
+        if bytes == 0 || (comes == Comes::Head && part.ends_with(b"\r\n\r\n")) {
+            return Ok(());
         }
     }
-}
-
-fn no_door(error: &io::Error) -> String {
-    format!("failed to prepare a connection within heeler: {error}")
 }
 
 /// `200 OK`. The words are the standard's, not the server's.
@@ -338,46 +315,5 @@ fn under<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stati
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(held) => Some(held),
         None => error.source(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-    use std::os::linux::net::SocketAddrExt as _;
-    use std::os::unix::net::{SocketAddr, UnixStream};
-    use std::process::Command;
-
-    use super::*;
-
-    #[test]
-    fn nobody_else_comes_in_by_the_door() {
-        const NAME: &str = "HEELER_TEST_DOOR";
-        let reach = |name: &str| {
-            let address = SocketAddr::from_abstract_name(name).expect("a name");
-            UnixStream::connect_addr(&address).expect("connects")
-        };
-        if let Ok(name) = std::env::var(NAME) {
-            // The stranger: all it gets is the end.
-            assert_eq!(reach(&name).read(&mut [0; 1]).expect("reads"), 0);
-            return;
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let (door, path) = door().expect("a door");
-            let name = path.to_str().expect("text")[1..].to_owned();
-            let test = "checks::exchange::tests::nobody_else_comes_in_by_the_door";
-            let mut stranger = Command::new(std::env::current_exe().expect("this program"));
-            stranger.args(["--exact", test]).env(NAME, &name);
-            let stranger = tokio::task::spawn_blocking(move || stranger.status());
-            let mut entering = std::pin::pin!(enter(door));
-            let left = tokio::select! {
-                status = stranger => status.expect("ends").expect("runs"),
-                _in = &mut entering => panic!("the stranger was let in"),
-            };
-            assert!(left.success(), "the stranger was not sent away");
-            let _own = reach(&name);
-            entering.await.expect("heeler itself comes in");
-        });
     }
 }

@@ -332,23 +332,22 @@ async fn ask_once(
             Keep::Beginning
         },
     };
-    let request = request(asking);
-    let progress = &tools.progress;
+    let request = || request(asking);
     if let Some(path) = &settings.unix {
         let to = path.display().to_string();
         let stream = unix(tools, path).await?;
-        return exchange(progress, &to, stream, tls::unused(), request, read).await;
+        return exchange(tools, &to, stream, None, request, read).await;
     }
     let host = asking.url.host_str().unwrap_or_default();
     let port = asking.url.port_or_known_default().unwrap_or(80);
     let to = format!("{host}:{port}");
     let stream = tcp(tools, host, port).await?;
     if asking.url.scheme() == "http" {
-        return exchange(progress, &to, stream, tls::unused(), request, read).await;
+        return exchange(tools, &to, stream, None, request, read).await;
     }
     let ready = tls::ready(tools, host, &settings.trust, &[b"http/1.1"]).await?;
     let sight = ready.sight.clone();
-    let answer = exchange(progress, &to, stream, ready, request, read).await;
+    let answer = exchange(tools, &to, stream, Some(ready), request, read).await;
     let path = x509::path(&sight.chain(), &sight.trusted().authorities);
     seen.expires_in = path.iter().map(x509::Facts::expires_in).min();
     answer

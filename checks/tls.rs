@@ -186,11 +186,12 @@ pub(super) async fn ready(
     Ok(witness.ready(protocols))
 }
 
-/// What a client is given that will speak no TLS, and wants something all the same: it trusts nobody.
-pub(super) fn unused() -> Readied {
+/// For a client that will speak no TLS, and wants something all the same: it trusts nobody.
+pub(super) fn nobody() -> ClientConfig {
     let verify = Verify::Full;
     Witness { name: String::new(), trusted: Arc::default(), verify, chain: Mutex::default() }
         .ready(&[])
+        .config
 }
 
 /// What a server can be asked for: a DNS name or an address.

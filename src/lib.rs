@@ -46,6 +46,10 @@
 //! | identity | pid + start time, within one boot ([`model::process`]) |
 //! | claim | what says which process is the main one: a pidfile, a `match`, the shim's record |
 //! | survivor | a descendant that outlived its main process; an *orphan* when it holds a listening socket |
+//! | worker | a descendant of a living main process by whose title `[workers]` knows it; proved before each signal ([`sys::workers`]) |
+//! | generation | the workers born of one (re)start or reload of their master ([`model::workers::generation`]) |
+//! | release | the directory a worker works in, beside what `current` leads to ([`model::workers::Place`]) |
+//! | standing | how a Puma stands, judged by more than one answer of its control server ([`engine::standing`]) |
 //! | start limit | automatic starts per window before back-off |
 //! | slot | `action` or `instance`: a service has at most one job in each ([`wire::shim`]) |
 //!
@@ -59,10 +63,11 @@
 //! pidfd readable -> Input::Exited -> step        control socket -> Input::Ordered -> step
 //! ```
 //!
-//! One binary, five roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
+//! One binary, six roles. **keeper** (`heeler run`): the daemon, one thread that matters, a store
 //! thread, a log thread, a small pool. **shim**: one per command; runs it as its user, outlives the
 //! keeper. **resolve**: a short-lived child for user and group look-ups (they may hang, and may parse
-//! network bytes). **scout**: unprivileged, in a cage ([`sys::sandbox`]); one instance probes the
+//! network bytes). **ask**: a short-lived program of a service's user that puts one question to its Puma
+//! ([`puma`]). **scout**: unprivileged, in a cage ([`sys::sandbox`]); one instance probes the
 //! network, another delivers mail, so that probes never share memory with a password; each lives only
 //! while it is needed. **client**: everything else. `main.rs` tells them apart before anything is built.
 //!
@@ -70,7 +75,7 @@
 //!
 //! Who may import whom is a table in `tests/tidy.rs`; there are no circles. `model`: std only.
 //! `engine`, `sys`, `checks`, `wire`, `mail`: `model`. `config`: + `checks`. `store`: + `wire`, `mail`.
-//! `shim`: `model`, `sys`, `wire::shim`. `scout`: `model`, `checks`, its frames, `sys::sandbox`. `cli`: `model`, `wire::control`. `tools`: what needs no
+//! `shim`: `model`, `sys`, `wire::shim`. `puma`: `model`, `wire::puma`. `scout`: `model`, `checks`, its frames, `sys::sandbox`. `cli`: `model`, `wire::control`. `tools`: what needs no
 //! daemon. `keeper`: everything but the other roles.
 //!
 //! # Invariants (about what is absent)
@@ -87,6 +92,8 @@
 //! - **No byte of the network in the keeper**: a scout answers in frames of numbers and two short texts;
 //!   one that says anything else is replaced. What somebody who takes a scout over can do is say false
 //!   things about that scout's own checks (and so trigger their rules), or nothing.
+//! - **No token in a command line, an environment, a record or a log**: a question to a Puma goes to stdin
+//!   of the program that asks, as the service's user; numbers and short texts come back ([`wire::puma`]).
 //! - **No probe without exactly one answer**: whatever dies, hangs or lies, the engine hears Unknown.
 //! - **No name service look-up in the keeper**, and no blocking /proc file, pidfile on a foreign file
 //!   system, disk or log write in its loop.
@@ -145,9 +152,25 @@
 //!   one digest, a rate for each person), the keeper hands it over, the mail scout alone speaks SMTP and
 //!   sees a password. What a server says of itself is its own trouble (the next one is tried, then all
 //!   wait); what it says of a recipient or of the mail concerns that mail: 4yz waits, 5yz is kept as a file.
+//! - *A trial leaves nothing*: it goes on from the real probe's past and does not keep its own. A program
+//!   never runs twice at once: whoever asks while it runs, person or engine, gets what that run sees.
+//! - *The doctor asks as the user it is about*: the shim's own list of steps, with a look in place of the
+//!   exec, under the same deadline. So it sees what a command would see, and nothing hangs it.
 //! - *An event is for people*: nothing is decided by one, so it is written without a flush, survives
 //!   `kill -9` and not a loss of power, and no answer waits for it. One service that never rests drives out
 //!   its own past, not the others'. Who follows hears what it may see at that moment, from its own buffer.
+//! - *Under a service manager* heeler says when it watches and how many services are how, and the loop itself
+//!   answers the watchdog, once it has turned: a helper thread would answer for a loop that hangs. What a
+//!   manager, a journal or a syslog has no room for is owed or counted; nobody waits for them.
+//! - *A control group that systemd left to heeler* (`Delegate=`) is divided: heeler in `keeper`, what a start
+//!   or `run` brought up in `svc-NAME`. No controller is enabled in it: systemd could then put no new heeler
+//!   there while services of the last one live. A process is signalled for being in its service's group only
+//!   if it also holds the dead one's own socket: a start may bring up what lives there for good (`epmd`).
+//! - *A state folder that takes nothing* ends no watch: heeler starts without it, keeps in memory what it
+//!   cannot write, says so once and in `status`, and mails all the same; an operator waits five seconds for a
+//!   disk. Only wishes of earlier keepers must have been read first: with a folder that hangs, nothing starts.
+//! - *The memory killer* is known by its counters, read at each death: of the control group the process was
+//!   proved in, else of the machine.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]

@@ -4,9 +4,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, CommandFactory, Parser, Subcommand};
 
-use crate::cli::{Rc, complain};
+use crate::cli::completions::{self, Shell};
+use crate::cli::{Rc, Wanted, complain, manual};
 use crate::model::order::{Order, WorkerPick};
 use crate::model::process::Pid;
 use crate::wire::control::Follow;
@@ -25,6 +26,8 @@ pub enum Invocation {
     },
     /// To be done without a keeper.
     Local(Local),
+    /// To be printed, and that is all.
+    Print(String),
 }
 
 /// What is done without a keeper.
@@ -43,6 +46,13 @@ pub enum Local {
         dir: Option<PathBuf>,
         /// Findings as JSON.
         json: bool,
+    },
+    /// Examine the machine for a configuration.
+    Doctor {
+        /// Which.
+        dir: Option<PathBuf>,
+        /// Where the daemon is asked, and how it is told.
+        wanted: Wanted,
     },
     /// Run a command exactly as an action would.
     RunAs {
@@ -151,6 +161,11 @@ enum Word {
         /// Where the configuration is
         dir: Option<PathBuf>,
     },
+    /// See whether this machine lets heeler do what its configuration says
+    Doctor {
+        /// Where the configuration is
+        dir: Option<PathBuf>,
+    },
     /// Show how services stand
     Status(Which),
     /// Show why a service stands as it does
@@ -233,6 +248,13 @@ enum Word {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Print what a shell needs to complete commands and names of services
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Subcommand)]
@@ -275,6 +297,13 @@ struct Whom {
     no_wait: bool,
 }
 
+/// The definition of the command line, with what clap adds to it.
+fn whole() -> clap::Command {
+    let mut command = Args::command();
+    command.build();
+    command
+}
+
 /// So many events are shown before those to come.
 const LAST_BEFORE_FOLLOWING: u32 = 10;
 
@@ -288,6 +317,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         drop(told.print());
         if told.use_stderr() { Rc::Usage } else { Rc::Ok }
     })?;
+    let given = socket.clone();
     let client = |command| Ok(Invocation::Client { socket, json, command });
     let order = |order, Whom { which, no_wait }: Whom| ClientCommand::Order {
         order,
@@ -297,6 +327,12 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
     match command {
         Word::Run { dir, demo } => Ok(Invocation::Local(Local::Run { dir, demo })),
         Word::Validate { dir } => Ok(Invocation::Local(Local::Validate { dir, json })),
+        Word::Completions { shell } => Ok(Invocation::Print(completions::script(&whole(), shell))),
+        Word::Man => Ok(Invocation::Print(manual::page(&whole()))),
+        Word::Doctor { dir } => {
+            let wanted = Wanted { socket: given, json };
+            Ok(Invocation::Local(Local::Doctor { dir, wanted }))
+        }
         Word::RunAs { user, argv } => Ok(Invocation::Local(Local::RunAs { user, argv })),
         Word::Env { who: _, dir: _ } if json => {
             complain("`heeler env` prints lines only; a service's child sees exactly these");
@@ -312,7 +348,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
             client(ClientCommand::Kill { name, pick })
         }
         Word::Events { which, last, follow } => {
-            let last = last.or(follow.then_some(LAST_BEFORE_FOLLOWING));
+            let last = last.or_else(|| follow.then_some(LAST_BEFORE_FOLLOWING));
             let follow = if follow { Follow::Yes } else { Follow::No };
             client(ClientCommand::Events { chosen: which.chosen(), last, follow })
         }
@@ -402,6 +438,12 @@ mod tests {
         assert_eq!(parsed("heeler run-as anna -- ls --json"), local(run_as));
         let env = Local::Env { who: "anna".into(), dir: Some("d".into()) };
         assert_eq!(parsed("heeler env anna --dir d"), local(env));
+        let doctor = |dir: Option<&str>, json| Local::Doctor {
+            dir: dir.map(PathBuf::from),
+            wanted: Wanted { socket: None, json },
+        };
+        assert_eq!(parsed("heeler doctor"), local(doctor(None, false)));
+        assert_eq!(parsed("heeler doctor d --json"), local(doctor(Some("d"), true)));
         let validate = Local::Validate { dir: Some("d".into()), json: false };
         assert_eq!(parsed("heeler validate d"), local(validate));
     }
@@ -419,6 +461,9 @@ mod tests {
             "heeler why",
             "heeler why a b",
             "heeler probe",
+            "heeler completions",
+            "heeler completions tcsh",
+            "heeler man page",
             "heeler probe a b c",
             "heeler workers",
             "heeler workers a b",

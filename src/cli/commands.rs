@@ -232,7 +232,7 @@ fn no_such(name: &str) -> Failure {
 }
 
 /// How to show: as the terminal is, and plain and unlimited when there is none.
-fn style(columns: fn() -> Option<u16>) -> Style {
+pub(super) fn style(columns: fn() -> Option<u16>) -> Style {
     let terminal = io::stdout().is_terminal();
     let told = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0);
     let is = |name, value| env::var_os(name).is_some_and(|found| found == value);

@@ -12,9 +12,13 @@ use std::process::ExitCode;
 mod args;
 mod client;
 mod commands;
+mod completions;
+mod doctor;
+mod manual;
 pub mod render;
 
 pub use args::{Chosen, ClientCommand, Invocation, Local, parse};
+pub use doctor::{Wanted, doctor};
 
 /// How a command ended, for scripts. The numbers are those of LSB where it has one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -58,6 +62,7 @@ pub fn main(args: Vec<OsString>, outside: Outside) -> ExitCode {
         Ok(Invocation::Client { socket, json, command }) => {
             commands::run(socket, json, &command, outside.columns).into()
         }
+        Ok(Invocation::Print(text)) => print(&text, Rc::Ok).into(),
         Ok(Invocation::Local(local)) => (outside.local)(local),
         Err(rc) => rc.into(),
     }

@@ -60,7 +60,7 @@ pub(crate) fn service(
     let common = Defaults::read(doc, table, &settings.defaults);
     let checks = get(doc, table, "check", |doc, at| Some(checks(doc, at, common.every)));
     let puma = get(doc, table, "puma", puma);
-    let workers = workers(doc, table, puma.as_ref());
+    let workers = workers(doc, table, puma.as_ref(), who);
     let startable = ["start", "run", "unit"].iter().any(|key| table.contains_key(*key));
     if let Some(at) = checks.as_ref().and_then(|checks| checks.starts.clone())
         && !startable
@@ -217,7 +217,8 @@ fn ladder(
     }
 }
 
-fn user(doc: &mut Document<'_>, at: Field<'_>, who: &LoadAs) -> Option<Box<str>> {
+/// Whose commands and processes: without root nobody's but heeler's own user's.
+pub(crate) fn user(doc: &mut Document<'_>, at: Field<'_>, who: &LoadAs) -> Option<Box<str>> {
     let name = account(doc, at)?;
     let own = who.user.as_deref() == Some(&*name) || name.parse() == Ok(who.uid.0);
     if who.uid != Uid(0) && !own {

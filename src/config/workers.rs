@@ -5,10 +5,11 @@ use std::ops::Range;
 use regex::RegexBuilder;
 use toml::de::DeTable;
 
+use crate::config::LoadAs;
 use crate::config::defaults::per_window;
 use crate::config::document::{Document, field, get};
 use crate::config::life::pattern;
-use crate::config::service::account;
+use crate::config::service::user;
 use crate::model::limits;
 use crate::model::puma::Puma;
 use crate::model::workers::{Budget, Fragile, Kill, PUMA_WORKER, Workers};
@@ -21,6 +22,7 @@ pub(crate) fn workers(
     doc: &mut Document<'_>,
     table: &DeTable<'_>,
     puma: Option<&Puma>,
+    who: &LoadAs,
 ) -> Option<Workers> {
     let Some(at) = field(table, "workers") else {
         return table.contains_key("puma").then(|| Workers {
@@ -43,7 +45,7 @@ pub(crate) fn workers(
             "for example: match = '^nginx: worker process'",
         );
     }
-    let user = get(doc, of, "user", account);
+    let user = get(doc, of, "user", |doc, at| user(doc, at, who));
     let stop_timeout = get(doc, of, "stop_timeout", |doc, at| doc.duration(at, limits::SPAN_MIN));
     let min = get(doc, of, "min", |doc, at| {
         let min = doc.number(at, 1..=limits::WORKERS_MAX, "2")?;

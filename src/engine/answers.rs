@@ -43,7 +43,11 @@ impl State {
                     self.judge(cx, seen);
                 }
             }
-            Input::CrewSeen { ask, seen, .. } => self.crew_seen(cx, ask, seen),
+            Input::CrewSeen { ask, seen, puma, .. } => self.crew_seen(cx, ask, seen, puma),
+            Input::PumaAsked { ask, heard, .. } => self.puma_asked(cx, ask, heard),
+            Input::VerifyOrdered { request, within, who, .. } => {
+                self.order_verified(cx, request, within, &who);
+            }
             Input::WorkerSignalled { ask, result, evidence, .. } => {
                 self.worker_signalled(cx, ask, &result, evidence.as_ref());
             }
@@ -69,6 +73,7 @@ impl State {
                     self.identify(cx);
                 }
             }
+            Input::Remarked { text, .. } => self.narrate(cx, text),
             Input::Finished { action, outcome, .. } => self.finished(cx, action, outcome),
             Input::Signalled { ask, result, .. } => {
                 if self.asked.reload.is_some_and(|(asked, _)| asked == ask) {
@@ -354,6 +359,7 @@ impl State {
                 let good = outcome.ended.succeeded();
                 let event = if good { EventKind::Acted } else { EventKind::Failed };
                 self.happened(cx, event, text);
+                self.verify_job_ended(cx, action, &outcome);
                 self.clear_anew(cx);
                 self.act_on_pending(cx);
             }

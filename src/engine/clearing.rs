@@ -19,7 +19,7 @@ impl State {
     pub(super) fn begin_clearing(&mut self, cx: &mut Cx<'_>, exit: ExitKind, by: By) {
         let dead = match exit {
             ExitKind::Ours | ExitKind::Unasked => self.main.take(),
-            ExitKind::NeverThere => None,
+            ExitKind::NeverThere | ExitKind::ManagerFirst => None,
         };
         let now = cx.now.mono;
         self.resolve(cx, Cause::Unkillable, "it is gone");
@@ -60,9 +60,8 @@ impl State {
                 Some(open) => open.settles_at = None,
                 None => {
                     let tell_at = now + limits::TELL_AFTER;
-                    let title = "it is not running";
-                    cx.event(&self.def.name, EventKind::Fired, title);
-                    self.open_incident(cx, Cause::Down, title.to_owned(), tell_at);
+                    let (event, title) = (Some(EventKind::Fired), "it is not running".to_owned());
+                    self.open_incident_as(cx, event, Cause::Down, title, tell_at);
                 }
             }
         }

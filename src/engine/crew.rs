@@ -13,7 +13,7 @@ use crate::engine::table::Where;
 use crate::engine::tolerance::{Change, Window};
 use crate::model::action::Action;
 use crate::model::check::CheckKind;
-use crate::model::crew::{CrewView, Leaving, Member, Muster};
+use crate::model::crew::{CrewView, Leaving, Member, Muster, PumaView};
 use crate::model::ids::{AskId, CheckIndex, RequestId};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
@@ -195,6 +195,15 @@ impl State {
         }
     }
 
+    /// Looks at them as soon as that can be.
+    pub(super) fn look_at_crew_now(&mut self, cx: &mut Cx<'_>) {
+        if self.crew.asked.is_none() {
+            self.look_at_crew(cx);
+        } else {
+            self.crew.due = Some(cx.now.mono + limits::VERIFY_PACE);
+        }
+    }
+
     /// As often as the most frequent check of them asks for; sooner while something is under way.
     fn crew_pace(&self) -> std::time::Duration {
         let busy = self.crew.acting.is_some()
@@ -203,7 +212,13 @@ impl State {
             || self.crew.members.iter().any(|member| member.leaving == Leaving::Awaited);
         let checks = self.def.checks.iter().filter(|check| check.kind == CheckKind::Worker);
         let pace = checks.map(|check| check.every).fold(self.def.every, std::time::Duration::min);
-        if busy { pace.min(limits::CREW_BUSY_PACE) } else { pace }
+        if self.verify.is_some() {
+            limits::VERIFY_PACE
+        } else if busy {
+            pace.min(limits::CREW_BUSY_PACE)
+        } else {
+            pace
+        }
     }
 
     /// The look came back.
@@ -212,6 +227,7 @@ impl State {
         cx: &mut Cx<'_>,
         ask: AskId,
         seen: Result<Muster, Untrusted>,
+        puma: Option<PumaView>,
     ) {
         if !crate::engine::answers::answers(&mut self.crew.asked, ask, cx) {
             return;
@@ -223,6 +239,8 @@ impl State {
                 self.judge_crew(cx);
                 self.answer_unfound(cx);
                 self.take_one_away(cx);
+                let members = self.crew.members.clone();
+                self.verify_seen(cx, &members, puma.as_ref());
             }
             Err(why) => self.crew_unknown(cx, &why),
         }

@@ -6,6 +6,7 @@ use crate::model::incident::Alert;
 use crate::model::job::{Job, Ladder};
 use crate::model::order::Reply;
 use crate::model::process::{ProcessIdentity, Signal};
+use crate::model::puma::Ask;
 use crate::model::time::Mono;
 
 /// One thing to do. The shell does it and, where there is an id, answers exactly once.
@@ -72,6 +73,15 @@ pub enum Effect {
         main: ProcessIdentity,
         /// When that was reloaded last: who is older is of an earlier generation.
         reloaded: Option<Mono>,
+    },
+    /// Tell a Puma something. Answer: `PumaAsked`.
+    AskPuma {
+        /// Whose.
+        service: ServiceName,
+        /// The question.
+        ask: AskId,
+        /// What.
+        what: Ask,
     },
     /// Prove a worker, send it a signal (then CONT, unless it is KILL), and watch it. Answer:
     /// `WorkerSignalled`.

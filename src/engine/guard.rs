@@ -112,6 +112,7 @@ mod tests {
             },
             leaving: Leaving::No,
             fragile: None,
+            release: None,
             seen: Observation::ok(),
         };
         (1..).zip(letters.chars()).map(member).collect()

@@ -1,6 +1,8 @@
 //! Everything that can happen to the engine.
 
-use crate::model::crew::Muster;
+use std::time::Duration;
+
+use crate::model::crew::{Muster, PumaView};
 use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::intent::Who;
 use crate::model::job::Outcome;
@@ -59,6 +61,28 @@ pub enum Input {
         ask: AskId,
         /// Who is there, or why that cannot be told.
         seen: Result<Muster, Untrusted>,
+        /// What their Puma says.
+        puma: Option<PumaView>,
+    },
+    /// Answers `AskPuma`: it heard, or why not.
+    PumaAsked {
+        /// Whose.
+        service: ServiceName,
+        /// Which question.
+        ask: AskId,
+        /// Whether it heard.
+        heard: Result<(), Untrusted>,
+    },
+    /// An operator wants a reload that is seen to its end; already allowed.
+    VerifyOrdered {
+        /// Of which service.
+        service: ServiceName,
+        /// The request to answer.
+        request: RequestId,
+        /// How long it may take.
+        within: Option<Duration>,
+        /// By whom.
+        who: Who,
     },
     /// Answers `SignalWorker`.
     WorkerSignalled {
@@ -119,6 +143,13 @@ pub enum Input {
         action: ActionId,
         /// How.
         outcome: Outcome,
+    },
+    /// Something is known beside what was told, for the story of what is open.
+    Remarked {
+        /// About which service.
+        service: ServiceName,
+        /// One sentence; foreign text in it is escaped.
+        text: String,
     },
     /// Answers `Signal`.
     Signalled {

@@ -65,6 +65,8 @@ impl State {
         if !crate::engine::answers::answers(&mut state.asked, ask, cx) {
             return;
         }
+        let fingerprint = state.fingerprint;
+        self.verify_observed(check.kind, check.condition.judge(seen, fingerprint));
         let change = self.verdict(cx, at, check, seen);
         self.follow(cx, vec![(at, check, change)], seen);
     }
@@ -142,8 +144,7 @@ impl State {
         let tell_at = if acts { cx.now.mono + limits::TELL_AFTER } else { cx.now.mono };
         let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
         let event = if once(check, seen) { EventKind::Changed } else { EventKind::Fired };
-        cx.event(&self.def.name, event, &title);
-        self.open_incident(cx, cause, title, tell_at);
+        self.open_incident_as(cx, Some(event), cause, title, tell_at);
         if once(check, seen) {
             // One mail, with what was done about it.
             if let Some(open) = self.open.get_mut(&cause) {
@@ -230,6 +231,12 @@ impl State {
             | Action::Reload
             | Action::Exec(_)
             | Action::Unmonitor => {}
+        }
+        if self.verify.is_some() {
+            let text =
+                format!("would {action} now ({}), but a verified reload is under way", check.label);
+            self.narrate_new(cx, text);
+            return;
         }
         if let Some(why) = self.held_back() {
             let text = format!("would {action} now ({}), held back: {why}", check.label);
@@ -321,8 +328,7 @@ impl State {
             }
         };
         let tell_at = cx.now.mono + limits::TELL_AFTER;
-        cx.event(&self.def.name, EventKind::Acted, &title);
-        self.open_incident(cx, Cause::SetAside, title, tell_at);
+        self.open_incident_as(cx, Some(EventKind::Acted), Cause::SetAside, title, tell_at);
         self.happen(cx, class, None);
         self.forget_checks(cx);
     }

@@ -235,6 +235,7 @@ impl State {
         }
         self.main = None;
         self.dismiss_crew(cx);
+        self.verify_lost_master(cx);
         cx.dirty = true;
     }
 

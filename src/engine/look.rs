@@ -50,6 +50,7 @@ impl State {
             self.look(cx);
         }
         self.crew_due(cx);
+        self.verify_due(cx);
         self.repeats_due(cx);
         self.incidents_due(cx);
     }

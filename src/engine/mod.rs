@@ -32,6 +32,7 @@ mod status;
 mod stopping;
 pub mod table;
 mod tolerance;
+mod verified;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -303,6 +304,8 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Surveyed { service, .. }
         | Input::Sampled { service, .. }
         | Input::CrewSeen { service, .. }
+        | Input::PumaAsked { service, .. }
+        | Input::VerifyOrdered { service, .. }
         | Input::WorkerSignalled { service, .. }
         | Input::WorkerOrdered { service, .. }
         | Input::Observed { service, .. }
@@ -310,6 +313,7 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Launched { service, .. }
         | Input::Finished { service, .. }
         | Input::Signalled { service, .. }
+        | Input::Remarked { service, .. }
         | Input::Ordered { service, .. } => Some(service),
     }
 }

@@ -28,18 +28,35 @@ impl State {
         title: String,
         tell_at: Mono,
     ) {
+        let event = match cause {
+            Cause::UpUnwanted
+            | Cause::Unclear
+            | Cause::Unkillable
+            | Cause::Check(..)
+            | Cause::CheckUnknown(..) => Some(EventKind::Fired),
+            // Whoever opens these knows what kind of thing it is.
+            Cause::Down | Cause::SetAside => None,
+        };
+        self.open_incident_as(cx, event, cause, title, tell_at);
+    }
+
+    /// The same, where the event is another one.
+    pub(super) fn open_incident_as(
+        &mut self,
+        cx: &mut Cx<'_>,
+        event: Option<EventKind>,
+        cause: Cause,
+        title: String,
+        tell_at: Mono,
+    ) {
         let level = match cause {
             Cause::SetAside => Level::Info,
             Cause::Down | Cause::UpUnwanted | Cause::Unclear | Cause::Unkillable => Level::Error,
             Cause::Check(..) | Cause::CheckUnknown(..) => Level::Warning,
         };
         cx.log(&self.def.name, level, title.clone());
-        match cause {
-            Cause::UpUnwanted | Cause::Unclear | Cause::Unkillable | Cause::CheckUnknown(..) => {
-                cx.event(&self.def.name, EventKind::Fired, &title);
-            }
-            // Whoever opens these knows what kind of thing it is.
-            Cause::Down | Cause::SetAside | Cause::Check(..) => {}
+        if let Some(event) = event {
+            cx.event(&self.def.name, event, &title);
         }
         cx.dirty = true;
         if let Some(open) = self.open.get_mut(&cause) {

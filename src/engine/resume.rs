@@ -72,6 +72,7 @@ impl State {
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
             crew: Crew::default(),
+            verify: None,
             reloaded: None,
             parents: BTreeMap::new(),
             parents_mains: BTreeMap::new(),
@@ -224,8 +225,8 @@ impl State {
         }
         self.gone_at.get_or_insert(cx.now.mono);
         let title = death(dead, None);
-        cx.event(&self.def.name, EventKind::Exited, &title);
-        self.open_incident(cx, Cause::Down, title, cx.now.mono + limits::TELL_AFTER);
+        let tell_at = cx.now.mono + limits::TELL_AFTER;
+        self.open_incident_as(cx, Some(EventKind::Exited), Cause::Down, title, tell_at);
     }
 
     /// What its checks of changes saw last.

@@ -21,9 +21,14 @@ use crate::model::units::show_duration;
 impl State {
     /// Starts, if that is possible and allowed now.
     pub(super) fn start(&mut self, cx: &mut Cx<'_>) {
-        let Stage::Clearing(Clearing { by, absence, .. }) = self.stage else {
+        let Stage::Clearing(Clearing { by, absence, exit, .. }) = self.stage else {
             return;
         };
+        let (brings, missing) = match absence {
+            Some((Absence::NoManager(uid), _)) => (Brings::Manager, Some(start_manager(uid))),
+            Some(_) | None => (Brings::Service, None),
+        };
+        let goes_on = (exit, brings) == (ExitKind::ManagerFirst, Brings::Service);
         let stale = match absence {
             Some((Absence::Stale(pid), _)) => Some(pid),
             Some(_) | None => None,
@@ -63,25 +68,28 @@ impl State {
                 self.look_at = now + self.def.every;
                 return;
             }
-            match self.limit.ask(now, self.def.start_limit, self.def.backoff) {
-                Permission::Go => {
+            // Its manager's start and its own are one.
+            let permission = if goes_on {
+                None
+            } else {
+                Some(self.limit.ask(now, self.def.start_limit, self.def.backoff))
+            };
+            match permission {
+                None => {}
+                Some(Permission::Go) => {
                     let count = self.limit.started(now, self.def.start_limit);
                     which = format!(" ({count} of {})", self.def.start_limit);
                 }
-                Permission::Gap(until) => {
+                Some(Permission::Gap(until)) => {
                     self.enter(cx, Stage::Backoff { until });
                     return;
                 }
-                Permission::BackOff(until) => {
+                Some(Permission::BackOff(until)) => {
                     self.back_off(cx, until);
                     return;
                 }
             }
         }
-        let (brings, missing) = match absence {
-            Some((Absence::NoManager(uid), _)) => (Brings::Manager, Some(start_manager(uid))),
-            Some(_) | None => (Brings::Service, None),
-        };
         let (kind, command) = match (&self.def.life, missing.as_ref().or(self.def.start.as_ref())) {
             (Life::Run(command), _) => (JobKind::Instance, command.clone()),
             (Life::Pidfile(_) | Life::Match(_) | Life::Unit(_), Some(command)) => {
@@ -247,7 +255,7 @@ impl State {
             Brings::Manager => {
                 self.narrate(cx, "its user manager is up again, without it".to_owned());
                 let Stage::Starting(Starting { by, .. }) = self.stage else { return };
-                self.begin_clearing(cx, ExitKind::NeverThere, by);
+                self.begin_clearing(cx, ExitKind::ManagerFirst, by);
             }
         }
     }
@@ -267,10 +275,9 @@ impl State {
         // A command that failed has been told of by itself.
         let told = ended.as_ref().is_some_and(|(ended, _)| !ended.ended.succeeded());
         if !self.open.contains_key(&Cause::Down) {
-            if !told {
-                cx.event(&self.def.name, EventKind::Failed, &title);
-            }
-            self.open_incident(cx, Cause::Down, title.clone(), cx.now.mono + limits::TELL_AFTER);
+            let event = (!told).then_some(EventKind::Failed);
+            let tell_at = cx.now.mono + limits::TELL_AFTER;
+            self.open_incident_as(cx, event, Cause::Down, title.clone(), tell_at);
             // When the command ended there was nothing open yet that could show what it printed.
             if let Some((ended, _)) = &ended {
                 self.show_output(cx, &ended.output);

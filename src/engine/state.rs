@@ -9,6 +9,7 @@ use crate::engine::dependency::Footing;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::table::Where;
 use crate::engine::tolerance::Window;
+use crate::engine::verified::Verify;
 use crate::model::action::Action;
 use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::incident::{Cause, Incident};
@@ -42,6 +43,8 @@ pub(crate) struct State {
     /// The main process an earlier keeper knew, until it is found again or known to be gone.
     pub(crate) recalled: Option<ProcessIdentity>,
     pub(crate) crew: Crew,
+    /// The verified reload that is under way.
+    pub(crate) verify: Option<Box<Verify>>,
     /// When its main process was reloaded last.
     pub(crate) reloaded: Option<Mono>,
     /// How the services it needs stand, and which main process each had last.
@@ -131,6 +134,8 @@ pub(crate) enum ExitKind {
     Unasked,
     /// There was none to begin with.
     NeverThere,
+    /// There is none yet: heeler brought the manager of its user up, and the same start goes on.
+    ManagerFirst,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -336,6 +341,7 @@ impl State {
         asks.chain(incidents)
             .chain(repeats)
             .chain(job)
+            .chain(self.verify.as_ref().map(|verify| verify.next_due()))
             .chain([stage, self.look_at, self.crew.next_due()])
             .min()
             .unwrap_or(Mono::NEVER)

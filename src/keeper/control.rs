@@ -345,13 +345,10 @@ async fn follow(
     events: &mpsc::Sender<ControlEvent>,
 ) -> Option<Response> {
     let (to, coming) = mpsc::channel(limits::EVENTS_BEHIND_MAX);
-    match ask_loop(stream, follower.peer.clone(), allowed, Some(to), events).await? {
-        Response::Events(past) => {
-            follower.serve(stream, past, coming, events).await;
-            None
-        }
-        other => Some(other),
-    }
+    let answer = ask_loop(stream, follower.peer.clone(), allowed, Some(to), events).await?;
+    let Response::Events(past) = answer else { return Some(answer) };
+    follower.serve(stream, past, coming, events).await;
+    None
 }
 
 /// Hands the request over and waits for the answer, as long as the action takes. `None` when the

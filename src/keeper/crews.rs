@@ -109,7 +109,8 @@ impl Keeper {
             return;
         }
         if let Some(why) = refused {
-            self.inbox.push_back(Input::CrewSeen { service, ask, seen: Err(why) });
+            let (seen, puma) = (Err(why), None);
+            self.inbox.push_back(Input::CrewSeen { service, ask, seen, puma });
             return;
         }
         let Ok(pattern) = pattern else { return };
@@ -136,7 +137,7 @@ impl Keeper {
         served.crew.looking = false;
         let known = Known { target: None, reloaded, stats: None };
         let seen = seen.map(|workers| served.muster(now, &workers, &known));
-        self.inbox.push_back(Input::CrewSeen { service, ask, seen });
+        self.inbox.push_back(Input::CrewSeen { service, ask, seen, puma: None });
     }
 
     /// Has the pool prove a worker: its title, which may block, is part of the proof.
@@ -342,6 +343,7 @@ fn member(worker: &Worker, seen: Observation) -> Member {
         duty: Duty::Serves,
         leaving: Leaving::No,
         fragile: worker.fragile(),
+        release: worker.release.as_ref().map(|release| release.path.clone()),
         seen,
     }
 }

@@ -31,7 +31,7 @@ impl Keeper {
         let served = self.services.get(service)?;
         let known = served.families.keys().next_back().copied();
         let known_by = served.stamp.as_ref().and_then(claim_of);
-        let cgroup = served.unit.cgroup.clone();
+        let cgroup = served.unit.cgroup.clone().or_else(|| self.group_of(service));
         Some(Owner { known, known_by, cgroup, ..Owner::of(served.owner?) })
     }
 

@@ -72,7 +72,7 @@ impl Keeper {
                     return;
                 }
                 JobKind::Ask => {
-                    self.puma_answered(service, &outcome);
+                    self.puma_answered(service, action, &outcome);
                     return;
                 }
                 JobKind::Start
@@ -129,7 +129,8 @@ impl Keeper {
                 .map_err(said("record the action"))?;
         }
         let (service, action, kind) = (job.service.clone(), job.action, job.kind);
-        let plan = Plan { boot: self.boot_id.clone(), records: dir, job };
+        let cgroup = self.group_of_command(&service, kind);
+        let plan = Plan { boot: self.boot_id.clone(), records: dir, cgroup, job };
         let plan = plan.encode().map_err(|error| ("write the plan", error.to_string()))?;
         let title = [service.as_str(), kind.name()];
         let Shim { pidfd, status, .. } =
@@ -149,6 +150,25 @@ impl Keeper {
         let (child, came) = (None, false);
         self.running.push(Running { service, slot, action, kind, voice, child, came });
         Ok(())
+    }
+
+    /// The control group that a command is put into, where heeler has some to give: what brings the service
+    /// up is put where the service is. What runs beside it would look like something that it left.
+    fn group_of_command(&self, service: &ServiceName, kind: JobKind) -> Option<Box<str>> {
+        match kind {
+            JobKind::Start | JobKind::Restart | JobKind::Instance => self.group_of(service),
+            JobKind::Stop
+            | JobKind::Reload
+            | JobKind::Exec
+            | JobKind::Probe(_)
+            | JobKind::Look
+            | JobKind::Ask => None,
+        }
+    }
+
+    /// A service's own control group.
+    pub(super) fn group_of(&self, service: &ServiceName) -> Option<Box<str>> {
+        self.groups.as_ref().map(|groups| groups.of(service))
     }
 
     /// The status pipe of a shim became readable.
@@ -248,7 +268,7 @@ impl Keeper {
             return;
         }
         if running.kind == JobKind::Ask {
-            self.puma_answered(service, &outcome);
+            self.puma_answered(service, running.action, &outcome);
             return;
         }
         if running.kind == JobKind::Look {
@@ -368,7 +388,7 @@ impl Keeper {
     ) {
         self.deferred_exits.retain(|(_, name, identity)| (name, identity) != (service, &child));
         if self.let_go(service, child) {
-            self.inbox.push_back(Input::Exited { service: service.clone(), identity: child, exit });
+            self.died(service.clone(), child, exit);
         }
     }
 

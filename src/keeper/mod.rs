@@ -8,6 +8,7 @@
 mod cage;
 pub mod control;
 mod crews;
+mod deaths;
 mod events;
 mod identify;
 mod jobs;
@@ -45,6 +46,7 @@ use crate::engine::Engine;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
 use crate::keeper::control::ControlEvent;
+use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::Running;
 use crate::keeper::log::Log;
@@ -65,6 +67,7 @@ use crate::store::{Ack, Message, Shutdown, StoreHandle};
 use crate::sys::alarm::Alarm;
 use crate::sys::clock;
 use crate::sys::identity::{ClaimStamp, Found};
+use crate::sys::placement::Delegated;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 
@@ -115,6 +118,9 @@ pub(crate) struct Keeper {
     log: Log,
     manager: Manager,
     exe: SelfExe,
+    /// The control group that was left to heeler.
+    groups: Option<Delegated>,
+    memory_kills: MemoryKills,
     boot_id: Box<str>,
     running: Vec<Running>,
     /// Shims to be reaped, each with its token at the watcher, or with the next look at one that is not

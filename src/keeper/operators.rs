@@ -36,8 +36,8 @@ pub(super) struct Operators {
     open: BTreeMap<u64, Open>,
     /// Answers of this turn, waiting for their barrier to be sent.
     fresh: Vec<(u64, ServiceName, Reply)>,
-    /// Answers behind a barrier, and until when they wait for it.
-    behind: BTreeMap<u64, (Instant, Vec<(u64, ServiceName, Reply)>)>,
+    /// Answers behind a barrier.
+    behind: BTreeMap<u64, Behind>,
     /// Status requests waiting for their second sample.
     statuses: Vec<DueStatus>,
     /// What is wrong with the state folder.
@@ -62,6 +62,12 @@ impl Open {
         results.sort_by_key(|result| places.get(&*result.service).copied());
         OrderAnswer::new(results)
     }
+}
+
+/// Answers that wait for a barrier, and until when.
+struct Behind {
+    until: Instant,
+    answers: Vec<(u64, ServiceName, Reply)>,
 }
 
 struct DueStatus {
@@ -231,7 +237,7 @@ impl Keeper {
         let barrier = self.operators.next;
         let fresh = std::mem::take(&mut self.operators.fresh);
         let until = Instant::now() + limits::STORE_PATIENCE;
-        self.operators.behind.insert(barrier, (until, fresh));
+        self.operators.behind.insert(barrier, Behind { until, answers: fresh });
         self.outgoing.push(Message::Barrier(barrier));
     }
 
@@ -259,7 +265,7 @@ impl Keeper {
     }
 
     fn release(&mut self, barrier: u64, note: &str) {
-        let Some((_, answers)) = self.operators.behind.remove(&barrier) else { return };
+        let Some(Behind { answers, .. }) = self.operators.behind.remove(&barrier) else { return };
         for (id, service, mut reply) in answers {
             reply.text.push_str(note);
             if let Some(open) = self.operators.open.get_mut(&id) {
@@ -289,7 +295,7 @@ impl Keeper {
             .partition(|status| now >= status.at);
         self.operators.statuses = later;
         let due: Vec<DueStatus> = due;
-        let unheard = self.operators.behind.iter().filter(|(_, (until, _))| now >= *until);
+        let unheard = self.operators.behind.iter().filter(|(_, behind)| now >= behind.until);
         let unheard: Vec<u64> = unheard.map(|(barrier, _)| *barrier).collect();
         for barrier in unheard {
             let text =
@@ -313,7 +319,7 @@ impl Keeper {
     /// When something of it is due next.
     pub(super) fn operators_wakeup(&self) -> Option<Instant> {
         let statuses = self.operators.statuses.iter().map(|status| status.at);
-        statuses.chain(self.operators.behind.values().map(|(until, _)| *until)).min()
+        statuses.chain(self.operators.behind.values().map(|behind| behind.until)).min()
     }
 
     fn status(&mut self, services: &[ServiceName]) -> StatusAnswer {

@@ -13,12 +13,13 @@ use crate::keeper::Keeper;
 use crate::keeper::crews::{Known, needs_of};
 use crate::keeper::roll::Shown;
 use crate::keeper::turn::Done;
+use crate::model::crew::PumaView;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
 use crate::model::observation::Observation;
 use crate::model::process::ProcessIdentity;
-use crate::model::puma::{Answer, Ask, Exposed, Said, Trouble, TroubleKind};
+use crate::model::puma::{Answer, Ask, Exposed, Form, Said, Stats, Trouble, TroubleKind};
 use crate::model::standing::Standing;
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
@@ -35,11 +36,19 @@ pub(super) struct PumaKnown {
     waiting: Vec<(CheckIndex, AskId)>,
     /// The question about its workers that waits for it, too.
     crew: Option<(AskId, Option<Mono>)>,
+    /// What it is to be told, before it is asked anything else.
+    command: Option<(AskId, Ask)>,
     /// How it stood when it was seen last.
     pub(super) standing: Option<Standing>,
     observer: Observer,
     /// What was told of it already.
     exposed: Vec<Exposed>,
+}
+
+impl PumaKnown {
+    fn is_asked_for(&self) -> bool {
+        !self.waiting.is_empty() || self.crew.is_some() || self.command.is_some()
+    }
 }
 
 /// Its processes, as the pool saw them, and what it had said before.
@@ -55,7 +64,7 @@ pub(super) struct PumaSeen {
 struct Crew {
     master: Master,
     workers: Vec<Worker>,
-    target: Option<Target>,
+    target: Result<Target, Untrusted>,
 }
 
 impl Keeper {
@@ -63,8 +72,10 @@ impl Keeper {
     /// nobody else.
     pub(super) fn probe_puma(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
         let Some(served) = self.services.get_mut(&service) else { return };
-        // Nobody waits for an earlier question of that check any more.
-        served.puma.waiting.retain(|(other, _)| *other != check);
+        // Where one hangs, nobody waits for the oldest questions any more.
+        if served.puma.waiting.len() >= 2 * limits::CHECKS_PER_SERVICE_MAX {
+            served.puma.waiting.remove(0);
+        }
         served.puma.waiting.push((check, ask));
         self.ask_puma_soon(service);
     }
@@ -104,8 +115,25 @@ impl Keeper {
         }
     }
 
+    /// Tells a Puma something.
+    pub(super) fn command_puma(&mut self, service: ServiceName, ask: AskId, what: Ask) {
+        let Some(served) = self.services.get_mut(&service) else { return };
+        served.puma.command = Some((ask, what));
+        if !self.pumas_waiting.contains(&service) {
+            self.pumas_waiting.push_back(service);
+        }
+        self.ask_pumas();
+    }
+
     fn ask_puma(&mut self, service: &ServiceName) {
         let Some(served) = self.services.get(service) else { return };
+        if let Some((ask, what)) = served.puma.command {
+            let deadline = self.now().mono + limits::PUMA_ASK_TIMEOUT;
+            if let Some(job) = wire::puma::job(&served.def, what, ActionId(ask.0), deadline) {
+                self.run(job);
+            }
+            return;
+        }
         let of_check = served.puma.waiting.first().map(|(_, ask)| *ask);
         let of_crew = served.puma.crew.map(|(ask, _)| ask);
         let for_people = self.ask_for_roll(service);
@@ -118,23 +146,41 @@ impl Keeper {
     }
 
     /// It has answered, or has not: now its processes.
-    pub(super) fn puma_answered(&mut self, service: ServiceName, outcome: &Outcome) {
+    pub(super) fn puma_answered(
+        &mut self,
+        service: ServiceName,
+        action: ActionId,
+        outcome: &Outcome,
+    ) {
         let answer = Answer::of(outcome);
+        let told = self
+            .services
+            .get_mut(&service)
+            .and_then(|served| served.puma.command.take_if(|(ask, _)| ask.0 == action.0));
+        if let Some((ask, _)) = told {
+            let heard = match answer.said {
+                Ok(Said::Accepted | Said::Stats(_)) => Ok(()),
+                Err(trouble) => Err(Untrusted::from(trouble.to_string().as_str())),
+            };
+            self.inbox.push_back(Input::PumaAsked { service: service.clone(), ask, heard });
+            if self.services.get(&service).is_some_and(|served| served.puma.is_asked_for()) {
+                self.pumas_waiting.push_back(service);
+            }
+            self.ask_pumas();
+            return;
+        }
         self.tell_exposed(&service, &answer);
-        let owner = self.owner(&service).map(|owner| owner.user);
+        let pattern = self.pattern_of(&service);
         let Some(served) = self.services.get_mut(&service) else { return };
         let main = served.families.keys().next_back().copied();
         let main = main.filter(|main| served.held.contains_key(main));
-        let pattern = served.def.workers.as_ref().map(|workers| workers.pattern.clone());
         let needs = needs_of(&served.def).and(served.crew.roll.needs());
         let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
         served.in_pool.puma = true;
         let took = outcome.took;
         self.pool.submit(move || {
             let crew = catch_unwind(AssertUnwindSafe(|| {
-                let owner = owner.ok_or_else(|| Untrusted::from("its user is not known yet"))?;
-                let pattern = Pattern::new(pattern.as_deref().unwrap_or_default(), owner)?;
-                crew_in_pool(main, &pattern, needs, current.as_deref())
+                crew_in_pool(main, &*pattern?, needs, current.as_deref())
             }));
             let crew = crew.unwrap_or_else(|_| {
                 Err("the look at the workers crashed: this is a bug of heeler".into())
@@ -166,7 +212,7 @@ impl Keeper {
         let asked = served.puma.crew.take();
         let (state, all, target, refused) = match crew {
             Ok(Crew { master, workers, target }) => (master.state, workers, target, None),
-            Err(why) => (None, Vec::new(), None, Some(why)),
+            Err(why) => (None, Vec::new(), Err(why.clone()), Some(why)),
         };
         let workers: Vec<&Worker> = all.iter().collect();
         let age_ms = |main: ProcessIdentity| {
@@ -189,9 +235,12 @@ impl Keeper {
         let mixed = stats.ok().and_then(|stats| is_mixed(stats, &workers));
         let seen = checks::puma::observe(&answer, &standing, mixed);
         let seen = Observation { took, ..seen };
+        let words = standing.to_string();
+        let looping = matches!(standing, Standing::BootLoop { .. }).then(|| words.clone());
         served.puma.standing = Some(standing.clone());
         let workers = refused.as_ref().map_or(Ok(&*all), Err);
-        let (target, standing) = (target.as_ref(), Some(&standing));
+        let directory = target.clone().map(|target| target.path);
+        let (target, standing) = (target.as_ref().ok(), Some(&standing));
         self.show_roll(&service, &Shown { workers, target, standing, stats: stats.ok() });
         let Some(served) = self.services.get_mut(&service) else { return };
         if let Some((ask, reloaded)) = asked {
@@ -201,14 +250,37 @@ impl Keeper {
                 Some(why) => Err(why),
             };
             let service = service.clone();
-            self.inbox.push_back(Input::CrewSeen { service, ask, seen });
+            let puma = stats.ok().map(|stats| view(stats, words, looping, directory));
+            self.inbox.push_back(Input::CrewSeen { service, ask, seen, puma });
         }
         let Some(served) = self.services.get_mut(&service) else { return };
         for (check, ask) in std::mem::take(&mut served.puma.waiting) {
-            let (service, seen) = (service.clone(), seen.clone());
-            self.inbox.push_back(Input::Observed { service, ask, check, seen });
+            self.observed(service.clone(), check, ask, seen.clone());
         }
         self.ask_pumas();
+    }
+}
+
+/// What a Puma says, for the engine.
+fn view(
+    stats: &Stats,
+    words: String,
+    looping: Option<String>,
+    target: Result<Untrusted, Untrusted>,
+) -> PumaView {
+    let cluster = match &stats.form {
+        Form::Cluster(cluster) => Some(cluster),
+        Form::Single(_) => None,
+    };
+    PumaView {
+        phase: cluster.and_then(|cluster| cluster.phase),
+        started_wall_ms: stats.started_wall_ms,
+        workers: cluster.and_then(|cluster| cluster.workers),
+        booted: cluster.and_then(|cluster| cluster.booted),
+        old: cluster.and_then(|cluster| cluster.old),
+        looping,
+        words,
+        target,
     }
 }
 
@@ -224,6 +296,7 @@ fn crew_in_pool(
     };
     let crew = workers::look(proved.held(), pattern, needs, None)?;
     let workers = crew.workers.into_iter().map(|hand| hand.worker).collect();
-    let target = current.and_then(|current| workers::target(current).ok());
+    let unsaid = || Untrusted::from("is not said in [puma]");
+    let target = current.ok_or_else(unsaid).and_then(workers::target);
     Ok(Crew { master: crew.master, workers, target })
 }

@@ -16,6 +16,7 @@ use crate::model::sample::{Needs, ProcessSample};
 use crate::model::service::{Life, Service};
 use crate::model::text::Untrusted;
 use crate::sys::identity::{ClaimStamp, Proved};
+use crate::sys::oom::GroupKills;
 use crate::sys::pidfile::Spot;
 use crate::sys::survey::{Hold, UnitGroup};
 
@@ -112,4 +113,6 @@ pub(super) struct Family {
     pub(super) session: i32,
     /// The inodes of its sockets when it was proved.
     pub(super) sockets: Vec<u64>,
+    /// What the out-of-memory killer had done in its control group by then.
+    pub(super) memory: Option<GroupKills>,
 }

@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
 use crate::keeper::crews::Crew;
+use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Log;
@@ -49,6 +50,7 @@ use crate::sys::fork::keep_the_dead;
 use crate::sys::identity::ClaimStamp;
 use crate::sys::lock::{self, Lock, TryLock};
 use crate::sys::pidfile::Stamp;
+use crate::sys::placement::Delegated;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
 use crate::sys::{clock, heap, records};
@@ -80,6 +82,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         only_trusted_above(dir, &who)?;
     }
     let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
+    let groups = groups(&log);
     let boot_id =
         clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
     forget_other_boots(&settings.run_dir, &boot_id)?;
@@ -115,6 +118,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         log,
         manager,
         exe,
+        groups,
+        memory_kills: MemoryKills::begin(),
         boot_id,
         running: Vec::new(),
         shims: BTreeMap::new(),
@@ -235,7 +240,7 @@ impl Keeper {
             let families = main
                 .map(|main| {
                     let session = main.session.0;
-                    (main.identity, Family { session, sockets: main.sockets })
+                    (main.identity, Family { session, sockets: main.sockets, memory: None })
                 })
                 .into_iter()
                 .collect();
@@ -371,6 +376,28 @@ fn store_settings(settings: &Settings, who: &LoadAs, boot_id: &str) -> store::Se
             Some(mail) if !mail.servers.is_empty() => Delivery::Smtp(mail.rate),
             Some(_) | None => Delivery::Folder,
         },
+    }
+}
+
+/// The control group that was left to heeler, with heeler in its leaf. Without one everything is as it is,
+/// but that what a service leaves is known by its session alone.
+fn groups(log: &Log) -> Option<Delegated> {
+    let say = |level, text: String| log.say(now().wall, level, "heeler", text);
+    let Some(groups) = Delegated::find() else {
+        let text = "no control group was left to heeler: what it starts stays in its own";
+        say(Level::Info, text.to_owned());
+        return None;
+    };
+    match groups.settle() {
+        Ok(()) => Some(groups),
+        Err(error) => {
+            let text = format!(
+                "failed to use the control group that was left to heeler: {error}; what it starts stays in \
+                 its own"
+            );
+            say(Level::Warning, text);
+            None
+        }
     }
 }
 

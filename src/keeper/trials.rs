@@ -176,8 +176,10 @@ impl Keeper {
         };
         let probe = open.probes.get(place).cloned();
         let timeout = match probe {
-            Some(Probe::Sample | Probe::Workers | Probe::Puma) | None => limits::FILE_POOL_DEADLINE,
-            Some(Probe::Files(_) | Probe::Network(_) | Probe::Command(_)) => check.timeout,
+            Some(Probe::Sample | Probe::Workers) | None => limits::FILE_POOL_DEADLINE,
+            Some(Probe::Files(_) | Probe::Network(_) | Probe::Command(_) | Probe::Puma) => {
+                check.timeout
+            }
         };
         let until = Instant::now() + timeout + 2 * limits::PROBE_QUEUE_MAX + limits::SCOUT_GRACE;
         open.running.push((until, places));
@@ -187,10 +189,10 @@ impl Keeper {
             (look @ Look::Check(..), Some(Probe::Files(files))) => {
                 self.try_files(request, (name, check.index), look, files);
             }
-            (Look::Check(at, _), Some(Probe::Network(_) | Probe::Command(_))) => {
+            (Look::Check(at, _), Some(Probe::Network(_) | Probe::Command(_) | Probe::Puma)) => {
                 self.try_probe(request, at, name, check.index);
             }
-            (Look::Check(at, _), Some(Probe::Workers | Probe::Puma)) => {
+            (Look::Check(at, _), Some(Probe::Workers)) => {
                 let text = format!("`heeler workers {name}` shows what it is about");
                 self.tried(request, at, Observation::unknown(&text));
             }

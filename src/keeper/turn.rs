@@ -21,6 +21,7 @@ use crate::store::Message;
 use crate::sys::clock;
 use crate::sys::evidence;
 use crate::sys::identity::{self, ClaimStamp, Found, Proved};
+use crate::sys::oom::GroupKills;
 use crate::sys::pidfile::{self, Stamp};
 use crate::sys::records;
 use crate::sys::signal::{self, Delivered};
@@ -163,6 +164,7 @@ impl Keeper {
             Effect::LookAtCrew { service, ask, main, reloaded } => {
                 self.look_at_crew(service, ask, main, reloaded);
             }
+            Effect::AskPuma { service, ask, what } => self.command_puma(service, ask, what),
             Effect::SignalWorker { service, ask, main, worker, signal, why } => {
                 self.signal_worker(service, ask, (main, worker), signal, why);
             }
@@ -230,14 +232,15 @@ impl Keeper {
         stamp: Option<ClaimStamp>,
     ) {
         let (identity, session) = (proved.identity(), proved.session());
+        let grouped = self.groups.is_some();
         let Some(served) = self.services.get_mut(service) else { return };
         // It may be held as a survivor: without a family, or without the right to signal it.
         let held = served.held.get(&identity).is_some_and(|held| held.proved().is_some());
         if held && served.families.contains_key(&identity) && served.stamp == stamp {
             return;
         }
-        // Whoever leads a session needs no other proof of its descendants.
-        let leads = session == identity.pid.0;
+        // Whoever leads a session needs no other proof of its descendants, but of those that left it.
+        let leads = session == identity.pid.0 && !grouped;
         let sockets = if leads { Vec::new() } else { survey::sockets(&proved) };
         let record = MainRecord {
             identity,
@@ -248,7 +251,8 @@ impl Keeper {
         };
         served.stamp = stamp;
         served.families.clear();
-        served.families.insert(identity, Family { session, sockets });
+        let memory = GroupKills::of(identity.pid);
+        served.families.insert(identity, Family { session, sockets, memory });
         let written = records::write_record(&served.records, MAIN_FILE, &record.encode());
         if let Err(error) = written {
             let text = format!("failed to record its main process: {error}");
@@ -305,7 +309,7 @@ impl Keeper {
             return;
         }
         if self.let_go(&service, identity) {
-            self.inbox.push_back(Input::Exited { service, identity, exit: None });
+            self.died(service, identity, None);
         }
     }
 
@@ -379,6 +383,7 @@ impl Keeper {
             session: session.unwrap_or(0),
             sockets: family.map(|family| family.sockets.clone()).unwrap_or_default(),
             cgroup: served.and_then(|served| served.unit_group(dead)),
+            own_group: self.group_of(service),
         }
     }
 

@@ -35,8 +35,31 @@ pub struct Member {
     pub leaving: Leaving,
     /// Why it must not be killed, whatever the configuration allows.
     pub fragile: Option<Fragile>,
+    /// The directory it works in: the release it runs, where that is known.
+    pub release: Option<Untrusted>,
     /// What the checks of workers judge.
     pub seen: Observation,
+}
+
+/// What a Puma says of itself, beside what its workers are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PumaView {
+    /// Its phase: one more with each phased restart, 0 after a full one.
+    pub phase: Option<u64>,
+    /// When it executed itself last, in milliseconds since 1970.
+    pub started_wall_ms: Option<u64>,
+    /// Its workers; `None`: it is no cluster, or did not say.
+    pub workers: Option<u64>,
+    /// Those that booted.
+    pub booted: Option<u64>,
+    /// Those of an older phase.
+    pub old: Option<u64>,
+    /// A worker dies as it boots, again and again: in words.
+    pub looping: Option<String>,
+    /// How it stands, in words.
+    pub words: String,
+    /// The directory that `current` leads to, or why there is none.
+    pub target: Result<Untrusted, Untrusted>,
 }
 
 /// Whether a worker counts as capacity.

@@ -89,6 +89,20 @@ pub const CREW_SUCCESSOR_POLL: Duration = Duration::from_millis(250);
 pub const CREW_SHORT_MAX: Duration = Duration::from_secs(60);
 /// Younger than this a worker of a master that does not say so counts as not ready yet.
 pub const WORKER_BOOTS: Duration = Duration::from_secs(5);
+/// How long a verified reload may take, unless it is said.
+pub const VERIFY_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often its workers are looked at meanwhile.
+pub const VERIFY_PACE: Duration = Duration::from_millis(250);
+/// How soon a Puma that said yes has to begin.
+pub const VERIFY_HEARD: Duration = Duration::from_secs(10);
+/// How long all has to stay well before a reload counts as verified.
+pub const VERIFY_SETTLE: Duration = Duration::from_secs(10);
+/// So many bad answers of its pages in a row, and the new release is taken back.
+pub const VERIFY_BAD_ANSWERS: u32 = 2;
+/// How long a Puma has to come back to the release before.
+pub const VERIFY_RETURN: Duration = Duration::from_secs(120);
+/// How long a new release may try itself, unless it is said.
+pub const TRIAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Managers asked at once; and of those the manager of one user, which may hang.
 pub const UNIT_LOOKS_MAX: usize = 32;
 /// See [`UNIT_LOOKS_MAX`].
@@ -214,6 +228,10 @@ pub const SCOUT_PACKET_BYTES_MAX: usize = 128 << 10;
 pub const PROBES_MAX: usize = 256;
 /// Network probes of one service at once: one that hangs counts against its own service first.
 pub const PROBES_PER_SERVICE_MAX: usize = 16;
+/// All that `heeler doctor` does, and one look of it.
+pub const DOCTOR_TIME: Duration = Duration::from_secs(90);
+/// See [`DOCTOR_TIME`].
+pub const DOCTOR_ERRAND_TIME: Duration = Duration::from_secs(10);
 /// Requests to run checks once that are done at a time.
 pub const TRIALS_MAX: usize = 4;
 /// Who may wait for a look at the workers of one service.

@@ -10,6 +10,7 @@ pub mod check;
 pub mod condition;
 pub mod crew;
 pub mod event;
+pub mod finding;
 pub mod ids;
 pub mod incident;
 pub mod intent;

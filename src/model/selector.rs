@@ -249,7 +249,10 @@ mod tests {
         assert_eq!(Selector::parse("shop"), Ok(Selector::Name(name("shop"))));
         let web = Selector::parse("web-*").expect("a pattern");
         let group = GroupName::parse("web").expect("a group");
-        assert!(web.chooses(&name("web-1"), &[]) && !web.chooses(&name("shop"), &[group.clone()]));
+        assert!(
+            web.chooses(&name("web-1"), &[])
+                && !web.chooses(&name("shop"), std::slice::from_ref(&group))
+        );
         let by_group = Selector::Group(group.clone());
         assert!(by_group.chooses(&name("shop"), &[group]) && !by_group.chooses(&name("web"), &[]));
         assert!(Selector::All.chooses(&name("shop"), &[]));

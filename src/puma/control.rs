@@ -11,7 +11,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
 };
@@ -100,23 +99,25 @@ fn unix(addr: nix::Result<UnixAddr>, deadline: Instant) -> io::Result<UnixStream
 const LEAST: Duration = Duration::from_millis(1);
 
 fn not_connected(url: &ControlUrl, error: &io::Error) -> Trouble {
-    let kind = match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-        Errno::ENOENT | Errno::ENOTDIR => TroubleKind::Absent,
-        Errno::EACCES | Errno::EPERM => TroubleKind::Denied,
-        Errno::ECONNREFUSED | Errno::ECONNRESET | Errno::ENETUNREACH | Errno::EHOSTUNREACH => {
+    let kind = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => TroubleKind::Absent,
+        Some(libc::EACCES | libc::EPERM) => TroubleKind::Denied,
+        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::ENETUNREACH | libc::EHOSTUNREACH) => {
             TroubleKind::Refused
         }
-        Errno::EAGAIN | Errno::ETIMEDOUT | Errno::EINPROGRESS => TroubleKind::Silent,
-        _ if error.kind() == io::ErrorKind::TimedOut => TroubleKind::Silent,
-        Errno::ENAMETOOLONG | Errno::EINVAL | Errno::EPROTOTYPE | Errno::ENOTSOCK => {
+        Some(libc::ENAMETOOLONG | libc::EINVAL | libc::EPROTOTYPE | libc::ENOTSOCK) => {
             TroubleKind::Address
         }
-        _ => TroubleKind::NotAsked,
+        Some(libc::EAGAIN | libc::ETIMEDOUT | libc::EINPROGRESS) => return no_connection(url),
+        // The standard library's own timeout has no number.
+        None if error.kind() == io::ErrorKind::TimedOut => return no_connection(url),
+        Some(_) | None => TroubleKind::NotAsked,
     };
-    match kind {
-        TroubleKind::Silent => Trouble::new(kind, &format!("{url}: no connection")),
-        _ => Trouble::new(kind, &format!("{url}: {error}")),
-    }
+    Trouble::new(kind, &format!("{url}: {error}"))
+}
+
+fn no_connection(url: &ControlUrl) -> Trouble {
+    Trouble::new(TroubleKind::Silent, &format!("{url}: no connection"))
 }
 
 fn left(deadline: Instant) -> Result<Duration, Trouble> {

@@ -93,9 +93,10 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Trouble> {
     // A FIFO would be waited for at the open.
     let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
     let file = std::fs::File::options().read(true).custom_flags(nonblocking).open(path);
-    let file = file.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => failed(TroubleKind::Absent, "it is not there"),
-        _ => failed(TroubleKind::State, &error.to_string()),
+    let file = file.map_err(|error| {
+        let absent = error.kind() == std::io::ErrorKind::NotFound;
+        let kind = if absent { TroubleKind::Absent } else { TroubleKind::State };
+        failed(kind, &error.to_string())
     })?;
     if !file.metadata().is_ok_and(|facts| facts.is_file()) {
         return Err(failed(TroubleKind::State, "it is not a regular file"));

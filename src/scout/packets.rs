@@ -18,7 +18,7 @@ pub(super) fn run<F>(
     serve: impl FnOnce(Packets) -> F,
 ) -> ExitCode
 where
-    F: Future<Output = io::Result<()>>,
+    F: Future<Output = io::Result<()>> + Send + 'static,
 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -27,10 +27,12 @@ where
         .thread_keep_alive(Duration::from_secs(1))
         .build();
     let result = runtime.and_then(|runtime| {
-        let result = runtime.block_on(async { serve(Packets::of(socket)?).await });
+        // As a task of its own: waking it is then a matter of this thread, where waking the runtime's own
+        // task would be a system call for each answer.
+        let served = runtime.block_on(async { tokio::spawn(serve(Packets::of(socket)?)).await? });
         // A name that is still being resolved must not hold up the end.
         runtime.shutdown_background();
-        result
+        served
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,6 +63,18 @@ impl Packets {
     /// Puts an answer on its way; it goes while [`Packets::next`] is waited for.
     pub(super) fn answer(&mut self, packet: Vec<u8>) {
         self.answers.push_back(packet);
+    }
+
+    /// Puts something short on its way, together with what else waits there.
+    pub(super) fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.answers.back_mut() {
+            Some(last) if last.len() < TOGETHER_BYTES => write(last),
+            Some(_) | None => {
+                let mut packet = Vec::new();
+                write(&mut packet);
+                self.answers.push_back(packet);
+            }
+        }
     }
 
     /// The next packet; none once the keeper has closed the socket. To be given up at any moment without
@@ -99,6 +113,11 @@ impl Packets {
         Ok(())
     }
 }
+
+/// A packet that has so many bytes goes as it is.
+const TOGETHER_BYTES: usize = 16 << 10;
+const _: () =
+    assert!(TOGETHER_BYTES + 4 * limits::SCOUT_TEXT_BYTES_MAX < limits::SCOUT_PACKET_BYTES_MAX);
 
 /// What a keeper never says.
 pub(super) fn invalid(why: &str) -> io::Error {

@@ -1,14 +1,18 @@
 //! The loop of the scout that probes: questions in, each a task with a deadline, observations out.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::checks::Network;
@@ -48,13 +52,15 @@ struct Scout {
 struct Done {
     ask: AskId,
     began: Instant,
-    /// None: its time was over, and this is where it had got to.
-    seen: Result<Observation, Overdue>,
+    end: End,
 }
 
-struct Overdue {
-    progress: Arc<Tools>,
-    timeout: Duration,
+/// How it ended.
+enum End {
+    /// By itself.
+    Seen(Observation),
+    /// Its time was over: what that means, and what its time was.
+    Overdue(Observation, Duration),
 }
 
 async fn serve(mut packets: Packets) -> io::Result<()> {
@@ -68,20 +74,25 @@ async fn serve(mut packets: Packets) -> io::Result<()> {
         in_flight: 0,
         pulse: Pulse::new(Instant::now()),
     };
+    // Set anew only where it has to be: there is a turn of this loop for each packet and each answer.
+    let mut beat = pin!(tokio::time::sleep_until(scout.pulse.next().into()));
+    let mut finished = Vec::new();
     loop {
+        if beat.deadline() != scout.pulse.next().into() && scout.in_flight > 0 {
+            beat.as_mut().reset(scout.pulse.next().into());
+        }
         tokio::select! {
             packet = packets.next() => {
                 let Some(packet) = packet? else { return Ok(()) };
                 scout.take(packet)?;
             }
-            Some(done) = ended.recv() => {
-                let mut packet = Vec::new();
-                scout.answer(done).encode(&mut packet);
-                packets.answer(packet);
+            _count = ended.recv_many(&mut finished, limits::PROBES_MAX) => {
+                for done in finished.drain(..) {
+                    let seen = scout.answer(done);
+                    packets.say(|packet| seen.encode(packet));
+                }
             }
-            () = tokio::time::sleep_until(scout.pulse.next().into()), if scout.in_flight > 0 => {
-                scout.pulse.beat(Instant::now());
-            }
+            () = &mut beat, if scout.in_flight > 0 => scout.pulse.beat(Instant::now()),
         }
     }
 }
@@ -116,18 +127,20 @@ impl Scout {
         }
         self.in_flight += 1;
         tokio::spawn(async move {
-            let of_service = timeout(limits::PROBE_QUEUE_MAX, service.acquire()).await;
-            let of_all = timeout(limits::PROBE_QUEUE_MAX, all.acquire()).await;
+            let of_service = place(&service).await;
+            let of_all = place(&all).await;
             let began = Instant::now();
-            let seen = match (&of_service, &of_all) {
-                (Ok(_), Ok(_)) => attempt(settings, shared, limit).await,
-                (Err(_), _) => {
-                    Ok(Observation::unknown("too many probes of this service wait for an answer"))
+            let end = match (&of_service, &of_all) {
+                (Some(_), Some(_)) => attempt(&settings, shared, limit).await,
+                (None, _) => End::Seen(Observation::unknown(
+                    "too many probes of this service wait for an answer",
+                )),
+                (Some(_), None) => {
+                    End::Seen(Observation::unknown("too many probes wait for an answer"))
                 }
-                (Ok(_), Err(_)) => Ok(Observation::unknown("too many probes wait for an answer")),
             };
             // The loop is gone only at the end of this process.
-            let _sent = done.send(Done { ask, began, seen });
+            let _sent = done.send(Done { ask, began, end });
         });
         Ok(())
     }
@@ -137,11 +150,10 @@ impl Scout {
         let now = Instant::now();
         self.in_flight -= 1;
         let took = now.saturating_duration_since(done.began);
-        let mut seen = match done.seen {
-            Ok(seen) => seen,
-            Err(Overdue { progress, timeout }) => {
-                let seen = progress.progress.overdue(timeout);
-                let late = took > timeout + limits::LATE || self.pulse.late_since(done.began, now);
+        let mut seen = match done.end {
+            End::Seen(seen) => seen,
+            End::Overdue(seen, limit) => {
+                let late = took > limit + limits::LATE || self.pulse.late_since(done.began, now);
                 match seen.outcome {
                     Outcome::Failed(_) if late => Observation::unknown(
                         "heeler itself was late, so nothing can be said of the target",
@@ -155,23 +167,35 @@ impl Scout {
     }
 }
 
-/// Probes once, within its time. A probe that panics is heeler's own fault.
-async fn attempt(
-    settings: Arc<Network>,
-    shared: Arc<Shared>,
-    limit: Duration,
-) -> Result<Observation, Overdue> {
-    let tools = Arc::new(Tools { progress: Progress::default(), shared });
-    let progress = Arc::clone(&tools);
-    let mut probe = tokio::spawn(async move { settings.probe(&tools).await });
-    match timeout(limit, &mut probe).await {
-        Ok(Ok(seen)) => Ok(seen),
-        Ok(Err(_panicked)) => {
-            Ok(Observation::unknown("the probe crashed: this is a bug of heeler"))
-        }
-        Err(_elapsed) => {
-            probe.abort();
-            Err(Overdue { progress, timeout: limit })
-        }
+/// A place among those who probe at once, if there is one in time.
+async fn place(places: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    match places.try_acquire() {
+        Ok(place) => Some(place),
+        Err(_full) => timeout(limits::PROBE_QUEUE_MAX, places.acquire()).await.ok()?.ok(),
     }
 }
+
+/// Probes once, within its time. A probe that panics is heeler's own fault.
+async fn attempt(settings: &Network, shared: Arc<Shared>, limit: Duration) -> End {
+    let tools = Tools { progress: Progress::default(), shared };
+    match timeout(limit, caught(settings.probe(&tools))).await {
+        Ok(Ok(seen)) => End::Seen(seen),
+        Ok(Err(Panicked)) => {
+            End::Seen(Observation::unknown("the probe crashed: this is a bug of heeler"))
+        }
+        Err(_elapsed) => End::Overdue(tools.progress.overdue(limit), limit),
+    }
+}
+
+/// What comes of it, also where it panics. It is not looked at again after that.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Ok),
+        Err(_panic) => Poll::Ready(Err(Panicked)),
+    })
+    .await
+}
+
+/// It did.
+struct Panicked;

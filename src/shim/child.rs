@@ -17,25 +17,78 @@ use nix::poll::{PollFd, PollFlags, poll};
 use super::explain;
 use super::report::{Message, Stage};
 use crate::model::job::{Job, JobKind};
+use crate::model::service::Command;
 use crate::model::text::escape;
 use crate::sys::defaults::{Closing, close_from, reset_limits, reset_signals};
 use crate::sys::environment::{self, Environment, Facts};
 use crate::sys::fork::{ChildSide, execute, exit_child, new_session};
+use crate::sys::placement;
 use crate::sys::privilege::{become_user, is_root, new_session_keyring, prove_user};
 use crate::sys::user::{self, Account};
 
 /// What the last step is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Last {
+#[derive(Clone, Copy)]
+pub enum Last<'a> {
     /// Execute the command.
     Execute,
     /// Print the environment it would have had, a variable a line, escaped.
     ShowEnvironment,
+    /// Execute nothing: print what this says, which only the user can tell.
+    Ask(&'a dyn Fn(&AsUser<'_>) -> String),
+}
+
+/// A child that has become the user, and what it can tell.
+pub struct AsUser<'a> {
+    job: &'a Job,
+    account: &'a Account,
+    facts: &'a Facts,
+    file: &'a [(String, String)],
+}
+
+impl AsUser<'_> {
+    /// Who it is.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        self.account
+    }
+
+    /// Which program a command would execute.
+    ///
+    /// # Errors
+    /// Why it could not be, as far as that can be told without trying.
+    pub fn program_of(&self, command: &Command) -> Result<PathBuf, String> {
+        let job = Job { command: command.clone(), ..self.job.clone() };
+        let env = environment::build(self.account, self.facts, &job, self.file);
+        let env = env.map_err(|error| error.to_string())?;
+        let cwd = command.cwd.as_ref().or(self.job.cwd.as_ref()).unwrap_or(&self.account.home);
+        let program = match find_program(&command.argv, &env, cwd) {
+            Ok(program) => program,
+            Err(Failure::Because(why)) => return Err(why),
+            Err(Failure::ShimGone) => return Err("nobody asks any more".to_owned()),
+        };
+        match explain::obstacle(&program, &self.account.name) {
+            Some(why) => Err(why),
+            None => Ok(program),
+        }
+    }
+
+    /// Why it could not work in a directory.
+    #[must_use]
+    pub fn kept_out_of(&self, directory: &Path) -> Option<String> {
+        let error = std::env::set_current_dir(directory).err()?;
+        Some(explain::directory(directory, &error, &self.account.name))
+    }
+
+    /// What is missing for a command that talks to the user's manager.
+    #[must_use]
+    pub fn lacks_manager(&self) -> Option<String> {
+        environment::explain_missing_manager(self.account.uid, &self.account.name, self.facts)
+    }
 }
 
 /// Runs the list; never returns to the shim's code.
-pub(super) fn run(side: &ChildSide, job: &Job, last: Last) -> Infallible {
-    let failure = match steps(side, job, last) {
+pub(super) fn run(side: &ChildSide, job: &Job, last: Last<'_>, cgroup: Option<&str>) -> Infallible {
+    let failure = match steps(side, job, last, cgroup) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -75,14 +128,28 @@ impl Voice<'_> {
     }
 }
 
-fn steps(side: &ChildSide, job: &Job, last: Last) -> Result<Infallible, Failure> {
+fn steps(
+    side: &ChildSide,
+    job: &Job,
+    last: Last<'_>,
+    cgroup: Option<&str>,
+) -> Result<Infallible, Failure> {
     let voice = Voice(&side.report);
 
     // 1. The gate: nothing happens before the shim has recorded who we are.
     voice.begin(Stage::WaitAtGate)?;
     (&side.gate).read_exact(&mut [0]).map_err(|_| Failure::ShimGone)?;
 
-    // 2. Who the user is. As root, since nobody else may be able to ask; it may hang (LDAP), which
+    // 2. The service's own control group, while we may. It is there to know what belongs to the service:
+    //    no reason not to start it.
+    if let Some(cgroup) = cgroup {
+        voice.begin(Stage::EnterGroup)?;
+        if let Err(error) = placement::enter(cgroup) {
+            voice.say(&Message::Note(format!("heeler: failed to enter {cgroup}: {error}")))?;
+        }
+    }
+
+    // 3. Who the user is. As root, since nobody else may be able to ask; it may hang (LDAP), which
     //    the shim's deadline ends. A name that is not found is never root.
     voice.begin(Stage::FindUser)?;
     let account = user::find(job.user.as_deref(), job.group.as_deref()).map_err(because)?;
@@ -91,33 +158,33 @@ fn steps(side: &ChildSide, job: &Job, last: Last) -> Result<Infallible, Failure>
         refuse_others(&account)?;
     }
 
-    // 3. Signals: an ignored or blocked one would pass the exec.
+    // 4. Signals: an ignored or blocked one would pass the exec.
     voice.begin(Stage::ResetSignals)?;
     reset_signals().map_err(because)?;
 
-    // 4. A session and group of its own: no terminal, no signal meant for heeler; and its number is
+    // 5. A session and group of its own: no terminal, no signal meant for heeler; and its number is
     //    the child's, by which the keeper knows descendants and the shim ends the group.
     voice.begin(Stage::BeginSession)?;
     new_session().map_err(because)?;
 
-    // 5. Limits, priority, umask: while still root, since raising what was lowered needs it.
+    // 6. Limits, priority, umask: while still root, since raising what was lowered needs it.
     voice.begin(Stage::ResetLimits)?;
     reset_limits().map_err(|(what, error)| because(format!("{what}: {error}")))?;
 
-    // 6. Whatever a name service module opened goes with the exec.
+    // 7. Whatever a name service module opened goes with the exec.
     voice.begin(Stage::CloseDescriptors)?;
     close_from(3, Closing::OnExec).map_err(because)?;
 
     if changing {
-        // 7. heeler's keys are not the command's.
+        // 8. heeler's keys are not the command's.
         voice.begin(Stage::SeparateKeys)?;
         new_session_keyring().map_err(because)?;
 
-        // 8. Groups, then group, then user: each needs the rights that the next gives up.
+        // 9. Groups, then group, then user: each needs the rights that the next gives up.
         voice.begin(Stage::BecomeUser)?;
         become_user(&account).map_err(because)?;
 
-        // 9. Believe the kernel, not the return codes.
+        // 10. Believe the kernel, not the return codes.
         voice.begin(Stage::ProveUser)?;
         prove_user(&account).map_err(because)?;
     }
@@ -129,10 +196,10 @@ fn steps(side: &ChildSide, job: &Job, last: Last) -> Result<Infallible, Failure>
 fn as_user(
     voice: &Voice<'_>,
     job: &Job,
-    last: Last,
+    last: Last<'_>,
     account: &Account,
 ) -> Result<Infallible, Failure> {
-    // 10. The environment, from nothing.
+    // 11. The environment, from nothing.
     voice.begin(Stage::BuildEnvironment)?;
     let facts = Facts::read(account.uid);
     let file = match &job.env_file {
@@ -140,10 +207,18 @@ fn as_user(
         None => Vec::new(),
     };
     let env = environment::build(account, &facts, job, &file).map_err(because)?;
-    if last == Last::ShowEnvironment {
+    let print = |text: String| -> Result<Infallible, Failure> {
         voice.begin(Stage::Execute)?;
-        show(&env)?;
+        std::io::stdout().write_all(text.as_bytes()).map_err(because)?;
+        std::io::stdout().flush().map_err(because)?;
         exit_child(0);
+    };
+    match last {
+        Last::Execute => {}
+        Last::ShowEnvironment => return print(env.lines().map(|l| escape(&l) + "\n").collect()),
+        Last::Ask(answer) => {
+            return print(answer(&AsUser { job, account, facts: &facts, file: &file }));
+        }
     }
     if environment::needs_user_manager(&job.command.argv)
         && let Some(hint) = environment::explain_missing_manager(account.uid, &account.name, &facts)
@@ -151,18 +226,18 @@ fn as_user(
         voice.say(&Message::Hint(hint))?;
     }
 
-    // 11. The directory: a configured one or nothing; a home that is missing is no reason to fail.
+    // 12. The directory: a configured one or nothing; a home that is missing is no reason to fail.
     voice.begin(Stage::ChangeDirectory)?;
     let (directory, note) = change_directory(job, account)?;
     if let Some(note) = note {
         voice.say(&Message::Note(note))?;
     }
 
-    // 12. The program, by the PATH the command will see.
+    // 13. The program, by the PATH the command will see.
     voice.begin(Stage::FindProgram)?;
     let program = find_program(&job.command.argv, &env, &directory)?;
 
-    // 13. Nothing is left to do but this.
+    // 14. Nothing is left to do but this.
     voice.begin(Stage::Execute)?;
     Err(because(execute_or_explain(voice, &program, job, &env, account)?))
 }
@@ -178,12 +253,6 @@ fn refuse_others(account: &Account) -> Result<(), Failure> {
          gid {}), not as {} (uid {}, gid {})",
         own.0, own.1, account.name, account.uid.0, account.gid.0
     )))
-}
-
-fn show(env: &Environment) -> Result<(), Failure> {
-    let text: String = env.lines().map(|line| escape(&line) + "\n").collect();
-    std::io::stdout().write_all(text.as_bytes()).map_err(because)?;
-    std::io::stdout().flush().map_err(because)
 }
 
 fn change_directory(job: &Job, account: &Account) -> Result<(PathBuf, Option<String>), Failure> {

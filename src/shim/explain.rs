@@ -45,6 +45,24 @@ pub(super) fn execution(path: &Path, errno: Errno, user: &str) -> String {
     }
 }
 
+/// Why a program would not be executed, as far as that can be told without trying.
+pub(super) fn obstacle(path: &Path, user: &str) -> Option<String> {
+    if let Some(why) = unreachable(path, user) {
+        return Some(why);
+    }
+    let file = fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    if !file || access(path, AccessFlags::X_OK).is_err() {
+        return Some(not_allowed(path, Errno::EACCES, user));
+    }
+    let name = interpreter(path)?;
+    if fs::metadata(&name).is_err() {
+        return Some(missing_interpreter(&show(path), &name));
+    }
+    access(Path::new(&name), AccessFlags::X_OK)
+        .is_err()
+        .then(|| not_allowed(path, Errno::EACCES, user))
+}
+
 fn not_there(path: &Path, shown: &str, user: &str) -> String {
     match (unreachable(path, user), interpreter(path)) {
         (Some(why), _) => why,

@@ -68,7 +68,8 @@ impl Leftover {
 /// Runs a job to its end. The calling process must have one thread.
 pub fn keep(
     job: &Job,
-    last: Last,
+    last: Last<'_>,
+    cgroup: Option<&str>,
     interrupts: Option<&Interrupts>,
     witness: &mut dyn Witness,
 ) -> Leftover {
@@ -84,7 +85,7 @@ pub fn keep(
     if is_probe(job) {
         orphans::adopt();
     }
-    let mut kept = match Kept::begin(job, last, witness) {
+    let mut kept = match Kept::begin(job, last, cgroup, witness) {
         Ok(kept) => kept,
         Err((stage, error)) => {
             let ended = not_executed(stage.words(), &explain_own(stage, &error));
@@ -175,7 +176,8 @@ impl<'a> Kept<'a> {
     /// Forks the child, has it recorded, opens the gate.
     fn begin(
         job: &'a Job,
-        last: Last,
+        last: Last<'_>,
+        cgroup: Option<&str>,
         witness: &mut dyn Witness,
     ) -> Result<Self, (Stage, io::Error)> {
         let make = |error| (Stage::MakeProcess, error);
@@ -186,7 +188,7 @@ impl<'a> Kept<'a> {
         let input = input.transpose().map_err(make)?;
         let ends = ChildEnds { input, output: output_end, report: report_end, gate: gate_end };
         // The child's ends are closed here with `fork_child`, so that their end of file is seen.
-        let child = fork_child(ends, |side| child::run(&side, job, last)).map_err(make)?;
+        let child = fork_child(ends, |side| child::run(&side, job, last, cgroup)).map_err(make)?;
         // From here on an early return closes the gate unopened: the child ends by itself.
         let record = |error| (Stage::RecordProcess, error);
         witness.child_waits(child.pid()).map_err(record)?;
@@ -453,6 +455,7 @@ fn late(stage: Stage) -> &'static str {
         Stage::MakeProcess
         | Stage::RecordProcess
         | Stage::WaitAtGate
+        | Stage::EnterGroup
         | Stage::ResetSignals
         | Stage::BeginSession
         | Stage::ResetLimits

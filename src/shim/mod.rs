@@ -27,7 +27,7 @@ use crate::sys::records::write_record;
 use crate::sys::spawn::{EXECUTED, Inherited, inherited};
 use crate::wire::shim::{ChildRecord, OutcomeRecord, PLAN_BYTES_MAX, Plan, Record, Slot, SlotFile};
 
-pub use child::Last;
+pub use child::{AsUser, Last};
 pub use keep::{Interrupts, Leftover, Witness, keep};
 
 /// The role `heeler shim`. Exits 0 when the outcome is recorded, 2 when it was given no whole plan
@@ -51,7 +51,7 @@ pub fn run() -> ! {
         exit(2);
     };
     let mut recorder = Recorder { plan: &plan, held: Some((lock, status)), failed: false };
-    let leftover = keep(&plan.job, Last::Execute, None, &mut recorder);
+    let leftover = keep(&plan.job, Last::Execute, plan.cgroup.as_deref(), None, &mut recorder);
     let failed = recorder.failed;
     // 5. Whoever still holds the output must not die of SIGPIPE: it may be the service.
     if leftover.is_held() {
@@ -104,7 +104,11 @@ impl Witness for Recorder<'_> {
             action: self.plan.job.action,
             shim: identity(Pid(own))?,
             child: identity(child)?,
-            cgroup: cgroup(child)?,
+            cgroup: match &self.plan.cgroup {
+                // It goes there once the gate is open.
+                Some(cgroup) => cgroup.to_string(),
+                None => cgroup(child)?,
+            },
         };
         self.record(SlotFile::Child, &record.encode())
     }

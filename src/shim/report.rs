@@ -13,6 +13,7 @@ pub(super) enum Stage {
     /// By the shim.
     RecordProcess,
     WaitAtGate,
+    EnterGroup,
     FindUser,
     ResetSignals,
     BeginSession,
@@ -28,10 +29,11 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::MakeProcess,
         Self::RecordProcess,
         Self::WaitAtGate,
+        Self::EnterGroup,
         Self::FindUser,
         Self::ResetSignals,
         Self::BeginSession,
@@ -51,6 +53,7 @@ impl Stage {
             Self::MakeProcess => "make a process",
             Self::RecordProcess => "record the process",
             Self::WaitAtGate => "begin",
+            Self::EnterGroup => "enter its control group",
             Self::FindUser => "find the user",
             Self::ResetSignals => "reset the signals",
             Self::BeginSession => "begin a session",

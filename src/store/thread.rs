@@ -357,7 +357,9 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             let delivered =
                 if self.outbox.letters.is_some() { self.post() } else { self.outbox.deliver() };
             left = *delivered.as_ref().unwrap_or(&Turn::Done);
-            let tidied = self.journal.compact_if_due().and(self.events.compact_if_due());
+            // Each is tried, whatever became of the other.
+            let of_events = self.events.compact_if_due();
+            let tidied = self.journal.compact_if_due().and(of_events);
             let delivered = delivered.map(|_| ());
             self.say(committed.and(delivered).and(tidied));
             if life != Life::Running {
@@ -451,7 +453,8 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             (self.on_ack)(if result.is_ok() { Ack::Durable(id) } else { Ack::NotDurable(id) });
         }
         events.iter().for_each(|event| self.events.take(event));
-        result.and(self.events.commit())
+        let told = self.events.commit();
+        result.and(told)
     }
 
     fn keep_definitions(&mut self) -> Result<(), StoreError> {

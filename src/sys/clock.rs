@@ -42,6 +42,17 @@ pub fn ticks_to_ms(ticks: u64) -> u64 {
     u64::try_from(ms).unwrap_or(u64::MAX)
 }
 
+/// Whether NTP keeps the wall clock, as the kernel was told (adjtimex(2)); `None` where it does not say.
+#[must_use]
+pub fn is_synchronized() -> Option<bool> {
+    // SAFETY: it is plain numbers; with no mode set adjtimex(2) changes nothing and fills it in.
+    let (state, status) = unsafe {
+        let mut asked: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut asked), asked.status)
+    };
+    (state >= 0).then_some(state != libc::TIME_ERROR && status & libc::STA_UNSYNC == 0)
+}
+
 /// When this boot began on the wall clock, in milliseconds since 1970. Two answers, because a wall
 /// clock that was set forward since then (by NTP, or a virtual machine resumed from a snapshot hours
 /// later) makes everything stamped before look older than this boot.

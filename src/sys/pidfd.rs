@@ -25,6 +25,12 @@ pub(super) fn open(pid: Pid) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether this kernel has them.
+#[must_use]
+pub fn is_there() -> bool {
+    open(Pid(std::process::id().cast_signed())).is_ok()
+}
+
 /// Sends a signal, or none (0) to ask whether one could be sent.
 ///
 /// # Errors

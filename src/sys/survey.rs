@@ -4,7 +4,7 @@
 //! and can be joined from outside in no other way (setsid(2), setpgid(2)), and the kernel gives a
 //! number to no new process while a session or group is named by it. So whoever is in the session
 //! (or group) with the dead leader's number came from it - unless a *new* process has that number.
-//! A descendant that called setsid itself is not found: only a control group would hold it.
+//! A descendant that called setsid itself is found by a control group, where the service has one.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -36,6 +36,9 @@ pub struct DeadMain {
     pub sockets: Vec<u64>,
     /// The control group of its unit.
     pub cgroup: Option<UnitGroup>,
+    /// The control group that heeler starts it in. Others may live there for good that its start brought up,
+    /// so it says whose a process is only of one that holds the dead one's own socket.
+    pub own_group: Option<Box<str>>,
 }
 
 /// The control group of a unit: whoever is in it is the unit's.
@@ -53,13 +56,14 @@ pub struct UnitGroup {
 impl UnitGroup {
     fn holds(&self, facts: &Facts) -> bool {
         let old = u64::try_from(limits::CGROUP_SURVIVOR_AGE_MIN.as_millis()).unwrap_or(u64::MAX);
-        let within = |cgroup: &str| {
-            let rest = cgroup.strip_prefix(&*self.path);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        facts.cgroup.as_deref().is_some_and(within)
+        facts.cgroup.as_deref().is_some_and(|cgroup| within(cgroup, &self.path))
             && facts.started_boot_ms.saturating_add(old) <= self.noticed_boot_ms
     }
+}
+
+/// Whether a group is this one, or below it.
+fn within(cgroup: &str, group: &str) -> bool {
+    cgroup.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The inodes of the sockets of a living main process. They mean nothing without it: a number may be
@@ -114,6 +118,7 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
     let mut tables = SocketTables::default();
     let mut left = Vec::new();
     let members = members(dead)?;
+    let near = own_members(dead)?;
     if wanted.is_empty() && members.is_empty() && dead.iter().all(|main| main.sockets.is_empty()) {
         return Ok(left);
     }
@@ -123,7 +128,7 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
             Some(index) => Ok(Some(index)),
             None => match members.get(&pid) {
                 Some(index) => Ok(Some(*index)),
-                None => heir(pid, dead),
+                None => heir(pid, dead, &near),
             },
         };
         let Some(index) = descent()? else { continue };
@@ -150,7 +155,13 @@ pub fn survey(dead: &[DeadMain], mains: &HashSet<ProcessIdentity>) -> io::Result
             continue;
         }
         let user = dead[index].user;
-        let units_own = by_group.is_some_and(|group| group.manager == Manager::System);
+        let started = near[index].contains(&pid) && in_group(&dead[index], &facts);
+        if near[index].contains(&pid) && !started && !by_session && by_group.is_none() {
+            // It went elsewhere, or the number is another's by now.
+            continue;
+        }
+        let units_own = by_group.is_some_and(|group| group.manager == Manager::System)
+            || (started && user == Uid(0));
         let ours = if units_own || (facts.uid_real == user && facts.uid_effective == user) {
             Ours::Proved
         } else {
@@ -186,6 +197,20 @@ fn members(dead: &[DeadMain]) -> io::Result<HashMap<Pid, usize>> {
         }
     }
     Ok(members)
+}
+
+/// Who is in the groups that heeler starts the dead ones in.
+fn own_members(dead: &[DeadMain]) -> io::Result<Vec<HashSet<Pid>>> {
+    let members = |main: &DeadMain| match &main.own_group {
+        Some(group) => Ok(cgroup::processes(group)?.into_iter().collect()),
+        None => Ok(HashSet::new()),
+    };
+    dead.iter().map(members).collect()
+}
+
+fn in_group(dead: &DeadMain, facts: &Facts) -> bool {
+    let group = dead.own_group.as_deref().zip(facts.cgroup.as_deref());
+    group.is_some_and(|(own, of)| within(of, own))
 }
 
 /// The numbers that name sessions and groups of the dead, each with the place of its dead.
@@ -290,13 +315,17 @@ impl SocketTables {
     }
 }
 
-/// Whose socket a younger process of the same user and session has inherited. One that is older (or as
-/// old, in clock ticks) may have given the main process that socket; one in a session of its own may be a
-/// successor that got it from the same giver (socket activation).
-fn heir(pid: Pid, dead: &[DeadMain]) -> io::Result<Option<usize>> {
+/// Whose socket a younger process of the same user and session has inherited, or of the control group that
+/// heeler started the dead one in. One that is older (or as old, in clock ticks) may have given the main
+/// process that socket; one in a session of its own that heeler did not start may be a successor that got it
+/// from the same giver (socket activation). What root started may have become any user's.
+fn heir(pid: Pid, dead: &[DeadMain], groups: &[HashSet<Pid>]) -> io::Result<Option<usize>> {
     let Ok(session) = getsid(Some(unistd::Pid::from_raw(pid.0))) else { return Ok(None) };
-    let near = |main: &DeadMain| main.session == session.as_raw() && !main.sockets.is_empty();
-    if !dead.iter().any(near) {
+    let grouped = |at: usize| groups[at].contains(&pid);
+    let near = |(at, main): &(usize, &DeadMain)| {
+        (main.session == session.as_raw() || grouped(*at)) && !main.sockets.is_empty()
+    };
+    if !dead.iter().enumerate().any(|main| near(&main)) {
         return Ok(None);
     }
     let Ok(owner) = fs::metadata(format!("/proc/{pid}")).map(|facts| facts.uid()) else {
@@ -307,14 +336,16 @@ fn heir(pid: Pid, dead: &[DeadMain]) -> io::Result<Option<usize>> {
         Err(error) if procfs::is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let may_be =
-        |main: &DeadMain| near(main) && main.user.0 == owner && began > main.identity.started_ticks;
-    if !dead.iter().any(may_be) {
+    let may_be = |(at, main): (usize, &DeadMain)| {
+        let own = main.user.0 == owner || (main.user == Uid(0) && grouped(at));
+        near(&(at, main)) && own && began > main.identity.started_ticks
+    };
+    if !dead.iter().enumerate().any(may_be) {
         return Ok(None);
     }
     let sockets = sockets_of(pid, limits::SURVIVOR_FDS_MAX)?;
     let has = |main: &DeadMain| sockets.iter().any(|(_, inode)| main.sockets.contains(inode));
-    Ok(dead.iter().position(|main| may_be(main) && has(main)))
+    Ok(dead.iter().enumerate().position(|(at, main)| may_be((at, main)) && has(main)))
 }
 
 /// The sockets of a process: descriptor and inode. One that is gone, or that nobody may look into, has
@@ -418,6 +449,7 @@ mod tests {
             session: 0,
             sockets: Vec::new(),
             cgroup: None,
+            own_group: None,
         };
         let (soft, hard) = nix::sys::resource::getrlimit(LIMIT).expect("getrlimit");
         nix::sys::resource::setrlimit(LIMIT, 64, hard).expect("setrlimit");

@@ -223,7 +223,7 @@ fn descends(of: &Held, main: &Held) -> Result<bool, Untrusted> {
         let parent = above(child).map_err(unknown)?;
         if parent == main.identity().pid {
             // Whoever answered was the one that is held, or it would be dead now.
-            return Ok(line.iter().chain([of, main].into_iter()).all(Held::is_alive));
+            return Ok(line.iter().chain([of, main]).all(Held::is_alive));
         }
         if parent.0 <= 1 {
             return Ok(false);
@@ -337,7 +337,7 @@ fn children(pid: Pid, piece: &mut [u8]) -> io::Result<Vec<Pid>> {
         let mut read = || {
             let mut file = File::open(task.as_ref().ok()?.path().join("children")).ok()?;
             let mut bytes = Vec::new();
-            while let Some(length @ 1..) = file.read(piece).ok() {
+            while let Ok(length @ 1..) = file.read(piece) {
                 bytes.extend_from_slice(&piece[..length]);
             }
             Some(bytes)

@@ -38,7 +38,7 @@ pub fn run_as(name: &str, argv: Vec<OsString>) -> ExitCode {
 
 /// Runs any job here, output to stdout; [`run_as`]'s exit codes.
 #[must_use]
-pub fn run(job: &Job, last: Last) -> ExitCode {
+pub fn run(job: &Job, last: Last<'_>) -> ExitCode {
     if let Err(text) = only_yourself(job) {
         eprintln!("heeler: {text}");
         return ExitCode::from(NOT_ALLOWED);
@@ -51,7 +51,7 @@ pub fn run(job: &Job, last: Last) -> ExitCode {
         }
     };
     let mut terminal = Terminal { code: NOT_EXECUTED };
-    let leftover = keep(job, last, Some(&events), &mut terminal);
+    let leftover = keep(job, last, None, Some(&events), &mut terminal);
     if leftover.is_held() {
         eprintln!("heeler: what the command left running still holds its output; it lives on");
         if let Err(error) = leave_behind(|| leftover.drain()) {

@@ -106,6 +106,8 @@ pub struct Plan {
     pub boot: Box<str>,
     /// The directory of the service's records, `run_dir/svc/NAME`.
     pub records: PathBuf,
+    /// The control group that the command is put into; without one it stays in heeler's.
+    pub cgroup: Option<Box<str>>,
     /// What to do.
     pub job: Job,
 }
@@ -238,6 +240,8 @@ struct WireCommand {
 struct WirePlan {
     boot: Box<str>,
     records: String,
+    #[serde(default)]
+    cgroup: Option<Box<str>>,
     action: u64,
     service: String,
     kind: String,
@@ -282,6 +286,7 @@ impl WirePlan {
         Ok(Self {
             boot: plan.boot.clone(),
             records: text(&plan.records)?,
+            cgroup: plan.cgroup.clone(),
             action: job.action.0,
             service: job.service.as_str().to_owned(),
             kind: job.kind.name().to_owned(),
@@ -350,7 +355,8 @@ impl WirePlan {
             main: self.main.map(ProcessIdentity::try_from).transpose()?,
             input: self.input.map(Secret::text),
         };
-        Ok(Plan { boot: self.boot, records: self.records.into(), job })
+        let (boot, records, cgroup) = (self.boot, self.records.into(), self.cgroup);
+        Ok(Plan { boot, records, cgroup, job })
     }
 }
 

@@ -9,5 +9,6 @@ mod commands;
 mod follow;
 mod harness;
 mod peers;
+mod printed;
 mod render;
 mod socket;

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use heeler::cli::render::{Columns, Style, Whose, detail, events, probe, table, why, workers};
+use heeler::cli::render::{
+    Columns, Style, Whose, detail, doctor, events, probe, table, why, workers,
+};
+use heeler::model::finding::Finding;
 use heeler::wire::control::{
     CheckStatus, Event, Guard, Health, Incident, Measured, MemoryKind, ProbeAnswer, ProbeVerdict,
     ProbedCheck, ServiceStatus, StoryLine, WhyAnswer, Wish, WorkerRow, WorkersAnswer,
@@ -106,6 +109,16 @@ fn incident() -> Incident {
         output_lines: vec!["bundler: command not found".to_owned(), "\x1b]0;owned\x07".to_owned()],
         alerts_sent: 1,
     }
+}
+
+fn examined() -> Vec<Finding> {
+    let run = "try it as heeler would: `heeler run-as deploy -- CMD`";
+    vec![
+        Finding::ok("kernel", "Linux 6.1.0"),
+        Finding::warning("sandbox", "there is no user \"heeler\"", "`useradd -r heeler` makes one"),
+        Finding::error("shop", "start: deploy may not execute /srv/\x1b[2Jshop/start", run),
+        Finding::error(&"s".repeat(64), "a service with the longest name there is", ""),
+    ]
 }
 
 fn probed() -> ProbeAnswer {
@@ -253,6 +266,7 @@ fn it_fits_and_reads() {
             ("why-open", why(&answer(vec![incident()]), &style)),
             ("why-closed", why(&answer(vec![closed.clone()]), &style)),
             ("why-never", why(&answer(Vec::new()), &style)),
+            ("doctor", doctor(&examined()[..3], &style)),
             ("probe", probe(&probed(), &style)),
             ("probe-none", probe(&ProbeAnswer { checks: Vec::new(), ..probed() }, &style)),
             ("workers", workers(&crew(), &style)),
@@ -280,6 +294,7 @@ fn every_width_shows_every_service() {
             assert!(text.contains(name), "{width}:\n{text}");
         }
         let texts = [
+            doctor(&examined(), &style(Some(width))),
             probe(&probed(), &style(Some(width))),
             history(Whose::Shown, &style(Some(width))),
             workers(&crew(), &style(Some(width))),

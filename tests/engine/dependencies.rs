@@ -184,6 +184,7 @@ impl Town {
             }
             Effect::LookAtCrew { .. }
             | Effect::SignalWorker { .. }
+            | Effect::AskPuma { .. }
             | Effect::Unwatch { .. }
             | Effect::RecordLadder { .. }
             | Effect::RemoveStalePidfile { .. }

@@ -17,4 +17,5 @@ mod restart_of_the_keeper;
 mod starting;
 mod stopping;
 mod units;
+mod verified;
 mod workers;

@@ -96,6 +96,7 @@ impl Story {
                 probe: Some(Observation::ok()),
                 crew: Vec::new(),
                 crew_coming: 0,
+                puma: None,
                 refuses_signals: None,
             },
             transcript: Vec::new(),
@@ -195,6 +196,19 @@ impl Story {
             service: self.def.name.clone(),
             request,
             pick,
+            who: Who::Operator { uid: Uid(0), pid: Pid(9) },
+        });
+    }
+
+    /// root wants a reload that is seen to its end.
+    pub(crate) fn order_verified(&mut self, within: Option<Duration>) {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        self.requests.insert(request);
+        self.input(Input::VerifyOrdered {
+            service: self.def.name.clone(),
+            request,
+            within,
             who: Who::Operator { uid: Uid(0), pid: Pid(9) },
         });
     }
@@ -407,11 +421,6 @@ impl Story {
             self.pass(self.clock + span("1s"));
         }
         false
-    }
-
-    /// How many lines of the log have these words.
-    pub(crate) fn logged(&self, words: &str) -> usize {
-        self.log.iter().filter(|line| line.contains(words)).count()
     }
 
     /// What happened up to now is not what this story is about.

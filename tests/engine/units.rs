@@ -186,7 +186,7 @@ fn a_user_manager_that_is_gone_is_started_and_the_unit_with_it() {
     story.last_mail_says("its user manager, user@1500.service, is gone");
     story.ends();
 
-    // A unit that does not come with its manager is started as ever.
+    // A unit that does not come with its manager is started at once: that is one start, not two.
     let mut story = Story::of_running(unit());
     story.world.claim = Claim::Managed(Absence::NoManager(Uid(1500)));
     story.crashes(100);
@@ -200,9 +200,37 @@ fn a_user_manager_that_is_gone_is_started_and_the_unit_with_it() {
     story.saw(
         "0s survey what 100 left
          0s run start: systemctl start user@1500.service
-         1s run start: systemctl --user start cart.service
-         11s mail 1.0 fired and resolved: the main process 100 is gone",
+         0.2s run start: systemctl --user start cart.service
+         10.2s mail 1.0 fired and resolved: the main process 100 is gone",
     );
+    assert_eq!(
+        (story.times_logged("(1 of 5 per 10m)"), story.times_logged("(2 of 5 per 10m)")),
+        (1, 0)
+    );
+    story.ends();
+}
+
+/// A manager that dies again and again is a start each time.
+#[test]
+fn a_manager_that_does_not_stay_uses_the_limit_up() {
+    let mut story = Story::of_running(unit());
+    story.world.claim = Claim::Managed(Absence::NoManager(Uid(1500)));
+    story.crashes(100);
+    for _ in 0..5 {
+        story.until_a_command_runs();
+        story.world.claim = down(UnitEnd::Success);
+        story.command_ends(JobKind::Start, 0, "");
+        story.until_a_command_runs();
+        story.world.claim = Claim::Managed(Absence::NoManager(Uid(1500)));
+        story.command_ends(JobKind::Start, 1, "Failed to connect to bus: Connection refused");
+    }
+    story.status_is("down, next start in 30s");
+    assert_eq!(story.times_logged("(5 of 5 per 10m): systemctl start user@1500.service"), 1);
+    story.until_a_command_runs();
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("30m");
+    story.reads();
     story.ends();
 }
 
@@ -239,8 +267,8 @@ fn what_a_manager_goes_on_saying_is_logged_once() {
     story.at("20s");
     story.world.claim = Claim::Managed(Absence::Coming);
     story.at("25s");
-    assert_eq!(story.logged("is taking it down"), 1);
-    assert_eq!(story.logged("is bringing it up"), 1);
+    assert_eq!(story.times_logged("is taking it down"), 1);
+    assert_eq!(story.times_logged("is bringing it up"), 1);
     story.appears(101);
     story.at("30s");
     story.reads();

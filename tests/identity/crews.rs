@@ -153,7 +153,10 @@ fn workers_are_found_behind_elder_siblings_that_end_meanwhile() {
     }
     // The kernel goes on from where a child that ended was, and may pass over the next.
     let program = r#"$SIG{CHLD} = "IGNORE"; pipe my $go, my $gone;
-        for my $n (1 .. 400) { next if fork; close $gone; sysread $go, my $b, 1; select undef, undef, undef, $n / 400; exit }
+        for my $n (1 .. 400) {
+          next if fork;
+          close $gone; sysread $go, my $b, 1; select undef, undef, undef, $n / 400; exit
+        }
         hand("crew: worker $_", sub { close $gone }) for 0..4; close $gone;"#;
     let (main, _, _others) = crew(program, WWW);
     let siblings = || {
@@ -254,4 +257,31 @@ fn where_current_leads_is_known_with_the_time_it_was_made() {
     fs::write(path("releases/2"), "").expect("a file");
     assert!(target(&path("current")).expect_err("is a file").raw().contains("directory"));
     assert!(target(&path("absent")).expect_err("is not there").raw().contains("is not there"));
+}
+
+/// Told, so that a change that makes it dear is seen; bounded far above, since machines differ.
+#[test]
+fn a_look_at_eight_workers_costs_little() {
+    if !can_run(&NEEDS) {
+        return;
+    }
+    let (main, _, _others) = crew(r#"hand("crew: worker $_") for 0..7;"#, WWW);
+    let (held, of) = (lab::hold(main.pid()), of(WWW));
+    let few = WorkerNeeds { release: true, ..WorkerNeeds::default() };
+    for (what, needs) in [("titles and releases", few), ("everything", ALL)] {
+        let began = std::time::Instant::now();
+        for _ in 0..100 {
+            let seen = look(held.held(), &of, needs, None).expect("seen");
+            assert_eq!(seen.workers.len(), 8);
+        }
+        let each = began.elapsed() / 100;
+        println!("MEASURED a look at 8 workers, {what}: {each:?}");
+        assert!(each < std::time::Duration::from_millis(100), "{each:?}");
+    }
+    let began = std::time::Instant::now();
+    for worker in look(held.held(), &of, few, None).expect("seen").workers {
+        let proving = prove(held.held(), worker.held.identity(), &of);
+        assert!(matches!(proving, Proving::Proved(_)), "{proving:?}");
+    }
+    println!("MEASURED a look and 8 proofs: {:?}", began.elapsed());
 }

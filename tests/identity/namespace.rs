@@ -95,6 +95,7 @@ fn a_session_of_a_number_given_again_is_not_the_dead_ones() {
     let (_place, second, proved) = reused(WWW);
     let dead = |identity: ProcessIdentity| DeadMain {
         cgroup: None,
+        own_group: None,
         identity,
         user: Uid(WWW),
         sessions: vec![],

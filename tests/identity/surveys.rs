@@ -77,6 +77,7 @@ fn exactly_the_session_of_a_dead_leader_is_left_of_it() {
     let _bystander = Process::idle(0);
     let dead = DeadMain {
         cgroup: None,
+        own_group: None,
         identity: leader.identity(),
         user: Uid(0),
         sessions: vec![],
@@ -122,6 +123,7 @@ fn a_zombie_is_not_a_survivor() {
     let others = Others(vec![lab::hold(leader), lab::hold(member)]);
     let dead = DeadMain {
         cgroup: None,
+        own_group: None,
         identity: lab::identity_of(leader),
         user: Uid(0),
         sessions: vec![],
@@ -146,6 +148,7 @@ fn a_group_leader_and_a_session_heeler_made_are_proofs_too() {
     let (mut leader, roles, _others) = family("setpgrp(0, 0);");
     let dead = DeadMain {
         cgroup: None,
+        own_group: None,
         identity: leader.identity(),
         user: Uid(0),
         sessions: vec![],
@@ -172,6 +175,7 @@ fn a_group_leader_and_a_session_heeler_made_are_proofs_too() {
     wait_for("its death", SOON, || (!others.0[0].is_alive()).then_some(()));
     let alone = DeadMain {
         cgroup: None,
+        own_group: None,
         identity,
         user: Uid(0),
         sessions: vec![],
@@ -180,6 +184,7 @@ fn a_group_leader_and_a_session_heeler_made_are_proofs_too() {
     };
     let known = DeadMain {
         cgroup: None,
+        own_group: None,
         sessions: vec![session.identity()],
         session: 0,
         sockets: Vec::new(),
@@ -208,6 +213,7 @@ fn two_dead_are_told_apart_in_one_pass() {
         let identity = lab::identity_of(Pid(i32::try_from(leader.id()).expect("a pid")));
         dead.push(DeadMain {
             cgroup: None,
+            own_group: None,
             identity,
             user: Uid(WWW),
             sessions: vec![],
@@ -258,6 +264,7 @@ fn a_listening_socket_tells_heirs_from_strangers_of_the_same_session() {
     let main = others.0.iter().find(|held| held.identity().pid == roles["main"]).expect("is held");
     let dead = DeadMain {
         cgroup: None,
+        own_group: None,
         identity: main.identity(),
         user: Uid(0),
         sessions: vec![],

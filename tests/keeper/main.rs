@@ -10,6 +10,7 @@ mod conf;
 mod crash;
 mod daemon;
 mod disk;
+mod doctor;
 mod events;
 mod hostile;
 mod kill;

@@ -81,7 +81,7 @@ fn a_plan_cut_anywhere_executes_nothing() {
     }
     let world = World::new();
     let job = job("deploy", &["touch", "mark"]);
-    let plan = Plan { boot: "test".into(), records: world.records(), job };
+    let plan = Plan { boot: "test".into(), records: world.records(), cgroup: None, job };
     let frame = plan.encode().expect("encode");
     for cut in 0..frame.len() {
         let running = world.spawn_plan(&frame[..cut]);

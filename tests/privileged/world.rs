@@ -95,7 +95,8 @@ impl World {
     }
 
     pub(crate) fn spawn(&self, job: &Job) -> Running {
-        let plan = Plan { boot: "test".into(), records: self.records(), job: job.clone() };
+        let plan =
+            Plan { boot: "test".into(), records: self.records(), cgroup: None, job: job.clone() };
         self.spawn_plan(&plan.encode().expect("encode"))
     }
 

@@ -154,6 +154,7 @@ impl World {
             | Effect::Sample { .. }
             | Effect::LookAtCrew { .. }
             | Effect::SignalWorker { .. }
+            | Effect::AskPuma { .. }
             | Effect::Probe { .. }
             | Effect::Signal { .. }
             | Effect::RecordLadder { .. }
@@ -179,7 +180,9 @@ impl World {
                 self.ask(&service, Question::Sample(ask, identity));
             }
             // No service here has workers.
-            Effect::LookAtCrew { service, .. } | Effect::SignalWorker { service, .. } => {
+            Effect::LookAtCrew { service, .. }
+            | Effect::AskPuma { service, .. }
+            | Effect::SignalWorker { service, .. } => {
                 self.broken(1, Some(self.index(&service)), "it has no workers");
             }
             Effect::Probe { service, ask, check } => {

@@ -199,7 +199,10 @@ impl World {
             | Input::Launched { .. }
             | Input::Finished { .. }
             | Input::Signalled { .. }
+            | Input::Remarked { .. }
             | Input::CrewSeen { .. }
+            | Input::PumaAsked { .. }
+            | Input::VerifyOrdered { .. }
             | Input::WorkerSignalled { .. }
             | Input::WorkerOrdered { .. }
             | Input::Ordered { .. } => return None,
@@ -246,6 +249,7 @@ impl World {
             | Effect::Sample { .. }
             | Effect::LookAtCrew { .. }
             | Effect::SignalWorker { .. }
+            | Effect::AskPuma { .. }
             | Effect::Probe { .. }
             | Effect::Run(_)
             | Effect::Signal { .. }

@@ -162,6 +162,23 @@ impl House {
         )
     }
 
+    /// Waits until a check is in this state and its text says these words; the text.
+    pub fn wait_check(&self, name: &str, label: &str, state: &str, words: &str) -> String {
+        let what = format!("{label} to be {state} with {words:?}");
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            let status = self.status(name);
+            let all = status["checks"].as_array();
+            let check = all.into_iter().flatten().find(|check| check["label"] == label);
+            let text = check.and_then(|check| check["text"].as_str()).unwrap_or_default();
+            if text.contains(words) && check.is_some_and(|check| check["state"] == state) {
+                return text.to_owned();
+            }
+            assert!(std::time::Instant::now() < end, "waited for {what}; it is {check:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The pids of all starts of a service, by its own word.
     pub fn starts(&self, name: &str) -> Vec<u32> {
         lines(&self.path(&format!("srv/{name}.starts")))

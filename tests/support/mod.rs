@@ -5,6 +5,7 @@
     reason = "expect would be unfulfilled in the binaries that use all of it"
 )]
 
+pub mod fake_puma;
 pub mod hanging;
 pub mod house;
 

@@ -5,6 +5,7 @@
 mod support;
 
 mod boots;
+mod doctor;
 mod examples;
 mod host;
 mod service;

@@ -145,6 +145,117 @@ fn whatever_becomes_of_heeler_no_watched_process_is_touched() {
     assert!(matches!(starts.trim(), "0" | "1"), "{starts}");
 }
 
+fn group(host: &Host, pid: &str) -> String {
+    let line = host.shell(&format!("grep ^0:: /proc/{pid}/cgroup"));
+    line.trim().trim_start_matches("0::/system.slice/").to_owned()
+}
+
+fn groups(host: &Host) -> Vec<String> {
+    let list = "cd /sys/fs/cgroup/system.slice/heeler.service && ls -d */ | sort";
+    host.shell(list).lines().map(|line| line.trim_end_matches('/').to_owned()).collect()
+}
+
+#[test]
+fn each_service_has_a_control_group_of_its_own_over_every_end_of_heeler() {
+    if !can_boot() {
+        return;
+    }
+    let mut host = Host::new();
+    lay_heeler(&host, &[("kept", KEPT), ("daemon", DAEMON), ("brief", KEPT)]);
+    // First as an installation that does not leave its group to heeler.
+    let delegate = "/etc/systemd/system/heeler.service.d/delegate.conf";
+    host.write(delegate, "[Service]\nDelegate=no\n");
+    host.boot();
+    let names = ["kept", "daemon", "brief"];
+    let before = held(&host, &names);
+    assert!(host.journal().contains("no control group was left to heeler"), "{}", host.journal());
+    let pid = |name: &str| before[name].0.to_string();
+    assert_eq!(group(&host, &pid("kept")), "heeler.service");
+    // Then as one that does: what runs stays where it is, and new ones have their own.
+    host.shell(&format!("rm {delegate} && systemctl daemon-reload && systemctl restart heeler"));
+    assert_eq!(held(&host, &names), before);
+    let main = |host: &Host| group(host, &property(host, "MainPID"));
+    assert_eq!(main(&host), "heeler.service/keeper");
+    assert_eq!(group(&host, &pid("kept")), "heeler.service");
+    for name in ["kept", "daemon", "brief"] {
+        host.shell(&format!("kill -9 {}", pid(name)));
+        wait_held(&host, name, Some(before[name].0));
+    }
+    let before = held(&host, &names);
+    let own = |host: &Host| {
+        for name in ["kept", "daemon"] {
+            let (pid, _) = &before[name];
+            assert_eq!(group(host, &pid.to_string()), format!("heeler.service/svc-{name}"));
+        }
+    };
+    own(&host);
+    assert_eq!(groups(&host), ["keeper", "svc-brief", "svc-daemon", "svc-kept"]);
+    assert_eq!(host.heeler(&["stop", "brief"]).0, 0);
+    for end in [
+        "systemctl restart heeler",
+        "systemctl kill --kill-whom=main -s KILL heeler; while systemctl is-active -q heeler; do :; done; \
+         until systemctl is-active -q heeler; do :; done",
+        "systemctl stop heeler; systemctl start heeler",
+    ] {
+        host.shell(end);
+        let now = held(&host, &["kept", "daemon"]);
+        assert!(now.iter().all(|(name, one)| before[name] == *one), "{end}");
+        assert_eq!(main(&host), "heeler.service/keeper", "{end}");
+        own(&host);
+    }
+    // Nothing was in it any more.
+    assert_eq!(groups(&host), ["keeper", "svc-daemon", "svc-kept"]);
+    assert_eq!(host.heeler(&["start", "brief"]).0, 0);
+    let (brief, _) = held(&host, &["brief"])["brief"].clone();
+    assert_eq!(group(&host, &brief.to_string()), "heeler.service/svc-brief");
+}
+
+/// A server that forks a worker into a session of its own, as another user where it is told one; the worker
+/// holds the port, ignores TERM's first second, and outlives its master.
+const ESCAPING: &str = r#"use strict; use IO::Socket::INET; use POSIX ();
+my ($pidfile, $port, $uid) = @ARGV;
+my $socket = IO::Socket::INET->new(LocalAddr => "127.0.0.1:$port", Listen => 5, ReuseAddr => 1) or die "$!";
+if (!fork) { POSIX::setsid(); if ($uid) { POSIX::setgid($uid); POSIX::setuid($uid) } sleep 1 while 1 }
+open my $file, '>', $pidfile or die; print $file "$$\n"; close $file;
+sleep 1 while 1;
+"#;
+
+#[test]
+fn what_escaped_its_session_and_holds_the_port_is_known_by_the_control_group() {
+    if !can_boot() {
+        return;
+    }
+    let mut host = Host::new();
+    let service = |name: &str, port: u32, uid: &str, user: &str| {
+        let server = format!("perl /opt/escaping.pl /run/own/{name}.pid {port} {uid}");
+        let start = format!("setsid --fork {server} </dev/null >/dev/null 2>&1");
+        format!(
+            "{user}pidfile = \"/run/own/{name}.pid\"\nstart = {{ run = {start:?}, shell = true }}\n\
+             start_timeout = \"20s\"\nstop_timeout = \"5s\"\n"
+        )
+    };
+    let of_root = service("of-root", 7001, "1501", "");
+    let of_deploy = service("of-deploy", 7002, "", "user = \"deploy\"\n");
+    lay_heeler(&host, &[("of-root", &of_root), ("of-deploy", &of_deploy)]);
+    host.write("/opt/escaping.pl", ESCAPING);
+    let own = "d /run/own 1777 root root -\n";
+    host.write("/etc/tmpfiles.d/own.conf", own);
+    host.boot();
+    for name in ["of-root", "of-deploy"] {
+        let first = wait_held(&host, name, None);
+        let died = Instant::now();
+        host.shell(&format!("kill -9 {first}"));
+        wait_held(&host, name, Some(first));
+        println!(
+            "MEASURED {name} with an escaped worker is back: {:.1} s",
+            died.elapsed().as_secs_f64()
+        );
+        let (_, why, _) = host.heeler(&["why", name]);
+        assert!(why.contains("listening socket") || why.contains("SIGTERM"), "{why}");
+        assert!(died.elapsed() < Duration::from_secs(15), "{:?}", died.elapsed());
+    }
+}
+
 /// CRA-12: a loop that hangs is found by the watchdog; no service notices.
 #[test]
 fn a_heeler_that_hangs_is_started_again_by_the_watchdog() {

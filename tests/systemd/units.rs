@@ -1,10 +1,10 @@
 //! heeler as a service of a booted host, and a unit of lingering deploy's own systemd: what happens to the
 //! unit, to the manager and to the machine, and how heeler tells it. `table` has the seconds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::host::{Host, can_boot};
-use crate::shop::{APP, Up, status, up, wait_held, wait_serving};
+use crate::shop::{APP, Up, lay_heeler, status, up, wait_held, wait_serving};
 use crate::situations::{self, Situation, hold_the_lock, manager};
 use crate::support::house::PATIENCE;
 use crate::support::wait_for;
@@ -35,9 +35,9 @@ fn mended(situation: &Situation, within_s: u64) -> Option<(Host, String)> {
 /// What `heeler why shop` says, once it has these words.
 fn wait_why(host: &Host, words: &str) -> String {
     let mut why = String::new();
-    let end = std::time::Instant::now() + PATIENCE;
+    let end = Instant::now() + PATIENCE;
     while !why.contains(words) {
-        assert!(std::time::Instant::now() < end, "waited for {words:?} in\n{why}");
+        assert!(Instant::now() < end, "waited for {words:?} in\n{why}");
         why = host.heeler(&["why", "shop"]).1;
     }
     why
@@ -104,6 +104,39 @@ fn a_manager_that_was_stopped_is_started() {
 fn a_manager_that_was_killed_is_started() {
     let Some((_, why)) = mended(&situations::MANAGER_KILLED, 30) else { return };
     assert!(why.contains("user@1500.service, is gone"), "{why}");
+}
+
+/// Each of them finds the manager gone and has it started; nobody's starts are used up by that.
+#[test]
+fn ten_units_come_back_with_their_manager() {
+    if !can_boot() {
+        return;
+    }
+    let mut host = Host::new();
+    let names: Vec<String> = (0..10).map(|n| format!("kept{n}")).collect();
+    let texts: Vec<String> =
+        names.iter().map(|name| format!("user = \"deploy\"\nunit = \"{name}\"\n")).collect();
+    let services: Vec<_> =
+        names.iter().zip(&texts).map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    lay_heeler(&host, &services);
+    for name in &names {
+        let unit = format!("/home/deploy/.config/systemd/user/{name}.service");
+        host.write_deploys(&unit, "[Service]\nExecStart=/bin/sleep 1000000\n");
+    }
+    host.boot_as_if_up_for(Duration::from_secs(3600));
+    let before: Vec<u32> = names.iter().map(|name| wait_held(&host, name, None)).collect();
+    let began = Instant::now();
+    host.shell(&format!("kill -9 {}", manager(&host)));
+    for (name, pid) in names.iter().zip(before) {
+        wait_held(&host, name, Some(pid));
+    }
+    println!("MEASURED ten units of a manager: {:.1} s", began.elapsed().as_secs_f64());
+    // One start each at boot, one now; the manager may go and come once more while all want it.
+    let journal = host.journal();
+    assert!(
+        journal.contains("(2 of 5 per 10m)") && !journal.contains("(4 of 5 per 10m)"),
+        "{journal}"
+    );
 }
 
 /// systemctl itself would wait for 90 s.

@@ -12,6 +12,7 @@ use crate::model::units;
 use crate::wire::control::{Health, ServiceStatus};
 
 mod detail;
+mod doctor;
 mod events;
 mod mail;
 mod probe;
@@ -22,6 +23,7 @@ mod why;
 mod workers;
 
 pub use detail::detail;
+pub use doctor::doctor;
 pub use events::{Columns, Whose, events};
 pub use mail::{mail_line, mail_test};
 pub use probe::probe;
@@ -109,7 +111,26 @@ fn memory(service: &ServiceStatus) -> Option<String> {
     service.memory_bytes.map(units::show_size)
 }
 
-/// `label: text`, or the text alone where it begins with the label.
+/// `label: text`, or the text alone where it begins with the label, or is the label with its values.
 fn check_text(label: &str, text: &str) -> String {
-    if text.starts_with(label) { escape(text) } else { escape(&format!("{label}: {text}")) }
+    // A name somebody gave has brackets of its own.
+    let condition =
+        !label.contains('(') && without_values(text).starts_with(&without_values(label));
+    let same = text.starts_with(label) || condition;
+    if same { escape(text) } else { escape(&format!("{label}: {text}")) }
+}
+
+/// A condition as it is written, but for its blanks.
+fn without_values(text: &str) -> String {
+    let mut depth = 0_u32;
+    let mut out = String::new();
+    for c in text.chars().filter(|c| !c.is_whitespace()) {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            c if depth == 0 => out.push(c),
+            _ => {}
+        }
+    }
+    out
 }

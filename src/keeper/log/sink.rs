@@ -158,7 +158,8 @@ fn prefix(line: &Line) -> String {
 fn text(line: &Line) -> String {
     let mut text = escape(&line.text);
     if text.len() > limits::LOG_LINE_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
+        let fits = |at: &usize| text.is_char_boundary(*at);
+        text.truncate((0..=limits::LOG_LINE_BYTES_MAX).rev().find(fits).unwrap_or(0));
         text.push_str("...");
     }
     text

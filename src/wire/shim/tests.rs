@@ -12,6 +12,7 @@ fn plan() -> Plan {
     Plan {
         boot: "0f0e-boot".into(),
         records: "/run/heeler/svc/shop".into(),
+        cgroup: Some("/system.slice/heeler.service/svc-shop".into()),
         job: Job {
             action: ActionId(u64::MAX),
             service: ServiceName::parse("shop").expect("a name"),

@@ -117,7 +117,12 @@ impl Story {
                 assert!(self.held.contains(&main), "{main} is not held");
                 let members = self.world.crew.clone();
                 let seen = Ok(Muster { members, coming: self.world.crew_coming });
-                Some(Input::CrewSeen { service, ask, seen })
+                let puma = self.world.puma.clone();
+                Some(Input::CrewSeen { service, ask, seen, puma })
+            }
+            Effect::AskPuma { service, ask, what } => {
+                self.note(format!("puma {}", what.word()));
+                Some(Input::PumaAsked { service, ask, heard: Ok(()) })
             }
             Effect::SignalWorker { service, ask, worker, signal, .. } => {
                 self.note(format!("worker {worker} {}", signal.name()));

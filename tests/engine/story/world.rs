@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::definitions::identity;
 use heeler::engine::input::Confirmation;
-use heeler::model::crew::{Duty, Leaving, Member};
+use heeler::model::crew::{Duty, Leaving, Member, PumaView};
 use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::Observation;
 use heeler::model::process::{Absence, Identification, Ours, Pid, ProcessIdentity, Survivor};
@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) crew: Vec<Member>,
     /// On their way by their master's word, and not seen.
     pub(crate) crew_coming: usize,
+    /// What their Puma says.
+    pub(crate) puma: Option<PumaView>,
     /// Why signals are refused, if they are.
     pub(crate) refuses_signals: Option<&'static str>,
 }
@@ -102,6 +104,7 @@ pub(crate) fn worker(pid: i32, mib: u64) -> Member {
         duty: Duty::Serves,
         leaving: Leaving::No,
         fragile: None,
+        release: Some("/srv/r1".into()),
         seen: memory_mib(mib),
     }
 }

@@ -8,6 +8,8 @@ threads 1, 4
 pidfile "#{app}/shared/pids/puma.pid"
 state_path "#{app}/shared/pids/puma.state"
 tag 'shop'
+# Asked for by a file: others do without.
+activate_control_app "unix://#{app}/shared/pumactl.sock" if File.exist?("#{app}/shared/control")
 
 # What a test wants otherwise.
 extra = "#{app}/shared/extra.rb"

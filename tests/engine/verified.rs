@@ -1,0 +1,287 @@
+//! Verified reloads: seen to their end, or taken back.
+
+use std::path::PathBuf;
+
+use heeler::model::action::Action;
+use heeler::model::check::{Check, CheckKind};
+use heeler::model::crew::{Duty, Member, PumaView};
+use heeler::model::job::JobKind;
+use heeler::model::observation::Observation;
+use heeler::model::puma::{Control, Puma, Rollback};
+use heeler::model::service::Service;
+use heeler::model::workers::{Budget, Kill, Workers};
+
+use crate::story::*;
+
+fn puma(service: &mut Service) {
+    service.workers = Some(Workers {
+        pattern: "^cart".into(),
+        user: None,
+        stop_timeout: Some(span("20s")),
+        min: 1,
+        budget: Budget::default(),
+        kill: Kill::Allowed,
+    });
+    service.puma = Some(Puma {
+        control: Control::State(PathBuf::from("/srv/cart/puma.state")),
+        current: Some(PathBuf::from("/srv/current")),
+        workers: Some(2),
+        rollback: Some(Rollback::Symlink),
+        release: None,
+    });
+    service.checks = vec![Check {
+        kind: CheckKind::Http,
+        every: span("10s"),
+        ..probe("failed", "3 of 3", Action::Restart)
+    }];
+}
+
+fn view(phase: u64, booted: u64, old: u64) -> PumaView {
+    PumaView {
+        phase: Some(phase),
+        started_wall_ms: Some(1000),
+        workers: Some(2),
+        booted: Some(booted),
+        old: Some(old),
+        looping: None,
+        words: format!("up {booted}/2"),
+        target: Ok("/srv/r2".into()),
+    }
+}
+
+fn of(release: &str, pid: i32) -> Member {
+    Member { release: Some(release.into()), ..worker(pid, 100) }
+}
+
+fn begun(change: impl FnOnce(&mut Service)) -> Story {
+    let mut story = Story::of_running(cart_with(|service| {
+        puma(service);
+        change(service);
+    }));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.at("5s");
+    story.reads();
+    story.order_verified(None);
+    story
+}
+
+/// One after the other is replaced.
+fn is_replaced(story: &mut Story, old: i32, new: i32) {
+    let at = story.world.crew.iter().position(|one| one.identity == identity(old)).unwrap();
+    story.world.crew[at] = of("/srv/r2", new);
+}
+
+#[test]
+fn a_good_release_takes_over_and_that_is_said_when_it_is_so() {
+    let mut story = begun(|_| {});
+    story.saw("5s puma phased-restart");
+    story.world.puma = Some(view(1, 2, 1));
+    is_replaced(&mut story, 201, 211);
+    story.at("7s");
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("20s");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("answer 1 done: verified after 1"), "{lines:?}");
+    assert!(lines[0].contains("all workers run /srv/r2, "), "{lines:?}");
+    assert!(lines[0].contains("good answers of its pages"), "{lines:?}");
+    story.log_says("1 of 2 workers are new and ready");
+    story.log_says("2 of 2 workers are new and ready");
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serve_on() {
+    let mut story = begun(|_| {});
+    story.reads();
+    let looping = Some("boot-loop: worker 0 began 3 times in 600ms; 1/2 serve".to_owned());
+    let mut broken = of("/srv/r2", 211);
+    broken.duty = Duty::Boots;
+    story.world.crew = vec![broken, of("/srv/r1", 202)];
+    story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
+    story.at("7s");
+    let lines = story.takes();
+    assert!(lines[0].contains("run exec: /bin/sh -c 'ln -s"), "{lines:?}");
+    assert!(lines[0].ends_with("/srv/r1 /srv/current"), "{lines:?}");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.saw("7s puma reload-worker-directory");
+    story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("10s");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("answer 1 failed: the new release did not pass"), "{lines:?}");
+    assert!(lines[0].contains("all workers run /srv/r1 again"), "{lines:?}");
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn one_that_answers_badly_is_taken_back_and_no_rule_restarts_it_meanwhile() {
+    let mut story =
+        begun(|service| service.checks[0].tolerance = heeler::model::tolerance::Tolerance::ONCE);
+    story.reads();
+    story.world.puma = Some(view(1, 2, 1));
+    is_replaced(&mut story, 201, 211);
+    story.world.probe = Some(Observation::failed("500"));
+    story.at("7s");
+    let lines = story.takes();
+    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh")), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("TERM")), "{lines:?}");
+    story.log_says("but a verified reload is under way");
+    story.world.probe = Some(Observation::ok());
+    story.command_ends(JobKind::Exec, 0, "");
+    story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("10s");
+    story.reads();
+    story.at("3m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn without_a_rollback_it_stops_there_and_says_what_to_type() {
+    let mut story = begun(|service| service.puma.as_mut().unwrap().rollback = None);
+    story.reads();
+    let looping = Some("boot-loop".to_owned());
+    story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
+    story.at("6s");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("there is no `rollback` in its file"), "{lines:?}");
+    assert!(lines[0].contains("pumactl reload-worker-directory"), "{lines:?}");
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn what_must_not_be_begun_is_not() {
+    for (puma, expected) in [
+        (
+            Some(PumaView { target: Err("leads nowhere".into()), ..view(0, 2, 0) }),
+            "Puma would die of a restart",
+        ),
+        (Some(view(0, 1, 0)), "it is not whole before"),
+        (Some(view(1, 2, 1)), "it is not whole before"),
+        (Some(PumaView { workers: None, ..view(0, 2, 0) }), "it is no cluster"),
+        (None, "Puma could not be asked"),
+    ] {
+        let mut story = Story::of_running(cart_with(puma_of));
+        story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+        story.world.puma = puma;
+        story.order_verified(None);
+        let lines = story.takes();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(
+            lines[0].contains("failed: not begun: ") && lines[0].contains(expected),
+            "{lines:?}"
+        );
+        story.at("2m");
+        story.reads();
+        story.ends();
+    }
+    let mut story = Story::of_running(cart());
+    story.order_verified(None);
+    story.saw("0s answer 1 failed: not begun: only a Puma's reload can be verified: say [puma] in its file");
+    story.ends();
+}
+
+fn puma_of(service: &mut Service) {
+    puma(service);
+}
+
+#[test]
+fn a_release_that_fails_its_own_trial_is_never_let_in() {
+    let mut story = begun(|service| {
+        service.puma.as_mut().unwrap().release = Some(command("bin/boot"));
+    });
+    story.saw("5s run exec: bin/boot");
+    story.at("6s");
+    story.command_ends(JobKind::Exec, 1, "no such table");
+    story.saw("6s answer 1 failed: not begun: the new release failed with code 1: no such table");
+    story.at("2m");
+    story.ends();
+}
+
+#[test]
+fn a_full_restart_instead_is_said_and_verified_alike() {
+    let mut story = begun(|_| {});
+    story.reads();
+    story.world.crew = vec![of("/srv/r2", 211), of("/srv/r2", 212)];
+    story.world.puma = Some(PumaView { started_wall_ms: Some(2000), ..view(0, 2, 0) });
+    story.at("20s");
+    let lines = story.takes();
+    assert!(lines[0].contains("by a full restart"), "{lines:?}");
+    story.log_says("Puma made a full restart of it");
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn puma_says_yes_and_does_nothing() {
+    let mut story = begun(|_| {});
+    story.reads();
+    story.at("16s");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("Puma said yes and did nothing"), "{lines:?}");
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn its_time_over_it_is_taken_back() {
+    let mut story = Story::of_running(cart_with(puma_of));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.order_verified(Some(span("30s")));
+    story.reads();
+    story.world.puma = Some(view(1, 2, 1));
+    is_replaced(&mut story, 201, 211);
+    story.at("31s");
+    let lines = story.takes();
+    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh")), "{lines:?}");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("40s");
+    story.log_says("its time is over: 1 of 2 workers are new and ready");
+    story.reads();
+    story.at("3m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn a_master_that_dies_of_it_comes_up_with_the_release_before() {
+    let mut story = begun(|_| {});
+    story.reads();
+    story.world.claim = Claim::Names(100);
+    story.crashes(100);
+    let lines = story.takes();
+    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh -c 'ln -s")), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.contains("answer 1 failed: failed: its master died")),
+        "{lines:?}"
+    );
+    assert!(!lines.iter().any(|line| line.contains("run start")), "{lines:?}");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.until_a_command_runs();
+    let lines = story.takes();
+    assert!(lines.iter().any(|line| line.contains("run start: bin/start")), "{lines:?}");
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
