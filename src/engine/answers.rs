@@ -48,6 +48,7 @@ impl State {
             Input::VerifyOrdered { request, within, who, .. } => {
                 self.order_verified(cx, request, within, &who);
             }
+            Input::Hazards { found, .. } => self.found(cx, &found),
             Input::WorkerSignalled { ask, result, evidence, .. } => {
                 self.worker_signalled(cx, ask, &result, evidence.as_ref());
             }

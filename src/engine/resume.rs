@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::engine::Cx;
 use crate::engine::crew::Crew;
+use crate::engine::hazards::Hazards;
 use crate::engine::judge;
 use crate::engine::lifecycle::{death, tells_death};
+use crate::engine::notify::remind_after;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::state::{
     Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy, Telling,
@@ -72,6 +74,7 @@ impl State {
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
             crew: Crew::default(),
+            hazards: Hazards::default(),
             verify: None,
             reloaded: None,
             parents: BTreeMap::new(),
@@ -107,6 +110,7 @@ impl State {
             Cause::Check(kind, index) | Cause::CheckUnknown(kind, index) => {
                 self.def.checks.iter().any(|check| (check.kind, check.index) == (kind, index))
             }
+            Cause::Hazard(_) => self.def.puma.is_some(),
             Cause::Down
             | Cause::UpUnwanted
             | Cause::Unclear
@@ -128,7 +132,8 @@ impl State {
         } else if record.told == 0 {
             now.mono + limits::TELL_AFTER
         } else {
-            now.mono + self.def.remind.saturating_sub(now.wall.since(record.told_at))
+            let remind = remind_after(record.cause, self.def.remind);
+            now.mono + remind.saturating_sub(now.wall.since(record.told_at))
         };
         // Nobody is reminded within the first moments: the incident may be over already.
         let tell_at = tell_at.max(now.mono + limits::TELL_AFTER);

@@ -10,6 +10,7 @@ pub mod control;
 mod crews;
 mod deaths;
 mod events;
+mod hazards;
 mod identify;
 mod jobs;
 mod log;

@@ -11,6 +11,7 @@ use crate::engine::input::Input;
 use crate::engine::standing::{Main, Observer, Seen, is_mixed};
 use crate::keeper::Keeper;
 use crate::keeper::crews::{Known, needs_of};
+use crate::keeper::hazards;
 use crate::keeper::roll::Shown;
 use crate::keeper::turn::Done;
 use crate::model::crew::PumaView;
@@ -210,6 +211,10 @@ impl Keeper {
         served.in_pool.puma = false;
         // One that cannot be looked at is judged by its word alone.
         let asked = served.puma.crew.take();
+        let exposed = &answer.exposed;
+        let found = crew.as_ref().ok().map(|Crew { master, workers, target }| {
+            hazards::find(now, master, workers, target.as_ref().ok(), exposed)
+        });
         let (state, all, target, refused) = match crew {
             Ok(Crew { master, workers, target }) => (master.state, workers, target, None),
             Err(why) => (None, Vec::new(), Err(why.clone()), Some(why)),
@@ -252,6 +257,9 @@ impl Keeper {
             let service = service.clone();
             let puma = stats.ok().map(|stats| view(stats, words, looping, directory));
             self.inbox.push_back(Input::CrewSeen { service, ask, seen, puma });
+        }
+        if let Some(found) = found {
+            self.inbox.push_back(Input::Hazards { service: service.clone(), found });
         }
         let Some(served) = self.services.get_mut(&service) else { return };
         for (check, ask) in std::mem::take(&mut served.puma.waiting) {

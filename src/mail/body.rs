@@ -167,9 +167,11 @@ fn commands(out: &mut String, alert: &Alert) {
         Cause::Down => ("To start it by hand", "start"),
         Cause::SetAside => ("To have it up and watched again", "start"),
         Cause::UpUnwanted => ("To have it stopped, or to want it up", "stop"),
-        Cause::Unkillable | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => {
-            ("To have heeler leave it alone while you work on it", "unmonitor")
-        }
+        Cause::Unkillable
+        | Cause::Unclear
+        | Cause::Check(..)
+        | Cause::CheckUnknown(..)
+        | Cause::Hazard(_) => ("To have heeler leave it alone while you work on it", "unmonitor"),
     };
     out.push_str(&format!("\n{title}\n  heeler {command} {name}\n"));
     if alert.incident.cause == Cause::UpUnwanted {

@@ -1,6 +1,7 @@
 //! The span from fired to resolved, its story, and the alerts that tell it.
 
 use crate::model::check::CheckKind;
+use crate::model::hazard::HazardKind;
 use crate::model::ids::{CheckIndex, ServiceName};
 use crate::model::job::Output;
 use crate::model::limits;
@@ -67,14 +68,16 @@ pub enum Cause {
     Check(CheckKind, CheckIndex),
     /// A check cannot be told.
     CheckUnknown(CheckKind, CheckIndex),
+    /// It will go off some day.
+    Hazard(HazardKind),
 }
 
 impl Cause {
-    /// Whether a check found it.
+    /// Whether a check or a look found it: it ends when nobody judges any more.
     #[must_use]
     pub fn is_of_check(&self) -> bool {
         match self {
-            Self::Check(..) | Self::CheckUnknown(..) => true,
+            Self::Check(..) | Self::CheckUnknown(..) | Self::Hazard(_) => true,
             Self::Down | Self::UpUnwanted | Self::Unclear | Self::Unkillable | Self::SetAside => {
                 false
             }

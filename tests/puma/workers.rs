@@ -440,3 +440,29 @@ fn cannot_boot(way: Way) {
     all_new(&shop, &before, "1");
     assert_eq!(masters(), [master]);
 }
+
+// ---- what will go off some day --------------------------------------------------------------------
+
+/// The release that the master works in is pruned: nothing happens until a worker dies.
+#[test]
+fn a_pruned_release_is_told_before_it_goes_off() {
+    world(|| {
+        let (shop, master, before) = crew(Way::Background, 2, "", "");
+        deploy("true");
+        let output = as_deploy("cd / && rm -rf ~/apps/shop/releases/1");
+        assert!(output.status.success(), "{output:?}");
+        let mail = shop.wait_mails(1).remove(0).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(mail.contains("the directory that its master works in was deleted"), "{mail}");
+        assert!(
+            shop.house.status("shop")["state"].as_str().is_some_and(|state| state.contains("but"))
+        );
+        assert_eq!(all_serve(&shop, 2), before, "it was acted on");
+        let output = as_deploy(
+            "cd ~/apps/shop && pumactl -S shared/pids/puma.state reload-worker-directory",
+        );
+        assert!(output.status.success(), "{output:?}");
+        let mail = shop.wait_mails(2).remove(1);
+        assert!(mail.contains("over after"), "{mail}");
+        assert_eq!((masters(), shop.starts()), (vec![master], 1));
+    });
+}

@@ -16,7 +16,7 @@ use heeler::model::process::{Absence, Identification, Pid, Signal};
 use super::{Claim, Story, clock};
 
 impl Story {
-    pub(super) fn input(&mut self, input: Input) {
+    pub(crate) fn input(&mut self, input: Input) {
         let before = self.engine.memory(&self.def.name);
         let mut effects = Vec::new();
         let now = self.now();

@@ -7,6 +7,7 @@ workers 2
 threads 1, 4
 pidfile "#{app}/shared/pids/puma.pid"
 state_path "#{app}/shared/pids/puma.state"
+state_permission 0o600
 tag 'shop'
 # Asked for by a file: others do without.
 activate_control_app "unix://#{app}/shared/pumactl.sock" if File.exist?("#{app}/shared/control")
