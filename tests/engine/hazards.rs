@@ -34,7 +34,7 @@ fn one_that_stays_is_told_once_and_reminded_of_rarely() {
     story.at("11s");
     let told = story.takes();
     assert!(told.len() == 1 && told[0].contains("mail 1.0 fired: it ticks"), "{told:?}");
-    assert_eq!(story.status().wrong, ["it ticks"]);
+    assert_eq!(story.status().wrong, ["it ticks (since 1s)"]);
     story.at("24h");
     found(&mut story, Some(HazardKind::DirectoryDeleted));
     story.saw("");

@@ -7,7 +7,8 @@ workers 2
 threads 1, 4
 pidfile "#{app}/shared/pids/puma.pid"
 state_path "#{app}/shared/pids/puma.state"
-state_permission 0o600
+# Puma 5.6.5 takes no notice of state_permission, and keeps the mode of a file that is there.
+File.open("#{app}/shared/pids/puma.state", 'a', 0o600) {}
 tag 'shop'
 # Asked for by a file: others do without.
 activate_control_app "unix://#{app}/shared/pumactl.sock" if File.exist?("#{app}/shared/control")
