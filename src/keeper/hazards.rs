@@ -35,18 +35,20 @@ pub(super) fn find(
         (HazardKind::Mixed, format!("its workers run different releases: {}", paths.join(", ")))
     });
     let found = [directory, program, mixed, never_restarted(now, workers, target)];
-    let open: Vec<_> = exposed
-        .iter()
-        .filter(|exposed| match exposed {
-            Exposed::StateReadable | Exposed::StateWritable | Exposed::ControlOpen => true,
-            // Puma makes it so by itself, and the token stands before commands: the log tells it.
-            Exposed::ControlReachable => false,
-        })
-        .map(ToString::to_string)
-        .collect();
+    let open: Vec<_> =
+        exposed.iter().filter(|exposed| is_hazard(**exposed)).map(ToString::to_string).collect();
     let open = (!open.is_empty()).then(|| (HazardKind::Exposed, open.join("; ")));
     let found = found.into_iter().chain([open]).flatten();
     found.map(|(kind, text)| (kind, Untrusted::from(text.as_str()))).collect()
+}
+
+/// Whether somebody is to hear of it. Puma itself makes its control socket one that everybody can reach, and
+/// the token stands before commands: of that the log tells.
+pub(super) fn is_hazard(exposed: Exposed) -> bool {
+    match exposed {
+        Exposed::StateReadable | Exposed::StateWritable | Exposed::ControlOpen => true,
+        Exposed::ControlReachable => false,
+    }
 }
 
 /// `current` is newer than every worker, and none runs what it leads to.

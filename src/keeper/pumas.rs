@@ -191,11 +191,11 @@ impl Keeper {
         self.ask_pumas();
     }
 
-    /// What everybody could do to it is told once, not with each answer.
+    /// What everybody could do to it, and nobody is alerted of, is told once, not with each answer.
     fn tell_exposed(&mut self, service: &ServiceName, answer: &Answer) {
         let wall = self.now().wall;
         let Some(served) = self.services.get_mut(service) else { return };
-        for exposed in &answer.exposed {
+        for exposed in answer.exposed.iter().filter(|one| !hazards::is_hazard(**one)) {
             if !served.puma.exposed.contains(exposed) {
                 served.puma.exposed.push(*exposed);
                 self.log.say(wall, Level::Warning, service.as_str(), exposed.to_string());
