@@ -15,6 +15,7 @@ mod crew;
 mod dependency;
 pub mod effect;
 mod guard;
+mod hazards;
 pub mod input;
 mod job;
 mod judge;
@@ -307,6 +308,7 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Surveyed { service, .. }
         | Input::Sampled { service, .. }
         | Input::CrewSeen { service, .. }
+        | Input::Hazards { service, .. }
         | Input::PumaAsked { service, .. }
         | Input::VerifyOrdered { service, .. }
         | Input::WorkerSignalled { service, .. }

@@ -212,7 +212,7 @@ pub const CONTROL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX + CONTROL_CLIENTS_KEPT < CONTROL_CLIENTS_MAX);
 const _: () = assert!(CONTROL_HEAD_BYTES_MAX < CONTROL_REQUEST_BYTES_MAX);
-/// Findings told of one configuration file.
+/// Hazards told of one configuration file.
 pub const CONFIG_FINDINGS_MAX: usize = 50;
 /// What is told of a configuration at a reload.
 pub const CONFIG_REPORT_BYTES_MAX: usize = 1 << 20;
@@ -244,6 +244,12 @@ pub const DOCTOR_TIME: Duration = Duration::from_secs(90);
 pub const DOCTOR_ERRAND_TIME: Duration = Duration::from_secs(10);
 /// Requests to run checks once that are done at a time.
 pub const TRIALS_MAX: usize = 4;
+/// For so long what a master uses may be deleted until that is told: a deploy may be about to end.
+pub const HAZARD_DELETED_PATIENCE: Duration = Duration::from_secs(10);
+/// For so long a deploy may be half done until that is told.
+pub const HAZARD_DEPLOY_PATIENCE: Duration = Duration::from_secs(600);
+/// What will go off some day is reminded of so many times less often than what has.
+pub const HAZARD_REMIND_TIMES: u32 = 42;
 /// Who may wait for a look at the workers of one service.
 pub const ROLL_WAITING_MAX: usize = 8;
 /// Checks of one such request that run at once: the real ones have to find room beside them.

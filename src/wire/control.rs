@@ -376,7 +376,7 @@ impl WhyAnswer {
 pub struct Incident {
     /// Its name, unique on this host.
     pub id: String,
-    /// down, up_unwanted, unclear, unkillable, set_aside, definition, check, check_unknown.
+    /// down, up_unwanted, unclear, unkillable, set_aside, definition, check, check_unknown, hazard.
     pub cause: String,
     /// The type of the check it is about.
     pub check_type: Option<String>,
@@ -411,6 +411,7 @@ impl Incident {
             Cause::Unkillable => ("unkillable", None),
             Cause::SetAside => ("set_aside", None),
             Cause::Definition => ("definition", None),
+            Cause::Hazard(_) => ("hazard", None),
             Cause::Check(kind, index) => ("check", Some((kind, index))),
             Cause::CheckUnknown(kind, index) => ("check_unknown", Some((kind, index))),
         };

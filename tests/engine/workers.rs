@@ -167,6 +167,23 @@ fn while_a_successor_cannot_boot_the_old_ones_survive_every_rule() {
 }
 
 #[test]
+fn one_that_dies_at_boot_before_anybody_looks_keeps_the_others_alive() {
+    let mut story = leak(Action::KillWorker);
+    story.world.crew = vec![worker(201, 300), worker(202, 300)];
+    story.world.crew_coming = 1;
+    // Longer than one that went is missed for.
+    story.at("10m");
+    let lines = story.takes();
+    assert!(lines.iter().all(|line| line.contains("mail")), "{lines:?}");
+    story.log_says("1 more not ready by their master's word, and may never be");
+    story.world.crew_coming = 0;
+    story.world.crew = vec![worker(201, 100), worker(202, 100), worker(203, 100)];
+    story.at("11m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
 fn the_one_its_master_waits_for_is_stuck_after_its_time_and_killed() {
     let mut story = leak(Action::Alert);
     story.world.crew[0].leaving = Leaving::Awaited;

@@ -17,4 +17,5 @@ mod starts;
 mod stops;
 mod units;
 mod verified;
+mod workers;
 mod world;

@@ -201,6 +201,7 @@ impl World {
             | Input::Signalled { .. }
             | Input::Remarked { .. }
             | Input::CrewSeen { .. }
+            | Input::Hazards { .. }
             | Input::PumaAsked { .. }
             | Input::VerifyOrdered { .. }
             | Input::WorkerSignalled { .. }
@@ -662,7 +663,8 @@ impl World {
             let may_stay = match incident.cause {
                 Cause::SetAside | Cause::UpUnwanted => true,
                 Cause::Down => down,
-                Cause::Unclear | Cause::Unkillable | Cause::Definition => false,
+                // No simulated service has a Puma.
+                Cause::Unclear | Cause::Unkillable | Cause::Definition | Cause::Hazard(_) => false,
                 Cause::Check(..) | Cause::CheckUnknown(..) => down,
             };
             if incident.closed.is_none() && !may_stay {

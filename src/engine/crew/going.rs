@@ -37,8 +37,8 @@ impl State {
         }
         let Some(workers) = self.def.workers.clone() else { return };
         let min = usize::try_from(workers.min).unwrap_or(usize::MAX);
-        let wanted = self.crew.wanted;
-        if let Err(refusal) = guard::may_go(&self.crew.members, plan.worker, min, wanted) {
+        let muster = (self.crew.members.as_slice(), self.crew.coming);
+        if let Err(refusal) = guard::may_go(muster, plan.worker, min, self.crew.wanted) {
             self.held(cx, &plan, &refusal.to_string());
             return;
         }
