@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use crate::checks::Probe;
 use crate::config::settings::Settings;
-use crate::config::{Loaded, LoadedService};
+use crate::config::{BadFile, Loaded, LoadedService, Role};
 use crate::engine::replace::Farewell;
 use crate::keeper::Keeper;
 use crate::keeper::dirs::{self, Move};
-use crate::keeper::intake::Defined;
+use crate::keeper::intake::{Defined, wanted_by_its_file};
 use crate::keeper::jobs::Running;
 use crate::keeper::reload::text_mark;
 use crate::keeper::served::File;
@@ -44,11 +44,15 @@ impl Keeper {
             services.into_iter().map(|one| (one.name().clone(), one)).collect();
         let mut ahead = self.see_off(changes, &defined);
         self.carry_records(&mut ahead);
+        let lost = self.recall_awaited(&defined, &bad, &mut ahead);
         for (name, memory) in std::mem::take(&mut ahead.arriving) {
             let Some(one) = defined.remove(&name) else { continue };
             if let Err(why) = self.arrive(one, memory) {
                 ahead.notes.push(format!("{name} is not watched: {why}"));
             }
+        }
+        if let Some(lost) = lost {
+            self.forget_all(lost);
         }
         for def in std::mem::take(&mut ahead.displaced) {
             let name = def.name.clone();
@@ -212,9 +216,39 @@ impl Keeper {
             // It is remembered under this name from now on.
             self.dirty.insert(name.clone());
         }
-        self.begin(def, memory);
+        self.begin(def, memory.map(wanted_by_its_file));
         self.outgoing.push(Message::SaveDefinition(DefinitionName::Service(name), text));
         Ok(())
+    }
+
+    /// After a start from an empty directory this is the first that has files: their services are who they
+    /// were. Answers what is remembered of those that have none.
+    fn recall_awaited(
+        &mut self,
+        defined: &BTreeMap<ServiceName, LoadedService>,
+        bad: &[BadFile],
+        ahead: &mut Ahead,
+    ) -> Option<BTreeMap<ServiceName, Memory>> {
+        let mut awaited = std::mem::take(&mut self.conf.awaited);
+        if awaited.is_empty() {
+            return None;
+        }
+        let services = defined.values().map(|one| &one.definition.service);
+        if let Err(why) = self.settle_names(services, &mut awaited) {
+            ahead.arriving.clear();
+            ahead.notes.push(format!("nothing is watched: {why}"));
+            self.conf.awaited = awaited;
+            return None;
+        }
+        for (name, memory) in &mut ahead.arriving {
+            *memory = memory.take().or_else(|| awaited.remove(name));
+        }
+        for bad in bad {
+            if let Role::Service(name) = &bad.role {
+                self.conf.awaited.extend(awaited.remove_entry(name));
+            }
+        }
+        Some(awaited)
     }
 
     /// What of the daemon's own settings can change while it runs, does.

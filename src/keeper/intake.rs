@@ -227,5 +227,13 @@ impl Keeper {
     }
 }
 
+/// The file of a service is there: whatever a configuration before it wanted.
+pub(super) fn wanted_by_its_file(mut memory: Memory) -> Memory {
+    if memory.intent.by == Who::Config {
+        memory.intent.desired = Desired::Up;
+    }
+    memory
+}
+
 /// What is said of a foreground program without a file.
 pub(super) const UNCLAIMED: &str = "unclaimed: it goes on, but its file is gone";

@@ -8,7 +8,6 @@ use crate::engine::effect::Level;
 use crate::engine::replace::Farewell;
 use crate::keeper::Keeper;
 use crate::keeper::dirs::{self, Move};
-use crate::keeper::intake::Defined;
 use crate::model::ids::ServiceName;
 use crate::model::intent::Desired;
 use crate::model::job::InFlight;
@@ -20,19 +19,17 @@ use crate::wire::shim::LADDER_FILE;
 
 impl Keeper {
     /// Gives memories and records the names that their services have now.
-    pub(super) fn settle_names(
+    pub(super) fn settle_names<'a>(
         &mut self,
-        services: &[Defined],
+        services: impl Iterator<Item = &'a Service>,
         memories: &mut BTreeMap<ServiceName, Memory>,
     ) -> Result<(), String> {
         let svc = self.conf.svc();
         dirs::finish(&svc).map_err(|error| {
             format!("failed to look through {}: {error}; may this user read it?", svc.display())
         })?;
-        let defs: BTreeMap<_, _> = services
-            .iter()
-            .map(|one| (one.definition.service.name.clone(), &one.definition.service))
-            .collect();
+        let defs: BTreeMap<_, _> =
+            services.map(|service| (service.name.clone(), service)).collect();
         let after = defs.iter().map(|(name, def)| (name.clone(), def.claim_mark())).collect();
         let known = |name: &ServiceName, memory: &Memory| {
             // An earlier heeler did not write it down: then the name is all there is.
@@ -43,7 +40,17 @@ impl Keeper {
             .filter_map(|(name, memory)| Some((name.clone(), known(name, memory)?)))
             .collect();
         let renamed = diff::renames(&before, &after);
-        let mut moves = Vec::new();
+        let moved = renamed.iter().filter_map(|(to, from)| {
+            let claim = defs.get(to)?.claim_mark();
+            Some(Move { from: from.clone(), to: to.clone(), claim })
+        });
+        if let Some((name, why)) = dirs::carry(&svc, &moved.collect::<Vec<_>>()).first() {
+            // Whatever it has in flight cannot be told: nothing may be started beside it.
+            return Err(format!(
+                "failed to move the records of {name} in {}: {why}",
+                svc.display()
+            ));
+        }
         let mut carried = Vec::new();
         for (to, from) in &renamed {
             let (Some(memory), Some(def)) = (memories.remove(from), defs.get(to)) else { continue };
@@ -51,7 +58,6 @@ impl Keeper {
             let old = Service { name: from.clone(), ..Service::clone(def) };
             self.close_told(old, &memory, &Farewell::Renamed(to.clone()));
             self.store.send([Message::Forget(from.clone())]);
-            moves.push(Move { from: from.clone(), to: to.clone(), claim: def.claim_mark() });
             carried.push((to.clone(), memory.renamed(from, to, self.now().wall)));
         }
         for (to, memory) in carried {
@@ -59,14 +65,7 @@ impl Keeper {
             self.dirty.insert(to.clone());
             memories.insert(to, memory);
         }
-        let failed = dirs::carry(&svc, &moves);
-        match failed.first() {
-            // Whatever it has in flight cannot be told: nothing may be started beside it.
-            Some((name, why)) => {
-                Err(format!("failed to move the records of {name} in {}: {why}", svc.display()))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Services whose files are gone. A foreground program of one that lives can be seen and stopped.

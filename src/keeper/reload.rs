@@ -26,6 +26,7 @@ use crate::model::change::{Change, Changes};
 use crate::model::ids::ServiceName;
 use crate::model::limits;
 use crate::model::mark::mark;
+use crate::model::memory::Memory;
 use crate::model::service::Service;
 use crate::model::units::show_duration;
 use crate::store::definitions::{self, DefinitionName};
@@ -40,6 +41,9 @@ pub(super) struct Conf {
     pub(super) settings: Settings,
     /// Their text, where there is a `heeler.toml`.
     pub(super) text: Option<Box<str>>,
+    /// What is remembered of services whose files a start did not find, nor any other: in case the directory
+    /// was not mounted.
+    pub(super) awaited: BTreeMap<ServiceName, Memory>,
     /// What is wrong with it.
     pub(super) standing: Standing,
     asked: VecDeque<Asked>,
@@ -101,8 +105,8 @@ impl Conf {
     pub(super) fn new(dir: &Path, settings: Settings, text: Option<Box<str>>) -> Self {
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         let (asked, reading, standing) = (VecDeque::new(), None, Standing::default());
-        let announced = Announced::No;
-        Self { dir, settings, text, standing, asked, reading, readings: 0, announced }
+        let (awaited, announced) = (BTreeMap::new(), Announced::No);
+        Self { dir, settings, text, awaited, standing, asked, reading, readings: 0, announced }
     }
 
     /// Where the records of all services are.

@@ -21,7 +21,7 @@ use crate::engine::effect::Level;
 use crate::keeper::control::ControlSocket;
 use crate::keeper::deaths::MemoryKills;
 use crate::keeper::events::Events;
-use crate::keeper::intake::Defined;
+use crate::keeper::intake::{Defined, wanted_by_its_file};
 use crate::keeper::log::Log;
 use crate::keeper::manager::Manager;
 use crate::keeper::operators::Operators;
@@ -36,7 +36,6 @@ use crate::keeper::{Ears, Keeper, Options, Signals, now};
 use crate::mail::HostFacts;
 use crate::model::change::Instead;
 use crate::model::ids::ServiceName;
-use crate::model::intent::{Desired, Who};
 use crate::model::memory::Memory;
 use crate::model::process::Uid;
 use crate::store::definitions::{self, DefinitionName};
@@ -221,7 +220,8 @@ impl Keeper {
         ears: &mut Ears,
     ) -> Result<(), String> {
         let own = memories.remove(&ServiceName::heeler());
-        self.settle_names(&chosen.services, &mut memories)?;
+        let defined = chosen.services.iter().map(|one| &one.definition.service);
+        self.settle_names(defined, &mut memories)?;
         config::parents_first(&mut chosen.services, |one| &one.definition.service);
         let mut services = Vec::new();
         for defined in chosen.services {
@@ -237,12 +237,8 @@ impl Keeper {
         }
         self.plan_look_up();
         for def in services {
-            let mut memory = memories.remove(&def.name);
-            if let Some(memory) = memory.as_mut().filter(|memory| memory.intent.by == Who::Config) {
-                // Its file is there: whatever a configuration before it wanted.
-                memory.intent.desired = Desired::Up;
-            }
-            self.begin(def, memory);
+            let memory = memories.remove(&def.name);
+            self.begin(def, memory.map(wanted_by_its_file));
         }
         self.begin_own(own);
         let fallback = if self.conf.text.is_some() { Instead::LastGood } else { Instead::Defaults };
@@ -252,6 +248,7 @@ impl Keeper {
             let text =
                 "there is not one file in it: nothing is forgotten, in case it is not mounted";
             self.say(Level::Warning, text);
+            self.conf.awaited = memories;
         } else {
             self.forget_all(memories);
         }

@@ -32,11 +32,13 @@ pub struct Memory {
 
 impl Memory {
     /// The memory of a service whose file has another name now. Whoever was told of what is open was told
-    /// of another service, so it is told anew.
+    /// of another service, so it is told anew, as a thread of its own.
     #[must_use]
     pub fn renamed(mut self, from: &ServiceName, to: &ServiceName, at: Wall) -> Self {
         for incident in &mut self.open {
             incident.service = to.clone();
+            self.incidents_opened = self.incidents_opened.saturating_add(1);
+            incident.number = self.incidents_opened;
             (incident.told, incident.told_at) = (0, Wall::default());
             incident.tell(at, format!("its file was renamed: it was {from}"));
         }

@@ -370,7 +370,7 @@ fn a_renamed_service_goes_on_with_its_wish_and_is_told_of_under_its_new_name() {
     story.last_mail_says("it is watched as cart2 from now on");
     story.status_is("up");
     story.at("30s");
-    story.saw("15s mail 1.0 fired: memory (2710 MiB) > 2600 MiB, 1 of 1");
+    story.saw("15s mail 2.0 fired: memory (2710 MiB) > 2600 MiB, 1 of 1");
     story.last_mail_says("its file was renamed: it was cart");
     story.order(Order::Stop);
     story.exits_orderly(100);

@@ -57,13 +57,9 @@ fn a_foreground_program_goes_on_under_its_new_name_and_is_never_there_twice() {
         assert_eq!(house.heeler(&["status", "old"]).0, 4);
         assert!(!house.path("run/svc/old").exists(), "{by:?}");
         assert!(house.path("run/svc/new/instance.child").exists(), "{by:?}");
-        // How it ends is heard: its shim writes where its records are now.
         signal(first, "KILL");
         let second = house.wait_up("new", Some(first));
         house.wait_starts("shop", &[first, second]);
-        wait_for("how it ended", PATIENCE, || {
-            house.log().contains("killed by SIGKILL").then_some(())
-        });
         assert_eq!(house.heeler(&["restart", "new"]).0, 0, "{by:?}");
         let third = house.wait_up("new", Some(second));
         house.wait_starts("shop", &[first, second, third]);
@@ -78,6 +74,10 @@ fn a_foreground_program_goes_on_under_its_new_name_and_is_never_there_twice() {
         assert_eq!(house.wait_up("old", None), third, "{by:?}");
         assert_eq!(house.heeler(&["stop", "old"]).0, 0);
         assert!(!alive(third));
+        // How it ended its shim writes where its records are now.
+        wait_for("how it ended", PATIENCE, || {
+            house.path("run/svc/old/instance.outcome").exists().then_some(())
+        });
         assert_eq!((house.starts("shop").len(), house.doubles("shop")), (3, 0), "{by:?}");
     }
 }

@@ -148,9 +148,16 @@ fn cfg_11_an_empty_directory_at_a_start_has_nothing_forgotten() {
     opens(&mut house);
     assert!(house.log().contains("nothing is forgotten"), "{}", house.log());
     fs::rename(house.path("aside"), &file).expect("rename");
+    // A file that is bad is there all the same.
+    let text = fs::read_to_string(&file).expect("reads");
+    fs::write(&file, format!("{text}colour = 1\n")).expect("writes");
+    assert_eq!(house.reload().0, 1);
+    fs::write(&file, text).expect("writes");
     assert!(house.reload_well().contains("added    shop"));
+    assert_eq!(house.status("shop")["desired"]["want"], "down");
     assert_eq!(house.close(), Some(0));
     opens(&mut house);
+    assert_eq!(house.status("shop")["desired"]["want"], "down");
     assert_eq!(house.starts("shop"), [pid]);
 }
 
