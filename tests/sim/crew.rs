@@ -91,7 +91,7 @@ pub(crate) struct Crews {
 pub(crate) fn draw(seed: u64, defs: &mut [Arc<Service>]) -> Crews {
     let mut rng = Rng::new(seed ^ 0x7c3a_91e5_0f6b_d284);
     let mut masters = BTreeMap::new();
-    if rng.chance(500) {
+    if rng.chance(250) {
         for (svc, def) in defs.iter_mut().enumerate() {
             if rng.chance(500) {
                 let size = 1 + rng.below(6);
@@ -205,7 +205,8 @@ impl World {
     /// The living workers of a main process, oldest first.
     pub(crate) fn workers_of(&self, main: ProcessIdentity) -> Vec<ProcessIdentity> {
         let mine = |(who, worker): (&ProcessIdentity, &Worker)| {
-            (worker.main == main && self.alive(*who)).then_some((self.procs[who].born, *who))
+            let proc = self.procs.get(who).filter(|_| worker.main == main)?;
+            Some((proc.born, *who))
         };
         let mut workers: Vec<_> = self.crews.workers.iter().filter_map(mine).collect();
         workers.sort();
@@ -447,7 +448,8 @@ impl World {
             .filter(|one| self.crews.workers[&one.identity].phase < master.phase)
             .count();
         let looping = members.iter().any(|one| {
-            one.duty == Duty::Boots && master.bad.contains(&self.crews.workers[&one.identity].release)
+            one.duty == Duty::Boots
+                && master.bad.contains(&self.crews.workers[&one.identity].release)
         });
         PumaView {
             phase: Some(master.phase),
@@ -523,9 +525,11 @@ impl World {
 
     /// A job of a verified reload may turn `current` back.
     pub(crate) fn crew_job(&mut self, svc: usize, job: &Job) {
-        let turns = job.command.argv.iter().any(|word| {
-            word.contains("ln -s") || word.contains("/bin/rollback")
-        });
+        let turns = job
+            .command
+            .argv
+            .iter()
+            .any(|word| word.contains("ln -s") || word.contains("/bin/rollback"));
         if let Some(master) = self.crews.masters.get_mut(&svc).filter(|_| turns) {
             master.linking = Some(job.action);
         }
@@ -599,7 +603,8 @@ impl World {
             master.unseen_until = now;
             master.mute_until = now;
         }
-        let all: Vec<_> = self.crews.workers.keys().copied().filter(|who| self.alive(*who)).collect();
+        let all: Vec<_> =
+            self.crews.workers.keys().copied().filter(|who| self.alive(*who)).collect();
         for who in all {
             let told = self.crew_oracles.was_told(who);
             let worker = self.crews.workers.get_mut(&who).expect("it lives");

@@ -190,7 +190,11 @@ impl World {
         // A KILL after a TERM ends what that began.
         let follows = kills(signal)
             && last.is_some_and(|(_, last)| !kills(last))
-            && oracles.taken.iter().rfind(|one| one.svc == svc).is_some_and(|one| one.worker == who);
+            && oracles
+                .taken
+                .iter()
+                .rfind(|one| one.svc == svc)
+                .is_some_and(|one| one.worker == who);
         let asked = |asked: &Asked| match asked.pick {
             Some(WorkerPick::Pid(pid)) => who.pid == pid,
             Some(WorkerPick::Stuck) => true,
@@ -214,11 +218,11 @@ impl World {
         }
         if !follows {
             let others = || seen.members.iter().filter(|one| one.identity != who);
-            let serving = others()
-                .filter(|one| one.duty == Duty::Serves && !gone(&one.identity))
-                .count();
+            let serving =
+                others().filter(|one| one.duty == Duty::Serves && !gone(&one.identity)).count();
             if serving < usize::try_from(workers.min).expect("small") {
-                let text = format!("{signal:?} to {who:?}: {serving} would serve of {}", workers.min);
+                let text =
+                    format!("{signal:?} to {who:?}: {serving} would serve of {}", workers.min);
                 self.broken(15, Some(svc), &text);
             }
             if let Some(one) = others().find(|one| one.duty == Duty::Boots) {
@@ -310,9 +314,10 @@ impl World {
             let svc = self.index(service);
             let def = &self.svcs[svc].def;
             let alone = def.depends_on.is_empty();
-            let under_way = self.crew_oracles.open(svc).any(|one| {
-                one.pick.is_none() && !one.disturbed && one.at < self.now
-            });
+            let under_way = self
+                .crew_oracles
+                .open(svc)
+                .any(|one| one.pick.is_none() && !one.disturbed && one.at < self.now);
             if under_way && alone {
                 let text = format!("{what} while a verified reload is under way");
                 self.broken(18, Some(svc), &text);
@@ -350,11 +355,8 @@ impl World {
             && def.mode == Mode::Active
             && def.depends_on.is_empty()
             && self.acts_on_leaks(svc);
-        let left: BTreeSet<_> = self
-            .workers_of(main)
-            .into_iter()
-            .filter(|who| self.crews.workers[who].leaks)
-            .collect();
+        let left: BTreeSet<_> =
+            self.workers_of(main).into_iter().filter(|who| self.crews.workers[who].leaks).collect();
         if may && !left.is_empty() {
             self.broken(19, Some(svc), &format!("workers that leak are left: {left:?}"));
         }
@@ -364,9 +366,10 @@ impl World {
         self.svcs[svc].def.checks.iter().any(|check| {
             check.kind == CheckKind::Worker
                 && check.label.starts_with("leak")
-                && check.then.iter().any(|then| {
-                    matches!(then, Action::RecycleWorker | Action::KillWorker)
-                })
+                && check
+                    .then
+                    .iter()
+                    .any(|then| matches!(then, Action::RecycleWorker | Action::KillWorker))
         })
     }
 }

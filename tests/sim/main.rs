@@ -203,8 +203,11 @@ impl Sum {
     }
 
     fn assert_covered(&self) {
-        let idle: Vec<_> =
-            Fault::ALL.iter().chain(&Fault::CREW).filter(|fault| !self.faults.contains_key(fault)).collect();
+        let idle: Vec<_> = Fault::ALL
+            .iter()
+            .chain(&Fault::CREW)
+            .filter(|fault| !self.faults.contains_key(fault))
+            .collect();
         assert!(idle.is_empty(), "faults that never struck: {idle:?}");
         let missed: Vec<_> = cells()
             .filter(|cell| !self.cells.contains(cell) && !out_of_reach(*cell))
