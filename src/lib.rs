@@ -39,17 +39,21 @@
 //! | rule state | ok, pending, firing |
 //! | event | a transition worth telling: ordered, exited, started, acted, failed, gave up, fired, resolved, changed ([`model::event`]) |
 //! | incident | the span from fired to resolved; its mails share one thread ([`model::incident`]) |
-//! | action | start, stop, restart, exec, unmonitor, alert ([`model::action`]) |
+//! | action | start, stop, restart, reload, exec, unmonitor, alert, recycle worker, kill worker ([`model::action`]) |
 //! | job | an action made concrete: argv, user, environment, directory, deadline. What runs it cannot widen it ([`model::job`]) |
+//! | parent | a service that one `depends_on`; while it is not up nothing of the dependant is started or judged (`engine/dependency.rs`) |
+//! | unit | what systemd, the system's or a user's, keeps for it; `unit =` is a claim and a way of commanding ([`model::unit`]) |
 //! | desired | up, down, unmonitored; changed only by an operator or a rule that says so, kept with who and when ([`model::intent`]) |
 //! | phase | what heeler is doing now: watching, clearing, starting, start period, stopping, killing, backoff ([`model::status`]) |
 //! | identity | pid + start time, within one boot ([`model::process`]) |
-//! | claim | what says which process is the main one: a pidfile, a `match`, the shim's record |
+//! | claim | what says which process is the main one: a pidfile, a `match`, the shim's record, a unit's MainPID |
 //! | survivor | a descendant that outlived its main process; an *orphan* when it holds a listening socket |
 //! | worker | a descendant of a living main process by whose title `[workers]` knows it; proved before each signal ([`sys::workers`]) |
 //! | generation | the workers born of one (re)start or reload of their master ([`model::workers::generation`]) |
 //! | release | the directory a worker works in, beside what `current` leads to ([`model::workers::Place`]) |
 //! | standing | how a Puma stands, judged by more than one answer of its control server ([`engine::standing`]) |
+//! | guard | what must hold before a worker is signalled: proved, alone, within budget, enough others serving (`engine/guard.rs`) |
+//! | verified reload | a reload that is watched until the new workers serve and answer, or is taken back (`engine/verified.rs`) |
 //! | start limit | automatic starts per window before back-off |
 //! | slot | `action` or `instance`: a service has at most one job in each ([`wire::shim`]) |
 //!
@@ -171,6 +175,24 @@
 //!   disk. Only wishes of earlier keepers must have been read first: with a folder that hangs, nothing starts.
 //! - *The memory killer* is known by its counters, read at each death: of the control group the process was
 //!   proved in, else of the machine.
+//! - *A reload is an action like the others*, but it is nobody's death: a process that changes its pid in it, or is
+//!   brought down by it, is looked at anew before anything is judged. An order to restart during it waits.
+//! - *A unit's restart is its stop, proof of death, and its start*: never `systemctl restart`, which would not wait
+//!   for a worker that will not go. `reset-failed` goes before each start, so that systemd's own start limit is not ours.
+//! - *Who may start a unit while systemd is about to* (`Restart=`, a queued job, `activating`): systemd. heeler stands by,
+//!   says so, and steps in when systemd gave up. Who stops a unit behind heeler's back has five seconds to start it
+//!   again: a deploy's own restart is nobody's mail.
+//! - *A manager that is gone* is started by root (`user@UID`) and counts with its unit as one start. One that hangs is
+//!   asked again under a deadline; nothing is known meanwhile, so nothing is done.
+//! - *A dependant's rules do not act while a parent is down*, and its parent's alert says for whom: one cause, one mail.
+//!   They come back parents first. Circles are refused when the file is read.
+//! - *A worker is judged alone, signalled under the guard*: the one its master waits for first, then the oldest. Who is
+//!   `fork_worker`'s parent or holds what others live by is never killed. A grace begins with the TERM that was really
+//!   sent; a new keeper begins it again, so it only gets longer.
+//! - *Puma's yes is not the proof of a reload*: it says yes and does nothing, or dies of it. The proof is that workers of
+//!   the new phase serve, run in the release `current` leads to, and answer the service's own checks.
+//! - *A verified reload is taken back to the release before* by the link alone, and by another reload; while it goes on no
+//!   rule of the service acts. Where it may not (`rollback` unsaid) it stops there and says what to type.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]

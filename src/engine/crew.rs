@@ -316,7 +316,7 @@ impl State {
                 }
             }
             // What is shown of the check is the first that is bad, or the first there is.
-            let shown = bad.or(members.first()).map(|member| member.seen.clone());
+            let shown = bad.or_else(|| members.first()).map(|member| member.seen.clone());
             if let (Some(state), Some(shown)) = (self.checks.get_mut(at), shown) {
                 state.last = Some(shown.into());
             }

@@ -136,9 +136,10 @@ impl State {
                     Some(seen) => check.condition.explain(seen),
                     None => check.condition.to_string(),
                 };
-                let rule = match check.kind {
-                    CheckKind::Worker => self.crew.rule_state(usize::from(check.index.0)),
-                    _ => state.window.state(),
+                let rule = if check.kind == CheckKind::Worker {
+                    self.crew.rule_state(usize::from(check.index.0))
+                } else {
+                    state.window.state()
                 };
                 if rule == RuleState::Pending {
                     text.push_str(&match check.tolerance {

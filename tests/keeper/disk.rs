@@ -134,8 +134,7 @@ fn a_state_disk_without_inodes_is_said_once_costs_nothing_and_heals() {
         }
     }
     wait_for("the mail", PATIENCE, || (house.mails().len() == 1).then_some(()));
-    // Said a moment after it is so.
-    wait_for("heeler to say so", PATIENCE, || {
+    wait_for("it to heal", PATIENCE, || {
         house.log().contains("the state is on disk again").then_some(())
     });
 }

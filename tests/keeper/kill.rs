@@ -41,8 +41,11 @@ fn a_service_that_dies_while_it_is_stopped_is_no_trouble() {
     house.open();
     for _ in 0..3 {
         let pid = house.wait_up("shop", None);
+        let terms = house.path("srv/shop.terms");
         let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(20));
+            wait_for("it to be told to go", PATIENCE, || {
+                lines(&terms).iter().any(|line| line.starts_with(&format!("{pid} "))).then_some(())
+            });
             signal(pid, "KILL");
         });
         let (code, out, err) = house.heeler(&["stop", "shop"]);

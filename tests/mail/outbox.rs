@@ -269,7 +269,12 @@ fn an_alert_that_cannot_be_written_is_sent_from_memory_and_once() {
         match store.acks.recv_timeout(PATIENCE).expect("both") {
             Ack::Letter(came) => letter = Some(came),
             Ack::NotPersistent(text) if text.contains(&second) => refused = true,
-            other => store.note(other),
+            ack @ (Ack::Durable(_)
+            | Ack::NotDurable(_)
+            | Ack::NotPersistent(_)
+            | Ack::Persistent
+            | Ack::Mail(_)
+            | Ack::MailNote(_)) => store.note(ack),
         }
     }
     let letter = letter.expect("it came");

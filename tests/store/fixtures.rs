@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use heeler::config::settings::Settings;
 use heeler::config::{LoadAs, parse_service, parse_settings};
+use heeler::model::event::EventKind;
 use heeler::model::ids::CheckIndex;
 use heeler::model::incident::Cause;
 use heeler::model::intent::{Desired, Who};
@@ -18,6 +19,7 @@ use heeler::model::job::{Ended, JobKind};
 use heeler::model::process::{Exit, Pid, ProcessIdentity, Uid};
 use heeler::model::time::Wall;
 use heeler::store::definitions::{self, DefinitionName};
+use heeler::store::events::EventLog;
 use heeler::store::journal::{Journal, Trust};
 use heeler::store::{Ack, Message, Shutdown, StoreHandle};
 use heeler::wire::shim::{ChildRecord, JobRecord, LadderRecord, MainRecord, OutcomeRecord, Record};
@@ -101,6 +103,34 @@ fn the_alerts_of_v1_become_mails_and_its_starts_count() {
     let starts = fs::read_to_string(dir.path().join("starts")).expect("reads");
     // Its two, of which the second crashed, and this one.
     assert_eq!(starts.matches("\"at_ms\"").count(), 3, "{starts}");
+}
+
+#[test]
+fn the_events_of_v1_are_read_and_a_bad_byte_costs_one() {
+    let dir = copy();
+    let load = || {
+        let (_, history, notes) = EventLog::open(dir.path());
+        (history.iter().cloned().collect::<Vec<_>>(), notes)
+    };
+    let (events, notes) = load();
+    assert_eq!((events.len(), notes), (42, vec![]));
+    let ordered = events.iter().filter(|event| event.kind == EventKind::Ordered);
+    let of: Vec<_> = ordered.map(|event| event.service.to_string()).collect();
+    assert_eq!(of, ["stopped", "alone", "deaf"]);
+    let path = dir.path().join("events");
+    let good = fs::read(&path).expect("reads");
+    for at in (0..good.len()).step_by(13) {
+        let [one, two, three, _] = damaged(&good, at);
+        for bad in [one, two, three] {
+            fs::write(&path, bad).expect("writes");
+            let found = load().0;
+            assert!(
+                found.iter().all(|event| events.contains(event)),
+                "byte {at}: one was invented"
+            );
+            assert!(found.len() + 1 >= events.len(), "byte {at}: {} are left", found.len());
+        }
+    }
 }
 
 #[test]

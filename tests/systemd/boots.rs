@@ -174,4 +174,7 @@ fn a_killed_test_leaves_nothing() {
     test.kill().expect("kill");
     test.wait().expect("wait");
     wait_for("its host to be gone", PATIENCE, || left(&name).is_empty().then_some(()));
+    wait_for("its directory to be gone", PATIENCE, || {
+        (!dir.path().join(&name).exists()).then_some(())
+    });
 }

@@ -49,3 +49,6 @@ done
 clear
 wait
 rmdir "$group"
+umount -R "$ground"
+rm -f "$dir/boot.sh" "$dir/console" "$dir/leader" "$dir/leader.new"
+rmdir "$ground" "$dir"

@@ -14,6 +14,9 @@ const TEXT_MIN: usize = 28;
 /// What a narrow terminal does without, first to last.
 const DROPPED: [&str; 3] = ["CPU", "AGE", "MEMORY"];
 
+/// Its title, its cells and its width in columns.
+type Column = (&'static str, Vec<String>, usize);
+
 /// The workers of a service, the oldest first.
 #[must_use]
 pub fn workers(answer: &WorkersAnswer, style: &Style) -> String {
@@ -34,7 +37,7 @@ pub fn workers(answer: &WorkersAnswer, style: &Style) -> String {
     if answer.workers.is_empty() {
         return out;
     }
-    let mut table: Vec<_> = COLUMNS
+    let mut table: Vec<Column> = COLUMNS
         .into_iter()
         .map(|(title, cell)| {
             let cells: Vec<_> = answer.workers.iter().map(cell).collect();
@@ -48,7 +51,7 @@ pub fn workers(answer: &WorkersAnswer, style: &Style) -> String {
             table.retain(|(title, ..)| *title != dropped);
         }
     }
-    let row = |cell: &dyn Fn(&(&str, Vec<String>, usize)) -> String| {
+    let row = |cell: &dyn Fn(&Column) -> String| {
         let cells = table.iter().map(|column| format!("{:>1$}  ", cell(column), column.2));
         cells.collect::<String>()
     };
