@@ -132,7 +132,10 @@ impl Crew {
             Step::Signalling(_, _, until) | Step::Waiting(until) | Step::Killed(until) => until,
         });
         let asked = self.asked.map(|(_, until)| until);
-        let operators = self.asked_for.iter().map(|asked| asked.until);
+        // Who waits for what is being done is answered by its end, however long that takes.
+        let done_for = self.acting.as_ref().and_then(|acting| acting.request);
+        let waiting = self.asked_for.iter().filter(|asked| Some(asked.request) != done_for);
+        let operators = waiting.map(|asked| asked.until);
         operators.chain(acting).chain(asked).chain(self.due).min().unwrap_or(Mono::NEVER)
     }
 

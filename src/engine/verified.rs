@@ -85,19 +85,14 @@ enum Step {
 
 impl Verify {
     pub(super) fn next_due(&self) -> Mono {
-        let step = match self.step {
+        match self.step {
             // The looks, which come often while this goes on, end a settling.
-            Step::Looking
-            | Step::Replacing
-            | Step::Settling(_)
-            | Step::Trying(_)
-            | Step::Linking(_) => Mono::NEVER,
-            Step::Asked(_, until)
-            | Step::Heard(until)
-            | Step::Returning(_, until)
-            | Step::Returned(until) => until,
-        };
-        step.min(self.deadline)
+            Step::Looking | Step::Replacing | Step::Settling(_) | Step::Trying(_) => self.deadline,
+            Step::Asked(_, until) | Step::Heard(until) => until.min(self.deadline),
+            // Its job ends it. What goes back has a time of its own, and may outlast the one that was given.
+            Step::Linking(_) => Mono::NEVER,
+            Step::Returning(_, until) | Step::Returned(until) => until,
+        }
     }
 
     fn is_going_back(&self) -> bool {

@@ -287,6 +287,29 @@ fn its_time_over_it_is_taken_back() {
 }
 
 #[test]
+fn going_back_may_outlast_the_time_that_was_given() {
+    let mut story = Story::of_running(cart_with(puma_of));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.order_verified(Some(span("20s")));
+    story.reads();
+    let looping = Some("boot-loop".to_owned());
+    story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
+    story.at("5s");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.reads();
+    story.at("40s");
+    story.saw("");
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("45s");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("all workers run /srv/r1 again"), "{lines}");
+    story.at("3m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
 fn a_master_that_dies_of_it_comes_up_with_the_release_before() {
     let mut story = begun(|_| {});
     story.reads();

@@ -238,6 +238,21 @@ fn who_would_take_others_along_is_never_killed() {
 }
 
 #[test]
+fn a_stuck_one_that_would_take_others_along_is_told_again_and_not_killed() {
+    let mut story = leak(Action::Alert);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.world.crew[0].fragile = Some(Fragile::Postgres);
+    story.at("3m");
+    story.saw("21s worker 201 TERM");
+    story.log_says("worker 201 was told to go 20s ago and is still there");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("5m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
 fn the_budget_is_kept() {
     let mut story =
         with_workers(of_worker("memory > 200MiB", "1 of 1", Action::RecycleWorker), |s| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Confirmation, Input};
 use heeler::model::action::Action;
+use heeler::model::check::CheckKind;
 use heeler::model::ids::RequestId;
 use heeler::model::incident::{Alert, Cause};
 use heeler::model::intent::Desired;
@@ -92,6 +93,13 @@ pub(crate) struct Judged {
     pub(crate) before: Option<(usize, View)>,
 }
 
+impl Judged {
+    /// The main process the service had before it.
+    pub(crate) fn main_of(&self, svc: usize) -> Option<ProcessIdentity> {
+        self.before.filter(|(at, _)| *at == svc).and_then(|(_, view)| view.main)
+    }
+}
+
 impl Oracles {
     pub(crate) fn new(defs: &[Arc<Service>]) -> Self {
         let watched = |def: &Arc<Service>| Watched {
@@ -152,6 +160,11 @@ impl Oracles {
 }
 
 impl World {
+    /// How a service is shown now.
+    pub(crate) fn view(&self, svc: usize) -> Option<View> {
+        self.see(svc)
+    }
+
     fn see(&self, svc: usize) -> Option<View> {
         let status = self.engine.as_ref()?.status(self.clock(), &self.svcs[svc].def.name)?;
         Some(View { phase: status.phase, main: status.main, desired: status.intent.desired })
@@ -192,6 +205,7 @@ impl World {
             Input::Exited { service, .. }
             | Input::Confirmed { service, .. }
             | Input::Sampled { service, .. }
+            | Input::CrewSeen { service, .. }
             | Input::Observed { service, .. } => service,
             Input::Tick
             | Input::Identified { .. }
@@ -200,7 +214,6 @@ impl World {
             | Input::Finished { .. }
             | Input::Signalled { .. }
             | Input::Remarked { .. }
-            | Input::CrewSeen { .. }
             | Input::Hazards { .. }
             | Input::PumaAsked { .. }
             | Input::VerifyOrdered { .. }
@@ -214,6 +227,8 @@ impl World {
 
     pub(crate) fn after_step(&mut self, judged: &Judged, effects: &[Effect]) {
         self.judge_pace(effects.len());
+        self.crew_hears(judged);
+        self.judge_verified(effects);
         let mut touched: BTreeSet<_> = effects.iter().filter_map(|e| self.svc_of(e)).collect();
         touched.extend(judged.before.map(|(svc, _)| svc));
         match (&judged.input, judged.before) {
@@ -407,6 +422,13 @@ impl World {
     // ---- 9, 6: answers -----------------------------------------------------------------------
 
     pub(crate) fn judge_answer(&mut self, request: RequestId, reply: &Reply) {
+        let now = self.now;
+        if let Some((svc, again)) = self.crew_oracles.answered(request, now) {
+            if again {
+                self.broken(9, Some(svc), &format!("{request} answered again: {reply:?}"));
+            }
+            return;
+        }
         let Some(asked) = self.oracles.requests.get_mut(&request) else {
             self.broken(9, None, &format!("nobody asked {request}: {reply:?}"));
         };
@@ -602,6 +624,7 @@ impl World {
                 self.broken(9, Some(asked.svc), &text);
             }
         }
+        self.judge_the_end_of_crews();
         for svc in 0..self.svcs.len() {
             // It went again while the mail that says it is down was still true.
             let told = self.engine.as_ref().is_some_and(|engine| {
@@ -663,8 +686,10 @@ impl World {
             let may_stay = match incident.cause {
                 Cause::SetAside | Cause::UpUnwanted => true,
                 Cause::Down => down,
-                // No simulated service has a Puma.
+                // Hazards are of the world outside; nothing in here mends them.
                 Cause::Unclear | Cause::Unkillable | Cause::Definition | Cause::Hazard(_) => false,
+                // Of some workers nothing makes an end: they get old, or nobody may take them away.
+                Cause::Check(CheckKind::Worker, _) => true,
                 Cause::Check(..) | Cause::CheckUnknown(..) => down,
             };
             if incident.closed.is_none() && !may_stay {
