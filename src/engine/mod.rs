@@ -111,7 +111,7 @@ impl Engine {
         within(now, effects, (next_id, counters), state, |state, cx| {
             state.take_up(cx, in_flight);
         });
-        file(due, tally, name.clone(), state);
+        file(due, tally, &name, state);
         self.tell_children(now, &name, effects);
     }
 
@@ -127,7 +127,7 @@ impl Engine {
             return;
         };
         within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
-        file(due, tally, name.clone(), state);
+        file(due, tally, &name, state);
         self.tell_children(now, &name, effects);
     }
 
@@ -193,7 +193,7 @@ impl Engine {
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
-            file(due, tally, name.clone(), state);
+            file(due, tally, &name, state);
             self.tell_children(now, &name, effects);
         }
     }
@@ -217,7 +217,7 @@ fn within(
 fn file(
     all: &mut BTreeSet<(Mono, ServiceName)>,
     tally: &mut Tally,
-    name: ServiceName,
+    name: &ServiceName,
     state: &mut State,
 ) {
     let health = Some(state.health());
@@ -227,9 +227,10 @@ fn file(
     }
     let due = state.next_due();
     if due != state.filed {
-        let old = (state.filed, name);
-        all.remove(&old);
-        all.insert((due, old.1));
+        let mut filed = (state.filed, name.clone());
+        all.remove(&filed);
+        filed.0 = due;
+        all.insert(filed);
         state.filed = due;
     }
 }

@@ -40,9 +40,10 @@ pub(super) struct Scout {
     asked: BTreeMap<AskId, Asked>,
     /// When each answer has to be there, soonest first.
     overdue: BTreeSet<(Instant, AskId)>,
-    /// The numbers it knows checks and services by.
-    numbers: BTreeMap<(ServiceName, CheckIndex), u32>,
-    services: BTreeMap<ServiceName, u32>,
+    /// The numbers it knows services by, and their checks.
+    numbers: BTreeMap<ServiceName, Numbers>,
+    /// How many checks have one.
+    numbered: u32,
     /// How many lived but a moment, one after the other, and when the next may begin.
     short_lives: u32,
     not_before: Option<Instant>,
@@ -52,6 +53,11 @@ pub(super) struct Scout {
 struct Instance {
     caged: Caged,
     defined: BTreeSet<u32>,
+}
+
+struct Numbers {
+    service: u32,
+    checks: BTreeMap<CheckIndex, u32>,
 }
 
 struct Asked {
@@ -71,24 +77,27 @@ impl Keeper {
         let Some((settings, timeout)) = self.services.get(&service).and_then(|served| {
             let at = usize::from(check.0);
             let Probe::Network(settings) = served.probes.get(at)? else { return None };
-            Some((settings.clone(), served.def.checks.get(at)?.timeout))
+            Some((settings, served.def.checks.get(at)?.timeout))
         }) else {
             return;
         };
-        let scout = &mut self.scout;
-        let next = scout.numbers.len() as u32;
-        let number = *scout.numbers.entry((service.clone(), check)).or_insert(next);
-        let next = scout.services.len() as u32;
-        let of_service = *scout.services.entry(service.clone()).or_insert(next);
-        let Some(instance) = &mut scout.instance else { return };
+        let Scout { numbers, numbered, instance, .. } = &mut self.scout;
+        let next = numbers.len() as u32;
+        let numbers = numbers.entry(service.clone());
+        let numbers = numbers.or_insert_with(|| Numbers { service: next, checks: BTreeMap::new() });
+        let number = *numbers.checks.entry(check).or_insert_with(|| {
+            *numbered += 1;
+            *numbered
+        });
+        let Some(instance) = instance else { return };
         if instance.defined.insert(number) {
-            let settings = serde_json::to_vec(&settings).unwrap_or_default().into();
-            instance.say(&ToScout::Define { check: number, service: of_service, settings });
+            let settings = serde_json::to_vec(settings).unwrap_or_default().into();
+            instance.say(&ToScout::Define { check: number, service: numbers.service, settings });
         }
         instance.say(&ToScout::Probe { ask, check: number, timeout });
         let until = Instant::now() + timeout + 2 * limits::PROBE_QUEUE_MAX + limits::SCOUT_GRACE;
-        scout.asked.insert(ask, Asked { service, check, until });
-        scout.overdue.insert((until, ask));
+        self.scout.asked.insert(ask, Asked { service, check, until });
+        self.scout.overdue.insert((until, ask));
     }
 
     /// Makes sure that there is a scout.
