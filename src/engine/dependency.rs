@@ -124,7 +124,7 @@ impl Engine {
                 within(now, effects, (next_id, counters), state, |state, cx| {
                     state.parent_stands(cx, &parent, footing);
                 });
-                file(due, tally, child.clone(), state);
+                file(due, tally, &child, state);
                 changed.push_back(child);
             }
         }
@@ -156,7 +156,7 @@ impl Engine {
                 }
                 state.parent_stands(cx, &parent, footing);
             });
-            file(due, tally, child.clone(), state);
+            file(due, tally, child, state);
         }
         self.tell_children(now, child, effects);
     }

@@ -110,7 +110,7 @@ impl Engine {
             return;
         };
         within(now, effects, (next_id, counters), state, what);
-        file(due, tally, name.clone(), state);
+        file(due, tally, name, state);
         self.tell_children(now, name, effects);
     }
 }
