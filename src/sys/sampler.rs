@@ -43,7 +43,7 @@ pub fn quick(held: &Held, needs: Needs, tree: Option<&Tree>) -> Result<ProcessSa
         identity,
         at: clock::now().mono,
         age_ms: clock::boottime_ms().saturating_sub(started_ms),
-        cpu_ms: cpu_ms.or(stat.map(|stat| clock::ticks_to_ms(stat.cpu_ticks))),
+        cpu_ms: cpu_ms.or_else(|| stat.map(|stat| clock::ticks_to_ms(stat.cpu_ticks))),
         tree_cpu_ms: family.as_ref().filter(|_| needs.tree_cpu).map(Family::cpu_ms),
         state: stat.map(|stat| stat.state),
         threads: stat.map(|stat| stat.threads),

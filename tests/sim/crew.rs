@@ -1,6 +1,10 @@
 //! Masters and their workers: how they are replaced, leak, get stuck and change their release.
 //!
 //! Drawn from a stream of chance of its own: a world without workers is what it was before there were any.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "it takes what is about workers; the world takes the rest"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

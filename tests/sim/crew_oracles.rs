@@ -1,4 +1,5 @@
 //! The promises about workers, judged from what the keeper was told and what it then did.
+#![expect(clippy::wildcard_enum_match_arm, reason = "they look at what is about workers alone")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
