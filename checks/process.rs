@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(condition.judge(&seen, None), Verdict::Unknown);
         assert_eq!(judge("fds > 5", &sample(0), None), Verdict::Unknown);
         let seen = observe(&sample(0), None, needs(&self::condition("fds > 5 or cpu > 5%")));
-        let named = "failed to read its CPU time, state and threads, open files";
+        let named = "failed to read its CPU time, open files";
         assert_eq!(seen.outcome, Outcome::Unknown(named.into()));
     }
 
