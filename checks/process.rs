@@ -53,7 +53,8 @@ pub fn needs(condition: &Condition) -> Needs {
             Metric::Rss => all.rss = true,
             Metric::Private => all.private = true,
             Metric::MemoryTotal => all.tree_pss = true,
-            Metric::Cpu | Metric::State | Metric::Threads => all.stat = true,
+            Metric::Cpu => all.cpu = true,
+            Metric::State | Metric::Threads => all.stat = true,
             Metric::CpuTotal => all.tree_cpu = true,
             Metric::Age => {}
             Metric::Children => all.children = true,
@@ -171,14 +172,15 @@ fn missing(sample: &ProcessSample, needs: Needs) -> Vec<&'static str> {
         (Some(_), None) => sample.pss_bytes.is_none(),
         (None, _) => false,
     };
-    let stat = sample.cpu_ms.is_none() || sample.state.is_none() || sample.threads.is_none();
+    let stat = sample.state.is_none() || sample.threads.is_none();
     let io = sample.read_bytes.is_none() || sample.written_bytes.is_none();
     let facts = [
         (memory, "memory (PSS)"),
         (needs.rss && sample.rss_bytes.is_none(), "resident size"),
         (needs.private && sample.private_bytes.is_none(), "private memory"),
         (needs.tree_pss && sample.tree_pss_bytes.is_none(), "descendants' memory"),
-        (needs.stat && stat, "CPU time, state and threads"),
+        (needs.cpu && sample.cpu_ms.is_none(), "CPU time"),
+        (needs.stat && stat, "state and threads"),
         (needs.tree_cpu && sample.tree_cpu_ms.is_none(), "descendants' CPU time"),
         (needs.children && sample.children.is_none(), "children"),
         (needs.fds && sample.fds.is_none(), "open files"),
@@ -287,7 +289,7 @@ mod tests {
         assert_eq!(condition.judge(&seen, None), Verdict::Unknown);
         assert_eq!(judge("fds > 5", &sample(0), None), Verdict::Unknown);
         let seen = observe(&sample(0), None, needs(&self::condition("fds > 5 or cpu > 5%")));
-        let named = "failed to read its CPU time, state and threads, open files";
+        let named = "failed to read its CPU time, open files";
         assert_eq!(seen.outcome, Outcome::Unknown(named.into()));
     }
 

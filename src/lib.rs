@@ -193,6 +193,11 @@
 //!   the new phase serve, run in the release `current` leads to, and answer the service's own checks.
 //! - *A verified reload is taken back to the release before* by the link alone, and by another reload; while it goes on no
 //!   rule of the service acts. Where it may not (`rollback` unsaid) it stops there and says what to type.
+//! - *A new configuration takes the place of the old one service by service* (`engine/replace.rs`): a check that is the
+//!   same keeps its state and counters wherever in the file it stands now, a job in flight goes on and is heard, no
+//!   process is touched. A bad file keeps its last good definition, and that is an incident of its service. A
+//!   foreground program whose file is gone goes on, unclaimed: it can be seen and stopped, nothing else. A verified
+//!   reload ends, and says so, when its Puma is another one now.
 //! - *Process facts live in `run_dir`* (tmpfs, write + rename); wishes, incidents and counters in the
 //!   journal in `state_dir`. Actions wait for neither.
 #![deny(unsafe_code)]

@@ -42,15 +42,15 @@ fn local(what: Local) -> ExitCode {
             let (report, code) = tools::validate::as_this_user(&dir, form);
             cli::print(&report, if code == 0 { Rc::Ok } else { Rc::Failed }).into()
         }
-        Local::Plan { dir, json } => {
-            let dir = dir.unwrap_or_else(|| DEFAULT_DIR.into());
-            cli::show_plan(&tools::plan::as_this_user(&dir), json).into()
-        }
         Local::Doctor { dir, wanted } => {
             let dir = dir.unwrap_or_else(|| DEFAULT_DIR.into());
             let found = tools::doctor::examine(&dir);
             let columns = sys::terminal::columns;
             cli::doctor(found.findings, &found.socket, &wanted, columns).into()
+        }
+        Local::Plan { dir, json } => {
+            let dir = dir.unwrap_or_else(|| DEFAULT_DIR.into());
+            cli::show_plan(&tools::plan::as_this_user(&dir), json).into()
         }
         Local::RunAs { user, argv } => tools::run_as::run_as(&user, argv),
         Local::Env { who, dir } => {

@@ -3,13 +3,17 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, CommandFactory, Parser, Subcommand};
 
 use crate::cli::completions::{self, Shell};
 use crate::cli::{Rc, Wanted, complain, manual};
+use crate::model::limits;
 use crate::model::order::{Order, WorkerPick};
 use crate::model::process::Pid;
+use crate::model::selector::Selector;
+use crate::model::units::{parse_duration, show_duration};
 use crate::wire::control::Follow;
 
 /// What the command line asks for.
@@ -47,19 +51,19 @@ pub enum Local {
         /// Findings as JSON.
         json: bool,
     },
-    /// Say what a configuration directory would change, beside what was last in force.
-    Plan {
-        /// Which.
-        dir: Option<PathBuf>,
-        /// As JSON.
-        json: bool,
-    },
     /// Examine the machine for a configuration.
     Doctor {
         /// Which.
         dir: Option<PathBuf>,
         /// Where the daemon is asked, and how it is told.
         wanted: Wanted,
+    },
+    /// Say what a configuration directory would change, beside what was last in force.
+    Plan {
+        /// Which.
+        dir: Option<PathBuf>,
+        /// As JSON.
+        json: bool,
     },
     /// Run a command exactly as an action would.
     RunAs {
@@ -117,6 +121,13 @@ pub enum ClientCommand {
         name: String,
         /// Which.
         pick: WorkerPick,
+    },
+    /// Have a Puma take up its new release, and see that to its end.
+    ReloadVerified {
+        /// Of which service.
+        name: String,
+        /// How long it may take.
+        within: Option<Duration>,
     },
     /// Do something with some.
     Order {
@@ -232,6 +243,12 @@ enum Word {
         /// Return at once; `heeler status` tells how it went
         #[arg(long)]
         no_wait: bool,
+        /// Of one Puma: see that all its workers run the new release and answer well, or take it back
+        #[arg(long, conflicts_with_all = ["no_wait", "group", "all"])]
+        verified: bool,
+        /// Take it back when it has not come to its end after this long [default: 10m]
+        #[arg(long, value_name = "TIME", requires = "verified", value_parser = verify_timeout)]
+        timeout: Option<Duration>,
     },
     /// Read the configuration anew; no process is touched
     ReloadConfig,
@@ -315,6 +332,20 @@ struct Whom {
     no_wait: bool,
 }
 
+fn stands_for_many(word: &str) -> bool {
+    matches!(Selector::parse(word), Ok(Selector::Pattern(_) | Selector::Group(_) | Selector::All))
+}
+
+fn verify_timeout(text: &str) -> Result<Duration, String> {
+    let span = parse_duration(text).map_err(|error| error.to_string())?;
+    if limits::VERIFY_TIMEOUTS.contains(&span) {
+        return Ok(span);
+    }
+    let ends = [limits::VERIFY_TIMEOUTS.start(), limits::VERIFY_TIMEOUTS.end()];
+    let [least, most] = ends.map(|end| show_duration(*end));
+    Err(format!("it is from {least} to {most}"))
+}
+
 /// The definition of the command line, with what clap adds to it.
 fn whole() -> clap::Command {
     let mut command = Args::command();
@@ -378,7 +409,16 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, Rc> {
         Word::Restart(whom) => client(order(Order::Restart, whom)),
         Word::Monitor(whom) => client(order(Order::Monitor, whom)),
         Word::Unmonitor(whom) => client(order(Order::Unmonitor, whom)),
-        Word::Reload { which, no_wait } if which != Which::default() => {
+        Word::Reload { which, verified: true, timeout, .. } => match which.name.as_slice() {
+            [name] if !stands_for_many(name) => {
+                client(ClientCommand::ReloadVerified { name: name.clone(), within: timeout })
+            }
+            _ => {
+                complain("`--verified` is about one service: `heeler reload NAME --verified`");
+                Err(Rc::Usage)
+            }
+        },
+        Word::Reload { which, no_wait, .. } if which != Which::default() => {
             client(order(Order::Reload, Whom { which, no_wait }))
         }
         Word::Reload { .. } => {
@@ -448,6 +488,12 @@ mod tests {
         let kill = |pick| client(None, false, ClientCommand::Kill { name: "a".to_owned(), pick });
         assert_eq!(parsed("heeler kill a --stuck"), kill(WorkerPick::Stuck));
         assert_eq!(parsed("heeler kill a --worker 77"), kill(WorkerPick::Pid(Pid(77))));
+        let verified = |within| {
+            client(None, false, ClientCommand::ReloadVerified { name: "a".to_owned(), within })
+        };
+        assert_eq!(parsed("heeler reload a --verified"), verified(None));
+        let half = Some(Duration::from_secs(90));
+        assert_eq!(parsed("heeler reload --verified --timeout 1m30s a"), verified(half));
         let test = ClientCommand::MailTest(names(&["a@b", "c"]));
         assert_eq!(parsed("heeler mail test a@b c --json"), client(None, true, test));
         assert_eq!(
@@ -507,7 +553,17 @@ mod tests {
             "heeler reload",
             "heeler reload-config d",
             "heeler plan d e",
-            "heeler reload shop --verified",
+            "heeler reload --verified",
+            "heeler reload --verified --all",
+            "heeler reload --verified --group g",
+            "heeler reload a b --verified",
+            "heeler reload a* --verified",
+            "heeler reload a --verified --no-wait",
+            "heeler reload a --timeout 5m",
+            "heeler reload a --verified --timeout 5",
+            "heeler reload a --verified --timeout 0s",
+            "heeler reload a --verified --timeout 25h",
+            "heeler restart a --verified",
         ] {
             assert_eq!(parsed(line), Err(Rc::Usage), "{line}");
         }

@@ -5,7 +5,8 @@ use std::env;
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 
@@ -45,6 +46,9 @@ pub(super) fn run(
         }
         ClientCommand::Workers(name) => workers(&socket, json, name, columns),
         ClientCommand::Kill { name, pick } => kill(&socket, json, name, *pick),
+        ClientCommand::ReloadVerified { name, within } => {
+            reload_verified(&socket, json, name, *within)
+        }
         ClientCommand::Order { order, chosen, wait } => give(&socket, json, *order, chosen, *wait),
         ClientCommand::MailTest(to) => mail_test(&socket, json, to),
         ClientCommand::ReloadConfig => read_anew(&socket, json, &Request::ReloadConfig),
@@ -220,6 +224,41 @@ fn kill(socket: &Path, json: bool, name: &str, pick: WorkerPick) -> Result<Rc, F
     let request = Request::Kill { service: parse_name(name)?, pick };
     // It has its time to go.
     Ok(tell_orders(&ask(socket, &request, Patience::Endless)?, json))
+}
+
+fn reload_verified(
+    socket: &Path,
+    json: bool,
+    name: &str,
+    within: Option<Duration>,
+) -> Result<Rc, Failure> {
+    let service = parse_name(name)?;
+    if !json {
+        tell_progress(socket.to_owned(), &service);
+    }
+    let request = Request::ReloadVerified { service, within };
+    // The keeper ends it, one way or the other, and what it takes to go back comes on top of its time.
+    Ok(tell_orders(&ask(socket, &request, Patience::Endless)?, json))
+}
+
+/// Shows what happens to a service while its reload is waited for. Who may reload and not look sees the end
+/// only.
+fn tell_progress(socket: PathBuf, service: &ServiceName) {
+    let services = vec![Selector::Name(service.clone())];
+    let request = Request::Events { services, last: Some(0), follow: Follow::Yes };
+    thread::spawn(move || {
+        let _why_it_ended = listen(&socket, &request, |line| {
+            let event = serde_json::from_str::<Event>(line);
+            // Its beginning and its end are said by who waits for the answer.
+            let told = event.ok().filter(|event| !event.text.starts_with("verified reload"));
+            let text =
+                told.map(|event| format!("{}: {}\n", escape(&event.service), escape(&event.text)));
+            match write_out(&text.unwrap_or_default()) {
+                Written::Yes => ControlFlow::Continue(()),
+                Written::NobodyReads | Written::Failed => ControlFlow::Break(Rc::Ok),
+            }
+        });
+    });
 }
 
 fn give(

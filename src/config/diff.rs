@@ -304,7 +304,12 @@ fn flat(table: &DeTable<'_>, above: &str, but: &[&str]) -> BTreeMap<String, Stri
         let path = format!("{above}{}", shorten(key.get_ref()));
         match value.get_ref() {
             DeValue::Table(inner) => out.extend(flat(inner, &format!("{path}."), &[])),
-            value => drop(out.insert(path, show(value))),
+            value @ (DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)) => drop(out.insert(path, show(value))),
         }
     }
     out

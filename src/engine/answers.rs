@@ -43,11 +43,12 @@ impl State {
                     self.judge(cx, seen);
                 }
             }
-            Input::CrewSeen { ask, members, puma, .. } => self.crew_seen(cx, ask, members, puma),
+            Input::CrewSeen { ask, seen, puma, .. } => self.crew_seen(cx, ask, seen, puma),
             Input::PumaAsked { ask, heard, .. } => self.puma_asked(cx, ask, heard),
             Input::VerifyOrdered { request, within, who, .. } => {
                 self.order_verified(cx, request, within, &who);
             }
+            Input::Hazards { found, .. } => self.found(cx, &found),
             Input::WorkerSignalled { ask, result, evidence, .. } => {
                 self.worker_signalled(cx, ask, &result, evidence.as_ref());
             }

@@ -13,7 +13,7 @@ use crate::engine::table::Where;
 use crate::engine::tolerance::{Change, Window};
 use crate::model::action::Action;
 use crate::model::check::CheckKind;
-use crate::model::crew::{CrewView, Leaving, Member, PumaView};
+use crate::model::crew::{CrewView, Leaving, Member, Muster, PumaView};
 use crate::model::ids::{AskId, CheckIndex, RequestId};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
@@ -36,6 +36,8 @@ pub(crate) struct Crew {
     due: Option<Mono>,
     /// As they were seen last.
     members: Vec<Member>,
+    /// Not seen, and on their way.
+    coming: usize,
     hands: BTreeMap<ProcessIdentity, Hand>,
     /// As many are to be there: the most that were, or what is left of them for good.
     wanted: usize,
@@ -130,7 +132,10 @@ impl Crew {
             Step::Signalling(_, _, until) | Step::Waiting(until) | Step::Killed(until) => until,
         });
         let asked = self.asked.map(|(_, until)| until);
-        let operators = self.asked_for.iter().map(|asked| asked.until);
+        // Who waits for what is being done is answered by its end, however long that takes.
+        let done_for = self.acting.as_ref().and_then(|acting| acting.request);
+        let waiting = self.asked_for.iter().filter(|asked| Some(asked.request) != done_for);
+        let operators = waiting.map(|asked| asked.until);
         operators.chain(acting).chain(asked).chain(self.due).min().unwrap_or(Mono::NEVER)
     }
 
@@ -231,14 +236,15 @@ impl State {
         &mut self,
         cx: &mut Cx<'_>,
         ask: AskId,
-        seen: Result<Vec<Member>, Untrusted>,
+        seen: Result<Muster, Untrusted>,
         puma: Option<PumaView>,
     ) {
         if !crate::engine::answers::answers(&mut self.crew.asked, ask, cx) {
             return;
         }
         match seen {
-            Ok(members) => {
+            Ok(Muster { members, coming }) => {
+                self.crew.coming = coming;
                 self.muster(cx, members);
                 self.judge_crew(cx);
                 self.answer_unfound(cx);
@@ -271,7 +277,7 @@ impl State {
             self.crew.short_since = None;
         } else {
             let since = *self.crew.short_since.get_or_insert(now);
-            if now.since(since) >= limits::CREW_SHORT_MAX {
+            if self.crew.coming == 0 && now.since(since) >= limits::CREW_SHORT_MAX {
                 // Its master means to have fewer, or cannot have more: either way this is how it is.
                 let wanted = self.crew.wanted;
                 self.narrate(

@@ -74,12 +74,17 @@ pub(crate) struct Edges {
 }
 
 impl Engine {
-    /// A service is there: it is entered under its parents.
+    /// A service is there: it is entered under its parents, of which it hears how they stand now.
     pub(super) fn draw_edges(&mut self, child: &ServiceName) {
         self.rub_out_edges(child);
         let Some(state) = self.services.get(child) else { return };
         for parent in &state.def.depends_on {
             self.edges.children.entry(parent.clone()).or_default().insert(child.clone());
+            // Without children nobody was told for a while.
+            match self.services.get(parent) {
+                Some(state) => self.edges.told.insert(parent.clone(), state.footing()),
+                None => self.edges.told.remove(parent),
+            };
         }
     }
 
@@ -124,7 +129,7 @@ impl Engine {
                 within(now, effects, (next_id, counters), state, |state, cx| {
                     state.parent_stands(cx, &parent, footing);
                 });
-                file(due, tally, child.clone(), state);
+                file(due, tally, &child, state);
                 changed.push_back(child);
             }
         }
@@ -156,7 +161,7 @@ impl Engine {
                 }
                 state.parent_stands(cx, &parent, footing);
             });
-            file(due, tally, child.clone(), state);
+            file(due, tally, child, state);
         }
         self.tell_children(now, child, effects);
     }

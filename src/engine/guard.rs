@@ -19,6 +19,8 @@ pub(crate) enum Refusal {
     Foreign,
     /// Another one is not ready.
     Unbooted(ProcessIdentity),
+    /// So many are on their way, and were not seen.
+    Coming(usize),
     /// One that went has no successor yet.
     Missing {
         /// As many are there.
@@ -41,6 +43,9 @@ impl fmt::Display for Refusal {
             Self::Gone => f.write_str("it is not there any more"),
             Self::Foreign => f.write_str("it belongs to another user"),
             Self::Unbooted(other) => write!(f, "worker {other} is not ready, and may never be"),
+            Self::Coming(count) => {
+                write!(f, "{count} more not ready by their master's word, and may never be")
+            }
             Self::Missing { there, wanted } => {
                 write!(f, "only {there} of {wanted} workers are there")
             }
@@ -51,9 +56,10 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Whether `target` may be taken away. `wanted`: how many workers there should be.
+/// Whether `target` may be taken away. `coming`: how many there are by their master's word that nobody
+/// saw; `wanted`: how many workers there should be.
 pub(crate) fn may_go(
-    crew: &[Member],
+    (crew, coming): (&[Member], usize),
     target: ProcessIdentity,
     min: usize,
     wanted: usize,
@@ -67,6 +73,9 @@ pub(crate) fn may_go(
     let others = || crew.iter().filter(|other| other.identity != target);
     if let Some(other) = others().find(|other| other.duty == Duty::Boots) {
         return Err(Refusal::Unbooted(other.identity));
+    }
+    if coming > 0 {
+        return Err(Refusal::Coming(coming));
     }
     if crew.len() < wanted {
         return Err(Refusal::Missing { there: crew.len(), wanted });
@@ -134,8 +143,15 @@ mod tests {
             ("sss", 9, 1, 3, Err(Gone)),
             ("", 1, 0, 0, Err(Gone)),
         ] {
-            let seen = may_go(&crew(letters), identity(target), min, wanted);
+            let seen = may_go((&crew(letters), 0), identity(target), min, wanted);
             assert_eq!(seen, expected, "{letters} {target} min {min} wanted {wanted}");
         }
+    }
+
+    #[test]
+    fn who_dies_at_boot_before_anybody_looks_counts() {
+        let refused = may_go((&crew("sss"), 1), identity(1), 1, 3);
+        assert_eq!(refused, Err(Refusal::Coming(1)));
+        assert_eq!(may_go((&crew("sss"), 0), identity(1), 1, 3), Ok(()));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::crew::{Member, PumaView};
+use crate::model::crew::{Muster, PumaView};
+use crate::model::hazard::HazardKind;
 use crate::model::ids::{ActionId, AskId, CheckIndex, RequestId, ServiceName};
 use crate::model::intent::Who;
 use crate::model::job::Outcome;
@@ -60,7 +61,7 @@ pub enum Input {
         /// Which question.
         ask: AskId,
         /// Who is there, or why that cannot be told.
-        members: Result<Vec<Member>, Untrusted>,
+        seen: Result<Muster, Untrusted>,
         /// What their Puma says.
         puma: Option<PumaView>,
     },
@@ -83,6 +84,13 @@ pub enum Input {
         within: Option<Duration>,
         /// By whom.
         who: Who,
+    },
+    /// All that a look found which will go off some day; what is missing is not so any more.
+    Hazards {
+        /// Whose.
+        service: ServiceName,
+        /// What, and in words.
+        found: Vec<(HazardKind, Untrusted)>,
     },
     /// Answers `SignalWorker`.
     WorkerSignalled {

@@ -15,6 +15,7 @@ mod crew;
 mod dependency;
 pub mod effect;
 mod guard;
+mod hazards;
 pub mod input;
 mod job;
 mod judge;
@@ -115,7 +116,7 @@ impl Engine {
             state.resume_incidents(cx, resumed);
             state.take_up(cx, in_flight);
         });
-        file(due, tally, name.clone(), state);
+        file(due, tally, &name, state);
         self.tell_children(now, &name, effects);
     }
 
@@ -131,7 +132,7 @@ impl Engine {
             return;
         };
         within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
-        file(due, tally, name.clone(), state);
+        file(due, tally, &name, state);
         self.tell_children(now, &name, effects);
     }
 
@@ -205,7 +206,7 @@ impl Engine {
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
-            file(due, tally, name.clone(), state);
+            file(due, tally, &name, state);
             self.tell_children(now, &name, effects);
         }
     }
@@ -229,7 +230,7 @@ fn within(
 fn file(
     all: &mut BTreeSet<(Mono, ServiceName)>,
     tally: &mut Tally,
-    name: ServiceName,
+    name: &ServiceName,
     state: &mut State,
 ) {
     // heeler itself is none of them.
@@ -240,9 +241,10 @@ fn file(
     }
     let due = state.next_due();
     if due != state.filed {
-        let old = (state.filed, name);
-        all.remove(&old);
-        all.insert((due, old.1));
+        let mut filed = (state.filed, name.clone());
+        all.remove(&filed);
+        filed.0 = due;
+        all.insert(filed);
         state.filed = due;
     }
 }
@@ -307,6 +309,7 @@ fn service_of(input: &Input) -> Option<&ServiceName> {
         | Input::Surveyed { service, .. }
         | Input::Sampled { service, .. }
         | Input::CrewSeen { service, .. }
+        | Input::Hazards { service, .. }
         | Input::PumaAsked { service, .. }
         | Input::VerifyOrdered { service, .. }
         | Input::WorkerSignalled { service, .. }

@@ -34,6 +34,7 @@ impl State {
             | Cause::Unkillable
             | Cause::Definition
             | Cause::Check(..)
+            | Cause::Hazard(_)
             | Cause::CheckUnknown(..) => Some(EventKind::Fired),
             // Whoever opens these knows what kind of thing it is.
             Cause::Down | Cause::SetAside => None,
@@ -57,7 +58,7 @@ impl State {
             | Cause::Unclear
             | Cause::Unkillable
             | Cause::Definition => Level::Error,
-            Cause::Check(..) | Cause::CheckUnknown(..) => Level::Warning,
+            Cause::Check(..) | Cause::CheckUnknown(..) | Cause::Hazard(_) => Level::Warning,
         };
         cx.log(&self.def.name, level, title.clone());
         if let Some(event) = event {
@@ -103,7 +104,10 @@ impl State {
         cx.log(&self.def.name, Level::Info, text.clone());
         for open in self.open.values_mut() {
             match open.record.cause {
-                Cause::SetAside | Cause::Definition | Cause::CheckUnknown(..) => {}
+                Cause::SetAside
+                | Cause::Definition
+                | Cause::CheckUnknown(..)
+                | Cause::Hazard(_) => {}
                 Cause::Down
                 | Cause::UpUnwanted
                 | Cause::Unclear
@@ -258,6 +262,7 @@ impl State {
                 | Cause::Unkillable
                 | Cause::SetAside
                 | Cause::Definition
+                | Cause::Hazard(_)
                 | Cause::CheckUnknown(..) => {
                     self.main.map(|main| format!("up since as pid {main}")).unwrap_or_default()
                 }
@@ -275,7 +280,7 @@ impl State {
             }
             open.telling = Telling::Free;
             let kind = if open.record.told == 0 { AlertKind::Fired } else { AlertKind::Reminder };
-            open.tell_at = now + remind;
+            open.tell_at = now + remind_after(open.record.cause, remind);
             send(cx, &self.def.alert, &mut open.record, kind, next.clone());
             cx.dirty = true;
         }
@@ -329,11 +334,30 @@ impl State {
     }
 }
 
+/// How long after an alert it is told again.
+pub(super) fn remind_after(cause: Cause, remind: Duration) -> Duration {
+    match cause {
+        Cause::Hazard(_) => remind.saturating_mul(limits::HAZARD_REMIND_TIMES),
+        Cause::Down
+        | Cause::UpUnwanted
+        | Cause::Unclear
+        | Cause::Unkillable
+        | Cause::SetAside
+        | Cause::Definition
+        | Cause::Check(..)
+        | Cause::CheckUnknown(..) => remind,
+    }
+}
+
 /// Whether a parent's trouble may be the reason.
 fn may_be_a_parents(cause: Cause) -> bool {
     match cause {
         Cause::Down | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => true,
-        Cause::UpUnwanted | Cause::Unkillable | Cause::SetAside | Cause::Definition => false,
+        Cause::UpUnwanted
+        | Cause::Unkillable
+        | Cause::SetAside
+        | Cause::Definition
+        | Cause::Hazard(_) => false,
     }
 }
 

@@ -110,7 +110,7 @@ impl Engine {
             return;
         };
         within(now, effects, (next_id, counters), state, what);
-        file(due, tally, name.clone(), state);
+        file(due, tally, name, state);
         self.tell_children(now, name, effects);
     }
 }
@@ -123,11 +123,12 @@ impl State {
             self.remind_anew(cx.now);
         }
         let claim = |def: &Service| (def.life.clone(), def.user.clone());
-        if (claim(&old), &old.puma) != (claim(&self.def), &self.def.puma) {
-            self.verify_is_void(cx, "its file says otherwise now what it is");
-        }
         if claim(&old) != claim(&self.def) {
             self.claim_changed(cx);
+        }
+        let puma = |def: &Service| (def.life.clone(), def.user.clone(), def.puma.clone());
+        if puma(&old) != puma(&self.def) {
+            self.verify_parts(cx, "its Puma is another one in the new configuration");
         }
         // What it may do now that it might not do before is not to wait for the next interval.
         self.look_at = cx.now.mono;
@@ -283,7 +284,7 @@ impl State {
         }
         let unfinished = format!("not finished: {how}");
         self.crew_parts(cx, &unfinished);
-        self.verify_is_void(cx, how);
+        self.verify_parts(cx, how);
         self.answer(cx, |_| true, ReplyResult::Failed, &unfinished);
     }
 

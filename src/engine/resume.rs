@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::engine::Cx;
 use crate::engine::crew::Crew;
+use crate::engine::hazards::Hazards;
 use crate::engine::judge;
 use crate::engine::lifecycle::{death, tells_death};
+use crate::engine::notify::remind_after;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::state::{
     Asked, Brings, By, OpenIncident, RunningJob, Stage, Starting, State, StopBy,
@@ -71,6 +73,7 @@ impl State {
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
             crew: Crew::default(),
+            hazards: Hazards::default(),
             verify: None,
             reloaded: None,
             parents: BTreeMap::new(),
@@ -105,12 +108,14 @@ impl State {
                 Cause::Check(kind, index) | Cause::CheckUnknown(kind, index) => {
                     self.place_of_check(kind, index, &resumed.marks)
                 }
+                Cause::Hazard(_) if self.def.puma.is_none() => None,
                 Cause::Down
                 | Cause::UpUnwanted
                 | Cause::Unclear
                 | Cause::Unkillable
                 | Cause::SetAside
-                | Cause::Definition => Some(CheckIndex(0)),
+                | Cause::Definition
+                | Cause::Hazard(_) => Some(CheckIndex(0)),
             };
             match place {
                 Some(place) => {
@@ -145,7 +150,7 @@ impl State {
     }
 
     /// An incident that an earlier keeper had open: told at once if it never was, else reminded of.
-    fn resume_incident(&mut self, now: Now, record: Incident) {
+    pub(super) fn resume_incident(&mut self, now: Now, record: Incident) {
         if let Cause::Check(_, index) = record.cause
             && let Some(check) = self.checks.get_mut(usize::from(index.0))
         {
@@ -164,7 +169,8 @@ impl State {
         } else if record.told == 0 {
             now.mono + limits::TELL_AFTER
         } else {
-            now.mono + self.def.remind.saturating_sub(now.wall.since(record.told_at))
+            let remind = remind_after(record.cause, self.def.remind);
+            now.mono + remind.saturating_sub(now.wall.since(record.told_at))
         };
         // Nobody is reminded within the first moments: the incident may be over already.
         tell_at.max(now.mono + limits::TELL_AFTER)

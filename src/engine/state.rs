@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::engine::crew::Crew;
 use crate::engine::dependency::Footing;
+use crate::engine::hazards::Hazards;
 use crate::engine::start_limit::StartRecord;
 use crate::engine::table::Where;
 use crate::engine::tolerance::Window;
@@ -43,6 +44,8 @@ pub(crate) struct State {
     /// The main process an earlier keeper knew, until it is found again or known to be gone.
     pub(crate) recalled: Option<ProcessIdentity>,
     pub(crate) crew: Crew,
+    /// What will go off some day, and since when it is known.
+    pub(crate) hazards: Hazards,
     /// The verified reload that is under way.
     pub(crate) verify: Option<Box<Verify>>,
     /// When its main process was reloaded last.

@@ -43,6 +43,8 @@ pub(crate) struct Verify {
     target: Untrusted,
     /// Its master executed itself anew instead: it loads its application before it forks.
     manner: Manner,
+    /// What Puma is to do once `current` points back.
+    way_back: Ask,
     /// Bad answers of its pages, one after the other.
     bad_answers: u32,
     /// Good answers since the last new worker.
@@ -83,19 +85,14 @@ enum Step {
 
 impl Verify {
     pub(super) fn next_due(&self) -> Mono {
-        let step = match self.step {
+        match self.step {
             // The looks, which come often while this goes on, end a settling.
-            Step::Looking
-            | Step::Replacing
-            | Step::Settling(_)
-            | Step::Trying(_)
-            | Step::Linking(_) => Mono::NEVER,
-            Step::Asked(_, until)
-            | Step::Heard(until)
-            | Step::Returning(_, until)
-            | Step::Returned(until) => until,
-        };
-        step.min(self.deadline)
+            Step::Looking | Step::Replacing | Step::Settling(_) | Step::Trying(_) => self.deadline,
+            Step::Asked(_, until) | Step::Heard(until) => until.min(self.deadline),
+            // Its job ends it. What goes back has a time of its own, and may outlast the one that was given.
+            Step::Linking(_) => Mono::NEVER,
+            Step::Returning(_, until) | Step::Returned(until) => until,
+        }
     }
 
     fn is_going_back(&self) -> bool {
@@ -141,6 +138,7 @@ impl State {
             previous: None,
             target: Untrusted::default(),
             manner: Manner::Phased,
+            way_back: Ask::PhasedRestart,
             bad_answers: 0,
             good_answers: 0,
             why: None,
@@ -199,7 +197,8 @@ impl State {
             Some(command) => {
                 let cwd = command.cwd.clone().or_else(|| Some(target.raw().into()));
                 let command = Command { cwd, ..command };
-                self.narrate(cx, format!("trying the new release: {command}"));
+                let text = format!("trying the new release: {command}");
+                self.happened(cx, EventKind::Acted, text);
                 let deadline = cx.now.mono + command.timeout.unwrap_or(limits::TRIAL_TIMEOUT);
                 let action = self.run(cx, JobKind::Exec, command, deadline, "verified reload");
                 self.verify_goes_to(Step::Trying(action));
@@ -260,7 +259,7 @@ impl State {
         if hot && verify.manner == Manner::Phased {
             verify.manner = Manner::Hot;
             let text = "it loads its application before it forks: Puma made a full restart of it";
-            self.narrate(cx, text.to_owned());
+            self.happened(cx, EventKind::Acted, text.to_owned());
         }
         let Some(verify) = &mut self.verify else { return };
         if matches!(verify.step, Step::Heard(_)) {
@@ -284,6 +283,12 @@ impl State {
         let changed = verify.told != told;
         verify.told.clone_from(&told);
         if let Some(words) = &view.looping {
+            // A worker of the new release that is ready, or will be, belongs to the newest phase: nothing
+            // but another restart takes it away. Where none can be, what Puma has begun ends well by
+            // itself as soon as it forks from the right place.
+            if booted == 0 {
+                verify.way_back = Ask::ReloadWorkerDirectory;
+            }
             self.verify_goes_back(cx, format!("the new release does not boot ({words})"));
             return;
         }
@@ -363,20 +368,30 @@ impl State {
         let rollback = puma.as_ref().and_then(|puma| puma.rollback.clone());
         let current = puma.as_ref().and_then(|puma| puma.current.clone());
         let command = match (rollback, previous, current) {
-            (Some(Rollback::Command(command)), _, _) => Some(command),
+            (Some(_), _, _) if self.job.is_some() => Err("another action is under way"),
+            (Some(Rollback::Command(command)), _, _) => Ok(command),
             (Some(Rollback::Symlink), Some(previous), Some(current)) => {
-                Some(link(previous.raw(), &current.to_string_lossy()))
+                Ok(link(previous.raw(), &current.to_string_lossy()))
             }
-            (Some(Rollback::Symlink), _, _) | (None, _, _) => None,
+            (Some(Rollback::Symlink), _, _) => Err("which release ran before was not seen"),
+            (None, _, _) => Err("there is no `rollback` in its file"),
         };
-        self.happened(cx, EventKind::Failed, format!("the new release is taken back: {why}"));
         match command {
-            Some(command) if self.job.is_none() => {
+            Ok(command) => {
+                let text = format!("the new release is taken back: {why}");
+                self.happened(cx, EventKind::Failed, text);
                 let deadline = cx.now.mono + command.timeout.unwrap_or(limits::TRIAL_TIMEOUT);
                 let action = self.run(cx, JobKind::Exec, command, deadline, &why);
                 self.verify_goes_to(Step::Linking(action));
             }
-            Some(_) | None => self.verify_gives_up(cx, "there is no `rollback` in its file"),
+            Err(what) => {
+                self.happened(
+                    cx,
+                    EventKind::Failed,
+                    format!("the new release does not pass: {why}"),
+                );
+                self.verify_gives_up(cx, what);
+            }
         }
     }
 
@@ -386,7 +401,8 @@ impl State {
         let why = verify.why.clone().unwrap_or_else(|| "it did not come to its end".to_owned());
         let text = format!(
             "failed: {why}; {what}. The old workers go on. Point `current` back and tell Puma \
-             `pumactl reload-worker-directory`"
+             `pumactl {}`",
+            verify.way_back.word()
         );
         self.verify_ends(cx, ReplyResult::Failed, &text);
     }
@@ -408,7 +424,10 @@ impl State {
                 self.verify_ends(cx, ReplyResult::Failed, &text);
             }
             Some(Step::Linking(linked)) if linked == action && good => {
-                let ask = self.ask_puma(cx, Ask::ReloadWorkerDirectory);
+                let Some(way_back) = self.verify.as_ref().map(|verify| verify.way_back) else {
+                    return;
+                };
+                let ask = self.ask_puma(cx, way_back);
                 let until = cx.now.mono + limits::ASK_TIMEOUT;
                 self.verify_goes_to(Step::Returning(ask, until));
             }
@@ -497,12 +516,12 @@ impl State {
         }
     }
 
-    /// What it is about is not so any more.
-    pub(super) fn verify_is_void(&mut self, cx: &mut Cx<'_>, why: &str) {
-        let Some(verify) = &self.verify else { return };
-        let begun = !matches!(verify.step, Step::Looking | Step::Trying(_));
-        let how = if begun { "no longer followed, what began goes on" } else { "not begun" };
-        self.verify_ends(cx, ReplyResult::Failed, &format!("{how}: {why}"));
+    /// What it is about is no longer watched as it was.
+    pub(super) fn verify_parts(&mut self, cx: &mut Cx<'_>, how: &str) {
+        if self.verify.is_some() {
+            let text = format!("not seen to its end: {how}; `heeler workers` shows how they stand");
+            self.verify_ends(cx, ReplyResult::Failed, &text);
+        }
     }
 
     fn verify_goes_to(&mut self, step: Step) {

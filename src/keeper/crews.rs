@@ -16,7 +16,7 @@ use crate::keeper::roll::Roll;
 use crate::keeper::served::Served;
 use crate::keeper::turn::Done;
 use crate::model::check::CheckKind;
-use crate::model::crew::{Duty, Leaving, Member};
+use crate::model::crew::{Duty, Leaving, Member, Muster};
 use crate::model::ids::{AskId, ServiceName};
 use crate::model::limits;
 use crate::model::observation::Observation;
@@ -118,8 +118,8 @@ impl Keeper {
             return;
         }
         if let Some(why) = refused {
-            let (members, puma) = (Err(why), None);
-            self.inbox.push_back(Input::CrewSeen { service, ask, members, puma });
+            let (seen, puma) = (Err(why), None);
+            self.inbox.push_back(Input::CrewSeen { service, ask, seen, puma });
             return;
         }
         let Ok(pattern) = pattern else { return };
@@ -145,8 +145,8 @@ impl Keeper {
         let Some(served) = self.services.get_mut(&service) else { return };
         served.crew.looking = false;
         let known = Known { target: None, reloaded, stats: None };
-        let members = seen.map(|workers| served.members(now, &workers, &known));
-        self.inbox.push_back(Input::CrewSeen { service, ask, members, puma: None });
+        let seen = seen.map(|workers| served.muster(now, &workers, &known));
+        self.inbox.push_back(Input::CrewSeen { service, ask, seen, puma: None });
     }
 
     /// Has the pool prove a worker: its title, which may block, is part of the proof.
@@ -279,16 +279,12 @@ impl Keeper {
 
 impl Served {
     /// What a look at its workers means for each, for the engine: the next one is compared with it.
-    pub(super) fn members(
-        &mut self,
-        now: Now,
-        workers: &[Worker],
-        known: &Known<'_>,
-    ) -> Vec<Member> {
+    pub(super) fn muster(&mut self, now: Now, workers: &[Worker], known: &Known<'_>) -> Muster {
         let members = self.members_of(now, workers, known);
         let samples = workers.iter().map(|worker| (worker.identity(), worker.sample.clone()));
         self.crew.samples = samples.collect();
-        members
+        let all: Vec<&Worker> = workers.iter().collect();
+        Muster { members, coming: known.stats.map_or(0, |stats| coming(stats, &all)) }
     }
 
     /// What a look at its workers means for each.
@@ -339,6 +335,14 @@ fn awaited(stats: &Stats, workers: &[&Worker]) -> Option<ProcessIdentity> {
     let old = cluster.each.iter().find(|status| status.phase.is_some_and(|own| own < phase))?;
     let process = process_of(old, workers).filter(|_| all_booted)?;
     Some(process.identity())
+}
+
+/// Who is not ready by the master's word and was not seen. One in whose place another process is seen is
+/// known by that.
+fn coming(stats: &Stats, workers: &[&Worker]) -> usize {
+    let Form::Cluster(cluster) = &stats.form else { return 0 };
+    let booting = cluster.each.iter().filter(|status| status.boot == Boot::Booting);
+    booting.filter(|status| process_of(status, workers).is_none()).count()
 }
 
 fn status_of<'s>(worker: &Worker, stats: &'s Stats) -> Option<&'s WorkerStatus> {

@@ -4,10 +4,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::engine::effect::Level;
+use crate::engine::effect::{Effect, Level};
 use crate::engine::input::{Confirmation, Input};
 use crate::keeper::Keeper;
 use crate::keeper::jobs::read_record;
+use crate::keeper::samples::{at_once, observe};
+use crate::keeper::served::Served;
 use crate::keeper::turn::{Done, claim_of};
 use crate::model::ids::{AskId, ServiceName};
 use crate::model::process::{Absence, Identification, ProcessIdentity};
@@ -164,22 +166,47 @@ impl Keeper {
         let Some(served) = self.services.get(service) else { return Confirmation::Gone };
         let Some(held) = served.held.get(&identity) else { return Confirmation::Gone };
         let Some(proved) = held.proved() else { return Confirmation::Gone };
-        // A unit's pidfile is no reason to ask its manager anew while the process lives.
-        match (&served.def.life, &served.stamp, &served.spot) {
-            (Life::Pidfile(_), Some(stamp), Some((_, walked))) if walked.elapsed() < WALK_AGAIN => {
-                match identity::confirm(proved, stamp) {
-                    identity::Confirmation::Same => Confirmation::Same,
-                    identity::Confirmation::ClaimChanged => Confirmation::ClaimChanged,
-                    identity::Confirmation::Gone => Confirmation::Gone,
-                }
-            }
-            _ if !proved.is_alive() => Confirmation::Gone,
-            // A file that may hang, or none seen yet: the pool looks.
-            (Life::Pidfile(_), _, _) => Confirmation::ClaimChanged,
-            (Life::Match(_) | Life::Run(_) | Life::Unit(_) | Life::Nothing, _, _) => {
+        if proved.is_alive() { claim_of_living(served) } else { Confirmation::Gone }
+    }
+
+    /// The same together with a sample, where that can be taken at once: what was read of a process says
+    /// that it lives, and a look-up for both is enough.
+    pub(super) fn confirm_and_sample(
+        &mut self,
+        service: ServiceName,
+        [confirm, sample]: [AskId; 2],
+        identity: ProcessIdentity,
+    ) {
+        let served = self.services.get_mut(&service);
+        let quick = served.and_then(|served| {
+            served.held.get(&identity)?.proved()?;
+            let sample = at_once(served, identity)?.ok()?;
+            Some((claim_of_living(served), observe(served, Ok(sample))))
+        });
+        let Some((how, seen)) = quick else {
+            self.perform(Effect::Confirm { service: service.clone(), ask: confirm, identity });
+            self.perform(Effect::Sample { service, ask: sample, identity });
+            return;
+        };
+        self.inbox.push_back(Input::Confirmed { service: service.clone(), ask: confirm, how });
+        self.inbox.push_back(Input::Sampled { service, ask: sample, seen });
+    }
+}
+
+/// Whether what claims a main process that lives still does.
+fn claim_of_living(served: &Served) -> Confirmation {
+    // A unit's pidfile is no reason to ask its manager anew while the process lives.
+    match (&served.def.life, &served.stamp, &served.spot) {
+        (Life::Pidfile(_), Some(stamp), Some((_, walked))) if walked.elapsed() < WALK_AGAIN => {
+            if stamp.holds() {
                 Confirmation::Same
+            } else {
+                Confirmation::ClaimChanged
             }
         }
+        // A file that may hang, or none seen yet: the pool looks.
+        (Life::Pidfile(_), _, _) => Confirmation::ClaimChanged,
+        (Life::Match(_) | Life::Run(_) | Life::Unit(_) | Life::Nothing, _, _) => Confirmation::Same,
     }
 }
 

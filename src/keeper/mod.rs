@@ -12,6 +12,7 @@ mod crews;
 mod deaths;
 mod dirs;
 mod events;
+mod hazards;
 mod identify;
 mod intake;
 mod jobs;

@@ -140,14 +140,22 @@ impl Keeper {
             }
             Request::Workers { service } => self.call_the_roll(service, reply),
             Request::Kill { service, pick } => {
-                let open = self.open_request(vec![service.clone()], reply);
-                self.put_to_engine(open, service, None, |service, request| Input::WorkerOrdered {
+                let who = peer.who();
+                self.put_one(service, reply, |service, request| Input::WorkerOrdered {
                     service,
                     request,
                     pick,
-                    who: peer.who(),
+                    who,
                 });
-                self.finish(open);
+            }
+            Request::ReloadVerified { service, within } => {
+                let who = peer.who();
+                self.put_one(service, reply, |service, request| Input::VerifyOrdered {
+                    service,
+                    request,
+                    within,
+                    who,
+                });
             }
             Request::Order { order, services, wait } => {
                 self.order(&peer, order, services, wait, reply)
@@ -178,8 +186,16 @@ impl Keeper {
     ) {
         let id = self.open_request(services.clone(), reply);
         for service in services {
+            if order != Order::Stop && self.is_unclaimed(&service) {
+                let text = format!(
+                    "{UNCLAIMED}: it can only be stopped (`heeler stop {service}`), until there is a \
+                     {service}.toml again and `heeler reload-config`"
+                );
+                self.refuse(id, &service, text);
+                continue;
+            }
             let who = peer.who();
-            self.put_to_engine(id, service, Some(order), |service, request| Input::Ordered {
+            self.put_to_engine(id, service, |service, request| Input::Ordered {
                 service,
                 request,
                 order,
@@ -212,33 +228,47 @@ impl Keeper {
         id
     }
 
-    /// Asks the engine for one service of a request; `order`, where it is one.
+    /// Asks the engine for the one service that a request is about.
+    fn put_one(
+        &mut self,
+        service: ServiceName,
+        reply: oneshot::Sender<Response>,
+        input: impl FnOnce(ServiceName, RequestId) -> Input,
+    ) {
+        let open = self.open_request(vec![service.clone()], reply);
+        self.put_to_engine(open, service, input);
+        self.finish(open);
+    }
+
+    /// Asks the engine for one service of a request.
     fn put_to_engine(
         &mut self,
         id: u64,
         service: ServiceName,
-        order: Option<Order>,
         input: impl FnOnce(ServiceName, RequestId) -> Input,
     ) {
-        let Some(open) = self.operators.open.get_mut(&id) else { return };
-        let refusal = match self.services.get(&service).map(|served| served.file) {
-            None => Some("it is not there any more".to_owned()),
-            Some(File::Gone) if order != Some(Order::Stop) => Some(format!(
-                "{UNCLAIMED}: it can only be stopped (`heeler stop {service}`), until there is a \
-                 {service}.toml again and `heeler reload-config`"
-            )),
-            Some(File::There | File::Gone) => None,
-        };
-        if let Some(text) = refusal {
-            let service = service.to_string();
-            open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
+        if !self.services.contains_key(&service) {
+            self.refuse(id, &service, "it is not there any more".to_owned());
             return;
         }
+        let Some(open) = self.operators.open.get_mut(&id) else { return };
         open.missing += 1;
         self.operators.next += 1;
         let request = RequestId(self.operators.next);
         self.operators.asked.insert(request, (id, service.clone()));
         self.inbox.push_back(input(service, request));
+    }
+
+    /// The engine is not asked for this service.
+    fn refuse(&mut self, id: u64, service: &ServiceName, text: String) {
+        let Some(open) = self.operators.open.get_mut(&id) else { return };
+        let service = service.to_string();
+        open.results.push(OrderResult { service, result: OrderEnd::Failed, text });
+    }
+
+    /// Whether it goes on though its file is gone.
+    fn is_unclaimed(&self, service: &ServiceName) -> bool {
+        self.services.get(service).is_some_and(|served| served.file == File::Gone)
     }
 
     /// The engine answered: the operator hears it once what was decided before is on disk.

@@ -12,6 +12,7 @@ use crate::engine::input::Input;
 use crate::engine::standing::{Main, Observer, Seen, is_mixed};
 use crate::keeper::Keeper;
 use crate::keeper::crews::{Known, needs_of};
+use crate::keeper::hazards;
 use crate::keeper::roll::Shown;
 use crate::keeper::turn::Done;
 use crate::model::crew::PumaView;
@@ -209,11 +210,11 @@ impl Keeper {
         self.ask_pumas();
     }
 
-    /// What everybody could do to it is told once, not with each answer.
+    /// What everybody could do to it, and nobody is alerted of, is told once, not with each answer.
     fn tell_exposed(&mut self, service: &ServiceName, answer: &Answer) {
         let wall = self.now().wall;
         let Some(served) = self.services.get_mut(service) else { return };
-        for exposed in &answer.exposed {
+        for exposed in answer.exposed.iter().filter(|one| !hazards::is_hazard(**one)) {
             if !served.puma.exposed.contains(exposed) {
                 served.puma.exposed.push(*exposed);
                 self.log.say(wall, Level::Warning, service.as_str(), exposed.to_string());
@@ -233,6 +234,10 @@ impl Keeper {
         }
         // One that cannot be looked at is judged by its word alone.
         let asked = served.puma.crew.take();
+        let exposed = &answer.exposed;
+        let found = crew.as_ref().ok().map(|Crew { master, workers, target }| {
+            hazards::find(now, master, workers, target.as_ref().ok(), exposed)
+        });
         let (state, all, target, refused) = match crew {
             Ok(Crew { master, workers, target }) => (master.state, workers, target, None),
             Err(why) => (None, Vec::new(), Err(why.clone()), Some(why)),
@@ -268,13 +273,16 @@ impl Keeper {
         let Some(served) = self.services.get_mut(&service) else { return };
         if let Some((ask, reloaded)) = asked {
             let known = Known { target, reloaded, stats: stats.ok() };
-            let members = match refused {
-                None => Ok(served.members(now, &all, &known)),
+            let seen = match refused {
+                None => Ok(served.muster(now, &all, &known)),
                 Some(why) => Err(why),
             };
             let service = service.clone();
             let puma = stats.ok().map(|stats| view(stats, words, looping, directory));
-            self.inbox.push_back(Input::CrewSeen { service, ask, members, puma });
+            self.inbox.push_back(Input::CrewSeen { service, ask, seen, puma });
+        }
+        if let Some(found) = found {
+            self.inbox.push_back(Input::Hazards { service: service.clone(), found });
         }
         let Some(served) = self.services.get_mut(&service) else { return };
         for (check, ask) in std::mem::take(&mut served.puma.waiting) {
@@ -282,11 +290,6 @@ impl Keeper {
         }
         self.ask_pumas();
     }
-}
-
-/// Whether two definitions of a service mean the same Puma, asked the same way.
-pub(super) fn asked_alike(one: &Service, other: &Service) -> bool {
-    (&one.life, &one.user, &one.puma) == (&other.life, &other.user, &other.puma)
 }
 
 /// What a Puma says, for the engine.
@@ -310,6 +313,11 @@ fn view(
         words,
         target,
     }
+}
+
+/// Whether two definitions of a service mean the same Puma, asked the same way.
+pub(super) fn asked_alike(one: &Service, other: &Service) -> bool {
+    (&one.life, &one.user, &one.puma) == (&other.life, &other.user, &other.puma)
 }
 
 /// In the pool the process is held anew: the loop may let go of it meanwhile.

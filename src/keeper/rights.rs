@@ -142,6 +142,10 @@ impl Rights {
                 self.check(peer, std::slice::from_ref(&service), Right::Restart)?;
                 Request::Kill { service, pick }
             }
+            Request::ReloadVerified { service, within } => {
+                self.check(peer, std::slice::from_ref(&service), Right::Reload)?;
+                Request::ReloadVerified { service, within }
+            }
             Request::Order { order, services, wait } => {
                 let services = self.choose(peer, &services, order.right())?;
                 Request::Order { order, services, wait }
@@ -361,6 +365,10 @@ mod tests {
         assert_eq!(refused(DEPLOY, kill("db")), unseen);
         assert!(rights.authorize(&peer(DEPLOY, &[]), kill("shop")).is_ok());
         assert!(rights.authorize(&peer(DEPLOY, &[]), workers("shop")).is_ok());
+        let verified = |service| Request::ReloadVerified { service: name(service), within: None };
+        assert_eq!(refused(ANNA, verified("shop")).error, ErrorKind::NotAllowed);
+        assert_eq!(refused(DEPLOY, verified("db")), unseen);
+        assert!(rights.authorize(&peer(DEPLOY, &[]), verified("shop")).is_ok());
         let test = || Request::MailTest { to: vec!["ops@example.com".to_owned()] };
         assert_eq!(refused(DEPLOY, test()).error, ErrorKind::NotAllowed);
         let to = vec!["ops@example.com".to_owned()];

@@ -55,6 +55,7 @@ const NEEDS: WorkerNeeds = WorkerNeeds {
         rss: true,
         private: false,
         stat: true,
+        cpu: true,
         fds: false,
         io: false,
         children: false,

@@ -5,6 +5,7 @@ use std::panic::catch_unwind;
 use crate::checks;
 use crate::engine::input::Input;
 use crate::keeper::Keeper;
+use crate::keeper::served::Served;
 use crate::keeper::turn::Done;
 use crate::model::check::CheckKind;
 use crate::model::ids::{AskId, ServiceName};
@@ -33,19 +34,11 @@ impl Keeper {
     /// Takes the one sample of a service.
     pub(super) fn sample(&mut self, service: ServiceName, ask: AskId, identity: ProcessIdentity) {
         let Some(served) = self.services.get_mut(&service) else { return };
-        let needs = served.needs;
-        let Some(held) = served.held.get(&identity) else {
-            let sample = Err(Untrusted::from("it ended meanwhile"));
+        if let Some(sample) = at_once(served, identity) {
             self.sampled(Sampled { service, ask, sample });
             return;
-        };
-        if !needs.may_block() && !of_tree(needs) {
-            let sample = sampler::quick(held.hold.held(), needs, None);
-            if !sample.as_ref().is_ok_and(|sample| needs.wants_pss(sample.rss_bytes)) {
-                self.sampled(Sampled { service, ask, sample });
-                return;
-            }
         }
+        let needs = served.needs;
         if served.in_pool.sample {
             let sample = Err(Untrusted::from("the last look at the process has not come back yet"));
             self.sampled(Sampled { service, ask, sample });
@@ -72,16 +65,41 @@ impl Keeper {
     fn sampled(&mut self, sampled: Sampled) {
         let Sampled { service, ask, sample } = sampled;
         let Some(served) = self.services.get_mut(&service) else { return };
-        let seen = match sample {
-            Ok(sample) => {
-                let seen =
-                    checks::process::observe(&sample, served.last_sample.as_ref(), served.needs);
-                served.last_sample = Some(sample);
-                seen
-            }
-            Err(why) => Observation::of(Outcome::Unknown(why)),
-        };
+        let seen = observe(served, sample);
         self.inbox.push_back(Input::Sampled { service, ask, seen });
+    }
+}
+
+/// The sample, where it can be taken on the loop; none where that may block.
+pub(super) fn at_once(
+    served: &Served,
+    identity: ProcessIdentity,
+) -> Option<Result<ProcessSample, Untrusted>> {
+    let needs = served.needs;
+    let Some(held) = served.held.get(&identity) else {
+        return Some(Err(Untrusted::from("it ended meanwhile")));
+    };
+    if needs.may_block() || of_tree(needs) {
+        return None;
+    }
+    let sample = sampler::quick(held.hold.held(), needs, None);
+    let is_all = !sample.as_ref().is_ok_and(|sample| needs.wants_pss(sample.rss_bytes));
+    is_all.then_some(sample)
+}
+
+/// What a sample shows after the one before.
+pub(super) fn observe(
+    served: &mut Served,
+    sample: Result<ProcessSample, Untrusted>,
+) -> Observation {
+    match sample {
+        Ok(sample) => {
+            let before = served.last_sample.as_ref();
+            let seen = checks::process::observe(&sample, before, served.needs);
+            served.last_sample = Some(sample);
+            seen
+        }
+        Err(why) => Observation::of(Outcome::Unknown(why)),
     }
 }
 

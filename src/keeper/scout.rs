@@ -41,9 +41,8 @@ pub(super) struct Scout {
     asked: BTreeMap<AskId, Asked>,
     /// When each answer has to be there, soonest first.
     overdue: BTreeSet<(Instant, AskId)>,
-    /// The numbers it knows checks and services by; none is used twice.
-    numbers: BTreeMap<(ServiceName, CheckIndex), u32>,
-    services: BTreeMap<ServiceName, u32>,
+    /// The numbers it knows services by, and their checks; none is used twice.
+    numbers: BTreeMap<ServiceName, Numbers>,
     next_number: u32,
     /// How many lived but a moment, one after the other, and when the next may begin.
     short_lives: u32,
@@ -54,6 +53,11 @@ pub(super) struct Scout {
 struct Instance {
     caged: Caged,
     defined: BTreeSet<u32>,
+}
+
+struct Numbers {
+    service: u32,
+    checks: BTreeMap<CheckIndex, u32>,
 }
 
 struct Asked {
@@ -73,27 +77,28 @@ impl Keeper {
         let Some((settings, timeout)) = self.services.get(&service).and_then(|served| {
             let at = usize::from(check.0);
             let Probe::Network(settings) = served.probes.get(at)? else { return None };
-            Some((settings.clone(), served.def.checks.get(at)?.timeout))
+            Some((settings, served.def.checks.get(at)?.timeout))
         }) else {
             return;
         };
-        let scout = &mut self.scout;
-        let next = &mut scout.next_number;
+        let Scout { numbers, next_number: next, instance, .. } = &mut self.scout;
         let mut fresh = || {
             *next = next.wrapping_add(1);
             *next
         };
-        let number = *scout.numbers.entry((service.clone(), check)).or_insert_with(&mut fresh);
-        let of_service = *scout.services.entry(service.clone()).or_insert_with(&mut fresh);
-        let Some(instance) = &mut scout.instance else { return };
+        let numbers = numbers
+            .entry(service.clone())
+            .or_insert_with(|| Numbers { service: fresh(), checks: BTreeMap::new() });
+        let number = *numbers.checks.entry(check).or_insert_with(&mut fresh);
+        let Some(instance) = instance else { return };
         if instance.defined.insert(number) {
-            let settings = serde_json::to_vec(&settings).unwrap_or_default().into();
-            instance.say(&ToScout::Define { check: number, service: of_service, settings });
+            let settings = serde_json::to_vec(settings).unwrap_or_default().into();
+            instance.say(&ToScout::Define { check: number, service: numbers.service, settings });
         }
         instance.say(&ToScout::Probe { ask, check: number, timeout });
         let until = Instant::now() + timeout + 2 * limits::PROBE_QUEUE_MAX + limits::SCOUT_GRACE;
-        scout.asked.insert(ask, Asked { service, check, until });
-        scout.overdue.insert((until, ask));
+        self.scout.asked.insert(ask, Asked { service, check, until });
+        self.scout.overdue.insert((until, ask));
     }
 
     /// The checks of a service are others now: those it goes on asking about keep their numbers.
@@ -103,7 +108,7 @@ impl Keeper {
             if let Kept::Same(was) = kept
                 && let Some(number) = before.remove(was)
             {
-                self.scout.numbers.insert((service.clone(), place), number);
+                self.scout.number(service, place, number);
             }
         }
         self.scout_forgets(before.into_values());
@@ -112,7 +117,7 @@ impl Keeper {
     /// A service is watched no longer.
     pub(super) fn scout_loses(&mut self, service: &ServiceName) {
         let numbers = self.scout.take_numbers(service);
-        self.scout.services.remove(service);
+        self.scout.numbers.remove(service);
         self.scout_forgets(numbers.into_values());
     }
 
@@ -257,10 +262,15 @@ impl Keeper {
 impl Scout {
     /// The numbers of a service's checks, no longer in use.
     fn take_numbers(&mut self, service: &ServiceName) -> BTreeMap<CheckIndex, u32> {
-        let first = (service.clone(), CheckIndex(0));
-        let last = (service.clone(), CheckIndex(u16::MAX));
-        let places: Vec<_> = self.numbers.range(first..=last).map(|(key, _)| key.clone()).collect();
-        places.into_iter().filter_map(|key| Some((key.1, self.numbers.remove(&key)?))).collect()
+        let numbers = self.numbers.get_mut(service);
+        numbers.map(|numbers| std::mem::take(&mut numbers.checks)).unwrap_or_default()
+    }
+
+    /// One of them is still in use, at this place.
+    fn number(&mut self, service: &ServiceName, place: CheckIndex, number: u32) {
+        if let Some(numbers) = self.numbers.get_mut(service) {
+            numbers.checks.insert(place, number);
+        }
     }
 }
 

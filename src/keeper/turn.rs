@@ -10,7 +10,7 @@ use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Event;
-use crate::keeper::served::{ClaimId, Family, Holding};
+use crate::keeper::served::{ClaimId, Family, Holding, Served};
 use crate::keeper::{Keeper, now};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
@@ -119,9 +119,7 @@ impl Keeper {
     pub(super) fn engine_does(&mut self, what: impl FnOnce(&mut Engine, Now, &mut Vec<Effect>)) {
         let mut effects = std::mem::take(&mut self.effects);
         what(&mut self.engine, now(), &mut effects);
-        for effect in effects.drain(..) {
-            self.perform(effect);
-        }
+        self.perform_all(&mut effects);
         self.effects = effects;
     }
 
@@ -143,6 +141,24 @@ impl Keeper {
         }
     }
 
+    fn perform_all(&mut self, effects: &mut Vec<Effect>) {
+        let mut effects = effects.drain(..).peekable();
+        while let Some(effect) = effects.next() {
+            match (effect, effects.next_if(|next| matches!(next, Effect::Sample { .. }))) {
+                (
+                    Effect::Confirm { service, ask: confirm, identity },
+                    Some(Effect::Sample { service: same, ask: sample, .. }),
+                ) if same == service => {
+                    self.confirm_and_sample(service, [confirm, sample], identity);
+                }
+                (effect, sample) => {
+                    self.perform(effect);
+                    sample.into_iter().for_each(|sample| self.perform(sample));
+                }
+            }
+        }
+    }
+
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Identify { service, ask } => self.identify(service, ask),
@@ -158,12 +174,10 @@ impl Keeper {
             }
             Effect::Confirm { service, ask, identity } => {
                 let how = self.confirm(&service, identity);
-                let unwatched = self
-                    .services
-                    .get(&service)
-                    .and_then(|served| served.held.get(&identity))
-                    .is_some_and(|held| held.token.is_none());
-                if how == Confirmation::Gone && unwatched {
+                let unwatched = |served: &Served| {
+                    served.held.get(&identity).is_some_and(|held| held.token.is_none())
+                };
+                if how == Confirmation::Gone && self.services.get(&service).is_some_and(unwatched) {
                     // Nobody else will see its end.
                     self.let_go(&service, identity);
                 }

@@ -176,9 +176,11 @@ fn commands(out: &mut String, alert: &Alert) {
             out.push_str(mended);
             return;
         }
-        Cause::Unkillable | Cause::Unclear | Cause::Check(..) | Cause::CheckUnknown(..) => {
-            ("To have heeler leave it alone while you work on it", "unmonitor")
-        }
+        Cause::Unkillable
+        | Cause::Unclear
+        | Cause::Check(..)
+        | Cause::CheckUnknown(..)
+        | Cause::Hazard(_) => ("To have heeler leave it alone while you work on it", "unmonitor"),
     };
     out.push_str(&format!("\n{title}\n  heeler {command} {name}\n"));
     if alert.incident.cause == Cause::UpUnwanted {

@@ -8,6 +8,16 @@ use crate::model::text::Untrusted;
 use crate::model::time::Mono;
 use crate::model::workers::{Budget, Fragile};
 
+/// All of them, as they were seen.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Muster {
+    /// Those there are.
+    pub members: Vec<Member>,
+    /// So many are on their way by their master's word, and were not seen: a worker that dies at boot is
+    /// gone again before anybody looks.
+    pub coming: usize,
+}
+
 /// One worker, as it was seen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {

@@ -1,6 +1,7 @@
 //! The span from fired to resolved, its story, and the alerts that tell it.
 
 use crate::model::check::CheckKind;
+use crate::model::hazard::HazardKind;
 use crate::model::ids::{CheckIndex, ServiceName};
 use crate::model::job::Output;
 use crate::model::limits;
@@ -69,6 +70,8 @@ pub enum Cause {
     Check(CheckKind, CheckIndex),
     /// A check cannot be told.
     CheckUnknown(CheckKind, CheckIndex),
+    /// It will go off some day.
+    Hazard(HazardKind),
 }
 
 impl Cause {
@@ -83,6 +86,7 @@ impl Cause {
             | Self::Unclear
             | Self::Unkillable
             | Self::SetAside
+            | Self::Hazard(_)
             | Self::Definition => self,
         }
     }
@@ -97,14 +101,15 @@ impl Cause {
             | Self::Unclear
             | Self::Unkillable
             | Self::SetAside
+            | Self::Hazard(_)
             | Self::Definition => None,
         }
     }
 
-    /// Whether a check found it.
+    /// Whether a check or a look found it: it ends when nobody judges any more.
     #[must_use]
     pub fn is_of_check(&self) -> bool {
-        self.place().is_some()
+        self.place().is_some() || matches!(self, Self::Hazard(_))
     }
 }
 

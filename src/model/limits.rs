@@ -1,5 +1,6 @@
 //! Every bound of the program, in one place, with what must hold between them.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A service name.
@@ -91,6 +92,9 @@ pub const CREW_SHORT_MAX: Duration = Duration::from_secs(60);
 pub const WORKER_BOOTS: Duration = Duration::from_secs(5);
 /// How long a verified reload may take, unless it is said.
 pub const VERIFY_TIMEOUT: Duration = Duration::from_secs(600);
+/// What may be said for it.
+pub const VERIFY_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 /// How often its workers are looked at meanwhile.
 pub const VERIFY_PACE: Duration = Duration::from_millis(250);
 /// How soon a Puma that said yes has to begin.
@@ -208,7 +212,7 @@ pub const CONTROL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(CONTROL_CLIENTS_PER_UID_MAX + CONTROL_CLIENTS_KEPT < CONTROL_CLIENTS_MAX);
 const _: () = assert!(CONTROL_HEAD_BYTES_MAX < CONTROL_REQUEST_BYTES_MAX);
-/// Findings told of one configuration file.
+/// Hazards told of one configuration file.
 pub const CONFIG_FINDINGS_MAX: usize = 50;
 /// What is told of a configuration at a reload.
 pub const CONFIG_REPORT_BYTES_MAX: usize = 1 << 20;
@@ -240,6 +244,12 @@ pub const DOCTOR_TIME: Duration = Duration::from_secs(90);
 pub const DOCTOR_ERRAND_TIME: Duration = Duration::from_secs(10);
 /// Requests to run checks once that are done at a time.
 pub const TRIALS_MAX: usize = 4;
+/// For so long what a master uses may be deleted until that is told: a deploy may be about to end.
+pub const HAZARD_DELETED_PATIENCE: Duration = Duration::from_secs(10);
+/// For so long a deploy may be half done until that is told.
+pub const HAZARD_DEPLOY_PATIENCE: Duration = Duration::from_secs(600);
+/// What will go off some day is reminded of so many times less often than what has.
+pub const HAZARD_REMIND_TIMES: u32 = 42;
 /// Who may wait for a look at the workers of one service.
 pub const ROLL_WAITING_MAX: usize = 8;
 /// Checks of one such request that run at once: the real ones have to find room beside them.

@@ -12,6 +12,7 @@ pub mod condition;
 pub mod crew;
 pub mod event;
 pub mod finding;
+pub mod hazard;
 pub mod ids;
 pub mod incident;
 pub mod intent;

@@ -297,7 +297,7 @@ impl fmt::Display for Exposed {
         f.write_str(match self {
             Self::StateReadable => {
                 "everybody can read the state file and the token in it, and so stop this Puma: \
-                 state_path \"...\", 0640"
+                 state_permission 0640, and chmod 0640 once (Puma 5.6 keeps the mode it finds)"
             }
             Self::StateWritable => "everybody can write the state file",
             Self::ControlOpen => {

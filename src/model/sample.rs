@@ -12,7 +12,9 @@ pub struct Needs {
     pub rss: bool,
     /// USS.
     pub private: bool,
-    /// CPU time, state, threads: one read of /proc/PID/stat.
+    /// CPU time.
+    pub cpu: bool,
+    /// State and threads: one read of /proc/PID/stat, which has CPU time and resident pages too.
     pub stat: bool,
     /// Open descriptors.
     pub fds: bool,
@@ -44,6 +46,7 @@ impl Needs {
             pss_above_bytes: lower,
             rss: self.rss || other.rss,
             private: self.private || other.private,
+            cpu: self.cpu || other.cpu,
             stat: self.stat || other.stat,
             fds: self.fds || other.fds,
             io: self.io || other.io,

@@ -1,6 +1,7 @@
 //! The last good text of every file in conf.d, for the day when the file there is not good. Its first line is
 //! a comment with a checksum: what a bad disk made of a definition must not be run.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -61,26 +62,54 @@ fn seal(text: &str) -> String {
     format!("{MARK}{:08x}\n", line::crc32(text.as_bytes()))
 }
 
-/// Keeps a text as the last good one. Written only when it differs from the one that is kept.
+/// Texts to be kept as the last good ones; where there is none, the file is no longer in conf.d.
+pub type Due = BTreeMap<DefinitionName, Option<Box<str>>>;
+
+/// Keeps some of them, and takes them out: not more at once than a wish may have to wait behind.
 ///
 /// # Errors
-/// The one kept before stays.
-pub fn save(state_dir: &Path, name: &DefinitionName, text: &str) -> Result<(), StoreError> {
+/// Of the first one that cannot be: it stays, with those behind it, and so does what was kept before.
+pub fn keep_some(state_dir: &Path, due: &mut Due) -> Result<(), StoreError> {
+    let mut written = 0;
+    let kept = (0..LOOKED_AT_ONCE).try_for_each(|_| {
+        let Some(entry) = due.first_entry().filter(|_| written < WRITTEN_AT_ONCE) else {
+            return Ok(());
+        };
+        match entry.get() {
+            Some(text) => written += usize::from(save(state_dir, entry.key(), text)? == Saved::Now),
+            None => file::remove(&folder(state_dir).join(entry.key().to_string()))?,
+        }
+        entry.remove();
+        Ok(())
+    });
+    if written > 0 {
+        file::sync_dir(&folder(state_dir))?;
+    }
+    kept
+}
+
+/// Each that is written is waited for on its way to the disk.
+const WRITTEN_AT_ONCE: usize = 16;
+/// What is kept already is read, to see that.
+const LOOKED_AT_ONCE: usize = 512;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Saved {
+    Now,
+    /// It was kept already.
+    Before,
+}
+
+/// Keeps a text, durable but for its name. Written only when it differs from the one that is kept.
+fn save(state_dir: &Path, name: &DefinitionName, text: &str) -> Result<Saved, StoreError> {
     if load(state_dir, name).ok().flatten().as_deref() == Some(text) {
-        return Ok(());
+        return Ok(Saved::Before);
     }
     let folder = folder(state_dir);
     file::make_dir(&folder)?;
     let sealed = format!("{}{text}", seal(text));
-    file::put_durably(&folder, &name.to_string(), sealed.as_bytes())
-}
-
-/// Forgets the text of a file that is no longer in conf.d.
-///
-/// # Errors
-/// When it is there and cannot be removed.
-pub fn remove(state_dir: &Path, name: &DefinitionName) -> Result<(), StoreError> {
-    file::remove(&folder(state_dir).join(name.to_string()))
+    file::put(&folder, &name.to_string(), sealed.as_bytes())?;
+    Ok(Saved::Now)
 }
 
 fn folder(state_dir: &Path) -> PathBuf {
@@ -98,21 +127,26 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let shop = DefinitionName::Service(ServiceName::parse("shop").expect("a name"));
         assert_eq!(load(dir.path(), &shop).expect("loads"), None);
-        remove(dir.path(), &shop).expect("nothing to remove is fine");
-        save(dir.path(), &shop, "user = \"deploy\"\n").expect("saves");
-        save(dir.path(), &DefinitionName::Daemon, "").expect("saves");
+        let keep = |name: &DefinitionName, text: Option<&str>| {
+            let mut due = Due::from([(name.clone(), text.map(Into::into))]);
+            keep_some(dir.path(), &mut due).expect("is kept");
+            assert!(due.is_empty());
+        };
+        keep(&shop, None);
+        keep(&shop, Some("user = \"deploy\"\n"));
+        keep(&DefinitionName::Daemon, Some(""));
         let file = dir.path().join("last-good/shop.toml");
         let inode = || std::fs::metadata(&file).expect("is there").ino();
         let first = inode();
         // A held descriptor keeps the number from being used again.
         let _held = std::fs::File::open(&file).expect("opens");
-        save(dir.path(), &shop, "user = \"deploy\"\n").expect("saves");
+        keep(&shop, Some("user = \"deploy\"\n"));
         assert_eq!(inode(), first, "the same text is not written again");
-        save(dir.path(), &shop, "user = \"web\"\n").expect("saves");
+        keep(&shop, Some("user = \"web\"\n"));
         assert_ne!(inode(), first);
         assert_eq!(load(dir.path(), &shop).expect("loads").as_deref(), Some("user = \"web\"\n"));
         assert_eq!(load(dir.path(), &DefinitionName::Daemon).expect("loads").as_deref(), Some(""));
-        remove(dir.path(), &shop).expect("removes");
+        keep(&shop, None);
         assert_eq!(load(dir.path(), &shop).expect("loads"), None);
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::check::CheckKind;
+use crate::model::hazard::HazardKind;
 use crate::model::ids::{CheckIndex, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause, Incident, StoryLine};
 use crate::model::intent::{Desired, Intent, Who};
@@ -180,6 +181,7 @@ enum CauseRecord {
     Definition,
     Check(KindRecord, u16),
     CheckUnknown(KindRecord, u16),
+    Hazard(HazardRecord),
 }
 
 /// A type of check, by its word in a configuration.
@@ -199,6 +201,26 @@ impl TryFrom<String> for KindRecord {
 impl From<KindRecord> for String {
     fn from(KindRecord(kind): KindRecord) -> Self {
         kind.name().to_owned()
+    }
+}
+
+/// What was found, by its word.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct HazardRecord(HazardKind);
+
+impl TryFrom<String> for HazardRecord {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        let kind = HazardKind::ALL.into_iter().find(|kind| kind.word() == word);
+        kind.map(Self).ok_or_else(|| format!("nothing that is found is called {word:?}"))
+    }
+}
+
+impl From<HazardRecord> for String {
+    fn from(HazardRecord(kind): HazardRecord) -> Self {
+        kind.word().to_owned()
     }
 }
 
@@ -297,6 +319,7 @@ impl From<Cause> for CauseRecord {
             Cause::Unkillable => Self::Unkillable,
             Cause::SetAside => Self::SetAside,
             Cause::Definition => Self::Definition,
+            Cause::Hazard(kind) => Self::Hazard(HazardRecord(kind)),
             Cause::Check(kind, CheckIndex(index)) => Self::Check(KindRecord(kind), index),
             Cause::CheckUnknown(kind, CheckIndex(index)) => {
                 Self::CheckUnknown(KindRecord(kind), index)
@@ -314,6 +337,7 @@ impl From<CauseRecord> for Cause {
             CauseRecord::Unkillable => Self::Unkillable,
             CauseRecord::SetAside => Self::SetAside,
             CauseRecord::Definition => Self::Definition,
+            CauseRecord::Hazard(HazardRecord(kind)) => Self::Hazard(kind),
             CauseRecord::Check(kind, index) => Self::Check(kind.0, CheckIndex(index)),
             CauseRecord::CheckUnknown(kind, index) => Self::CheckUnknown(kind.0, CheckIndex(index)),
         }

@@ -21,7 +21,7 @@ use crate::model::limits;
 use crate::model::memory::Memory;
 use crate::model::rate::Rate;
 use crate::model::time::{Mono, Wall};
-use crate::store::definitions::{self, DefinitionName};
+use crate::store::definitions::{self, DefinitionName, Due};
 use crate::store::events::EventLog;
 use crate::store::journal::{Journal, Trust};
 use crate::store::letters::{Letters, MailStanding};
@@ -134,7 +134,7 @@ struct Inbox {
     alerts: VecDeque<Box<Alert>>,
     dropped_alerts: u64,
     events: VecDeque<Arc<Event>>,
-    definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
+    definitions: Due,
     barriers: Vec<u64>,
     posted: Vec<Posted>,
     try_mail: TryMail,
@@ -214,7 +214,7 @@ impl StoreHandle {
             journal,
             events: event_log,
             outbox,
-            definitions: BTreeMap::new(),
+            definitions: Due::new(),
             starts: earlier,
             trouble: None,
             standing: None,
@@ -337,7 +337,7 @@ struct Keeper<OnAck> {
     events: EventLog,
     outbox: Outbox,
     /// Texts to keep (or, absent, to forget) that are not on disk yet.
-    definitions: BTreeMap<DefinitionName, Option<Box<str>>>,
+    definitions: Due,
     starts: Vec<Start>,
     /// Why something is not on disk.
     trouble: Option<String>,
@@ -362,8 +362,11 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
             let of_events = self.events.compact_if_due();
             let tidied = self.journal.compact_if_due().and(of_events);
             let delivered = delivered.map(|_| ());
+            if committed.is_ok() && !self.definitions.is_empty() {
+                left = Turn::More;
+            }
             self.say(committed.and(delivered).and(tidied));
-            if life != Life::Running {
+            if life != Life::Running && (self.trouble.is_some() || self.definitions.is_empty()) {
                 break self.end(life);
             }
         }
@@ -443,7 +446,7 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         let there = file::make_dir(&self.state_dir);
         let queued = self.outbox.commit(now);
         let remembered = self.journal.commit();
-        let kept = self.keep_definitions();
+        let kept = definitions::keep_some(&self.state_dir, &mut self.definitions);
         // What became of letters is about what was queued before.
         let told = posted.iter().map(|one| self.outbox.posted(one, now, wall));
         let told = told.fold(Ok(()), Result::and);
@@ -460,17 +463,6 @@ impl<OnAck: Fn(Ack)> Keeper<OnAck> {
         events.iter().for_each(|event| self.events.take(event));
         let told = self.events.commit();
         result.and(told)
-    }
-
-    fn keep_definitions(&mut self) -> Result<(), StoreError> {
-        while let Some(entry) = self.definitions.first_entry() {
-            match entry.get() {
-                Some(text) => definitions::save(&self.state_dir, entry.key(), text)?,
-                None => definitions::remove(&self.state_dir, entry.key())?,
-            }
-            entry.remove();
-        }
-        Ok(())
     }
 
     fn say(&mut self, result: Result<(), StoreError>) {

@@ -167,6 +167,19 @@ pub enum ClaimStamp {
     Standing,
 }
 
+impl ClaimStamp {
+    /// Looks whether it still stands: for a pidfile, by one fstatat(2) where that cannot hang. Where it
+    /// changed, or is only to be seen by a walk, it does not.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match self {
+            Self::Pidfile(stamp, Some(spot)) => spot.stamp() == Some(*stamp),
+            Self::Pidfile(_, None) => false,
+            Self::Standing => true,
+        }
+    }
+}
+
 impl PartialEq for ClaimStamp {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -301,33 +314,6 @@ fn match_among(
                 list.join(", ")
             ))
         }
-    }
-}
-
-/// How a held process is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Confirmation {
-    /// It lives, and what claimed it still does.
-    Same,
-    /// It lives, but the claim changed: identify again.
-    ClaimChanged,
-    /// It does not live.
-    Gone,
-}
-
-/// Looks again: one poll(2) and, for a pidfile, one fstatat(2) where that cannot hang.
-#[must_use]
-pub fn confirm(proved: &Proved, claim: &ClaimStamp) -> Confirmation {
-    if !proved.is_alive() {
-        return Confirmation::Gone;
-    }
-    match claim {
-        ClaimStamp::Pidfile(stamp, Some(spot)) if spot.stamp() == Some(*stamp) => {
-            Confirmation::Same
-        }
-        // Changed, or only to be seen by a walk.
-        ClaimStamp::Pidfile(..) => Confirmation::ClaimChanged,
-        ClaimStamp::Standing => Confirmation::Same,
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Stat {
     pub threads: u64,
     /// When it began, in clock ticks since boot.
     pub started_ticks: u64,
+    /// Resident pages.
+    pub resident_pages: u64,
 }
 
 /// What /proc/PID/status says, as far as heeler asks.
@@ -147,7 +149,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let name_end = bytes.iter().rposition(|byte| *byte == b')')?;
     let text = str::from_utf8(bytes.get(name_end + 1..)?).ok()?;
     // Field 3 of the manual page is the first here.
-    let mut fields = [""; 20];
+    let mut fields = [""; 22];
     let mut words = text.split_ascii_whitespace();
     for field in &mut fields {
         *field = words.next()?;
@@ -166,6 +168,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         waited_ticks: ticks(16, 17)?,
         threads: number(20)?,
         started_ticks: number(22)?,
+        resident_pages: number(24)?,
     })
 }
 

@@ -23,19 +23,27 @@ use crate::sys::{clock, pidfd, vitals};
 pub fn quick(held: &Held, needs: Needs, tree: Option<&Tree>) -> Result<ProcessSample, Untrusted> {
     let identity = held.identity();
     let pid = identity.pid;
-    let rss = needs.rss || needs.pss_above_bytes.is_some();
-    let resident = if rss { vitals::resident_pages(held).ok() } else { None };
+    let cpu_ms = if needs.cpu && !needs.stat { vitals::cpu_ms(held).ok() } else { None };
     let fds = if needs.fds { count_fds(pid) } else { None };
-    // Last: that it lives now says that it lived before.
-    let stat = if needs.stat { vitals::stat(held).ok() } else { None };
-    let lives = stat.is_some_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x')) || held.is_alive();
+    // Last what only a living process has: that it lives now says that it lived before.
+    let whole = needs.stat || (needs.cpu && cpu_ms.is_none());
+    let stat = if whole { vitals::stat(held).ok() } else { None };
+    let rss = needs.rss || needs.pss_above_bytes.is_some();
+    let resident = match stat {
+        Some(stat) => Some(stat.resident_pages).filter(|_| rss),
+        None if rss => vitals::resident_pages(held).ok(),
+        None => None,
+    };
+    let lives = stat.is_some_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
+        || resident.is_some_and(|pages| pages > 0)
+        || held.is_alive();
     let family = tree.and_then(|tree| tree.family(identity));
     let started_ms = clock::ticks_to_ms(identity.started_ticks);
     let sample = ProcessSample {
         identity,
         at: clock::now().mono,
         age_ms: clock::boottime_ms().saturating_sub(started_ms),
-        cpu_ms: stat.map(|stat| clock::ticks_to_ms(stat.cpu_ticks)),
+        cpu_ms: cpu_ms.or_else(|| stat.map(|stat| clock::ticks_to_ms(stat.cpu_ticks))),
         tree_cpu_ms: family.as_ref().filter(|_| needs.tree_cpu).map(Family::cpu_ms),
         state: stat.map(|stat| stat.state),
         threads: stat.map(|stat| stat.threads),

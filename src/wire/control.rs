@@ -12,6 +12,7 @@
 //! POST /v1/probe {"service":"NAME","check":"memory"}  200 ProbeAnswer   (no check: all of its checks)
 //! GET  /v1/workers?service=NAME                  200 WorkersAnswer  (by a fresh look)
 //! POST /v1/kill {"service":"NAME","worker":77}   200 OrderAnswer   (no worker: the stuck one)
+//! POST /v1/reload-verified {"service":"NAME","timeout_ms":600000}   200 OrderAnswer   (at its end)
 //! POST /v1/order {"order":"restart","services":["NAME"],"groups":[],"all":false,"wait":true}   200 OrderAnswer
 //! POST /v1/mail-test {"to":["ops@example.com"]}  200 MailTestAnswer (nobody named: all who get alerts)
 //! POST /v1/reload-config {}                      200 ReloadAnswer
@@ -375,7 +376,7 @@ impl WhyAnswer {
 pub struct Incident {
     /// Its name, unique on this host.
     pub id: String,
-    /// down, up_unwanted, unclear, unkillable, set_aside, definition, check, check_unknown.
+    /// down, up_unwanted, unclear, unkillable, set_aside, definition, check, check_unknown, hazard.
     pub cause: String,
     /// The type of the check it is about.
     pub check_type: Option<String>,
@@ -410,6 +411,7 @@ impl Incident {
             Cause::Unkillable => ("unkillable", None),
             Cause::SetAside => ("set_aside", None),
             Cause::Definition => ("definition", None),
+            Cause::Hazard(_) => ("hazard", None),
             Cause::Check(kind, index) => ("check", Some((kind, index))),
             Cause::CheckUnknown(kind, index) => ("check_unknown", Some((kind, index))),
         };

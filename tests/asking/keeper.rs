@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::support::can_run;
 use crate::support::fake_puma::{FakePuma, NEED};
-use crate::support::house::{House, signal};
+use crate::support::house::{House, PATIENCE, signal};
+use crate::support::{can_run, wait_for};
 
 struct Shop {
     house: House,
@@ -46,9 +46,11 @@ fn how_it_stands_is_told_and_a_boot_loop_is_a_failure() {
     shop.wait_check("stands", "ok", "failed (no: up 3/3)");
     shop.wait_check("numbers", "ok", "booted (3) < 3 and workers (3) >= 3");
     shop.wait_check("mixture", "ok", "mixed (no) = yes");
-    // What everybody can do to it is said once.
+    // What everybody can do to it is said once: by mail where somebody has to mend it.
+    let open = |mail: &String| mail.contains("everybody can read the state file");
+    let told = || shop.house.mails().iter().filter(|mail| open(mail)).count();
+    wait_for("the mail", PATIENCE, || (told() == 1).then_some(()));
     let log = shop.house.log();
-    assert_eq!(log.matches("everybody can read the state file").count(), 1, "{log}");
     assert_eq!(log.matches("everybody can connect to the control server").count(), 1, "{log}");
     assert!(!log.contains("sekret"), "{log}");
 

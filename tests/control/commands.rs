@@ -25,7 +25,7 @@ fn err(output: &Output) -> String {
 #[test]
 fn every_command_exits_with_its_number() {
     let server = Server::start();
-    let table: [(&[&str], i32, &str, &str); 45] = [
+    let table: [(&[&str], i32, &str, &str); 50] = [
         (&["status", "shop"], 0, "shop: up\n", ""),
         (&["status", "shop", "theirs"], 0, "SERVICE", ""),
         (&["status", "db"], 3, "db: down\n", ""),
@@ -71,6 +71,21 @@ fn every_command_exits_with_its_number() {
         (&["kill", "shop", "--stuck"], 1, "", "heeler: shop: no worker is stuck"),
         (&["kill", "shop"], 2, "", "--worker"),
         (&["kill", "nix", "--stuck"], 4, "", "no such service"),
+        (&["reload", "shop", "--verified"], 0, "shop: verified after 12s\n", ""),
+        (
+            &["reload", "shop", "--verified", "--timeout", "90s"],
+            1,
+            "",
+            "heeler: shop: its time is over: 90s\\x1b[2J\n",
+        ),
+        (
+            &["reload", "shop", "--verified", "--json"],
+            0,
+            "{\"version\":1,\"results\":[{\"service\":\"shop\",\"result\":\"done\",",
+            "",
+        ),
+        (&["reload", "nix", "--verified"], 4, "", "no such service"),
+        (&["reload", "shop", "db", "--verified"], 2, "", "`--verified` is about one service"),
         (&["probe", "shop", "x"], 4, "", "heeler: shop has no such check"),
         (&["probe", "nix"], 4, "", "no such service"),
         (&["events", "nix"], 4, "", "no such service"),

@@ -292,6 +292,19 @@ fn respond(request: &Allowed) -> Response {
             };
             Response::Order(OrderAnswer::new(vec![OrderResult::replied(service, &reply)]))
         }
+        Request::ReloadVerified { service, within } => {
+            let reply = match within {
+                None => {
+                    let text = "verified after 12s".to_owned();
+                    Reply { result: ReplyResult::Done, text }
+                }
+                Some(within) => {
+                    let text = format!("its time is over: {within:?}\x1b[2J");
+                    Reply { result: ReplyResult::Failed, text }
+                }
+            };
+            Response::Order(OrderAnswer::new(vec![OrderResult::replied(service, &reply)]))
+        }
         Request::MailTest { to } => Response::MailTest(MailTestAnswer {
             version: VERSION,
             to: to.clone(),

@@ -8,6 +8,7 @@ mod clearing;
 mod dependencies;
 mod desired;
 mod events;
+mod hazards;
 mod incidents;
 mod limits;
 mod orders;

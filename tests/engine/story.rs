@@ -94,6 +94,7 @@ impl Story {
                 sample: Some(memory_mib(100)),
                 probe: Some(Observation::ok()),
                 crew: Vec::new(),
+                crew_coming: 0,
                 puma: None,
                 refuses_signals: None,
             },

@@ -136,6 +136,8 @@ fn one_that_answers_badly_is_taken_back_and_no_rule_restarts_it_meanwhile() {
     story.log_says("but a verified reload is under way");
     story.world.probe = Some(Observation::ok());
     story.command_ends(JobKind::Exec, 0, "");
+    // Its ready worker is of the newest phase: Puma would keep it.
+    story.saw("7s puma phased-restart");
     story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
     story.world.puma = Some(view(1, 2, 0));
     story.at("10s");
@@ -156,6 +158,28 @@ fn without_a_rollback_it_stops_there_and_says_what_to_type() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("there is no `rollback` in its file"), "{lines:?}");
     assert!(lines[0].contains("pumactl reload-worker-directory"), "{lines:?}");
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+/// A link is never pointed at a guess.
+#[test]
+fn what_ran_before_and_was_not_seen_is_not_gone_back_to() {
+    let mut story = Story::of_running(cart_with(puma_of));
+    let unseen = |pid| Member { release: None, ..worker(pid, 100) };
+    story.world.crew = vec![unseen(201), unseen(202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.order_verified(None);
+    story.reads();
+    story.world.puma = Some(PumaView { looping: Some("boot-loop".into()), ..view(1, 1, 1) });
+    story.at("2s");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("which release ran before was not seen"), "{lines:?}");
+    assert!(lines[0].contains("pumactl reload-worker-directory"), "{lines:?}");
+    story.log_says("the new release does not pass: the new release does not boot");
     story.world.puma = Some(view(1, 2, 0));
     story.at("2m");
     story.reads();
@@ -257,6 +281,29 @@ fn its_time_over_it_is_taken_back() {
     story.at("40s");
     story.log_says("its time is over: 1 of 2 workers are new and ready");
     story.reads();
+    story.at("3m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn going_back_may_outlast_the_time_that_was_given() {
+    let mut story = Story::of_running(cart_with(puma_of));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.order_verified(Some(span("20s")));
+    story.reads();
+    let looping = Some("boot-loop".to_owned());
+    story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
+    story.at("5s");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.reads();
+    story.at("40s");
+    story.saw("");
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("45s");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("all workers run /srv/r1 again"), "{lines}");
     story.at("3m");
     story.reads();
     story.ends();

@@ -167,6 +167,23 @@ fn while_a_successor_cannot_boot_the_old_ones_survive_every_rule() {
 }
 
 #[test]
+fn one_that_dies_at_boot_before_anybody_looks_keeps_the_others_alive() {
+    let mut story = leak(Action::KillWorker);
+    story.world.crew = vec![worker(201, 300), worker(202, 300)];
+    story.world.crew_coming = 1;
+    // Longer than one that went is missed for.
+    story.at("10m");
+    let lines = story.takes();
+    assert!(lines.iter().all(|line| line.contains("mail")), "{lines:?}");
+    story.log_says("1 more not ready by their master's word, and may never be");
+    story.world.crew_coming = 0;
+    story.world.crew = vec![worker(201, 100), worker(202, 100), worker(203, 100)];
+    story.at("11m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
 fn the_one_its_master_waits_for_is_stuck_after_its_time_and_killed() {
     let mut story = leak(Action::Alert);
     story.world.crew[0].leaving = Leaving::Awaited;
@@ -216,6 +233,21 @@ fn who_would_take_others_along_is_never_killed() {
     story.log_says("worker 201 was told to go 20s ago and is still there");
     story.world.crew[0].seen = memory_mib(100);
     story.at("4m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn a_stuck_one_that_would_take_others_along_is_told_again_and_not_killed() {
+    let mut story = leak(Action::Alert);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.world.crew[0].fragile = Some(Fragile::Postgres);
+    story.at("3m");
+    story.saw("21s worker 201 TERM");
+    story.log_says("worker 201 was told to go 20s ago and is still there");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("5m");
     story.reads();
     story.ends();
 }

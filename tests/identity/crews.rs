@@ -20,6 +20,7 @@ const ALL: WorkerNeeds = WorkerNeeds {
         pss_above_bytes: Some(0),
         rss: true,
         private: true,
+        cpu: true,
         stat: true,
         fds: true,
         io: true,

@@ -10,6 +10,7 @@ const ALL: Needs = Needs {
     pss_above_bytes: Some(0),
     rss: true,
     private: true,
+    cpu: true,
     stat: true,
     fds: true,
     io: true,
@@ -81,4 +82,41 @@ fn what_is_not_known_is_absent_and_the_dead_have_no_sample() {
     assert!(slow(proved.held(), ALL, Some(&full), kept).is_err());
     let gone = wait_for("a tree without it", SOON, || Tree::scan().ok());
     assert_eq!(gone.descendants(proved.identity()), None);
+}
+
+#[test]
+fn cpu_time_goes_by_the_clock_where_nothing_else_is_asked_and_the_dead_have_none() {
+    if !can_run(&[Need::Program("/usr/bin/perl", "perl-base")]) {
+        return;
+    }
+    let program = r#"1 while times < 0.3; print "$$\n"; sleep 1000"#;
+    let (mut process, mut lines) = Process::perl(program, nix::unistd::geteuid().as_raw());
+    let pid = lab::number(&mut lines);
+    let proved = lab::hold(process.pid());
+    let cpu = Needs { cpu: true, ..Needs::default() };
+    let rss = Needs { rss: true, ..Needs::default() };
+    let stat = Needs { stat: true, ..Needs::default() };
+    let look = |needs| quick(proved.held(), needs, None);
+    let (clock, file) =
+        (look(cpu.and(rss)).expect("sampled"), look(stat.and(rss)).expect("sampled"));
+    assert_eq!((clock.state, clock.threads), (None, None), "nobody asked");
+    let [by_clock, by_file] = [&clock, &file].map(|sample| sample.cpu_ms.expect("cpu"));
+    // It sleeps now; a tick is 10 ms, and user and system time are cut to it each.
+    assert!(
+        (300..5000).contains(&by_clock) && by_clock.abs_diff(by_file) <= 20,
+        "{clock:?} {file:?}"
+    );
+    let [by_statm, by_stat] = [&clock, &file].map(|sample| sample.rss_bytes.expect("rss"));
+    assert!(by_statm > MIB && by_statm.abs_diff(by_stat) < MIB, "{clock:?} {file:?}");
+    let dead = |how: &str| {
+        for needs in [cpu, rss, stat, cpu.and(rss), cpu.and(stat)] {
+            assert!(look(needs).is_err(), "{how}: {needs:?}");
+        }
+    };
+    let pid = nix::unistd::Pid::from_raw(pid.0);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("is killed");
+    wait_for("its end", SOON, || (!proved.is_alive()).then_some(()));
+    dead("nobody has waited for it");
+    process.end();
+    dead("its number is free");
 }

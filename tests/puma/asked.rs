@@ -1,9 +1,6 @@
 //! A real Puma is asked, and how it stands is told: by its own word, and by what its processes are.
 
-use std::fs;
-use std::os::unix::fs::symlink;
-
-use crate::shop::{Shop, Way, app, as_deploy, freeze, own, workers, write};
+use crate::shop::{Shop, Way, add_release, app, freeze, point_at, pumactl, workers, write};
 use crate::support::house::signal;
 use crate::world::world;
 
@@ -50,13 +47,8 @@ fn is_asked(way: Way) {
     stands("ok", "failed (no: up 2/2)");
 
     // A release that cannot boot: the master tries for ever, the other worker serves on.
-    for (number, text) in [(2, include_str!("app/config.ru")), (3, "raise 'boom'\n")] {
-        let release = app(&format!("releases/{number}"));
-        fs::create_dir_all(release.join("config")).expect("mkdir");
-        fs::write(release.join("config.ru"), text).expect("write");
-        fs::copy(app("releases/1/config/puma.rb"), release.join("config/puma.rb")).expect("copy");
-        own(&release);
-    }
+    add_release(2, include_str!("app/config.ru"));
+    add_release(3, "raise 'boom'\n");
     point_at(3);
     signal(master, "USR1");
     let text = stands("firing", "failed (boot-loop: worker 0 began");
@@ -79,15 +71,4 @@ fn is_asked(way: Way) {
     signal(master, "CONT");
     stands("ok", "failed (no: up 2/2)");
     assert_eq!(shop.starts(), 1, "nothing of it is a reason to start: {}", shop.house.log());
-}
-
-fn point_at(number: u32) {
-    let next = app("next");
-    symlink(format!("releases/{number}"), &next).expect("link");
-    fs::rename(&next, app("current")).expect("rename");
-}
-
-fn pumactl(command: &str) {
-    let output = as_deploy(&format!("pumactl -S ~/apps/shop/shared/pids/puma.state {command}"));
-    assert!(output.status.success(), "{output:?}");
 }

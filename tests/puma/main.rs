@@ -16,4 +16,6 @@ mod shop;
 mod starts;
 mod stops;
 mod units;
+mod verified;
+mod workers;
 mod world;

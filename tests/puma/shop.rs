@@ -258,6 +258,28 @@ pub(crate) fn workers(master: u32) -> Vec<u32> {
     pids().into_iter().filter(worker).collect()
 }
 
+/// Lays a release down beside the first, with this `config.ru`.
+pub(crate) fn add_release(number: u32, text: &str) {
+    let release = app(&format!("releases/{number}"));
+    fs::create_dir_all(release.join("config")).expect("mkdir");
+    fs::write(release.join("config.ru"), text).expect("write");
+    fs::copy(app("releases/1/config/puma.rb"), release.join("config/puma.rb")).expect("copy");
+    own(&release);
+}
+
+/// Points `current` at a release, in one step.
+pub(crate) fn point_at(number: u32) {
+    let next = app("next");
+    symlink(format!("releases/{number}"), &next).expect("link");
+    fs::rename(&next, app("current")).expect("rename");
+}
+
+/// Tells Puma something, as deploy.
+pub(crate) fn pumactl(command: &str) {
+    let output = as_deploy(&format!("pumactl -S ~/apps/shop/shared/pids/puma.state {command}"));
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// The title of a process.
 pub(crate) fn title(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -44,6 +44,22 @@ pub(crate) enum Fault {
     FailingSurvey,
     ManagerAtWork,
     Reload,
+    // Of workers.
+    WorkerLeaks,
+    StuckWorker,
+    FrozenWorker,
+    FragileWorker,
+    ForeignWorker,
+    WorkerCrash,
+    NoSuccessor,
+    CrewUnseen,
+    CrewAnswerLate,
+    CrewAnswerMissing,
+    CrewOperator,
+    BadRelease,
+    PumaMute,
+    PumaIdle,
+    DeadlyReload,
 }
 
 impl Fault {
@@ -87,6 +103,25 @@ impl Fault {
         Self::Reload,
     ];
 
+    /// Those of workers, drawn from a stream of their own.
+    pub(crate) const CREW: [Self; 15] = [
+        Self::WorkerLeaks,
+        Self::StuckWorker,
+        Self::FrozenWorker,
+        Self::FragileWorker,
+        Self::ForeignWorker,
+        Self::WorkerCrash,
+        Self::NoSuccessor,
+        Self::CrewUnseen,
+        Self::CrewAnswerLate,
+        Self::CrewAnswerMissing,
+        Self::CrewOperator,
+        Self::BadRelease,
+        Self::PumaMute,
+        Self::PumaIdle,
+        Self::DeadlyReload,
+    ];
+
     /// Those that strike at a moment of their own; the others lie in wait for something to spoil.
     pub(crate) const MISCHIEF: [Self; 17] = [
         Self::Crash,
@@ -124,6 +159,16 @@ impl Faults {
         let rates = Fault::ALL.into_iter().filter(|_| rng.chance(share)).collect::<Vec<_>>();
         let rates = rates.into_iter().map(|fault| (fault, rng.pick(&[30, 100, 200]))).collect();
         Self { rates, counts: BTreeMap::new(), calm: false }
+    }
+
+    /// Those of workers beside them.
+    pub(crate) fn draw_crew(&mut self, rng: &mut Rng) {
+        let share = rng.pick(&[100, 300, 500, 800]);
+        for fault in Fault::CREW {
+            if rng.chance(share) {
+                self.rates.insert(fault, rng.pick(&[30, 100, 200]));
+            }
+        }
     }
 
     /// Whether it strikes here, where it would in so many of a thousand cases.

@@ -195,12 +195,9 @@ impl World {
             Effect::Sample { service, ask, identity } => {
                 self.ask(&service, Question::Sample(ask, identity));
             }
-            // No service here has workers.
-            Effect::LookAtCrew { service, .. }
-            | Effect::AskPuma { service, .. }
-            | Effect::SignalWorker { service, .. } => {
-                self.broken(1, Some(self.index(&service)), "it has no workers");
-            }
+            effect @ (Effect::LookAtCrew { .. }
+            | Effect::AskPuma { .. }
+            | Effect::SignalWorker { .. }) => self.crew_effect(effect),
             Effect::Probe { service, ask, check } => {
                 self.ask(&service, Question::Probe(ask, check));
             }
@@ -520,6 +517,7 @@ impl World {
         let service = self.svcs[svc].def.name.clone();
         self.note(|| format!("OPERATOR {service}: {order:?} ({request})"));
         self.oracles.ordered(svc, request, order, self.now);
+        self.crew_oracles.ordered(svc);
         let who = Who::Operator { uid: Uid(0), pid: Pid(4242) };
         self.step(Input::Ordered { service, request, order, who });
     }

@@ -180,6 +180,7 @@ impl World {
             self.svcs[svc].job = Some(shim);
             self.svcs[svc].outcome = None;
         }
+        self.crew_job(svc, job);
         let (steps, mut end, ended) = self.plan(svc, job);
         let patience = job.deadline.since(self.now);
         let ended = if end >= patience && job.kind != JobKind::Instance {
@@ -332,6 +333,9 @@ impl World {
         self.note(|| format!("WORLD job {:?} {action} ends: {ended}", shim.kind));
         let outcome = Outcome { ended, output: Output::default(), took: Duration::from_millis(5) };
         self.svcs[svc].outcome = Some((shim, outcome.clone()));
+        if outcome.ended.succeeded() {
+            self.crew_job_succeeded(svc, action);
+        }
         self.tell_finished(svc, action, outcome);
     }
 
@@ -410,6 +414,21 @@ impl World {
             | Fault::Operator
             | Fault::LateTick
             | Fault::KillBetween
+            | Fault::WorkerLeaks
+            | Fault::StuckWorker
+            | Fault::FrozenWorker
+            | Fault::FragileWorker
+            | Fault::ForeignWorker
+            | Fault::WorkerCrash
+            | Fault::NoSuccessor
+            | Fault::CrewUnseen
+            | Fault::CrewAnswerLate
+            | Fault::CrewAnswerMissing
+            | Fault::CrewOperator
+            | Fault::BadRelease
+            | Fault::PumaMute
+            | Fault::PumaIdle
+            | Fault::DeadlyReload
             | Fault::SlowStore => {}
         }
     }
@@ -458,6 +477,7 @@ impl World {
     pub(crate) fn calm(&mut self) {
         self.note(|| "CALM".to_owned());
         self.faults.calm = true;
+        self.crew_calm();
         let now = self.now;
         for svc in &mut self.svcs {
             svc.refused_until = now;

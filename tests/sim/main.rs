@@ -9,6 +9,8 @@
 //! For long runs `CARGO_PROFILE_TEST_OPT_LEVEL=2` is worth its build.
 #![forbid(unsafe_code)]
 
+mod crew;
+mod crew_oracles;
 mod faults;
 mod keeper;
 mod life;
@@ -110,6 +112,7 @@ struct Sum {
     steps: u64,
     runs: u64,
     signals: u64,
+    worker_signals: u64,
     alerts: u64,
     answers: u64,
     simulated: Duration,
@@ -150,6 +153,7 @@ impl Sum {
         self.steps += report.steps;
         self.runs += report.runs;
         self.signals += report.signals;
+        self.worker_signals += report.worker_signals;
         self.alerts += report.alerts;
         self.answers += report.answers;
         self.simulated += report.simulated;
@@ -163,12 +167,13 @@ impl Sum {
         let per_second = self.steps as f64 / took.as_secs_f64();
         eprintln!(
             "{} seeds, {} steps ({per_second:.0} a second), {:?} simulated in {took:.1?}; \
-             {} jobs, {} signals, {} alerts, {} answers; {} cells",
+             {} jobs, {} signals, {} to workers, {} alerts, {} answers; {} cells",
             self.seeds,
             self.steps,
             self.simulated,
             self.runs,
             self.signals,
+            self.worker_signals,
             self.alerts,
             self.answers,
             self.cells.len()
@@ -199,8 +204,11 @@ impl Sum {
     }
 
     fn assert_covered(&self) {
-        let idle: Vec<_> =
-            Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).collect();
+        let idle: Vec<_> = Fault::ALL
+            .iter()
+            .chain(&Fault::CREW)
+            .filter(|fault| !self.faults.contains_key(fault))
+            .collect();
         assert!(idle.is_empty(), "faults that never struck: {idle:?}");
         let missed: Vec<_> = cells()
             .filter(|cell| !self.cells.contains(cell) && !out_of_reach(*cell))

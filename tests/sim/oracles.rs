@@ -9,7 +9,7 @@ use heeler::engine::effect::Effect;
 use heeler::engine::input::{Confirmation, Input};
 use heeler::model::action::Action;
 use heeler::model::change::Kept;
-use heeler::model::check::Check;
+use heeler::model::check::{Check, CheckKind};
 use heeler::model::ids::{CheckIndex, RequestId};
 use heeler::model::incident::{Alert, Cause};
 use heeler::model::intent::Desired;
@@ -99,6 +99,13 @@ pub(crate) struct Judged {
     pub(crate) before: Option<(usize, View)>,
 }
 
+impl Judged {
+    /// The main process the service had before it.
+    pub(crate) fn main_of(&self, svc: usize) -> Option<ProcessIdentity> {
+        self.before.filter(|(at, _)| *at == svc).and_then(|(_, view)| view.main)
+    }
+}
+
 impl Oracles {
     pub(crate) fn new(defs: &[Arc<Service>]) -> Self {
         let watched = |def: &Arc<Service>| Watched {
@@ -169,7 +176,12 @@ impl Oracles {
 }
 
 impl World {
-    pub(crate) fn see(&self, svc: usize) -> Option<View> {
+    /// How a service is shown now.
+    pub(crate) fn view(&self, svc: usize) -> Option<View> {
+        self.see(svc)
+    }
+
+    fn see(&self, svc: usize) -> Option<View> {
         let status = self.engine.as_ref()?.status(self.clock(), &self.svcs[svc].def.name)?;
         Some(View { phase: status.phase, main: status.main, desired: status.intent.desired })
     }
@@ -209,6 +221,7 @@ impl World {
             Input::Exited { service, .. }
             | Input::Confirmed { service, .. }
             | Input::Sampled { service, .. }
+            | Input::CrewSeen { service, .. }
             | Input::Observed { service, .. } => service,
             Input::Tick
             | Input::Identified { .. }
@@ -217,7 +230,7 @@ impl World {
             | Input::Finished { .. }
             | Input::Signalled { .. }
             | Input::Remarked { .. }
-            | Input::CrewSeen { .. }
+            | Input::Hazards { .. }
             | Input::PumaAsked { .. }
             | Input::VerifyOrdered { .. }
             | Input::WorkerSignalled { .. }
@@ -231,6 +244,8 @@ impl World {
 
     pub(crate) fn after_step(&mut self, judged: &Judged, effects: &[Effect]) {
         self.judge_pace(effects.len());
+        self.crew_hears(judged);
+        self.judge_verified(effects);
         let mut touched: BTreeSet<_> = effects.iter().filter_map(|e| self.svc_of(e)).collect();
         touched.extend(judged.before.map(|(svc, _)| svc));
         match (&judged.input, judged.before) {
@@ -473,6 +488,13 @@ impl World {
     // ---- 9, 6: answers -----------------------------------------------------------------------
 
     pub(crate) fn judge_answer(&mut self, request: RequestId, reply: &Reply) {
+        let now = self.now;
+        if let Some((svc, again)) = self.crew_oracles.answered(request, now) {
+            if again {
+                self.broken(9, Some(svc), &format!("{request} answered again: {reply:?}"));
+            }
+            return;
+        }
         let Some(asked) = self.oracles.requests.get_mut(&request) else {
             self.broken(9, None, &format!("nobody asked {request}: {reply:?}"));
         };
@@ -521,9 +543,9 @@ impl World {
                     self.broken(1, Some(svc), "a program is launched while another is");
                 }
                 self.judge_copies(svc);
-                self.judge_start(svc, view);
+                self.judge_start(svc, job.main, view);
             }
-            JobKind::Restart => self.judge_start(svc, view),
+            JobKind::Restart => self.judge_start(svc, job.main, view),
             JobKind::Stop => {
                 if let Some(main) = job.main {
                     self.judge_stop(svc, main);
@@ -557,7 +579,7 @@ impl World {
         }
     }
 
-    fn judge_start(&mut self, svc: usize, view: Option<View>) {
+    fn judge_start(&mut self, svc: usize, before: Option<ProcessIdentity>, view: Option<View>) {
         let desired = view.map(|view| view.desired);
         if desired != Some(Desired::Up) {
             self.broken(12, Some(svc), &format!("started while it is wanted {desired:?}"));
@@ -575,7 +597,9 @@ impl World {
         watched.starts.push((now, false));
         let window = def.start_limit.window;
         let recent = watched.starts.iter().filter(|(at, _)| now.since(*at) < window).count();
-        if def.mode == Mode::Observe {
+        // Whoever told the last one to go, before it only observed, brings up the next.
+        let finishes = before.is_some_and(|main| self.oracles.aimed.contains(&main));
+        if def.mode == Mode::Observe && !finishes {
             self.broken(5, Some(svc), "started by itself while it only observes");
         }
         let Some(last) = last else { return };
@@ -673,6 +697,7 @@ impl World {
                 self.broken(9, Some(asked.svc), &text);
             }
         }
+        self.judge_the_end_of_crews();
         for svc in 0..self.svcs.len() {
             // It went again while the mail that says it is down was still true.
             let told = self.engine.as_ref().is_some_and(|engine| {
@@ -734,7 +759,10 @@ impl World {
             let may_stay = match incident.cause {
                 Cause::SetAside | Cause::UpUnwanted => true,
                 Cause::Down => down,
-                Cause::Unclear | Cause::Unkillable | Cause::Definition => false,
+                // Hazards are of the world outside; nothing in here mends them.
+                Cause::Unclear | Cause::Unkillable | Cause::Definition | Cause::Hazard(_) => false,
+                // Of some workers nothing makes an end: they get old, or nobody may take them away.
+                Cause::Check(CheckKind::Worker, _) => true,
                 Cause::Check(..) | Cause::CheckUnknown(..) => down,
             };
             if incident.closed.is_none() && !may_stay {

@@ -17,6 +17,10 @@ use crate::world::{File, World, patience};
 impl World {
     /// Something happens to the file of a service, and the keeper reads it.
     pub(crate) fn file_changes(&mut self, svc: usize) {
+        if self.crews.masters.contains_key(&svc) {
+            // What becomes of workers is told in stories.
+            return;
+        }
         match (self.svcs[svc].file, self.rng.below(10)) {
             (File::Gone | File::Unclaimed, _) => self.file_is_back(svc),
             (File::There, 0..=1) => self.file_is_removed(svc),

@@ -15,6 +15,8 @@ use heeler::model::process::{Exit, Pid, ProcessIdentity, Signal};
 use heeler::model::service::Service;
 use heeler::model::time::{Mono, Now, Wall};
 
+use crate::crew::{self, Crews, Look};
+use crate::crew_oracles::CrewOracles;
 use crate::faults::{Fault, Faults};
 use crate::keeper::{Question, Stored};
 use crate::oracles::{Judged, Oracles};
@@ -59,6 +61,23 @@ pub(crate) enum Ev {
         epoch: u64,
     },
     KeeperStart,
+    /// A master gets on with it.
+    CrewTurn {
+        svc: usize,
+    },
+    /// A look at workers comes back; perhaps with what was seen when it began.
+    CrewLook {
+        epoch: u64,
+        svc: usize,
+        ask: AskId,
+        main: ProcessIdentity,
+        early: Option<Box<Look>>,
+    },
+    CrewOperator,
+    /// Somebody deploys a good release in the calm.
+    QuietReload {
+        svc: usize,
+    },
     Mischief,
     Operator,
     Calm,
@@ -190,6 +209,8 @@ pub(crate) struct World {
     /// In calm, everything has to be mended within this.
     pub(crate) patience: Duration,
     pub(crate) oracles: Oracles,
+    pub(crate) crews: Crews,
+    pub(crate) crew_oracles: CrewOracles,
     pub(crate) report: Report,
     trace: bool,
 }
@@ -205,6 +226,7 @@ pub(crate) struct Report {
     pub(crate) answers: u64,
     pub(crate) runs: u64,
     pub(crate) signals: u64,
+    pub(crate) worker_signals: u64,
 }
 
 const WALL_START_MS: i64 = 1_800_000_000_000;
@@ -214,12 +236,18 @@ const PIDS: std::ops::Range<i32> = 300..700;
 impl World {
     pub(crate) fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let defs = topology::draw(&mut rng);
-        let faults = Faults::draw(&mut rng);
+        let mut defs = topology::draw(&mut rng);
+        let mut faults = Faults::draw(&mut rng);
+        let mut crews = crew::draw(seed, &mut defs);
+        faults.draw_crew(&mut crews.rng);
         let oracles = Oracles::new(&defs);
         let mischief_ms = rng.pick(&[1500, 5000, 15_000]);
         let operator_ms = rng.pick(&[3000, 15_000, 60_000]);
-        let patience = defs.iter().map(|def| patience(def)).max().unwrap_or_default();
+        let patience = defs.iter().enumerate().map(|(at, def)| {
+            let crew = crews.masters.get(&at).map(|master| master.calm_span(def));
+            patience(def) + crew.unwrap_or_default()
+        });
+        let patience = patience.max().unwrap_or_default();
         let svcs = defs.into_iter().map(Svc::new).collect();
         Self {
             seed,
@@ -243,6 +271,8 @@ impl World {
             editions: 0,
             patience,
             oracles,
+            crews,
+            crew_oracles: CrewOracles::default(),
             report: Report::default(),
             trace,
         }
@@ -261,6 +291,11 @@ impl World {
         self.after(storm, Ev::Calm);
         self.next_mischief();
         self.next_operator();
+        let masters: Vec<_> = self.crews.masters.keys().copied().collect();
+        for svc in masters {
+            self.after(Duration::ZERO, Ev::CrewTurn { svc });
+        }
+        self.after(Duration::ZERO, Ev::CrewOperator);
         let mut end = Mono::NEVER;
         while self.now < end {
             let event_at = self.queue.first_key_value().map_or(Mono::NEVER, |((at, _), _)| *at);
@@ -291,7 +326,13 @@ impl World {
             Ev::Look { epoch, svc, question } if epoch == self.epoch => self.look(svc, question),
             Ev::Input { epoch, input } if epoch == self.epoch => self.take(*input),
             Ev::Commit { epoch } if epoch == self.epoch => self.commit(),
-            Ev::Look { .. } | Ev::Input { .. } | Ev::Commit { .. } => {}
+            Ev::CrewLook { epoch, svc, ask, main, early } if epoch == self.epoch => {
+                self.crew_looked(svc, ask, main, early);
+            }
+            Ev::Look { .. } | Ev::Input { .. } | Ev::Commit { .. } | Ev::CrewLook { .. } => {}
+            Ev::CrewTurn { svc } => self.crew_turn(svc),
+            Ev::CrewOperator => self.crew_operator(),
+            Ev::QuietReload { svc } => self.verified_reload(svc, true),
             Ev::Job { svc, action, step } => self.job_step(svc, action, step),
             Ev::Exit { identity, exit, manner } => self.exit(identity, exit, manner),
             Ev::WritePidfile { svc, identity } => self.write_pidfile(svc, identity),
@@ -433,6 +474,7 @@ impl World {
         }
         self.store.clear();
         self.oracles.keeper_killed();
+        self.crew_oracles.keeper_killed();
         let wait = if self.rng.chance(700) {
             self.rng.span(20, 1500)
         } else {

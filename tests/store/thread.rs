@@ -154,3 +154,34 @@ fn a_damaged_entry_of_the_queue_is_set_aside_and_holds_up_no_other() {
         fs::read_dir(&queue).expect("lists").flatten().map(|e| e.file_name()).collect();
     assert_eq!(left, ["0-bad.json.bad"]);
 }
+
+#[test]
+fn a_wish_does_not_wait_behind_ten_thousand_definitions() {
+    const MANY: usize = 300;
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("heeler");
+    let (sender, acks) = mpsc::channel();
+    let folder = state.join("last-good");
+    let kept = move || fs::read_dir(&folder).map_or(0, Iterator::count);
+    let count = kept.clone();
+    // Asked in the store's own thread, so that it saves nothing meanwhile.
+    let (store, _) = StoreHandle::spawn(&state, settings(BOOT), move |ack| {
+        drop(sender.send((ack, count())));
+    })
+    .expect("the store starts");
+    let file = |n: usize| DefinitionName::Service(name(&format!("s{n}")));
+    let definitions = (0..MANY).map(|n| Message::SaveDefinition(file(n), "every = \"5s\"".into()));
+    let wish = Message::Remember(vec![(name("shop"), memory(Desired::Down, 1))]);
+    store.send(definitions.chain([wish, Message::Barrier(1)]));
+    let (ack, saved) = acks.recv_timeout(PATIENCE).expect("an ack");
+    assert_eq!(ack, Ack::Durable(1));
+    assert!(saved < MANY / 2, "it waited for {saved} definitions");
+    wait_for("all definitions to be kept", PATIENCE, || (kept() == MANY).then_some(()));
+    // What is not kept yet at the end is kept then.
+    let more = (MANY..2 * MANY).map(|n| Message::SaveDefinition(file(n), "every = \"6s\"".into()));
+    store.send(more);
+    assert_eq!(store.shutdown(PATIENCE), Shutdown::Clean);
+    assert_eq!(kept(), 2 * MANY);
+    let last = definitions::load(&state, &file(2 * MANY - 1)).expect("loads");
+    assert_eq!(last.as_deref(), Some("every = \"6s\""));
+}

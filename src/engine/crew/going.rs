@@ -37,8 +37,8 @@ impl State {
         }
         let Some(workers) = self.def.workers.clone() else { return };
         let min = usize::try_from(workers.min).unwrap_or(usize::MAX);
-        let wanted = self.crew.wanted;
-        if let Err(refusal) = guard::may_go(&self.crew.members, plan.worker, min, wanted) {
+        let muster = (self.crew.members.as_slice(), self.crew.coming);
+        if let Err(refusal) = guard::may_go(muster, plan.worker, min, self.crew.wanted) {
             self.held(cx, &plan, &refusal.to_string());
             return;
         }
@@ -51,7 +51,7 @@ impl State {
             self.held(cx, &plan, &format!("the budget of {} is used up", workers.budget));
             return;
         }
-        self.begin_to_go(cx, plan, &workers);
+        self.begin_to_go(cx, plan);
     }
 
     /// Whose turn it is: those operators asked for, then the one its master waits for in vain, then those
@@ -150,16 +150,16 @@ impl State {
         self.crew.taken.len() < usize::try_from(workers.budget.actions).unwrap_or(usize::MAX)
     }
 
-    fn begin_to_go(&mut self, cx: &mut Cx<'_>, plan: Plan, workers: &Workers) {
+    fn begin_to_go(&mut self, cx: &mut Cx<'_>, plan: Plan) {
         let now = cx.now.mono;
         self.crew.taken.push(now);
         let Plan { worker, manner, why, request, .. } = plan;
-        let (push, text) = match (manner, workers.kill) {
+        let (push, text) = match manner {
             // It has had its time; where a KILL would hurt more than one it gets another TERM.
-            (Manner::Stuck, Kill::Allowed) => {
+            Manner::Stuck if self.may_kill(worker) => {
                 (Push::Kill, format!("killing worker {worker}: {why}"))
             }
-            (Manner::Recycle | Manner::Kill | Manner::Stuck, _) => {
+            Manner::Recycle | Manner::Kill | Manner::Stuck => {
                 (Push::Term, format!("telling worker {worker} to go: {why}"))
             }
         };

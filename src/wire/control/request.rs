@@ -1,6 +1,8 @@
 //! Requests: how they are written as method, target and body, and read back.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::ids::{GroupName, NameError, ServiceName};
@@ -51,6 +53,13 @@ pub enum Request<S = Selector> {
         service: ServiceName,
         /// Which.
         pick: WorkerPick,
+    },
+    /// Have a Puma take up its new release, and see that to its end.
+    ReloadVerified {
+        /// Of which service.
+        service: ServiceName,
+        /// How long it may take; [`limits::VERIFY_TIMEOUT`] where it does not say.
+        within: Option<Duration>,
     },
     /// Do something.
     Order {
@@ -125,6 +134,13 @@ struct KillBody {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadVerifiedBody {
+    service: String,
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct MailTestBody {
     #[serde(default)]
     to: Vec<String>,
@@ -150,6 +166,7 @@ const EVENTS: &str = "/v1/events";
 const PROBE: &str = "/v1/probe";
 const WORKERS: &str = "/v1/workers";
 const KILL: &str = "/v1/kill";
+const RELOAD_VERIFIED: &str = "/v1/reload-verified";
 const ORDER: &str = "/v1/order";
 const MAIL_TEST: &str = "/v1/mail-test";
 const RELOAD_CONFIG: &str = "/v1/reload-config";
@@ -185,6 +202,13 @@ impl Request {
                 let body = serde_json::json!(KillBody { service: service.to_string(), worker });
                 Encoded { method: "POST", target: KILL.to_owned(), body: body.to_string() }
             }
+            Self::ReloadVerified { service, within } => {
+                let timeout_ms =
+                    within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+                let body = ReloadVerifiedBody { service: service.to_string(), timeout_ms };
+                let body = serde_json::json!(body).to_string();
+                Encoded { method: "POST", target: RELOAD_VERIFIED.to_owned(), body }
+            }
             Self::Order { order, services, wait } => {
                 let mut body = OrderBody {
                     order: order.name().to_owned(),
@@ -217,11 +241,11 @@ impl Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let expected = match path {
             STATUS | WHY | EVENTS | WORKERS => "GET",
-            PROBE | KILL | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => "POST",
+            PROBE | KILL | RELOAD_VERIFIED | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => "POST",
             _ => {
                 let text = "nothing is here; this heeler answers /v1/status, /v1/why, /v1/events, \
-                            /v1/workers, /v1/probe, /v1/kill, /v1/order, /v1/mail-test, \
-                            /v1/reload-config and /v1/plan";
+                            /v1/workers, /v1/probe, /v1/kill, /v1/reload-verified, /v1/order, \
+                            /v1/mail-test, /v1/reload-config and /v1/plan";
                 return Err(ErrorAnswer::new(ErrorKind::NoSuchPath, text));
             }
         };
@@ -235,11 +259,12 @@ impl Request {
         match path {
             PROBE if query.is_empty() => Self::decode_probe(body),
             KILL if query.is_empty() => Self::decode_kill(body),
+            RELOAD_VERIFIED if query.is_empty() => Self::decode_reload_verified(body),
             ORDER if query.is_empty() => Self::decode_order(body),
             MAIL_TEST if query.is_empty() => Self::decode_mail_test(body),
             RELOAD_CONFIG if query.is_empty() => Self::decode_reload(body),
             PLAN if query.is_empty() => Self::decode_plan(body),
-            PROBE | KILL | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => {
+            PROBE | KILL | RELOAD_VERIFIED | ORDER | MAIL_TEST | RELOAD_CONFIG | PLAN => {
                 Err(bad("it is asked for by its body alone"))
             }
             WHY => Ok(Self::Why { service: one_service(query)? }),
@@ -287,6 +312,27 @@ impl Request {
             Some(_) => return Err(bad("this is not the number of a worker")),
         };
         Ok(Self::Kill { service, pick })
+    }
+
+    fn decode_reload_verified(body: &[u8]) -> Result<Self, ErrorAnswer> {
+        let ReloadVerifiedBody { service, timeout_ms } =
+            serde_json::from_slice(body).map_err(|error| {
+                bad(format!(
+                    "the body is not a verified reload ({error}); \
+                     write {{\"service\":\"NAME\",\"timeout_ms\":600000}}"
+                ))
+            })?;
+        let service = ServiceName::parse(&service).map_err(no_name)?;
+        let within = timeout_ms.map(Duration::from_millis);
+        if within.is_some_and(|within| !limits::VERIFY_TIMEOUTS.contains(&within)) {
+            let (least, most) = (limits::VERIFY_TIMEOUTS.start(), limits::VERIFY_TIMEOUTS.end());
+            return Err(bad(format!(
+                "timeout_ms is from {} to {}",
+                least.as_millis(),
+                most.as_millis()
+            )));
+        }
+        Ok(Self::ReloadVerified { service, within })
     }
 
     fn decode_mail_test(body: &[u8]) -> Result<Self, ErrorAnswer> {

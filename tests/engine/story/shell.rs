@@ -7,6 +7,7 @@ use std::time::Duration;
 use heeler::engine::Engine;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Delivery, Input};
+use heeler::model::crew::Muster;
 use heeler::model::ids::AskId;
 use heeler::model::incident::{Alert, AlertKind};
 use heeler::model::job::{Job, JobKind, Ladder};
@@ -17,7 +18,7 @@ use heeler::model::time::Now;
 use super::{Claim, Story, clock};
 
 impl Story {
-    pub(super) fn input(&mut self, input: Input) {
+    pub(crate) fn input(&mut self, input: Input) {
         let before = self.engine.memory(&self.def.name);
         let mut effects = Vec::new();
         let now = self.now();
@@ -128,9 +129,10 @@ impl Story {
             }
             Effect::LookAtCrew { service, ask, main, .. } => {
                 assert!(self.held.contains(&main), "{main} is not held");
-                let members = Ok(self.world.crew.clone());
+                let members = self.world.crew.clone();
+                let seen = Ok(Muster { members, coming: self.world.crew_coming });
                 let puma = self.world.puma.clone();
-                Some(Input::CrewSeen { service, ask, members, puma })
+                Some(Input::CrewSeen { service, ask, seen, puma })
             }
             Effect::AskPuma { service, ask, what } => {
                 self.note(format!("puma {}", what.word()));

@@ -23,6 +23,8 @@ pub(crate) struct World {
     pub(crate) probe: Option<Observation>,
     /// Its workers.
     pub(crate) crew: Vec<Member>,
+    /// On their way by their master's word, and not seen.
+    pub(crate) crew_coming: usize,
     /// What their Puma says.
     pub(crate) puma: Option<PumaView>,
     /// Why signals are refused, if they are.

@@ -5,6 +5,9 @@ require 'fiddle'
 SLEEP = Fiddle::Function.new(Fiddle::Handle::DEFAULT['sleep'], [Fiddle::TYPE_INT], Fiddle::TYPE_INT,
                              need_gvl: true)
 
+# A release that cannot boot.
+raise 'boom' if File.exist?('BOOM')
+
 BROKEN = File.expand_path('~/apps/shop/shared/broken')
 
 run(lambda do |env|
@@ -17,6 +20,12 @@ run(lambda do |env|
   when '/gvl'
     # As a C extension that hangs: nothing of this worker runs meanwhile, no signal handler either.
     SLEEP.call(asked['s'].to_i)
+  when '/grow'
+    # This worker takes so many MiB and keeps them.
+    # Once it has answered: that takes a while, and nothing else runs meanwhile.
+    Thread.new { sleep 0.2; ($ballast ||= []) << ('x' * (asked['mb'].to_i * 1_048_576)) }
+  when '/slow'
+    sleep asked['s'].to_f
   when '/break'
     # From now on this master's workers answer wrongly; a new one's do not.
     File.write(BROKEN, Process.ppid.to_s)

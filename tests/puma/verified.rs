@@ -1,0 +1,391 @@
+//! `heeler reload shop --verified` on a real Puma under a steady load: what is good stays, what is not is
+//! taken back, and who came meanwhile was served.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::shop::{
+    Shop, Up, Way, add_release, app, as_deploy, get, point_at, pumactl, workers, write,
+};
+use crate::support::house::{PATIENCE, signal};
+use crate::support::{HEELER, wait_for};
+use crate::world::world;
+
+const GOOD: &str = include_str!("app/config.ru");
+const RAISES: &str = "raise 'boom'\n";
+const WRONG: &str = "run(->(_) { [500, { 'content-type' => 'text/plain' }, ['oops']] })\n";
+
+const PUMA: &str = "
+[[check]]
+type = \"puma\"
+name = \"stands\"
+
+[[check]]
+type = \"http\"
+url = \"http://127.0.0.1:9292/page\"
+body = \"^ok$\"
+timeout = \"5s\"
+for = \"3 of 5\"
+then = \"restart\"
+
+[puma]
+state = \"/home/deploy/apps/shop/shared/pids/puma.state\"
+current = \"/home/deploy/apps/shop/current\"
+workers = 2
+";
+const ROLLBACK: &str = "rollback = \"symlink\"\n";
+
+#[test]
+fn good_by_a_script() {
+    world(|| is_verified(Way::Script));
+}
+
+#[test]
+fn good_in_its_users_systemd() {
+    world(|| is_verified(Way::Managed));
+}
+
+#[test]
+fn raising_by_a_script() {
+    world(|| cannot_boot(Way::Script));
+}
+
+#[test]
+fn raising_in_its_users_systemd() {
+    world(|| cannot_boot(Way::Managed));
+}
+
+#[test]
+fn wrong_by_a_script() {
+    world(|| answers_wrongly(Way::Script));
+}
+
+#[test]
+fn wrong_in_its_users_systemd() {
+    world(|| answers_wrongly(Way::Managed));
+}
+
+#[test]
+fn without_a_rollback() {
+    world(|| {
+        let (shop, first) = open(Way::Script, "");
+        add_release(2, RAISES);
+        let load = Load::begin();
+        let reload = Reload::onto(2, &shop, &[]);
+        assert_eq!(reload.code, 1, "{reload:?}");
+        assert!(reload.err.contains("there is no `rollback` in its file"), "{reload:?}");
+        let typed = "Point `current` back and tell Puma `pumactl reload-worker-directory`";
+        assert!(reload.err.contains(typed), "{reload:?}");
+        assert_eq!(current(), release(2), "nobody allowed heeler to touch it");
+        assert_eq!(releases_of(first.master).iter().filter(|dir| **dir == release(1)).count(), 1);
+        // What it says does it.
+        point_at(1);
+        pumactl("reload-worker-directory");
+        is_whole_again(&shop);
+        load.ends_without_a_loss("without a rollback", &reload);
+        all_run(1, &first);
+    });
+}
+
+#[test]
+fn what_cannot_go_well_is_not_begun() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        let before = workers(first.master);
+        let reload = Reload::onto(9, &shop, &["--timeout", "1m"]);
+        assert_eq!(reload.code, 1, "{reload:?}");
+        assert!(reload.err.contains("not begun: `current`"), "{reload:?}");
+        assert!(reload.err.contains("Puma would die of a restart"), "{reload:?}");
+        assert_eq!(workers(first.master), before);
+        point_at(1);
+        // A worker is missing: nobody knows then whom to blame.
+        fs::write(app("releases/1/config.ru"), RAISES).expect("write");
+        signal(before[0], "KILL");
+        shop.house.wait_check("shop", "stands", "firing", "boot-loop");
+        let reload = Reload::onto(1, &shop, &["--json"]);
+        assert_eq!(reload.code, 1, "{reload:?}");
+        let said: serde_json::Value = serde_json::from_str(&reload.out).expect("JSON");
+        let result = &said["results"][0];
+        assert_eq!((&result["service"], &result["result"]), (&"shop".into(), &"failed".into()));
+        let text = result["text"].as_str().expect("a text");
+        assert!(text.contains("not begun: it is not whole before"), "{text}");
+    });
+}
+
+/// A phased restart of it is a full one, and Puma says nothing of that.
+#[test]
+fn preloaded_and_good() {
+    world(|| {
+        let (shop, first) = open_preloaded();
+        add_release(2, GOOD);
+        let load = Load::begin();
+        let reload = Reload::onto(2, &shop, &[]);
+        load.ends_without_a_loss("a good release, preloaded", &reload);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        assert!(reload.out.contains("Puma made a full restart of it"), "{reload:?}");
+        assert!(reload.out.contains(" (by a full restart: "), "{reload:?}");
+        all_run(2, &first);
+    });
+}
+
+/// And takes the master with it.
+#[test]
+fn preloaded_and_raising() {
+    world(|| {
+        let (shop, first) = open_preloaded();
+        add_release(2, RAISES);
+        let reload = Reload::onto(2, &shop, &[]);
+        assert_eq!(reload.code, 1, "{reload:?}");
+        assert!(reload.err.contains("its master died of the new release"), "{reload:?}");
+        let began = Instant::now();
+        let second = shop.wait_serving(Some(first.master));
+        let down = (reload.took + began.elapsed()).as_secs_f64();
+        println!("MEASURED a preloaded release that raises: serves again after {down:.1} s");
+        is_whole_again(&shop);
+        all_run(1, &second);
+        assert_eq!(shop.starts(), 2, "{}", shop.house.log());
+    });
+}
+
+#[test]
+fn a_deploy_task() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        write(&app("capistrano.rb"), include_str!("app/capistrano.rb"));
+        write(&app("heeler.rake"), include_str!("../../conf.d/examples/capistrano.rake"));
+        let socket = shop.house.path("run/control.sock");
+        let deploy = |number| {
+            point_at(number);
+            let output = as_deploy(&format!(
+                "HEELER_SOCKET={} HEELER={HEELER} ruby ~/apps/shop/capistrano.rb ~/apps/shop/heeler.rake",
+                socket.display()
+            ));
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (output.status.success(), text(&output.stdout), text(&output.stderr))
+        };
+        add_release(2, GOOD);
+        add_release(3, RAISES);
+        let (good, out, err) = deploy(2);
+        assert!(good && out.contains("shop: verified after"), "{out}{err}");
+        assert!(out.ends_with("deployed\n"), "{out}{err}");
+        all_run(2, &first);
+        let (good, out, err) = deploy(3);
+        assert!(!good && err.contains("the new release does not boot"), "{out}{err}");
+        assert!(!out.contains("deployed"), "{out}{err}");
+        is_whole_again(&shop);
+        all_run(2, &first);
+    });
+}
+
+fn is_verified(way: Way) {
+    let (shop, first) = open(way, ROLLBACK);
+    let before = workers(first.master);
+    add_release(2, GOOD);
+    let load = Load::begin();
+    let reload = Reload::onto(2, &shop, &["--timeout", "2m"]);
+    load.ends_without_a_loss("a good release", &reload);
+    assert_eq!(reload.code, 0, "{reload:?}");
+    assert!(reload.out.contains("shop: 2 of 2 workers are new and ready\n"), "{reload:?}");
+    let last = reload.out.lines().last().expect("says something");
+    let said = format!("all workers run {}", release(2).display());
+    assert!(last.starts_with("shop: verified after ") && last.contains(&said), "{last}");
+    assert!(last.ends_with(" good answers of its pages"), "{last}");
+    all_run(2, &first);
+    assert!(before.iter().all(|pid| !workers(first.master).contains(pid)));
+    assert!(shop.house.mails().is_empty(), "{:?}", shop.house.mails());
+}
+
+fn cannot_boot(way: Way) {
+    let (shop, first) = open(way, ROLLBACK);
+    add_release(2, RAISES);
+    let load = Load::begin();
+    let reload = Reload::onto(2, &shop, &[]);
+    load.ends_without_a_loss("a release that raises at boot", &reload);
+    is_taken_back(&shop, &first, &reload, "the new release does not boot (boot-loop");
+}
+
+fn answers_wrongly(way: Way) {
+    let (shop, first) = open(way, ROLLBACK);
+    add_release(2, WRONG);
+    let load = Load::begin();
+    let reload = Reload::onto(2, &shop, &[]);
+    let tally = load.end();
+    tally.tell("a release that answers 500", &reload);
+    assert_eq!(tally.lost, 0, "{tally:?}");
+    assert!(tally.wrong > 0, "it was never let in: {reload:?}");
+    is_taken_back(&shop, &first, &reload, "bad answers in a row of its pages");
+    let after = Load::begin();
+    wait_for("some requests", PATIENCE, || (after.asked() > 200).then_some(()));
+    after.ends_without_a_loss("afterwards", &reload);
+}
+
+fn is_taken_back(shop: &Shop, first: &Up, reload: &Reload, why: &str) {
+    assert_eq!(reload.code, 1, "{reload:?}");
+    let said = format!("all workers run {} again after ", release(1).display());
+    assert!(reload.err.contains(&said) && reload.err.contains(why), "{reload:?}");
+    assert!(reload.out.contains("the new release is taken back: "), "{reload:?}");
+    is_whole_again(shop);
+    all_run(1, first);
+    assert_eq!(shop.starts(), 1, "{}", shop.house.log());
+}
+
+/// Under the same master, and `current` says so, too.
+fn all_run(number: u32, first: &Up) {
+    assert_eq!(current(), release(number));
+    assert_eq!(releases_of(first.master), [release(number), release(number)]);
+    assert!(get("/up").is_some());
+}
+
+fn open(way: Way, rollback: &str) -> (Shop, Up) {
+    opened(Shop::new(way, &format!("{PUMA}{rollback}")))
+}
+
+fn open_preloaded() -> (Shop, Up) {
+    let shop = Shop::new(Way::Script, &format!("{PUMA}{ROLLBACK}"));
+    write(&app("shared/preload"), "");
+    opened(shop)
+}
+
+fn opened(mut shop: Shop) -> (Shop, Up) {
+    write(&app("shared/control"), "");
+    let first = shop.open();
+    wait_for("the start period to pass", PATIENCE, || {
+        (shop.house.status("shop")["phase"] == "watching").then_some(())
+    });
+    is_whole_again(&shop);
+    (shop, first)
+}
+
+fn is_whole_again(shop: &Shop) {
+    shop.house.wait_check("shop", "stands", "ok", "failed (no: up 2/2)");
+}
+
+fn release(number: u32) -> PathBuf {
+    app(&format!("releases/{number}"))
+}
+
+fn current() -> PathBuf {
+    fs::canonicalize(app("current")).expect("leads somewhere")
+}
+
+/// Where its workers work.
+fn releases_of(master: u32) -> Vec<PathBuf> {
+    let of = |pid| fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    workers(master).into_iter().filter_map(of).collect()
+}
+
+/// How one went.
+#[derive(Debug)]
+struct Reload {
+    code: i32,
+    out: String,
+    err: String,
+    took: Duration,
+}
+
+impl Reload {
+    /// Points `current` at a release, as a deploy does, and has it reloaded.
+    fn onto(number: u32, shop: &Shop, options: &[&str]) -> Self {
+        point_at(number);
+        let began = Instant::now();
+        let words = [&["reload", "shop", "--verified"], options].concat();
+        let (code, out, err) = shop.house.heeler(&words);
+        Self { code, out, err, took: began.elapsed() }
+    }
+}
+
+/// Clients that ask one after the other, each with a connection of its own.
+struct Load {
+    state: Arc<(AtomicBool, AtomicUsize)>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+/// How it went for them.
+#[derive(Default, Debug)]
+struct Tally {
+    asked: usize,
+    /// No answer, or half of one.
+    lost: usize,
+    /// An answer other than 200.
+    wrong: usize,
+    slowest: Duration,
+}
+
+impl Load {
+    fn begin() -> Self {
+        let state = Arc::new((AtomicBool::new(false), AtomicUsize::new(0)));
+        let client = |_| {
+            let state = Arc::clone(&state);
+            thread::spawn(move || {
+                let mut tally = Tally::default();
+                while !state.0.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    let code = ask();
+                    tally.asked += 1;
+                    state.1.fetch_add(1, Ordering::Relaxed);
+                    tally.lost += usize::from(code.is_none());
+                    tally.wrong += usize::from(code.is_some_and(|code| code != 200));
+                    tally.slowest = tally.slowest.max(began.elapsed());
+                    // A rate, not a flood: the machine is to do something else, too.
+                    thread::sleep(Duration::from_millis(10));
+                }
+                tally
+            })
+        };
+        let clients = (0..4).map(client).collect();
+        Self { state, clients }
+    }
+
+    fn asked(&self) -> usize {
+        self.state.1.load(Ordering::Relaxed)
+    }
+
+    fn end(self) -> Tally {
+        self.state.0.store(true, Ordering::Relaxed);
+        let tallies = self.clients.into_iter().map(|client| client.join().expect("a client"));
+        tallies.fold(Tally::default(), |all, one| Tally {
+            asked: all.asked + one.asked,
+            lost: all.lost + one.lost,
+            wrong: all.wrong + one.wrong,
+            slowest: all.slowest.max(one.slowest),
+        })
+    }
+
+    fn ends_without_a_loss(self, what: &str, reload: &Reload) {
+        let tally = self.end();
+        tally.tell(what, reload);
+        assert!(tally.asked > 0 && tally.lost == 0 && tally.wrong == 0, "{tally:?}\n{reload:?}");
+    }
+}
+
+impl Tally {
+    fn tell(&self, what: &str, reload: &Reload) {
+        let Self { asked, lost, wrong, slowest } = self;
+        println!(
+            "MEASURED {what}: {:.1} s, {asked} requests, {lost} lost, {wrong} wrong, slowest {} ms\n{}{}",
+            reload.took.as_secs_f64(),
+            slowest.as_millis(),
+            reload.out,
+            reload.err
+        );
+    }
+}
+
+/// The code of a whole answer.
+fn ask() -> Option<u16> {
+    let mut stream = TcpStream::connect("127.0.0.1:9292").ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(b"GET /up HTTP/1.0\r\nHost: shop\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "))?;
+    (length.parse() == Ok(body.len())).then_some(())?;
+    head.split(' ').nth(1)?.parse().ok()
+}
