@@ -8,7 +8,9 @@ use std::time::Duration;
 use heeler::engine::Engine;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Confirmation, Delivery, Input};
+use heeler::engine::replace::Farewell;
 use heeler::model::action::Action;
+use heeler::model::change::Kept;
 use heeler::model::ids::{CheckIndex, RequestId, ServiceName};
 use heeler::model::intent::Who;
 use heeler::model::job::{Ended, InFlight, JobKind, Outcome, Output};
@@ -57,12 +59,39 @@ impl Town {
 
     fn open(&mut self, services: &[Service]) {
         for service in services {
-            let mut effects = Vec::new();
-            let memory = self.memories.get(&service.name).cloned();
-            let def = Arc::new(service.clone());
-            self.engine.add(self.now(), def, memory, &InFlight::Nothing, &mut effects);
+            let effects = self.add(service);
             self.carry_out(effects);
         }
+    }
+
+    /// All are there before anything is known of any.
+    fn open_together(&mut self, services: &[Service]) {
+        let effects = services.iter().map(|service| self.add(service)).collect::<Vec<_>>();
+        effects.into_iter().for_each(|effects| self.carry_out(effects));
+    }
+
+    fn add(&mut self, service: &Service) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let memory = self.memories.get(&service.name).cloned();
+        let def = Arc::new(service.clone());
+        self.engine.add(self.now(), def, memory, &InFlight::Nothing, &mut effects);
+        effects
+    }
+
+    /// A file is gone: the process goes on.
+    fn forgets(&mut self, name: &str) {
+        let mut effects = Vec::new();
+        self.engine.remove(self.now(), &service_name(name), &Farewell::Gone, &mut effects);
+        self.memories.remove(&service_name(name));
+        self.carry_out(effects);
+    }
+
+    /// Others are needed from now on.
+    fn needs(&mut self, service: Service) {
+        let kept: Vec<_> = service.checks.iter().map(|check| Kept::Same(check.index)).collect();
+        let mut effects = Vec::new();
+        self.engine.replace(self.now(), Arc::new(service), &kept, &mut effects);
+        self.carry_out(effects);
     }
 
     /// The machine boots: no process is left, and what was remembered of processes means nothing.
@@ -370,6 +399,47 @@ fn a_restart_of_a_parent_leaves_its_children_alone_unless_they_ask() {
     town.order("db", Order::Restart);
     town.passes("30s");
     assert_eq!(town.saw(), ["TERM db", "start db"]);
+}
+
+#[test]
+fn who_comes_when_its_parent_is_back_hears_how_that_stands_now() {
+    let services = [named("postgres", &[]), app("shop", &["postgres"])];
+    let mut town = Town::of(&services);
+    town.passes("2m");
+    town.saw();
+    // The files of both are gone, and back; the parent's first.
+    town.forgets("shop");
+    town.forgets("postgres");
+    town.passes("1m");
+    town.open_together(&services);
+    town.passes("2m");
+    assert_eq!((town.words("postgres"), town.words("shop")), ("up".to_owned(), "up".to_owned()));
+    assert_eq!(town.saw(), [""; 0]);
+    assert_eq!(town.mailed(), [""; 0]);
+}
+
+#[test]
+fn a_service_that_needs_others_from_now_on_is_held_back_by_those_alone() {
+    let mut town =
+        Town::of(&[named("postgres", &[]), named("redis", &[]), app("shop", &["postgres"])]);
+    town.passes("2m");
+    town.saw();
+    for name in ["postgres", "redis"] {
+        town.broken.insert(service_name(name));
+    }
+    town.dies("postgres");
+    town.passes("5s");
+    assert_eq!(town.words("shop"), "up, held back: postgres is down, which it needs");
+    town.needs(app("shop", &["redis"]));
+    assert_eq!(town.words("shop"), "up");
+    town.dies("redis");
+    town.passes("5s");
+    assert_eq!(town.words("shop"), "up, held back: redis is down, which it needs");
+    town.forgets("redis");
+    assert_eq!(town.words("shop"), "up");
+    town.passes("5m");
+    let mails = town.mailed();
+    assert!(mails.iter().all(|mail| !mail.starts_with("shop: ")), "{mails:?}");
 }
 
 #[test]

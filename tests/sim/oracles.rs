@@ -457,7 +457,9 @@ impl World {
         let ours = matches!(view.phase, Phase::Watching | Phase::StartPeriod);
         // One that an earlier keeper told to go is no death to tell: whatever made it go tells.
         let told = view.main.is_some_and(|main| self.oracles.told_to_go.contains_key(&main));
-        if ours && !told && view.desired == Desired::Up {
+        // What may be a parent's doing is told by the parent's mail.
+        let alone = self.svcs[svc].def.depends_on.is_empty();
+        if ours && !told && alone && view.desired == Desired::Up {
             let now = self.now;
             self.oracles.watched[svc].untold.push(now);
         }
