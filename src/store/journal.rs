@@ -113,12 +113,15 @@ impl Journal {
             return Ok(());
         }
         let mut text = String::new();
+        let mut forgotten = String::new();
         for name in &self.missing {
             match self.newest.get(name) {
                 Some(line) => text.push_str(line),
-                None => text.push_str(&encode_forgotten(name, &self.boot)),
+                None => forgotten.push_str(&encode_forgotten(name, &self.boot)),
             }
         }
+        // Last: a wish that goes on under another name is on disk twice rather than not at all.
+        text.push_str(&forgotten);
         self.file.append(&text, Survive::PowerLoss)?;
         self.missing.clear();
         Ok(())

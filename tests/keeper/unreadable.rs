@@ -111,6 +111,35 @@ fn cfg_11_a_directory_that_is_gone_or_empty_and_one_file_that_cannot_be_read() {
     good_again(&house);
 }
 
+/// It is read with the stack of a thread of the pool.
+#[test]
+fn a_file_that_nests_as_deeply_as_it_can_is_bad_and_no_more() {
+    let (house, up) = house();
+    let keeper = house.keeper();
+    let nested = |open: &str, close: &str, times| open.repeat(times) + &close.repeat(times);
+    let kinds = [
+        format!("match = '{}'\n", nested("(", ")", 5000)),
+        format!("match = '{}'\n", nested("(a|", ")*", 240)),
+        format!("match = '{}a{}'\n", "[".repeat(9000), "]".repeat(9000)),
+        format!("match = {}\n", nested("[", "]", 15_000)),
+        format!("match = {}\n", nested("{a=", "}", 10_000)),
+        format!("{}\n", nested("[", "]", 15_000)),
+        format!("[a{}]\n", ".a".repeat(15_000)),
+        format!("a{} = 1\n", ".a".repeat(15_000)),
+        format!("[[check]]\ntype = 'process'\nwhen = '{}'\n", nested("not (", ")", 2000)),
+    ];
+    for text in kinds {
+        house.define("deep", &text);
+        let (code, told) = house.reload();
+        let start: String = text.chars().take(60).collect();
+        assert!(code == 1 && told.contains("deep.toml"), "{start}: {code} {told}");
+        let (code, ..) = house.heeler(&["plan"]);
+        assert_eq!((code, house.keeper()), (1, keeper), "{start}");
+        house.undefine("deep");
+    }
+    all_go_on(&house, &up);
+}
+
 #[test]
 fn cfg_11_an_empty_directory_at_a_start_has_nothing_forgotten() {
     if !can_run(&[Need::Root, Need::Program("/usr/bin/setpriv", "util-linux")]) {
