@@ -127,6 +127,7 @@ impl Keeper {
         let outdated = |instance: &mut Instance| instance.knows == Knows::Before && idle;
         if let Some(instance) = self.post.instance.take_if(outdated) {
             self.put_down(instance.caged);
+            self.outgoing.push(Message::TryMail);
         }
         let post = &mut self.post;
         if post.instance.as_ref().is_some_and(|instance| instance.knows == Knows::Before) {
@@ -315,6 +316,10 @@ impl Keeper {
         let why = format!("heeler's mail scout was replaced: {why}");
         for (id, asked) in asked {
             self.answered(lost(id, asked.recipients, &why));
+        }
+        if instance.knows == Knows::Before {
+            // The servers of now have not been tried.
+            self.outgoing.push(Message::TryMail);
         }
     }
 

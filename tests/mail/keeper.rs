@@ -236,3 +236,92 @@ fn a_recipient_that_is_refused_is_told_loudly_and_kept() {
     assert_eq!(house.mails().len(), 1);
     assert!(house.log().contains("550 5.1.1 no such user"), "{}", house.log());
 }
+
+/// Points a house's mail at one server, or at none.
+fn points_to(house: &House, server: Option<&Server>) {
+    let text = fs::read_to_string(house.path("conf.d/heeler.toml")).expect("reads");
+    let before = text.split("[mail]").next().expect("there is a beginning");
+    let dir = house.path("");
+    let servers = server.map(|server| {
+        format!(
+            "{{ host = \"localhost\", port = {}, user = \"alert\", password_file = \"{}password\", \
+             ca_file = \"{}ca.pem\" }}",
+            server.port,
+            dir.display(),
+            dir.display()
+        )
+    });
+    let servers = servers.unwrap_or_default();
+    let mail = format!("[mail]\nfrom = \"heeler@web2\"\nservers = [{servers}]\n");
+    house.write("conf.d/heeler.toml", &format!("{before}{mail}"));
+    house.reload_well();
+}
+
+#[test]
+fn what_waits_for_a_server_that_is_down_goes_to_the_one_that_a_reload_names() {
+    let papers = Papers::new();
+    let mut old = Server::start(&papers, false, AUTH);
+    let new = Server::start(&papers, false, AUTH);
+    old.down();
+    let mut house = house(&[&old], &papers, "");
+    house.daemon("shop", "", QUICK);
+    house.open();
+    let first = house.wait_up("shop", None);
+    signal(first, "KILL");
+    house.wait_up("shop", Some(first));
+    wait_for("it to fail", PATIENCE, || house.log().contains("mail cannot be").then_some(()));
+    points_to(&house, Some(&new));
+    let mail = new.wait_mails(1).remove(0);
+    assert!(mail.header("Subject").is_some_and(|subject| subject.contains("shop: brought back")));
+    wait_for("the queue to be empty", PATIENCE, || (waiting(&house) == 0).then_some(()));
+    wait_for("the status to say so", PATIENCE, || {
+        mail_status(&house)["trouble"].is_null().then_some(())
+    });
+    old.up();
+    let (code, out, _) = house.heeler(&["mail", "test", "anna@example.com"]);
+    assert!(code == 0 && out.contains(&format!("localhost:{}: taken", new.port)), "{out}");
+    assert_eq!((new.wait_mails(2).len(), old.mails().len()), (2, 0), "each once");
+}
+
+#[test]
+fn mails_become_files_and_are_sent_again_as_a_reload_says() {
+    let papers = Papers::new();
+    let server = Server::start(&papers, false, AUTH);
+    let mut house = house(&[&server], &papers, "");
+    house.daemon("shop", "", QUICK);
+    house.open();
+    let mut pid = house.wait_up("shop", None);
+    for (to, sent, files) in [(None, 0, 1), (Some(&server), 1, 1), (None, 1, 2)] {
+        points_to(&house, to);
+        signal(pid, "KILL");
+        pid = house.wait_up("shop", Some(pid));
+        wait_for("the mail", PATIENCE, || {
+            (server.mails().len() == sent && house.mails().len() == files).then_some(())
+        });
+        assert_eq!(mail_status(&house).is_null(), to.is_none(), "{to:?}", to = to.is_some());
+    }
+    assert!(server.mails().iter().all(|mail| mail.from == "heeler@web2"));
+}
+
+#[test]
+fn a_letter_that_an_old_server_holds_at_a_reload_goes_to_the_new_one_once_that_gives_up() {
+    let papers = Papers::new();
+    let slow = Manners { fault: Some((Step::Data, Fault::Hang)), ..AUTH };
+    let old = Server::start(&papers, false, slow);
+    let new = Server::start(&papers, false, AUTH);
+    let mut house = house(&[&old], &papers, "");
+    house.daemon("shop", "", QUICK);
+    house.open();
+    let first = house.wait_up("shop", None);
+    signal(first, "KILL");
+    house.wait_up("shop", Some(first));
+    wait_for("the old one to be asked", PATIENCE, || (old.connections() > 0).then_some(()));
+    let talks = scout(&house).expect("it talks to the old one");
+    points_to(&house, Some(&new));
+    // Who has begun is let finish; this one does not.
+    assert_eq!((scout(&house), new.mails().len()), (Some(talks), 0));
+    signal(talks, "KILL");
+    new.wait_mails(1);
+    wait_for("the queue to be empty", PATIENCE, || (waiting(&house) == 0).then_some(()));
+    assert_eq!((new.mails().len(), old.mails().len()), (1, 0));
+}
