@@ -351,8 +351,8 @@ fn one_that_is_under_way_goes_on_over_a_reload_unless_the_puma_is_another_one() 
         service.puma.as_mut().unwrap().current = Some(PathBuf::from("/srv/elsewhere"));
     }));
     story.saw(
-        "7s answer 1 failed: no longer followed, what began goes on: its file says otherwise now \
-         what it is",
+        "7s answer 1 failed: not seen to its end: its Puma is another one in the new configuration; \
+         `heeler workers` shows how they stand",
     );
     is_replaced(&mut story, 202, 212);
     story.world.puma = Some(view(1, 2, 0));
