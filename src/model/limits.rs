@@ -126,6 +126,10 @@ pub const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
 /// How long the dead process's descendants may take to go by themselves before one that holds a
 /// listening socket is told to (Puma's workers take up to half a second: `reference/puma.md`).
 pub const CLEARING_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a worker of a Puma whose master is gone may take once it was told to go. It ends by itself as
+/// soon as it can run ("Detected parent died, dying" and `exit!`: puma, `lib/puma/cluster/worker.rb`), so
+/// it drains nothing: one that is still there cannot run, and keeps the port.
+pub const PUMA_ORPHAN_GRACE: Duration = Duration::from_secs(5);
 /// An incident that no action ends is told after this, so that a mail is never late for its story.
 pub const TELL_AFTER: Duration = Duration::from_secs(5);
 /// How often an unanswered question (`Identify`, `Sample`) is given up on.
