@@ -102,8 +102,8 @@
 //! - **No name service look-up in the keeper**, and no blocking /proc file, pidfile on a foreign file
 //!   system, disk or log write in its loop.
 //! - **No unsafe outside [`sys`]**; every other room forbids it.
-//! - **No KILL before `stop_timeout`** has passed since that very process was told to go; a new keeper
-//!   keeps the grace of the old one (the ladder's record).
+//! - **No KILL before `stop_timeout`** (a Puma's orphan: five seconds) has passed since that very process was
+//!   told to go; a new keeper keeps the grace of the old one (the ladder's record).
 //! - **No second copy beside a living one**: a start happens only out of clearing, after the claim was
 //!   looked at again and what the dead process left is gone or dealt with.
 //! - **Reconcile, never replay**: desired against observed decides; records only say what may still be
@@ -118,8 +118,9 @@
 //!   children beforehand would read all of /proc for services that only ask to be alive. One pass per
 //!   turn of the loop serves all services that died in it.
 //! - *In clearing* a survivor that holds a listening socket is told to go after two seconds and gets its
-//!   whole `stop_timeout`; the others are waited for up to `start_timeout`, because a session that
-//!   outlives its sshd is healthy (promise 1).
+//!   whole `stop_timeout` (a Puma's has five seconds: it drains nothing, and ends by itself as soon as it can
+//!   run); the others are waited for up to `start_timeout`, because a session that outlives its sshd is
+//!   healthy (promise 1).
 //! - *A descendant of a main process that heeler did not start* is in a session that is not its own. It
 //!   is proved by a listening socket it shares with the dead one, within that session, of the same user,
 //!   and younger. What lives under another service's main process is never a survivor.
@@ -187,7 +188,8 @@
 //! - *A dependant's rules do not act while a parent is down*, and its parent's alert says for whom: one cause, one mail.
 //!   They come back parents first. Circles are refused when the file is read.
 //! - *A worker is judged alone, signalled under the guard*: the one its master waits for first, then the oldest. Who is
-//!   `fork_worker`'s parent or holds what others live by is never killed. A grace begins with the TERM that was really
+//!   `fork_worker`'s parent or holds what others live by is never killed. One that is stuck is an incident, though
+//!   no rule speaks of it: whoever is killed is told of. A new keeper has no fresh budget. A grace begins with the TERM that was really
 //!   sent; a new keeper begins it again, so it only gets longer.
 //! - *Puma's yes is not the proof of a reload*: it says yes and does nothing, or dies of it. The proof is that workers of
 //!   the new phase serve, run in the release `current` leads to, and answer the service's own checks.

@@ -18,6 +18,7 @@ use crate::model::ids::{AskId, CheckIndex, RequestId};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::limits;
+use crate::model::memory::BootMemory;
 use crate::model::observation::{Observation, Outcome, Verdict};
 use crate::model::order::{ReplyResult, WorkerPick};
 use crate::model::process::ProcessIdentity;
@@ -121,6 +122,16 @@ struct Plan {
 }
 
 impl Crew {
+    /// What an earlier keeper remembered: who is a worker is seen anew.
+    pub(super) fn recall(memory: &BootMemory) -> Self {
+        Self { taken: memory.workers_taken.clone(), ..Self::default() }
+    }
+
+    /// When workers were taken away, oldest first.
+    pub(super) fn taken(&self) -> Vec<Mono> {
+        self.taken.clone()
+    }
+
     /// Another main process: nobody is known.
     pub(super) fn forget(&mut self) {
         let taken = std::mem::take(&mut self.taken);
@@ -249,6 +260,7 @@ impl State {
                 self.judge_crew(cx);
                 self.answer_unfound(cx);
                 self.take_one_away(cx);
+                self.stuck_over(cx);
                 let members = self.crew.members.clone();
                 self.verify_seen(cx, &members, puma.as_ref());
             }
@@ -450,6 +462,7 @@ impl State {
         if self.crew.acting.is_some() {
             self.end_acting(cx, ReplyResult::Failed, why.to_owned());
         }
+        self.resolve(cx, Cause::StuckWorker, why);
         self.crew.forget();
         if self.has_crew() && self.main.is_some() {
             self.crew.due = Some(cx.now.mono + limits::CREW_BUSY_PACE);

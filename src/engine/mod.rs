@@ -113,7 +113,7 @@ impl Engine {
         let Self { services, due, tally, next_id, counters, .. } = self;
         let Some(state) = services.get_mut(&name) else { return };
         within(now, effects, (next_id, counters), state, |state, cx| {
-            state.resume_incidents(cx, resumed);
+            state.resume_open(cx, resumed);
             state.take_up(cx, in_flight);
         });
         file(due, tally, &name, state);

@@ -35,6 +35,7 @@ impl State {
             | Cause::Definition
             | Cause::Check(..)
             | Cause::Hazard(_)
+            | Cause::StuckWorker
             | Cause::CheckUnknown(..) => Some(EventKind::Fired),
             // Whoever opens these knows what kind of thing it is.
             Cause::Down | Cause::SetAside => None,
@@ -58,7 +59,9 @@ impl State {
             | Cause::Unclear
             | Cause::Unkillable
             | Cause::Definition => Level::Error,
-            Cause::Check(..) | Cause::CheckUnknown(..) | Cause::Hazard(_) => Level::Warning,
+            Cause::Check(..) | Cause::CheckUnknown(..) | Cause::Hazard(_) | Cause::StuckWorker => {
+                Level::Warning
+            }
         };
         cx.log(&self.def.name, level, title.clone());
         if let Some(event) = event {
@@ -112,6 +115,7 @@ impl State {
                 | Cause::UpUnwanted
                 | Cause::Unclear
                 | Cause::Unkillable
+                | Cause::StuckWorker
                 | Cause::Check(..) => {
                     open.record.tell(cx.now.wall, text.clone());
                     cx.dirty = true;
@@ -168,6 +172,24 @@ impl State {
         }
     }
 
+    /// It looks over: it is, unless it shows again within a while.
+    pub(super) fn looks_over(&mut self, cx: &Cx<'_>, cause: Cause) {
+        if let Some(open) = self.open.get_mut(&cause).filter(|open| open.settles_at.is_none()) {
+            open.settles_at = Some(cx.now.mono + SETTLE);
+            open.mended = Some(cx.now.wall);
+            if open.record.told == 0 {
+                open.tell_at = cx.now.mono + SETTLE;
+            }
+        }
+    }
+
+    /// It only looked over.
+    pub(super) fn only_looked_over(&mut self, cause: Cause) {
+        if let Some(open) = self.open.get_mut(&cause) {
+            (open.settles_at, open.mended) = (None, None);
+        }
+    }
+
     /// The trouble is bad enough to be told now.
     pub(super) fn tell_soon(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         if let Some(open) = self.open.get_mut(&cause)
@@ -212,7 +234,7 @@ impl State {
         let over = format!("over: {} ({how})", open.record.title);
         // What changed is one event, and that it ends is none; an operator's doing is one already.
         let cause = open.record.cause;
-        let was_a_moment = cause.is_of_check() && open.settles_at.is_some();
+        let was_a_moment = cause.place().is_some() && open.settles_at.is_some();
         if cause != Cause::SetAside && !was_a_moment {
             cx.event(&self.def.name, EventKind::Resolved, &over);
         }
@@ -256,6 +278,7 @@ impl State {
         for cause in settled {
             let how = match cause {
                 Cause::Check(..) => "it changed, and that is all".to_owned(),
+                Cause::StuckWorker => "its master waits for nobody any more".to_owned(),
                 Cause::Down
                 | Cause::UpUnwanted
                 | Cause::Unclear
@@ -344,6 +367,7 @@ pub(super) fn remind_after(cause: Cause, remind: Duration) -> Duration {
         | Cause::Unkillable
         | Cause::SetAside
         | Cause::Definition
+        | Cause::StuckWorker
         | Cause::Check(..)
         | Cause::CheckUnknown(..) => remind,
     }
@@ -357,6 +381,7 @@ fn may_be_a_parents(cause: Cause) -> bool {
         | Cause::Unkillable
         | Cause::SetAside
         | Cause::Definition
+        | Cause::StuckWorker
         | Cause::Hazard(_) => false,
     }
 }

@@ -95,6 +95,10 @@ impl Verify {
         }
     }
 
+    pub(super) fn began(&self) -> Mono {
+        self.began
+    }
+
     fn is_going_back(&self) -> bool {
         matches!(self.step, Step::Linking(_) | Step::Returning(..) | Step::Returned(_))
     }
@@ -144,6 +148,7 @@ impl State {
             why: None,
             told: String::new(),
         }));
+        cx.dirty = true;
         self.look_at_crew_now(cx);
     }
 
@@ -524,6 +529,15 @@ impl State {
         }
     }
 
+    /// An earlier keeper watched one, and nobody remembers how far it was. Whoever asked for it lost the
+    /// connection; what Puma began goes on, under the guard as ever.
+    pub(super) fn verify_was_left(&mut self, cx: &mut Cx<'_>) {
+        let text = "verified reload: not seen to its end: heeler was restarted meanwhile; `heeler workers` \
+                    shows how they stand";
+        self.happened(cx, EventKind::Failed, text.to_owned());
+        cx.dirty = true;
+    }
+
     fn verify_goes_to(&mut self, step: Step) {
         if let Some(verify) = &mut self.verify {
             verify.step = step;
@@ -532,6 +546,7 @@ impl State {
 
     fn verify_ends(&mut self, cx: &mut Cx<'_>, result: ReplyResult, text: &str) {
         let Some(verify) = self.verify.take() else { return };
+        cx.dirty = true;
         let kind = match result {
             ReplyResult::Done => EventKind::Acted,
             ReplyResult::Failed => EventKind::Failed,

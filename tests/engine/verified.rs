@@ -7,7 +7,6 @@ use heeler::model::check::{Check, CheckKind};
 use heeler::model::crew::{Duty, Member, PumaView};
 use heeler::model::job::JobKind;
 use heeler::model::observation::Observation;
-use heeler::model::puma::{Control, Puma, Rollback};
 use heeler::model::service::Service;
 use heeler::model::workers::{Budget, Kill, Workers};
 
@@ -22,13 +21,7 @@ fn puma(service: &mut Service) {
         budget: Budget::default(),
         kill: Kill::Allowed,
     });
-    service.puma = Some(Puma {
-        control: Control::State(PathBuf::from("/srv/cart/puma.state")),
-        current: Some(PathBuf::from("/srv/current")),
-        workers: Some(2),
-        rollback: Some(Rollback::Symlink),
-        release: None,
-    });
+    service.puma = Some(a_puma());
     service.checks = vec![Check {
         kind: CheckKind::Http,
         every: span("10s"),
@@ -358,5 +351,21 @@ fn one_that_is_under_way_goes_on_over_a_reload_unless_the_puma_is_another_one() 
     story.world.puma = Some(view(1, 2, 0));
     story.at("2m");
     story.saw("");
+    story.ends();
+}
+
+#[test]
+fn a_keeper_that_comes_back_says_that_nobody_saw_it_to_its_end() {
+    let mut story = begun(|_| {});
+    story.saw("5s puma phased-restart");
+    story.keeper_restarts();
+    story.at("1m");
+    let words = "verified reload: not seen to its end: heeler was restarted meanwhile";
+    assert_eq!(story.times_logged(words), 1);
+    // And that is told once.
+    story.keeper_restarts();
+    story.at("2m");
+    assert_eq!(story.times_logged(words), 1);
+    story.reads();
     story.ends();
 }

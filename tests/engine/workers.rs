@@ -194,7 +194,8 @@ fn the_one_its_master_waits_for_is_stuck_after_its_time_and_killed() {
     // The next one has its own time.
     story.world.crew[0].leaving = Leaving::Awaited;
     story.at("40s");
-    story.saw("");
+    // No rule spoke of it, and yet somebody was killed: that is told, once for all of this reload.
+    story.saw("26s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s");
     story.at("45s");
     let lines = story.takes();
     assert_eq!(lines.len(), 1, "{lines:?}");
@@ -202,6 +203,42 @@ fn the_one_its_master_waits_for_is_stuck_after_its_time_and_killed() {
     story.worker_goes(202);
     story.world.crew.push(worker(205, 100));
     story.at("2m");
+    story.saw(
+        "55.25s mail 1.1 resolved: worker 201 does not go: its master has waited for it for 20s",
+    );
+    story.ends();
+}
+
+#[test]
+fn one_mail_tells_of_a_stuck_one_that_is_gone_and_of_what_was_done_about_it() {
+    let mut story = leak(Action::Alert);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("22s");
+    story.saw("21s worker 201 KILL");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("1m");
+    story.saw(
+        "32.25s mail 1.0 fired and resolved: worker 201 does not go: its master has waited for it for 20s",
+    );
+    story.log_says("killing worker 201: its master has waited for it for 20s");
+    story.ends();
+}
+
+#[test]
+fn a_stuck_one_that_is_held_back_is_told_at_once() {
+    let mut story = leak(Action::Alert);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.world.crew[2].duty = Duty::Boots;
+    story.at("22s");
+    story.saw("21s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s");
+    story.log_says("worker 201 is held back: worker 203 is not ready, and may never be");
+    story.world.crew[2].duty = Duty::Serves;
+    story.at("23s");
+    story.saw("23s worker 201 KILL");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("1m");
     story.reads();
     story.ends();
 }
@@ -243,12 +280,16 @@ fn a_stuck_one_that_would_take_others_along_is_told_again_and_not_killed() {
     story.world.crew[0].leaving = Leaving::Awaited;
     story.world.crew[0].fragile = Some(Fragile::Postgres);
     story.at("3m");
-    story.saw("21s worker 201 TERM");
+    story.saw(
+        "21s worker 201 TERM
+         26s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s",
+    );
     story.log_says("worker 201 was told to go 20s ago and is still there");
     story.worker_goes(201);
     story.world.crew.push(worker(204, 100));
     story.at("5m");
-    story.reads();
+    let lines = story.takes();
+    assert!(lines[0].contains("mail 1.1 resolved: worker 201 does not go"), "{lines:?}");
     story.ends();
 }
 
@@ -421,4 +462,25 @@ fn who_asked_for_a_worker_of_a_service_that_is_forgotten_is_told_so() {
     assert!(lines.contains(&format!("answer 2 failed: {why}")), "{lines}");
     story.at("5m");
     story.ends_forgotten();
+}
+
+#[test]
+fn a_keeper_that_comes_back_has_no_fresh_budget() {
+    let mut story =
+        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::RecycleWorker), |s| {
+            s.workers.as_mut().unwrap().budget = Budget { actions: 1, window: span("5m") };
+        });
+    grows(&mut story, 201);
+    story.at("5s");
+    story.saw("1s worker 201 TERM");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    grows(&mut story, 202);
+    story.at("10s");
+    story.keeper_restarts();
+    story.at("4m");
+    story.log_says("worker 202 is held back: the budget of 1 per 5m is used up");
+    story.reads();
+    assert!(story.until_worker_is_told(202));
+    story.ends();
 }

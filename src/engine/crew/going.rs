@@ -8,7 +8,7 @@ use crate::engine::input::Delivery;
 use crate::engine::state::State;
 use crate::model::action::Action;
 use crate::model::check::CheckKind;
-use crate::model::crew::Member;
+use crate::model::crew::{Leaving, Member};
 use crate::model::event::EventKind;
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
@@ -31,6 +31,9 @@ impl State {
         }
         let Some(plan) = self.next_to_go(cx) else { return };
         let by_operator = plan.request.is_some();
+        if !by_operator && plan.check.is_none() {
+            self.stuck_found(cx, &plan);
+        }
         let may_act = self.settled() && self.intent.desired == Desired::Up;
         if !by_operator && (!may_act || self.held_back().is_some()) {
             return;
@@ -140,8 +143,30 @@ impl State {
         if let Some(request) = plan.request {
             self.answer_for_worker(cx, request, ReplyResult::Failed, format!("not done: {why}"));
         }
-        if let Some(index) = plan.check {
-            self.tell_soon(cx, Cause::Check(CheckKind::Worker, index));
+        match plan.check {
+            Some(index) => self.tell_soon(cx, Cause::Check(CheckKind::Worker, index)),
+            None => self.tell_soon(cx, Cause::StuckWorker),
+        }
+    }
+
+    /// No rule of the service speaks of it, so it is an incident of its own: one for all that are stuck in
+    /// one reload.
+    fn stuck_found(&mut self, cx: &mut Cx<'_>, plan: &Plan) {
+        if !self.open.contains_key(&Cause::StuckWorker) {
+            let title = format!("worker {} does not go: {}", plan.worker, plan.why);
+            let tell_at = cx.now.mono + limits::TELL_AFTER;
+            self.open_incident(cx, Cause::StuckWorker, title, tell_at);
+        }
+    }
+
+    /// That one is over once its master waits for nobody.
+    pub(super) fn stuck_over(&mut self, cx: &mut Cx<'_>) {
+        let awaited = self.crew.members.iter().any(|one| one.leaving == Leaving::Awaited);
+        if awaited || self.crew.acting.as_ref().is_some_and(|acting| acting.manner == Manner::Stuck)
+        {
+            self.only_looked_over(Cause::StuckWorker);
+        } else {
+            self.looks_over(cx, Cause::StuckWorker);
         }
     }
 
@@ -152,7 +177,11 @@ impl State {
 
     fn begin_to_go(&mut self, cx: &mut Cx<'_>, plan: Plan) {
         let now = cx.now.mono;
+        if let Some(workers) = &self.def.workers {
+            self.crew.taken.retain(|at| now.since(*at) < workers.budget.window);
+        }
         self.crew.taken.push(now);
+        cx.dirty = true;
         let Plan { worker, manner, why, request, .. } = plan;
         let (push, text) = match manner {
             // It has had its time; where a KILL would hurt more than one it gets another TERM.
