@@ -124,9 +124,9 @@ impl Engine {
                 if left == 0 {
                     return;
                 }
-                let Self { services, due, tally, next_id, counters, .. } = self;
+                let Self { services, due, tally, common, .. } = self;
                 let Some(state) = services.get_mut(&child) else { continue };
-                within(now, effects, (next_id, counters), state, |state, cx| {
+                within(now, effects, common, state, |state, cx| {
                     state.parent_stands(cx, &parent, footing);
                 });
                 file(due, tally, &child, state);
@@ -153,9 +153,9 @@ impl Engine {
             }))
             .collect();
         for (parent, footing) in heard {
-            let Self { services, due, tally, next_id, counters, .. } = self;
+            let Self { services, due, tally, common, .. } = self;
             let Some(state) = services.get_mut(child) else { return };
-            within(now, effects, (next_id, counters), state, |state, cx| {
+            within(now, effects, common, state, |state, cx| {
                 if footing.is_none() {
                     state.parents_mains.remove(&parent);
                 }
@@ -244,7 +244,14 @@ impl State {
         if self.def.restart_with == Together::No || !wanted || self.held_back().is_some() {
             return;
         }
-        if self.limit.ask(cx.now.mono, self.def.start_limit, self.def.backoff) == Permission::Go {
+        let now = cx.now.mono;
+        if cx.brake.ask(now).is_err() {
+            let text = format!("not restarted with {parent}: {}", cx.brake.words());
+            self.happened(cx, EventKind::GaveUp, text);
+            return;
+        }
+        if self.limit.ask(now, self.def.start_limit, self.def.backoff) == Permission::Go {
+            cx.brake.took(now);
             self.happened(cx, EventKind::Acted, format!("restarting it with {parent}"));
             self.happen(cx, Class::WishRestart, None);
         }

@@ -137,6 +137,19 @@ impl State {
         }
     }
 
+    /// The same of what ends in something that changes all the time.
+    pub(super) fn happened_new_but_for(
+        &mut self,
+        cx: &mut Cx<'_>,
+        kind: EventKind,
+        head: &str,
+        tail: &str,
+    ) {
+        if !self.told_any(|line| line.starts_with(head)) {
+            self.happened(cx, kind, format!("{head}{tail}"));
+        }
+    }
+
     /// What is no transition, unless it was said already.
     pub(super) fn narrate_new(&mut self, cx: &mut Cx<'_>, text: String) {
         if !self.said(&text) {
@@ -145,7 +158,11 @@ impl State {
     }
 
     fn said(&self, text: &str) -> bool {
-        self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text))
+        self.told_any(|line| line == text)
+    }
+
+    fn told_any(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.open.values().any(|open| open.record.story.iter().any(|line| is(&line.text)))
     }
 
     /// Adds what a command printed to the story.

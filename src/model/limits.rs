@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::model::workers::Budget;
+
 /// A service name.
 pub const NAME_BYTES_MAX: usize = 64;
 /// A pattern of service names.
@@ -126,6 +128,11 @@ pub const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
 /// How long the dead process's descendants may take to go by themselves before one that holds a
 /// listening socket is told to (Puma's workers take up to half a second: `reference/puma.md`).
 pub const CLEARING_PATIENCE: Duration = Duration::from_secs(2);
+/// What heeler takes away by itself on a machine unless `brake` says otherwise: enough for a bad night of
+/// some services, and not for all of them again and again.
+pub const HOST_BRAKE: Budget = Budget { actions: 30, window: Duration::from_secs(600) };
+/// So many moments the host brake remembers: a larger `brake` counts as this.
+pub const HOST_BRAKE_KEPT_MAX: usize = 4096;
 /// How long a worker of a Puma whose master is gone may take once it was told to go. It ends by itself as
 /// soon as it can run ("Detected parent died, dying" and `exit!`: puma, `lib/puma/cluster/worker.rb`), so
 /// it drains nothing: one that is still there cannot run, and keeps the port.

@@ -50,6 +50,10 @@ impl State {
             self.narrate_new(cx, text);
             return;
         }
+        if !by_operator && cx.brake.ask(cx.now.mono).is_err() {
+            self.held(cx, &plan, &cx.brake.words());
+            return;
+        }
         if !by_operator && !self.within_budget(cx.now.mono, &workers) {
             self.held(cx, &plan, &format!("the budget of {} is used up", workers.budget));
             return;
@@ -182,6 +186,9 @@ impl State {
         }
         self.crew.taken.push(now);
         cx.dirty = true;
+        if plan.request.is_none() {
+            cx.brake.took(now);
+        }
         let Plan { worker, manner, why, request, .. } = plan;
         let (push, text) = match manner {
             // It has had its time; where a KILL would hurt more than one it gets another TERM.
