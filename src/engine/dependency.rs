@@ -119,6 +119,9 @@ impl Engine {
             if before == footing {
                 continue;
             }
+            if footing.is_some_and(|footing| footing.standing.holds_back()) {
+                self.say_whom_it_holds_back(now, &parent, effects);
+            }
             for child in children {
                 left = left.saturating_sub(1);
                 if left == 0 {
@@ -133,6 +136,38 @@ impl Engine {
                 changed.push_back(child);
             }
         }
+    }
+
+    /// One cause, one mail: whoever reads the parent's is told what else is out of service for it.
+    fn say_whom_it_holds_back(
+        &mut self,
+        now: Now,
+        parent: &ServiceName,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = self.who_needs(parent);
+        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Some(state) = services.get_mut(parent).filter(|_| !held.is_empty()) else { return };
+        let text = format!("held back until that is over: {}", listed(&held));
+        within(now, effects, (next_id, counters), state, |state, cx| state.narrate_new(cx, text));
+        file(due, tally, parent, state);
+    }
+
+    /// Those wanted up that need a service, directly or by others, in order.
+    fn who_needs(&self, parent: &ServiceName) -> BTreeSet<ServiceName> {
+        let mut all = BTreeSet::new();
+        let mut next = vec![parent];
+        while let Some(children) = next.pop().map(|of| self.edges.children.get(of)) {
+            next.extend(children.into_iter().flatten().filter(|child| all.insert(*child)));
+        }
+        let wanted = |name: &&&ServiceName| {
+            **name != parent
+                && self
+                    .services
+                    .get(**name)
+                    .is_some_and(|state| state.intent.desired == Desired::Up)
+        };
+        all.iter().filter(wanted).map(|name| (*name).clone()).collect()
     }
 
     /// A child has these parents now: it hears of those that are new, and no more of the others.
@@ -185,6 +220,16 @@ impl Engine {
                 .filter_map(|(parent, footing)| Some((parent.clone(), footing.main?)));
             state.parents_mains = mains.collect();
         }
+    }
+}
+
+/// `a, b, c`, and how many more there are.
+fn listed(names: &BTreeSet<ServiceName>) -> String {
+    let first: Vec<_> =
+        names.iter().take(limits::HELD_BACK_NAMED_MAX).map(ServiceName::as_str).collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

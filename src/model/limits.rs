@@ -41,6 +41,8 @@ pub const OUTBOX_MAILS_MAX: usize = 1000;
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// Lines of an incident's story; past it the middle is dropped and counted.
 pub const STORY_LINES_MAX: usize = 64;
+/// Names of those that a service in trouble holds back, in its alert.
+pub const HELD_BACK_NAMED_MAX: usize = 16;
 /// Events kept of one service; past it its oldest goes.
 pub const EVENTS_PER_SERVICE_MAX: usize = 128;
 /// Events kept of all services together.

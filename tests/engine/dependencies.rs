@@ -37,6 +37,8 @@ struct Town {
     requests: u64,
     seen: Vec<String>,
     mails: Vec<String>,
+    /// What the last one tells.
+    last_mail: Vec<String>,
 }
 
 impl Town {
@@ -52,6 +54,7 @@ impl Town {
             requests: 0,
             seen: Vec::new(),
             mails: Vec::new(),
+            last_mail: Vec::new(),
         };
         town.open(services);
         town
@@ -206,6 +209,7 @@ impl Town {
             Effect::Alert(alert) => {
                 let incident = &alert.incident;
                 self.mails.push(format!("{}: {}", incident.service, incident.title));
+                self.last_mail = incident.story.iter().map(|line| line.text.clone()).collect();
             }
             Effect::Persist { service } => {
                 let memory = self.engine.memory(&service).expect("it is there");
@@ -246,6 +250,11 @@ impl Town {
 
     fn saw(&mut self) -> Vec<String> {
         std::mem::take(&mut self.seen)
+    }
+
+    /// How often the last mail says so.
+    fn times_mailed(&self, line: &str) -> usize {
+        self.last_mail.iter().filter(|told| *told == line).count()
     }
 
     fn mailed(&mut self) -> Vec<String> {
@@ -297,6 +306,7 @@ fn log_05_the_database_is_down_and_five_need_it_one_alert_five_held_back() {
     assert!(seen.iter().all(|line| line.ends_with(" postgres")), "{seen:?}");
     let mails = town.mailed();
     assert!(mails.iter().all(|mail| mail.starts_with("postgres: ")), "{mails:?}");
+    assert_eq!(town.times_mailed("held back until that is over: a, b, c, d, e"), 1);
     assert_eq!(town.words("a"), "up, held back: postgres is down, which it needs");
     assert_eq!(town.words("e"), "down, held back: postgres is down, which it needs");
 
@@ -309,6 +319,29 @@ fn log_05_the_database_is_down_and_five_need_it_one_alert_five_held_back() {
     let mails = town.mailed();
     assert!(mails.iter().all(|mail| mail.starts_with("postgres: ")), "{mails:?}");
     assert_eq!((town.words("a"), town.words("e")), ("up".to_owned(), "up".to_owned()));
+}
+
+#[test]
+fn the_mail_names_whoever_is_wanted_up_and_needs_it_by_others_too_and_not_hundreds() {
+    let mut services = vec![named("db", &[]), named("app", &["db"]), named("edge", &["app"])];
+    services.push(named("resting", &["db"]));
+    let mut town = Town::of(&services);
+    town.passes("1m");
+    town.order("resting", Order::Stop);
+    town.broken.insert(service_name("db"));
+    town.dies("db");
+    town.passes("10s");
+    assert_eq!(town.times_mailed("held back until that is over: app, edge"), 1);
+
+    let mut services = vec![named("db", &[])];
+    services.extend((10..99).map(|n| named(&format!("app{n}"), &["db"])));
+    let mut town = Town::of(&services);
+    town.passes("1m");
+    town.broken.insert(service_name("db"));
+    town.dies("db");
+    town.passes("10s");
+    let told = town.last_mail.iter().find(|line| line.contains("app10")).expect("it is told");
+    assert!(told.contains(" app10, app11, ") && told.ends_with(" and 73 more"), "{told}");
 }
 
 #[test]

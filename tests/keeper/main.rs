@@ -9,6 +9,7 @@ mod clocks;
 mod conf;
 mod crash;
 mod daemon;
+mod dependants;
 mod disk;
 mod doctor;
 mod events;
