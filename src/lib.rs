@@ -55,6 +55,7 @@
 //! | guard | what must hold before a worker is signalled: proved, alone, within budget, enough others serving (`engine/guard.rs`) |
 //! | verified reload | a reload that is watched until the new workers serve and answer, or is taken back (`engine/verified.rs`) |
 //! | start limit | automatic starts per window before back-off |
+//! | host brake | how much heeler takes away by itself of what runs on the machine: restarts by rule and workers (`engine/brake.rs`) |
 //! | slot | `action` or `instance`: a service has at most one job in each ([`wire::shim`]) |
 //!
 //! # Rooms
@@ -136,8 +137,9 @@
 //! - *One mail per ordinary crash*: a death is told when its story has an end (up again, and still up
 //!   after `start_period` or ten seconds), or after five seconds without one. A service that had to
 //!   back off counts as mended only after a full window of health.
-//! - *A restart by rule asks the start limit before it stops anything*: what may not be started must
-//!   not be stopped.
+//! - *A restart by rule asks the host brake and the start limit before it stops anything*: what may not be
+//!   started must not be stopped, and trouble of the machine looks like trouble of every service. What is
+//!   down is brought up whatever the brake says. The brakes speak in this order: host, start limit, budget.
 //! - *The process that is to go is remembered* (`BootMemory::leaving`), so an operator's stop that an
 //!   earlier keeper did not finish is finished; any other process found up while wanted down is
 //!   reported and left alone.

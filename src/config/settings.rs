@@ -97,8 +97,17 @@ pub enum Tls {
     None,
 }
 
-const KEYS: [&str; 9] =
-    ["state_dir", "run_dir", "socket", "log", "scout_user", "hostname", "mail", "brake", "defaults"];
+const KEYS: [&str; 9] = [
+    "state_dir",
+    "run_dir",
+    "socket",
+    "log",
+    "scout_user",
+    "hostname",
+    "mail",
+    "brake",
+    "defaults",
+];
 const LATER: [(&str, &str); 1] = [("web", "leave it out; `heeler status` shows the same")];
 const SERVER_KEYS: [&str; 6] = ["host", "port", "tls", "user", "password_file", "ca_file"];
 

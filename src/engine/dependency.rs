@@ -146,10 +146,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let held = self.who_needs(parent);
-        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Self { services, due, tally, common, .. } = self;
         let Some(state) = services.get_mut(parent).filter(|_| !held.is_empty()) else { return };
         let text = format!("held back until that is over: {}", listed(&held));
-        within(now, effects, (next_id, counters), state, |state, cx| state.narrate_new(cx, text));
+        within(now, effects, common, state, |state, cx| state.narrate_new(cx, text));
         file(due, tally, parent, state);
     }
 
