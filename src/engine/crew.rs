@@ -49,6 +49,12 @@ pub(crate) struct Crew {
     taken: Vec<Mono>,
     /// Operators who asked for one to go, in their order.
     asked_for: Vec<AskedFor>,
+    /// When one was gone last: what was looked at before that shows it still.
+    gone_at: Option<Mono>,
+    /// Who was held back last, and why: it is said once.
+    held: Option<(ProcessIdentity, String)>,
+    /// Of checks whose incident an earlier keeper opened: until when nothing here says that it is over.
+    resumed: BTreeMap<usize, Mono>,
 }
 
 /// One worker.
@@ -58,8 +64,20 @@ struct Hand {
     windows: BTreeMap<usize, Window>,
     /// Since when its master waits for it to go.
     awaited_since: Option<Mono>,
-    /// It did not go when it was told to: it is not told again.
-    deaf: bool,
+    /// What it did not go by: it is not told so again.
+    deaf: Option<Manner>,
+}
+
+impl Hand {
+    /// Whether there is a point in telling it so.
+    fn may_hear(&self, manner: Manner) -> bool {
+        match (self.deaf, manner) {
+            (None, _) | (Some(Manner::Recycle), Manner::Kill | Manner::Stuck) => true,
+            (Some(Manner::Recycle), Manner::Recycle) | (Some(Manner::Kill | Manner::Stuck), _) => {
+                false
+            }
+        }
+    }
 }
 
 /// A worker is being taken away.
@@ -134,8 +152,19 @@ impl Crew {
 
     /// Another main process: nobody is known.
     pub(super) fn forget(&mut self) {
-        let taken = std::mem::take(&mut self.taken);
-        *self = Self { taken, asked_for: std::mem::take(&mut self.asked_for), ..Self::default() };
+        let Self { taken, asked_for, resumed, .. } = std::mem::take(self);
+        *self = Self { taken, asked_for, resumed, ..Self::default() };
+    }
+
+    /// What checks saw of workers counts no more.
+    pub(super) fn forget_verdicts(&mut self) {
+        self.resumed.clear();
+        self.hands.values_mut().for_each(|hand| hand.windows.clear());
+    }
+
+    /// The incident of this check is of an earlier keeper, whose verdicts nobody remembers.
+    pub(super) fn resume_firing(&mut self, check: usize, not_over_before: Mono) {
+        self.resumed.insert(check, not_over_before);
     }
 
     pub(super) fn next_due(&self) -> Mono {
@@ -250,7 +279,15 @@ impl State {
         seen: Result<Muster, Untrusted>,
         puma: Option<PumaView>,
     ) {
+        let now = cx.now.mono;
+        let left = self.crew.asked.map(|(_, until)| until.since(now));
         if !crate::engine::answers::answers(&mut self.crew.asked, ask, cx) {
+            return;
+        }
+        let took = limits::ASK_TIMEOUT.saturating_sub(left.unwrap_or_default());
+        if self.crew.gone_at.is_some_and(|gone| now.since(gone) < took) {
+            // It shows one that is gone since then, and hides that no successor is there.
+            self.look_at_crew(cx);
             return;
         }
         match seen {
@@ -259,7 +296,10 @@ impl State {
                 self.muster(cx, members);
                 self.judge_crew(cx);
                 self.answer_unfound(cx);
-                self.take_one_away(cx);
+                // What was seen long ago is told, and nobody is taken away for it.
+                if took <= limits::CREW_LOOK_FRESH {
+                    self.take_one_away(cx);
+                }
                 self.stuck_over(cx);
                 let members = self.crew.members.clone();
                 self.verify_seen(cx, &members, puma.as_ref());
@@ -353,6 +393,10 @@ impl State {
             for (member, change) in changes {
                 match change {
                     Change::None => {}
+                    // That of an earlier keeper is still open, and was told.
+                    Change::Fired if self.crew.resumed.contains_key(&at) => {
+                        self.worker_still(cx, at, member);
+                    }
                     Change::Fired => {
                         let pid = member.identity;
                         let values = check.condition.explain(&member.seen);
@@ -402,6 +446,10 @@ impl State {
             return;
         }
         let acting = self.settled() && self.intent.desired == Desired::Up;
+        if self.crew.resumed.get(&at).is_some_and(|until| cx.now.mono < *until) {
+            return;
+        }
+        self.crew.resumed.remove(&at);
         if acting && self.crew.acting.is_none() {
             self.resolve(cx, cause, "no worker is like that any more");
             for action in &check.on_recovery {

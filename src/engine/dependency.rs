@@ -306,6 +306,7 @@ impl State {
     fn let_go_on(&mut self, cx: &mut Cx<'_>, parent: &ServiceName) {
         let text = format!("no longer held back: {parent} is there again");
         self.happened(cx, EventKind::Resolved, text);
+        self.crew.forget_verdicts();
         let untold: Vec<_> = self
             .open
             .iter()

@@ -62,7 +62,7 @@ impl State {
         };
         state.asked = None;
         let fingerprint = state.fingerprint;
-        self.verify_observed(check.kind, check.condition.judge(seen, fingerprint));
+        self.verify_observed(at, check.condition.judge(seen, fingerprint));
         let change = self.verdict(cx, at, check, seen);
         self.follow(cx, vec![(at, check, change)], seen);
     }
@@ -344,6 +344,7 @@ impl State {
             check.window = Window::default();
             check.repeat_at = None;
         }
+        self.crew.forget_verdicts();
     }
 
     fn exec(&mut self, cx: &mut Cx<'_>, check: &Check, command: &Command) {

@@ -122,13 +122,16 @@ impl State {
         if old.remind != self.def.remind {
             self.remind_anew(cx.now);
         }
-        let claim = |def: &Service| (def.life.clone(), def.user.clone());
-        if claim(&old) != claim(&self.def) {
+        if !old.is_claimed_like(&self.def) {
             self.claim_changed(cx);
         }
-        let puma = |def: &Service| (def.life.clone(), def.user.clone(), def.puma.clone());
-        if puma(&old) != puma(&self.def) {
+        if old.is_asked_like(&self.def) {
+            self.verify_redefined();
+        } else {
             self.verify_parts(cx, "its Puma is another one in the new configuration");
+        }
+        if self.def.puma.is_none() {
+            self.no_hazards(cx, "it is no Puma any more");
         }
         // What it may do now that it might not do before is not to wait for the next interval.
         self.look_at = cx.now.mono;

@@ -160,10 +160,17 @@ impl State {
 
     /// An incident that an earlier keeper had open: told at once if it never was, else reminded of.
     pub(super) fn resume_incident(&mut self, now: Now, record: Incident) {
-        if let Cause::Check(_, index) = record.cause
-            && let Some(check) = self.checks.get_mut(usize::from(index.0))
-        {
-            check.window.resume_firing();
+        if let Cause::Check(kind, index) = record.cause {
+            let at = usize::from(index.0);
+            match (self.def.checks.get(at), self.checks.get_mut(at)) {
+                // It fires for some worker; which is seen once all are judged anew.
+                (Some(check), Some(_)) if kind == CheckKind::Worker => {
+                    let span = check.tolerance.span(check.every) + check.every;
+                    self.crew.resume_firing(at, now.mono + span);
+                }
+                (_, Some(state)) => state.window.resume_firing(),
+                (_, None) => {}
+            }
         }
         let tell_at = self.tell_again_at(now, &record);
         self.open.insert(record.cause, OpenIncident::of(record, tell_at));
@@ -216,6 +223,7 @@ impl State {
                             by: By::Heeler,
                             stale: before.map(|before| before.pid),
                             dead_on_arrival: None,
+                            unclear_since: None,
                         };
                         self.stage = Stage::Starting(starting);
                         if matches!(kind, JobKind::Restart | JobKind::Reload) {

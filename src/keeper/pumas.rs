@@ -179,7 +179,7 @@ impl Keeper {
         if let Some((ask, _)) = told {
             let heard = match answer.said {
                 Ok(Said::Accepted | Said::Stats(_)) => Ok(()),
-                Err(trouble) => Err(Untrusted::from(trouble.to_string().as_str())),
+                Err(trouble) => Err(trouble),
             };
             self.inbox.push_back(Input::PumaAsked { service: service.clone(), ask, heard });
             if self.services.get(&service).is_some_and(|served| served.puma.is_asked_for()) {
@@ -228,7 +228,7 @@ impl Keeper {
         let now = self.now();
         let Some(served) = self.services.get_mut(&service) else { return };
         served.in_pool.puma = false;
-        if !asked_alike(&of, &served.def) {
+        if !of.is_asked_like(&served.def) {
             self.ask_puma_soon(service);
             return;
         }
@@ -313,11 +313,6 @@ fn view(
         words,
         target,
     }
-}
-
-/// Whether two definitions of a service mean the same Puma, asked the same way.
-pub(super) fn asked_alike(one: &Service, other: &Service) -> bool {
-    (&one.life, &one.user, &one.puma) == (&other.life, &other.user, &other.puma)
 }
 
 /// In the pool the process is held anew: the loop may let go of it meanwhile.

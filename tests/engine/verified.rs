@@ -7,10 +7,13 @@ use heeler::model::check::{Check, CheckKind};
 use heeler::model::crew::{Duty, Member, PumaView};
 use heeler::model::job::JobKind;
 use heeler::model::observation::Observation;
+use heeler::model::order::Order;
+use heeler::model::puma::TroubleKind;
 use heeler::model::service::Service;
 use heeler::model::workers::{Budget, Kill, Workers};
 
 use crate::story::*;
+use crate::workers::of_worker;
 
 fn puma(service: &mut Service) {
     service.workers = Some(Workers {
@@ -98,8 +101,8 @@ fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serv
     story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
     story.at("7s");
     let lines = story.takes();
-    assert!(lines[0].contains("run exec: /bin/sh -c 'ln -s"), "{lines:?}");
-    assert!(lines[0].ends_with("/srv/r1 /srv/current"), "{lines:?}");
+    assert!(lines[0].contains("run exec: /bin/sh -c 'test -d"), "{lines:?}");
+    assert!(lines[0].ends_with("/srv/r1 /srv/current /srv/r2"), "{lines:?}");
     story.command_ends(JobKind::Exec, 0, "");
     story.saw("7s puma reload-worker-directory");
     story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
@@ -288,9 +291,10 @@ fn going_back_may_outlast_the_time_that_was_given() {
     story.reads();
     let looping = Some("boot-loop".to_owned());
     story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
-    story.at("5s");
+    story.at("25s");
     story.command_ends(JobKind::Exec, 0, "");
-    story.reads();
+    let lines = story.takes();
+    assert_eq!(lines.last().map(String::as_str), Some("25s puma reload-worker-directory"));
     story.at("40s");
     story.saw("");
     story.world.puma = Some(view(1, 2, 0));
@@ -309,7 +313,7 @@ fn a_master_that_dies_of_it_comes_up_with_the_release_before() {
     story.world.claim = Claim::Names(100);
     story.crashes(100);
     let lines = story.takes();
-    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh -c 'ln -s")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh -c 'test -d")), "{lines:?}");
     assert!(
         lines.iter().any(|line| line.contains("answer 1 failed: failed: its master died")),
         "{lines:?}"
@@ -366,6 +370,161 @@ fn a_keeper_that_comes_back_says_that_nobody_saw_it_to_its_end() {
     story.keeper_restarts();
     story.at("2m");
     assert_eq!(story.times_logged(words), 1);
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn an_operator_who_takes_it_in_hand_means_what_is_there_and_nothing_is_taken_back() {
+    for order in [Order::Stop, Order::Restart, Order::Unmonitor] {
+        let mut story = begun(|service| service.stop = None);
+        story.world.puma = Some(view(1, 2, 1));
+        is_replaced(&mut story, 201, 211);
+        story.at("6s");
+        story.reads();
+        story.order(order);
+        let asked = format!("not seen to its end: {} asked by", order.name());
+        let lines = story.takes();
+        assert!(lines.iter().any(|line| line.contains(&asked)), "{lines:?}");
+        story.crashes(100);
+        story.at("15s");
+        let lines = story.takes();
+        assert!(!lines.iter().any(|line| line.contains("run exec")), "{lines:?}");
+        if order == Order::Restart {
+            story.appears(101);
+            story.command_ends(JobKind::Start, 0, "");
+            story.world.crew.clear();
+        }
+        story.at("5m");
+        story.reads();
+        story.ends();
+    }
+}
+
+#[test]
+fn what_has_not_answered_since_all_are_new_is_not_verified() {
+    let mut story = begun(|_| {});
+    story.reads();
+    is_replaced(&mut story, 201, 211);
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    // Its pages hang: no answer is no good answer.
+    story.world.probe = None;
+    story.at("30s");
+    story.saw("");
+    story.world.probe = Some(Observation::ok());
+    story.forgets_the_probe();
+    story.at("1m30s");
+    let lines = story.takes();
+    assert!(lines[0].contains("answer 1 done: verified after "), "{lines:?}");
+    assert!(!lines[0].contains(" 0 good answers"), "{lines:?}");
+    story.at("5m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn workers_that_are_frozen_or_not_seen_are_not_ready() {
+    let seen = |change: &dyn Fn(&mut Story)| {
+        let mut story = begun(|_| {});
+        story.reads();
+        is_replaced(&mut story, 201, 211);
+        is_replaced(&mut story, 202, 212);
+        story.world.puma = Some(view(1, 2, 0));
+        change(&mut story);
+        story.at("1m");
+        story.saw("");
+        story.world.crew = vec![of("/srv/r2", 211), of("/srv/r2", 212)];
+        story.at("2m");
+        let lines = story.takes();
+        assert!(lines[0].contains("answer 1 done: verified after "), "{lines:?}");
+        story.at("5m");
+        story.reads();
+        story.ends();
+    };
+    seen(&|story| story.world.crew[1].duty = Duty::Frozen);
+    // Others than Puma speaks of: their titles are not those of workers.
+    seen(&|story| story.world.crew.truncate(1));
+    seen(&|story| story.world.crew.clear());
+    seen(&|story| story.world.crew[0].release = None);
+}
+
+#[test]
+fn a_release_that_mends_a_page_is_let_in() {
+    let mut story = Story::of_running(cart_with(|service| {
+        puma(service);
+        service.checks[0].then = vec![Action::Alert];
+    }));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.world.probe = Some(Observation::failed("500"));
+    story.at("15s");
+    story.order_verified(None);
+    story.reads();
+    // The old ones answer badly, as before.
+    story.world.puma = Some(view(1, 2, 2));
+    story.at("20s");
+    is_replaced(&mut story, 201, 211);
+    story.world.puma = Some(view(1, 2, 1));
+    story.at("25s");
+    story.saw("15.5s mail 1.0 fired: failed (500), 3 of 3");
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    story.world.probe = Some(Observation::ok());
+    story.at("40s");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("answer 1 done: verified after "), "{lines}");
+    story.at("5m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn what_was_not_heard_to_say_yes_may_do_it_all_the_same() {
+    let mut story = Story::of_running(cart_with(puma_of));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.world.puma_hears = Some(TroubleKind::Silent);
+    story.order_verified(None);
+    story.at("20s");
+    story.saw("0s puma phased-restart");
+    // Whoever held its control server went.
+    is_replaced(&mut story, 201, 211);
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("40s");
+    let lines = story.takes();
+    assert!(lines[0].contains("answer 1 done: verified after "), "{lines:?}");
+    story.at("2m");
+    story.ends();
+
+    // What cannot have heard is not waited for.
+    let mut story = Story::of_running(cart_with(puma_of));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.world.puma_hears = Some(TroubleKind::Forbidden);
+    story.order_verified(None);
+    let lines = story.takes();
+    assert!(lines[1].starts_with("0s answer 1 failed: not begun: "), "{lines:?}");
+    story.at("2m");
+    story.ends();
+}
+
+#[test]
+fn no_rule_takes_a_worker_away_meanwhile() {
+    let mut story = begun(|service| {
+        service.checks.push(of_worker("memory > 50MiB", "1 of 1", Action::RecycleWorker));
+    });
+    story.reads();
+    story.at("9s");
+    let lines = story.takes();
+    assert!(!lines.iter().any(|line| line.contains("TERM")), "{lines:?}");
+    is_replaced(&mut story, 201, 211);
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("1m");
+    story.reads();
+    story.at("5m");
     story.reads();
     story.ends();
 }

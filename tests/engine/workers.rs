@@ -11,7 +11,7 @@ use heeler::model::workers::{Budget, Fragile, Kill, Workers};
 
 use crate::story::*;
 
-fn of_worker(condition: &str, tolerance: &str, then: Action) -> Check {
+pub(crate) fn of_worker(condition: &str, tolerance: &str, then: Action) -> Check {
     Check { kind: CheckKind::Worker, ..rule(condition, tolerance, then) }
 }
 
@@ -482,5 +482,89 @@ fn a_keeper_that_comes_back_has_no_fresh_budget() {
     story.log_says("worker 202 is held back: the budget of 1 per 5m is used up");
     story.reads();
     assert!(story.until_worker_is_told(202));
+    story.ends();
+}
+
+#[test]
+fn a_keeper_that_comes_back_does_not_say_that_a_workers_trouble_is_over() {
+    let mut story = leak(Action::Alert);
+    grows(&mut story, 202);
+    story.at("15s");
+    story.saw("11s mail 1.0 fired: worker 202: memory (300 MiB) > 200 MiB, 2 of 3");
+    story.keeper_restarts();
+    story.at("5m");
+    story.saw("");
+    for member in &mut story.world.crew {
+        member.seen = memory_mib(100);
+    }
+    story.at("6m");
+    let lines = story.takes();
+    assert!(lines[0].contains("mail 1.1 resolved: worker 202"), "{lines:?}");
+    story.ends();
+}
+
+#[test]
+fn what_was_set_aside_and_is_watched_again_is_told_again() {
+    let mut story = leak(Action::Alert);
+    grows(&mut story, 202);
+    story.at("15s");
+    story.reads();
+    story.order(Order::Unmonitor);
+    story.reads();
+    story.at("1m");
+    story.order(Order::Monitor);
+    story.at("2m");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("fired: worker 202: memory (300 MiB) > 200 MiB"), "{lines}");
+    story.ends();
+}
+
+#[test]
+fn one_that_was_not_told_because_of_a_doubt_is_told_once_there_is_none() {
+    let mut story = leak(Action::RecycleWorker);
+    grows(&mut story, 202);
+    story.world.refuses_signals = Some("who is a worker is said otherwise meanwhile");
+    story.at("12s");
+    story.log_says("worker 202 was not told to go: who is a worker is said otherwise meanwhile");
+    story.reads();
+    story.world.refuses_signals = None;
+    assert!(story.until_worker_is_told(202));
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    story.at("12m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn who_did_not_go_when_told_is_killed_once_its_file_says_kill() {
+    let mut story = leak(Action::RecycleWorker);
+    grows(&mut story, 202);
+    story.at("1m");
+    story.reads();
+    story.log_says("worker 202 was told to go 20s ago and is still there");
+    let kills = of_worker("memory > 200MiB", "2 of 3", Action::KillWorker);
+    story.is_defined(with_checks(vec![kills], Some(workers())));
+    story.at("1m30s");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("worker 202 TERM") && lines.contains("worker 202 KILL"), "{lines}");
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    story.at("12m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn who_is_held_back_for_the_same_reason_is_one_event() {
+    let mut story = leak(Action::Alert);
+    story.world.crew.truncate(1);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("10m");
+    story.reads();
+    assert_eq!(story.times_logged("worker 201 is held back: only 0 would serve"), 1);
+    story.world.crew[0].leaving = Leaving::No;
+    story.at("15m");
+    story.reads();
     story.ends();
 }

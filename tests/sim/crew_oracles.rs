@@ -356,21 +356,27 @@ impl World {
             && def.mode == Mode::Active
             && def.depends_on.is_empty()
             && self.acts_on_leaks(svc);
+        // One that does not go when it is told to is only taken by a rule that kills.
+        let kills = self.leaks_are_met_by(svc, |then| matches!(then, Action::KillWorker));
+        let goes = |who: &ProcessIdentity| kills || self.procs[who].deaf_until < Mono::NEVER;
+        let leaks = |who: &ProcessIdentity| self.crews.workers[who].leaks;
         let left: BTreeSet<_> =
-            self.workers_of(main).into_iter().filter(|who| self.crews.workers[who].leaks).collect();
+            self.workers_of(main).into_iter().filter(|who| leaks(who) && goes(who)).collect();
         if may && !left.is_empty() {
             self.broken(19, Some(svc), &format!("workers that leak are left: {left:?}"));
         }
     }
 
     fn acts_on_leaks(&self, svc: usize) -> bool {
+        let acts = |then: &Action| matches!(then, Action::RecycleWorker | Action::KillWorker);
+        self.leaks_are_met_by(svc, acts)
+    }
+
+    fn leaks_are_met_by(&self, svc: usize, how: impl Fn(&Action) -> bool) -> bool {
         self.svcs[svc].def.checks.iter().any(|check| {
             check.kind == CheckKind::Worker
                 && check.label.starts_with("leak")
-                && check
-                    .then
-                    .iter()
-                    .any(|then| matches!(then, Action::RecycleWorker | Action::KillWorker))
+                && check.then.iter().any(&how)
         })
     }
 }

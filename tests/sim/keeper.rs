@@ -105,7 +105,7 @@ impl World {
                     action: shim.action,
                     outcome,
                 };
-                self.input_later(std::time::Duration::from_millis(1), input);
+                self.input_later(Duration::from_millis(1), input);
                 return job_in_flight(&shim);
             }
             return InFlight::Nothing;
@@ -121,7 +121,7 @@ impl World {
         })
     }
 
-    pub(crate) fn input_later(&mut self, wait: std::time::Duration, input: Input) {
+    pub(crate) fn input_later(&mut self, wait: Duration, input: Input) {
         let epoch = self.epoch;
         let input = Box::new(input);
         self.after(wait, Ev::Input { epoch, input });

@@ -38,6 +38,10 @@ impl State {
         if !by_operator && (!may_act || self.held_back().is_some()) {
             return;
         }
+        if plan.check.is_some() && self.verify.is_some() {
+            // No rule acts while that goes on; only the one that is waited for is taken out of its way.
+            return;
+        }
         let Some(workers) = self.def.workers.clone() else { return };
         let min = usize::try_from(workers.min).unwrap_or(usize::MAX);
         let muster = (self.crew.members.as_slice(), self.crew.coming);
@@ -109,13 +113,14 @@ impl State {
     pub(super) fn is_stuck(&self, member: &Member, now: Mono) -> bool {
         let timeout = self.def.workers.as_ref().and_then(|workers| workers.stop_timeout);
         let hand = self.crew.hands.get(&member.identity);
-        let since = hand.filter(|hand| !hand.deaf).and_then(|hand| hand.awaited_since);
+        let hand = hand.filter(|hand| hand.may_hear(Manner::Stuck));
+        let since = hand.and_then(|hand| hand.awaited_since);
         timeout.zip(since).is_some_and(|(timeout, since)| now.since(since) >= timeout)
     }
 
     /// The first rule that fires for it and asks for it to go.
     fn rule_against(&self, member: &Member) -> Option<Plan> {
-        let hand = self.crew.hands.get(&member.identity).filter(|hand| !hand.deaf)?;
+        let hand = self.crew.hands.get(&member.identity)?;
         self.def.checks.iter().enumerate().find_map(|(at, check)| {
             let firing =
                 hand.windows.get(&at).is_some_and(|window| window.state() == RuleState::Firing);
@@ -132,7 +137,7 @@ impl State {
             });
             Some(Plan {
                 worker: member.identity,
-                manner: manner.filter(|_| firing)?,
+                manner: manner.filter(|manner| firing && hand.may_hear(*manner))?,
                 why: check.condition.explain(&member.seen),
                 check: Some(check.index),
                 request: None,
@@ -142,8 +147,12 @@ impl State {
 
     /// It is said once that a worker stays, and an alert tells it.
     fn held(&mut self, cx: &mut Cx<'_>, plan: &Plan, why: &str) {
-        let text = format!("worker {} is held back: {why}", plan.worker);
-        self.happened_new(cx, EventKind::Failed, text);
+        let held = Some((plan.worker, why.to_owned()));
+        if self.crew.held != held {
+            self.crew.held = held;
+            let text = format!("worker {} is held back: {why}", plan.worker);
+            self.happened_new(cx, EventKind::Failed, text);
+        }
         if let Some(request) = plan.request {
             self.answer_for_worker(cx, request, ReplyResult::Failed, format!("not done: {why}"));
         }
@@ -185,6 +194,7 @@ impl State {
             self.crew.taken.retain(|at| now.since(*at) < workers.budget.window);
         }
         self.crew.taken.push(now);
+        self.crew.held = None;
         cx.dirty = true;
         if plan.request.is_none() {
             cx.brake.took(now);
@@ -257,7 +267,7 @@ impl State {
             Delivery::Refused(why) => {
                 let text = format!("worker {worker} was not told to go: {why}");
                 self.happened(cx, EventKind::Failed, text.clone());
-                self.deaf(worker);
+                // It has heard nothing: its turn may come again, within the budget.
                 self.end_acting(cx, ReplyResult::Failed, text);
             }
         }
@@ -288,6 +298,7 @@ impl State {
         self.crew.members.retain(|member| member.identity != worker);
         self.crew.hands.remove(&worker);
         self.crew.short_since = Some(cx.now.mono);
+        self.crew.gone_at = Some(cx.now.mono);
         self.crew.due = Some(cx.now.mono + limits::CREW_SUCCESSOR_POLL);
         let text = format!("worker {worker} is gone after {took}");
         self.narrate(cx, text.clone());
@@ -342,8 +353,9 @@ impl State {
     }
 
     fn deaf(&mut self, worker: ProcessIdentity) {
+        let manner = self.crew.acting.as_ref().map(|acting| acting.manner);
         if let Some(hand) = self.crew.hands.get_mut(&worker) {
-            hand.deaf = true;
+            hand.deaf = manner;
         }
     }
 
