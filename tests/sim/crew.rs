@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     pub(crate) awaited_since: Option<Mono>,
     phase: u64,
     release: u64,
-    fragile: bool,
+    pub(crate) fragile: bool,
     ours: Ours,
 }
 

@@ -356,9 +356,13 @@ impl World {
             && def.mode == Mode::Active
             && def.depends_on.is_empty()
             && self.acts_on_leaks(svc);
-        // One that does not go when it is told to is only taken by a rule that kills.
+        // One that does not go when it is told to is only taken by a rule that kills, and not if others
+        // would go with it.
         let kills = self.leaks_are_met_by(svc, |then| matches!(then, Action::KillWorker));
-        let goes = |who: &ProcessIdentity| kills || self.procs[who].deaf_until < Mono::NEVER;
+        let goes = |who: &ProcessIdentity| {
+            let hears = self.procs[who].deaf_until < Mono::NEVER;
+            hears || kills && !self.crews.workers[who].fragile
+        };
         let leaks = |who: &ProcessIdentity| self.crews.workers[who].leaks;
         let left: BTreeSet<_> =
             self.workers_of(main).into_iter().filter(|who| leaks(who) && goes(who)).collect();
