@@ -2,7 +2,7 @@
 //! before. So one who is slow is not asked less.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -80,7 +80,8 @@ impl Load {
 
 /// The code of a whole answer.
 pub(crate) fn ask(path: &str, patience: Duration) -> Option<u16> {
-    let mut stream = TcpStream::connect("127.0.0.1:9292").ok()?;
+    let address = SocketAddr::from(([127, 0, 0, 1], 9292));
+    let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: shop\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
