@@ -432,7 +432,8 @@ impl State {
                 self.verify_goes_to(Step::Returning(ask, until));
             }
             Some(Step::Linking(linked)) if linked == action => {
-                self.verify_gives_up(cx, "and `current` could not be pointed back");
+                let last = outcome.output.last_line().unwrap_or_default();
+                self.verify_gives_up(cx, &format!("and `current` was not pointed back: {last}"));
             }
             Some(_) | None => {}
         }
@@ -546,9 +547,11 @@ fn is_of_pages(kind: CheckKind) -> bool {
     matches!(kind, CheckKind::Http | CheckKind::Port)
 }
 
-/// Points a link elsewhere in one step: who reads it meanwhile sees the one or the other.
+/// Points a link elsewhere in one step: who reads it meanwhile sees the one or the other. Never to where
+/// nothing is (deploys prune old releases): Puma's master dies of a restart onto that.
 fn link(target: &str, link: &str) -> Command {
-    let script = "ln -s -- \"$0\" \"$1.heeler-$$\" && mv -T -- \"$1.heeler-$$\" \"$1\"";
+    let script = "test -d \"$0\" || { echo \"$0 is gone\"; exit 1; }
+        ln -s -- \"$0\" \"$1.heeler-$$\" && mv -T -- \"$1.heeler-$$\" \"$1\"";
     let argv = ["/bin/sh", "-c", script, target, link].map(Into::into).to_vec();
     Command { argv, timeout: None, env: Vec::new(), cwd: Some("/".into()), systemctl: None }
 }

@@ -3,13 +3,15 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::load::{Load, Tally};
 use crate::shop::{
-    Shop, Up, Way, add_release, app, as_deploy, get, point_at, pumactl, workers, write,
+    Shop, Up, Way, add_release, app, as_deploy, freeze, get, masters, point_at, pumactl, title,
+    workers, write,
 };
-use crate::support::house::{PATIENCE, signal};
+use crate::support::house::{PATIENCE, alive, signal};
 use crate::support::{HEELER, wait_for};
 use crate::world::world;
 
@@ -36,6 +38,8 @@ state = \"/home/deploy/apps/shop/shared/pids/puma.state\"
 current = \"/home/deploy/apps/shop/current\"
 workers = 2
 ";
+/// Puma itself waits so long for a worker.
+const PATIENT: &str = "worker_shutdown_timeout 3600\n";
 const ROLLBACK: &str = "rollback = \"symlink\"\n";
 
 #[test]
@@ -151,6 +155,105 @@ fn preloaded_and_raising() {
 }
 
 #[test]
+fn slowly_but_well() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        add_release(2, &format!("sleep 4\n{GOOD}"));
+        let load = steady();
+        let reload = Reload::onto(2, &shop, &[]);
+        ends_without_a_loss(load, "a release that boots in 4 s", &reload);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        assert!(reload.took > Duration::from_secs(18), "two of 4 s, and ten: {reload:?}");
+        all_run(2, &first);
+    });
+}
+
+/// Puma itself would wait for it for an hour.
+#[test]
+fn the_first_old_worker_is_stuck() {
+    world(|| old_worker_is_stuck(Way::Script, 0));
+}
+
+#[test]
+fn the_last_old_worker_is_stuck_in_its_users_systemd() {
+    world(|| old_worker_is_stuck(Way::Managed, 1));
+}
+
+/// Where nobody says how long a worker may take, it is waited for, and `--timeout` ends it.
+#[test]
+fn an_old_worker_that_may_drain_is_waited_for() {
+    world(|| {
+        let (shop, first) = open_with(Way::Script, ROLLBACK, "extra.rb", PATIENT);
+        let before = sorted(workers(first.master));
+        freeze(before[0]);
+        add_release(2, GOOD);
+        let reload = thread::scope(|scope| {
+            let reload = scope.spawn(|| Reload::onto(2, &shop, &["--timeout", "8s"]));
+            wait_for("its time to be over", PATIENCE, || {
+                shop.house.log().contains("taken back: its time is over").then_some(())
+            });
+            assert!(alive(before[0]), "it may drain: {}", shop.house.log());
+            // It goes at last, and what was begun ends.
+            signal(before[0], "CONT");
+            reload.join().expect("heeler")
+        });
+        is_taken_back(&shop, &first, &reload, "its time is over: ");
+        assert!(!shop.house.log().contains("killing worker"), "{}", shop.house.log());
+    });
+}
+
+#[test]
+fn pruned_and_good() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        add_release(2, GOOD);
+        let load = steady();
+        prune(2, 1);
+        let reload = Reload::onto(2, &shop, &[]);
+        ends_without_a_loss(load, "a good release, the one before is pruned", &reload);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        all_run(2, &first);
+    });
+}
+
+#[test]
+fn pruned_and_raising() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        let old = workers(first.master);
+        add_release(2, RAISES);
+        let load = steady();
+        prune(2, 1);
+        let reload = Reload::onto(2, &shop, &[]);
+        ends_without_a_loss(load, "a release that raises, the one before is pruned", &reload);
+        stays_where_it_is(&shop, &first, &reload, "the new release does not boot");
+        let left = workers(first.master);
+        assert!(old.iter().any(|pid| left.contains(pid)), "the old ones serve: {old:?} {left:?}");
+        assert!(get("/up").is_some());
+    });
+}
+
+#[test]
+fn pruned_and_wrong() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        add_release(2, WRONG);
+        add_release(3, GOOD);
+        prune(2, 1);
+        let reload = Reload::onto(2, &shop, &[]);
+        stays_where_it_is(&shop, &first, &reload, "bad answers in a row of its pages");
+        // A release that is good is taken up as ever.
+        wait_for("Puma to be whole", PATIENCE, || {
+            (releases_of(first.master).len() == 2).then_some(())
+        });
+        is_whole_again(&shop);
+        let reload = Reload::onto(3, &shop, &[]);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        all_run(3, &first);
+    });
+}
+
+#[test]
 fn a_deploy_task() {
     world(|| {
         let (shop, first) = open(Way::Script, ROLLBACK);
@@ -178,6 +281,42 @@ fn a_deploy_task() {
         is_whole_again(&shop);
         all_run(2, &first);
     });
+}
+
+/// Points `current` at a release, and removes another.
+fn prune(number: u32, gone: u32) {
+    point_at(number);
+    fs::remove_dir_all(release(gone)).expect("remove");
+}
+
+/// There is nowhere to go back to: `current` stays, its master lives, and the way out is said.
+fn stays_where_it_is(shop: &Shop, first: &Up, reload: &Reload, why: &str) {
+    assert_eq!(reload.code, 1, "{reload:?}");
+    assert!(reload.err.contains(why), "{reload:?}");
+    let gone = format!("{} is gone", release(1).display());
+    assert!(reload.err.contains(&gone), "{reload:?}");
+    assert_eq!(current(), release(2), "it leads nowhere else");
+    assert_eq!((masters(), shop.starts()), (vec![first.master], 1), "{}", shop.house.log());
+}
+
+fn old_worker_is_stuck(way: Way, place: usize) {
+    let toml = format!("{ROLLBACK}\n[workers]\nstop_timeout = \"3s\"\n");
+    let (shop, first) = open_with(way, &toml, "extra.rb", PATIENT);
+    let before = sorted(workers(first.master));
+    freeze(before[place]);
+    add_release(2, GOOD);
+    let reload = Reload::onto(2, &shop, &[]);
+    assert_eq!(reload.code, 0, "{reload:?}");
+    let killed = format!("killing worker {}: its master has waited for it", before[place]);
+    assert!(reload.out.contains(&killed), "{reload:?}");
+    let log = shop.house.log();
+    assert_eq!(log.matches("killing worker").count(), 1, "{log}");
+    all_run(2, &first);
+}
+
+fn sorted(mut workers: Vec<u32>) -> Vec<u32> {
+    workers.sort_by_key(|pid| title(*pid));
+    workers
 }
 
 fn is_verified(way: Way) {
@@ -214,7 +353,7 @@ fn answers_wrongly(way: Way) {
     let reload = Reload::onto(2, &shop, &[]);
     let tally = load.end();
     tell(&tally, "a release that answers 500", &reload);
-    assert_eq!(tally.lost, 0, "{tally:?}");
+    assert_eq!(tally.lost, 0, "{reload:?}");
     assert!(tally.wrong > 0, "it was never let in: {reload:?}");
     is_taken_back(&shop, &first, &reload, "bad answers in a row of its pages");
     let after = steady();
@@ -244,8 +383,13 @@ fn open(way: Way, rollback: &str) -> (Shop, Up) {
 }
 
 fn open_preloaded() -> (Shop, Up) {
-    let shop = Shop::new(Way::Script, &format!("{PUMA}{ROLLBACK}"));
-    write(&app("shared/preload"), "");
+    open_with(Way::Script, ROLLBACK, "preload", "")
+}
+
+/// With a file of this text beside what Puma is configured by.
+fn open_with(way: Way, toml: &str, file: &str, text: &str) -> (Shop, Up) {
+    let shop = Shop::new(way, &format!("{PUMA}{toml}"));
+    write(&app("shared").join(file), text);
     opened(shop)
 }
 
@@ -304,7 +448,7 @@ fn steady() -> Load {
 fn ends_without_a_loss(load: Load, what: &str, reload: &Reload) {
     let tally = load.end();
     tell(&tally, what, reload);
-    assert!(tally.asked > 0 && tally.lost == 0 && tally.wrong == 0, "{tally:?}\n{reload:?}");
+    assert!(tally.asked > 0 && tally.lost == 0 && tally.wrong == 0, "{reload:?}");
 }
 
 fn tell(tally: &Tally, what: &str, reload: &Reload) {
