@@ -286,7 +286,7 @@ fn parent(pid: u32) -> Option<u32> {
     stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
 }
 
-/// Whether it is well within this time, looked at often; and how long that took.
+/// Whether it is well within this time and stays so for a while; and after how long it was.
 pub(crate) fn wait_until_well(
     gone: &BTreeSet<u32>,
     wants: Wants,
@@ -294,15 +294,20 @@ pub(crate) fn wait_until_well(
     mut meanwhile: impl FnMut(Duration),
 ) -> Option<Duration> {
     let began = Instant::now();
-    loop {
+    while began.elapsed() <= limit {
         let at = began.elapsed();
         if is_well(gone, wants) {
-            return Some(at);
-        }
-        if at > limit {
-            return None;
+            // What was only begun is not over: a master that will die of it in a moment looks well.
+            thread::sleep(STAYS);
+            if is_well(gone, wants) {
+                return Some(at);
+            }
         }
         meanwhile(at);
         thread::sleep(Duration::from_millis(20));
     }
+    None
 }
+
+/// Who is well so long after is well.
+const STAYS: Duration = Duration::from_secs(3);

@@ -135,7 +135,6 @@ fn measure(
             told = Some((lead + at).as_secs_f64());
         }
     });
-    thread::sleep(seconds(2));
     let tally = load.end();
     json!({
         "seconds": healed.map(|healed| (lead + healed).as_secs_f64()),
