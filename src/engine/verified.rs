@@ -641,7 +641,7 @@ fn may_have_heard(kind: TroubleKind) -> bool {
 /// Points a link from one directory back to another in one step: who reads it meanwhile sees the one or the
 /// other. Never to what is not there (Puma would die of it), nor when somebody pointed it elsewhere by now.
 fn link(previous: &str, link: &str, from: &str) -> Command {
-    let script = "test -d \"$0\" || { echo \"$0 is not there any more\"; exit 1; }; \
+    let script = "test -d \"$0\" || { echo \"$0 is gone\"; exit 1; }; \
                   test \"$(readlink -f -- \"$1\")\" = \"$2\" || \
                   { echo \"$1 leads elsewhere by now\"; exit 1; }; \
                   ln -s -- \"$0\" \"$1.heeler-$$\" && mv -T -- \"$1.heeler-$$\" \"$1\"";

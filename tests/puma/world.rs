@@ -26,20 +26,23 @@ pub(crate) fn world<F: FnOnce()>(test: F) {
         test();
         return;
     }
-    let needs = [
-        Need::Root,
-        Need::Program("/usr/bin/puma", "puma"),
-        Need::Program("/lib/systemd/systemd", "systemd"),
-        Need::Program("/usr/lib/systemd/user/dbus.socket", "dbus-user-session"),
-        Need::Program("/usr/bin/setpriv", "util-linux"),
-        Need::Program("/usr/sbin/ip", "iproute2"),
-    ];
-    if can_run(&needs) {
-        run_inside(name);
+    if can_run(&NEEDS) {
+        println!("{}", run_inside(name, &[]));
     }
 }
 
-fn run_inside(name: &str) {
+/// What a world needs of the machine.
+pub(crate) const NEEDS: [Need; 6] = [
+    Need::Root,
+    Need::Program("/usr/bin/puma", "puma"),
+    Need::Program("/lib/systemd/systemd", "systemd"),
+    Need::Program("/usr/lib/systemd/user/dbus.socket", "dbus-user-session"),
+    Need::Program("/usr/bin/setpriv", "util-linux"),
+    Need::Program("/usr/sbin/ip", "iproute2"),
+];
+
+/// Runs the test of this name in a machine of its own, with these variables; what it printed.
+pub(crate) fn run_inside(name: &str, variables: &[(&str, &str)]) -> String {
     let dir = tempfile::Builder::new().prefix("heeler-puma-").tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let group = ControlGroup::new(dir.path());
@@ -62,6 +65,7 @@ fn run_inside(name: &str) {
         .arg(dir.path())
         .arg(std::env::current_exe().expect("this binary"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .envs(variables.iter().copied())
         .env(INSIDE, dir.path())
         .env("TMPDIR", dir.path())
         .current_dir("/")
@@ -78,9 +82,9 @@ fn run_inside(name: &str) {
         child.try_wait().expect("wait")
     });
     let said = String::from_utf8_lossy(&fs::read(&output).unwrap_or_default()).into_owned();
-    println!("{said}");
-    assert!(status.success(), "{name} failed in its world: {status}");
-    assert!(dir.path().join("ran").exists(), "{name} did not run in its world");
+    assert!(status.success(), "{said}\n{name} failed in its world: {status}");
+    assert!(dir.path().join("ran").exists(), "{said}\n{name} did not run in its world");
+    said
 }
 
 /// A control group for everything of one world, removed with it.
