@@ -352,6 +352,11 @@ pub const PASSWORD_BYTES_MAX: usize = 4096;
 pub const CA_BYTES_MAX: usize = 1 << 20;
 /// How long an alert waits for others to the same people, so that a burst is one mail.
 pub const MAIL_LINGER: Duration = Duration::from_secs(1);
+/// After a mail, what comes for the same people is gathered for so long, and twice as long each time
+/// more is to be told.
+pub const MAIL_GATHER_MIN: Duration = Duration::from_secs(10);
+/// See [`MAIL_GATHER_MIN`]: not longer than this.
+pub const MAIL_GATHER_MAX: Duration = Duration::from_secs(60);
 /// After a failure mail is tried again after this, then twice as late each time.
 pub const MAIL_RETRY_MIN: Duration = Duration::from_secs(60);
 /// See [`MAIL_RETRY_MIN`]: not later than this.

@@ -200,6 +200,7 @@ fn a_service_that_needs_others_from_now_on_is_held_back_by_those_alone() {
     assert!(mails.iter().all(|mail| !mail.starts_with("shop: ")), "{mails:?}");
 }
 
+/// CRA-13: `on_boot`, and what was counted before the boot.
 #[test]
 fn a_boot_means_what_the_file_says() {
     let on_boot = |name: &str, on_boot| Service { on_boot, ..named(name, &[]) };

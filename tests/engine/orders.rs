@@ -122,6 +122,7 @@ fn a_restart_command_that_fails_after_the_stop_is_followed_by_a_start() {
     story.ends();
 }
 
+/// LOG-07.
 #[test]
 fn a_restart_asked_twice_is_done_once_and_answered_twice() {
     let mut story = Story::of_running(cart());
@@ -239,6 +240,7 @@ fn a_stop_during_a_restart_in_place_is_carried_out_after_it() {
     story.ends();
 }
 
+/// LOG-07.
 #[test]
 fn a_start_during_a_stop_wins() {
     let mut story = Story::of_running(cart());
@@ -260,6 +262,7 @@ fn a_start_during_a_stop_wins() {
     story.ends();
 }
 
+/// LOG-07.
 #[test]
 fn a_stop_during_a_start_stops_what_comes_up() {
     let mut story = Story::of_running(cart());

@@ -104,6 +104,7 @@ fn heeler_ends_crashes_and_returns_without_touching_anything() {
     });
 }
 
+/// KIL-01.
 #[test]
 fn what_ignores_term_is_killed_after_its_time_and_not_before() {
     let mut house = House::new("");

@@ -23,6 +23,7 @@ mod reload;
 mod rename;
 mod resources;
 mod strangers;
+mod surroundings;
 mod unclaimed;
 mod unreadable;
 mod waits;

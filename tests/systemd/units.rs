@@ -166,6 +166,7 @@ fn lingering_off_is_told_with_the_way_out_and_on_is_seen() {
     assert_eq!(wait_held(&host, "shop", Some(first.master)), second.master);
 }
 
+/// CRA-13.
 #[test]
 fn after_a_reboot_it_is_up_whoever_was_to_start_it() {
     for situation in [&situations::REBOOT, &situations::REBOOT_NOT_ENABLED] {
