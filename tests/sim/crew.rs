@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     pub(crate) awaited_since: Option<Mono>,
     phase: u64,
     release: u64,
-    pub(crate) fragile: bool,
+    fragile: bool,
     ours: Ours,
 }
 

@@ -356,31 +356,21 @@ impl World {
             && def.mode == Mode::Active
             && def.depends_on.is_empty()
             && self.acts_on_leaks(svc);
-        // One that does not go when it is told to is only taken by a rule that kills, and not if others
-        // would go with it.
-        let kills = self.leaks_are_met_by(svc, |then| matches!(then, Action::KillWorker));
-        let goes = |who: &ProcessIdentity| {
-            let hears = self.procs[who].deaf_until < Mono::NEVER;
-            hears || kills && !self.crews.workers[who].fragile
-        };
-        let leaks = |who: &ProcessIdentity| self.crews.workers[who].leaks;
         let left: BTreeSet<_> =
-            self.workers_of(main).into_iter().filter(|who| leaks(who) && goes(who)).collect();
+            self.workers_of(main).into_iter().filter(|who| self.crews.workers[who].leaks).collect();
         if may && !left.is_empty() {
             self.broken(19, Some(svc), &format!("workers that leak are left: {left:?}"));
         }
     }
 
     fn acts_on_leaks(&self, svc: usize) -> bool {
-        let acts = |then: &Action| matches!(then, Action::RecycleWorker | Action::KillWorker);
-        self.leaks_are_met_by(svc, acts)
-    }
-
-    fn leaks_are_met_by(&self, svc: usize, how: impl Fn(&Action) -> bool) -> bool {
         self.svcs[svc].def.checks.iter().any(|check| {
             check.kind == CheckKind::Worker
                 && check.label.starts_with("leak")
-                && check.then.iter().any(&how)
+                && check
+                    .then
+                    .iter()
+                    .any(|then| matches!(then, Action::RecycleWorker | Action::KillWorker))
         })
     }
 }
