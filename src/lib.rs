@@ -73,7 +73,7 @@
 //! keeper. **resolve**: a short-lived child for user and group look-ups (they may hang, and may parse
 //! network bytes). **ask**: a short-lived program of a service's user that puts one question to its Puma
 //! ([`puma`]). **scout**: unprivileged, in a cage ([`sys::sandbox`]); one instance probes the
-//! network, another delivers mail, so that probes never share memory with a password; each lives only
+//! network, another delivers mail, so that probes never share memory with its passwords; each lives only
 //! while it is needed. **client**: everything else. `main.rs` tells them apart before anything is built.
 //!
 //! # Walls
@@ -96,7 +96,7 @@
 //!   umask are built.
 //! - **No byte of the network in the keeper**: a scout answers in frames of numbers and two short texts;
 //!   one that says anything else is replaced. What somebody who takes a scout over can do is say false
-//!   things about that scout's own checks (and so trigger their rules), or nothing.
+//!   things about that scout's own checks (and so trigger their rules) and log in where they do, or nothing.
 //! - **No token in a command line, an environment, a record or a log**: a question to a Puma goes to stdin
 //!   of the program that asks, as the service's user; numbers and short texts come back ([`wire::puma`]).
 //! - **No probe without exactly one answer**: whatever dies, hangs or lies, the engine hears Unknown.

@@ -110,6 +110,7 @@ impl Keeper {
         self.deferred_exits.retain(|(_, service, _)| service != name);
         self.surveys.retain(|due| due.service != *name);
         self.carry_programs(name, &[]);
+        self.carry_passwords(name, &[]);
         self.answers_are_nobodys(name, |kind| matches!(kind, JobKind::Look | JobKind::Ask));
         self.scout_loses(name);
         self.not_shown(name);
@@ -164,6 +165,7 @@ impl Keeper {
         }
         self.carry_looks(&name, &kept);
         self.carry_programs(&name, &kept);
+        self.carry_passwords(&name, &kept);
         self.scout_carries(&name, &kept);
         self.engine_does(|engine, now, effects| engine.replace(now, def, &kept, effects));
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::config::settings::{MailServer, MailSettings, Tls};
-use crate::config::trust::{Secret, read_trusted};
+use crate::config::trust::{Secret, read_password, read_trusted};
 use crate::engine::effect::Level;
 use crate::keeper::Keeper;
 use crate::keeper::cage::Caged;
@@ -459,13 +459,12 @@ fn with_files(server: &MailServer, own: Uid) -> Server {
         broken: None,
     };
     if let (Some(user), Some(path)) = (user, password_file) {
-        let read = read_trusted(path, own, Secret::Yes, limits::PASSWORD_BYTES_MAX);
-        match read.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()) {
-            Ok(password) if password.is_empty() => {
-                out.broken = Some(format!("the password_file {} is empty", path.display()));
+        match read_password(path, own) {
+            Ok(password) => {
+                let password = password.reveal().to_owned();
+                out.login = Some(Login { user: user.to_string(), password });
             }
-            Ok(password) => out.login = Some(Login { user: user.to_string(), password }),
-            Err(why) => out.broken = Some(format!("the password_file {}", why)),
+            Err(why) => out.broken = Some(why),
         }
     }
     if let Some(path) = ca_file {

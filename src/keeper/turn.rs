@@ -73,6 +73,8 @@ pub(super) enum Done {
     WorkerProved(super::crews::WorkerProved),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
+    /// The password of a check was read.
+    PasswordRead(super::passwords::PasswordRead),
     /// The configuration was read.
     Read(Box<super::reload::Read>),
     /// The mail servers, with what their files say.

@@ -333,6 +333,31 @@ fn net_06_a_redirect_leaves_neither_http_nor_tls() {
     assert_eq!(seen.outcome, Outcome::Ok, "{seen:?}");
 }
 
+/// NET-07.
+#[test]
+fn net_07_a_redirect_to_another_place_is_not_followed_where_that_is_said() {
+    let (server, other) = (hostile(), hostile());
+    let led = |to: &str| {
+        let url = format!("http://{server}/redirect?{to}");
+        probe(&format!("type = \"http\"\nurl = \"{url}\"\nfollow = 2\nfollow_to = \"same-host\""))
+    };
+    for home in ["/ok".to_owned(), format!("http://{server}/ok"), format!("//{server}/ok")] {
+        assert_eq!(led(&home).outcome, Outcome::Ok, "{home}");
+    }
+    let port = other.port();
+    for (to, what) in [
+        (format!("http://127.0.0.1:{port}/ok"), "it is another port"),
+        (format!("http://127.0.0.2:{port}/ok"), "it is another host"),
+        ("http://169.254.169.254/latest".to_owned(), "it is another host"),
+        (format!("https://127.0.0.1:{port}/ok"), "it is another port"),
+    ] {
+        let why = failure(&led(&to));
+        let told =
+            format!("status 302 Found to \"{to}\", which is not followed: {what} (`follow_to`)");
+        assert_eq!(why, told);
+    }
+}
+
 #[test]
 fn what_is_for_one_server_is_told_to_no_other() {
     let secret = "headers = { Authorization = \"Basic eDp5\", X-Key = \"k3y\" }";

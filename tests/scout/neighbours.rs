@@ -60,13 +60,13 @@ fn figures(house: &House, server: &Server) -> Figures {
 }
 
 /// A FUSE file system that never answers.
-struct Dead {
+pub(crate) struct Dead {
     holder: Child,
-    at: std::path::PathBuf,
+    pub(crate) at: std::path::PathBuf,
 }
 
 impl Dead {
-    fn make(house: &House) -> Option<Self> {
+    pub(crate) fn make(house: &House) -> Option<Self> {
         let (at, ready) = (house.path("dead"), house.path("dead-ready"));
         fs::create_dir(&at).expect("mkdir");
         let script = "exec 3<>/dev/fuse && \
