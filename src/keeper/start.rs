@@ -131,6 +131,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         load_as: who,
         scout: Scout::default(),
         looks: BTreeSet::new(),
+        pumas_in_pool: BTreeSet::new(),
         passwords: BTreeMap::new(),
         programs_waiting: VecDeque::new(),
         units_waiting: VecDeque::new(),
