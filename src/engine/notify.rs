@@ -68,7 +68,12 @@ impl State {
             cx.event(&self.def.name, event, &title);
         }
         cx.dirty = true;
+        let one_of_many = cause == Cause::Down && self.limit.one_of_many().is_some();
         if let Some(open) = self.open.get_mut(&cause) {
+            if one_of_many {
+                // One of many: the last has their number.
+                open.record.title.clone_from(&title);
+            }
             // It looked over, and is not.
             open.settles_at = None;
             open.mended = None;
@@ -177,7 +182,7 @@ impl State {
 
     /// It is up again: the incident is over once it has stayed so for a while.
     pub(super) fn settle_down_incident(&mut self, cx: &mut Cx<'_>) {
-        let wait = if self.limit.troubled() { self.def.start_limit.window } else { SETTLE };
+        let wait = if self.unsteady() { self.def.start_limit.window } else { SETTLE };
         let now = cx.now.mono;
         if let Some(open) = self.open.get_mut(&Cause::Down) {
             open.settles_at = Some(now + wait);
@@ -205,6 +210,11 @@ impl State {
         if let Some(open) = self.open.get_mut(&cause) {
             (open.settles_at, open.mended) = (None, None);
         }
+    }
+
+    /// Whether it is mended only after a full window of health.
+    fn unsteady(&self) -> bool {
+        self.limit.troubled() || self.limit.restless()
     }
 
     /// The trouble is bad enough to be told now.
@@ -358,6 +368,12 @@ impl State {
             }
             (Desired::Up, Stage::Watching) if self.main.is_none() => {
                 "heeler has no way to start it and waits for it to come back".to_owned()
+            }
+            (Desired::Up, Stage::Watching | Stage::StartPeriod { .. })
+                if self.open.contains_key(&Cause::Down) && self.unsteady() =>
+            {
+                let window = show_duration(self.def.start_limit.window);
+                format!("heeler goes on watching; it counts as mended after {window} without a death")
             }
             (Desired::Up, Stage::Watching | Stage::StartPeriod { .. }) => {
                 "heeler goes on watching".to_owned()

@@ -147,6 +147,8 @@ pub const CREW_LOOK_FRESH: Duration = Duration::from_secs(5);
 pub const PUMA_ORPHAN_GRACE: Duration = Duration::from_secs(5);
 /// An incident that no action ends is told after this, so that a mail is never late for its story.
 pub const TELL_AFTER: Duration = Duration::from_secs(5);
+/// Deaths without a window of health between that are each an incident; from the next on they are one.
+pub const RETURNS_ORDINARY: u32 = 2;
 /// How often an unanswered question (`Identify`, `Sample`) is given up on.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Slots of the schedule: due times are rounded to it, so that checks share wake-ups.

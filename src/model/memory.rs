@@ -55,6 +55,8 @@ pub struct BootMemory {
     pub starts: Vec<Mono>,
     /// How often back-off was used since the last healthy window.
     pub backoffs: u32,
+    /// How often it has come back from a death since then.
+    pub returns: u32,
     /// Since when it has been healthy without a break.
     pub healthy_since: Option<Mono>,
     /// Until when a back-off lasts.

@@ -419,6 +419,11 @@ impl Story {
         self.pass(until);
     }
 
+    /// Whole seconds since the beginning.
+    pub(crate) fn now_s(&self) -> u64 {
+        self.clock.as_secs()
+    }
+
     /// Lets time pass until the engine wants something executed.
     pub(crate) fn until_a_command_runs(&mut self) {
         while self.jobs.is_empty() {

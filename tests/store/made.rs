@@ -173,6 +173,7 @@ impl Seed {
                 main: self.maybe(Self::identity),
                 starts: self.list(|s| Mono::from_nanos(s.number())),
                 backoffs: self.small(),
+                returns: self.small(),
                 healthy_since: self.maybe(|s| Mono::from_nanos(s.number())),
                 backoff_until: self.maybe(|s| Mono::from_nanos(s.number())),
                 leaving: self.maybe(Self::identity),
