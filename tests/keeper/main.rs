@@ -21,6 +21,7 @@ mod probe;
 mod reload;
 mod rename;
 mod resources;
+mod short;
 mod strangers;
 mod unclaimed;
 mod unreadable;
