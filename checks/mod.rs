@@ -14,6 +14,7 @@ pub mod host;
 pub mod http;
 mod login;
 mod names;
+mod nameserver;
 pub mod network;
 pub mod perfdata;
 pub mod place;

@@ -46,6 +46,28 @@ pub(crate) fn probe_by(tools: &Tools, lines: &str, limit: Duration) -> Observati
     seen
 }
 
+/// Probes once; what was seen, and the longest time for which the loop that all probes share stood still.
+pub(crate) fn longest_stand(network: &Network) -> (Observation, Duration) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let seen = runtime.block_on(async {
+        let tools = Tools::default();
+        let mut probe = std::pin::pin!(network.probe(&tools));
+        let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
+        loop {
+            tokio::select! {
+                seen = &mut probe => return (seen, gap.max(last.elapsed())),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {
+                    gap = gap.max(last.elapsed());
+                    last = Instant::now();
+                }
+            }
+        }
+    });
+    runtime.shutdown_background();
+    seen
+}
+
 /// What a check with these lines has to probe.
 pub(crate) fn network(lines: &str) -> Network {
     let text = format!("[[check]]\n{lines}\n");

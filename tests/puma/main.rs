@@ -4,11 +4,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../mail/server.rs"]
+#[expect(dead_code, reason = "the tests of mail use the rest")]
+mod server;
+
 mod asked;
 mod claims;
 mod deploys;
 mod keepers;
 mod load;
+mod mails;
 mod manager;
 mod memory;
 mod orphans;

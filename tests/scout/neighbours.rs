@@ -90,6 +90,7 @@ impl Drop for Dead {
     }
 }
 
+/// NET-01: four times as many as the case asks for, and what else can hang beside them.
 #[test]
 fn hung_peers_mail_server_files_and_commands_change_nothing_for_the_healthy() {
     if !can_run(&[Need::Root]) {
