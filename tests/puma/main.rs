@@ -9,6 +9,7 @@ mod claims;
 mod deploys;
 mod manager;
 mod memory;
+mod night;
 mod orphans;
 mod pages;
 mod recovery;

@@ -19,6 +19,11 @@ const LIMIT: Duration = Duration::from_secs(150);
 
 /// Runs a test in a machine of its own. The test is found again by the name of its closure.
 pub(crate) fn world<F: FnOnce()>(test: F) {
+    world_within(LIMIT, test);
+}
+
+/// The same for one that takes longer.
+pub(crate) fn world_within<F: FnOnce()>(limit: Duration, test: F) {
     let name = type_name::<F>().trim_end_matches("::{{closure}}");
     let name = name.split_once("::").expect("a test is in a module").1;
     if let Some(dir) = std::env::var_os(INSIDE) {
@@ -35,11 +40,11 @@ pub(crate) fn world<F: FnOnce()>(test: F) {
         Need::Program("/usr/sbin/ip", "iproute2"),
     ];
     if can_run(&needs) {
-        run_inside(name);
+        run_inside(name, limit);
     }
 }
 
-fn run_inside(name: &str) {
+fn run_inside(name: &str, limit: Duration) {
     let dir = tempfile::Builder::new().prefix("heeler-puma-").tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let group = ControlGroup::new(dir.path());
@@ -70,8 +75,8 @@ fn run_inside(name: &str) {
         .stderr(file)
         .spawn()
         .expect("unshare runs");
-    let end = std::time::Instant::now() + LIMIT;
-    let status = wait_for("the test in its world to end", LIMIT * 2, || {
+    let end = std::time::Instant::now() + limit;
+    let status = wait_for("the test in its world to end", limit * 2, || {
         if std::time::Instant::now() > end {
             child.kill().expect("kill");
         }
