@@ -344,6 +344,28 @@ fn an_operator_takes_one_away_under_the_same_guard() {
     story.ends();
 }
 
+/// Whoever waits for what is being done is answered by its end, however long that takes: past the time of
+/// an ordinary question heeler neither gives up nor asks itself all the time whether it is over.
+#[test]
+fn what_an_operator_waits_for_may_outlast_the_time_of_a_question_and_nobody_spins() {
+    let mut story =
+        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::Alert), |service| {
+            service.workers.as_mut().unwrap().stop_timeout = Some(span("2m"));
+        });
+    story.order_worker(WorkerPick::Pid(Pid(202)));
+    story.order_worker(WorkerPick::Pid(Pid(203)));
+    story.at("1m");
+    story.saw(
+        "0s worker 202 TERM
+         30s answer 2 failed: not done: worker 202 is being taken away, and one goes at a time",
+    );
+    story.worker_goes(202);
+    story.saw("1m answer 1 done: worker 202 is gone after 1m");
+    story.world.crew.push(worker(204, 100));
+    story.at("2m");
+    story.ends();
+}
+
 #[test]
 fn who_only_observes_takes_nobody_away_and_who_is_not_wanted_up_is_not_judged() {
     let check = of_worker("memory > 200MiB", "1 of 1", Action::KillWorker);

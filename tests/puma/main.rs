@@ -16,6 +16,7 @@ mod load;
 mod mails;
 mod manager;
 mod memory;
+mod night;
 mod orphans;
 mod pages;
 mod recovery;
