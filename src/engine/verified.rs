@@ -301,12 +301,16 @@ impl State {
         let is_new = |member: &&Member| !verify.old.contains(&member.identity);
         let new: Vec<_> = members.iter().filter(is_new).collect();
         let booted = new.iter().filter(|member| member.duty != Duty::Boots).count();
-        let ready = new.iter().filter(|member| member.duty == Duty::Serves).count();
+        // One that was forked before Puma began runs what ran before, and is replaced like the old ones.
+        let may_be_old = |member: &Member| view.old > Some(0) && member.release == verify.previous;
+        let serves = |member: &&&Member| member.duty == Duty::Serves && !may_be_old(member);
+        let ready = new.iter().filter(serves).count();
         // Where it could be read before, what cannot be read now proves nothing.
         let known = verify.previous.is_none() || new.iter().all(|member| member.release.is_some());
         let elsewhere = new.iter().find(|member| {
             member.duty != Duty::Boots
                 && member.release.as_ref().is_some_and(|release| *release != verify.target)
+                && !may_be_old(member)
         });
         let wrong = elsewhere.map(|member| {
             let release = member.release.clone().unwrap_or_default();

@@ -90,6 +90,50 @@ fn a_good_release_takes_over_and_that_is_said_when_it_is_so() {
     story.ends();
 }
 
+/// One that dies before Puma begins has a successor from where Puma stood until then. Puma replaces that one,
+/// too: nothing is wrong with the release.
+#[test]
+fn a_successor_that_was_forked_before_puma_began_is_one_of_the_old() {
+    let mut story = begun(|_| {});
+    story.saw("5s puma phased-restart");
+    story.world.puma = Some(view(1, 2, 2));
+    story.world.crew[0] = of("/srv/r1", 203);
+    story.at("6s");
+    story.saw("");
+    story.world.puma = Some(view(1, 2, 1));
+    is_replaced(&mut story, 202, 212);
+    story.at("7s");
+    is_replaced(&mut story, 203, 213);
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("20s");
+    let lines = story.takes();
+    assert!(lines[0].contains("answer 1 done: verified after 1"), "{lines:?}");
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+/// But where all are of the newest phase, it is Puma that forks from the wrong place.
+#[test]
+fn one_of_the_release_before_is_wrong_once_all_are_new() {
+    let mut story = begun(|_| {});
+    story.saw("5s puma phased-restart");
+    story.world.puma = Some(view(1, 2, 0));
+    story.world.crew = vec![of("/srv/r1", 211), of("/srv/r2", 212)];
+    story.at("6s");
+    let lines = story.takes();
+    assert!(lines[0].contains("run exec: /bin/sh -c 'test -d"), "{lines:?}");
+    story.log_says("worker 211 runs /srv/r1, not /srv/r2");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
+    story.world.puma = Some(view(2, 2, 0));
+    story.at("10s");
+    story.reads();
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
 #[test]
 fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serve_on() {
     let mut story = begun(|_| {});
