@@ -550,8 +550,8 @@ fn is_of_pages(kind: CheckKind) -> bool {
 /// Points a link elsewhere in one step: who reads it meanwhile sees the one or the other. Never to where
 /// nothing is (deploys prune old releases): Puma's master dies of a restart onto that.
 fn link(target: &str, link: &str) -> Command {
-    let script = "test -d \"$0\" || { echo \"$0 is gone\"; exit 1; }
-        ln -s -- \"$0\" \"$1.heeler-$$\" && mv -T -- \"$1.heeler-$$\" \"$1\"";
+    let script = "test -d \"$0\" || { echo \"$0 is gone\"; exit 1; }; \
+                  ln -s -- \"$0\" \"$1.heeler-$$\" && mv -T -- \"$1.heeler-$$\" \"$1\"";
     let argv = ["/bin/sh", "-c", script, target, link].map(Into::into).to_vec();
     Command { argv, timeout: None, env: Vec::new(), cwd: Some("/".into()), systemctl: None }
 }

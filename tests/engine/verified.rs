@@ -105,7 +105,7 @@ fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serv
     story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
     story.at("7s");
     let lines = story.takes();
-    assert!(lines[0].contains("run exec: /bin/sh -c 'ln -s"), "{lines:?}");
+    assert!(lines[0].contains("run exec: /bin/sh -c 'test -d"), "{lines:?}");
     assert!(lines[0].ends_with("/srv/r1 /srv/current"), "{lines:?}");
     story.command_ends(JobKind::Exec, 0, "");
     story.saw("7s puma reload-worker-directory");
@@ -118,6 +118,21 @@ fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serv
     assert!(lines[0].contains("all workers run /srv/r1 again"), "{lines:?}");
     story.at("2m");
     story.reads();
+    story.ends();
+}
+
+#[test]
+fn where_the_release_before_is_gone_puma_is_not_sent_there() {
+    let mut story = begun(|_| {});
+    story.reads();
+    let looping = Some("boot-loop: worker 0 began 3 times in 600ms; 1/2 serve".to_owned());
+    story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
+    story.at("7s");
+    story.reads();
+    story.command_ends(JobKind::Exec, 1, "/srv/r1 is gone");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "Puma was asked: {lines:?}");
+    assert!(lines[0].contains("`current` was not pointed back: /srv/r1 is gone"), "{lines:?}");
     story.ends();
 }
 
@@ -316,7 +331,7 @@ fn a_master_that_dies_of_it_comes_up_with_the_release_before() {
     story.world.claim = Claim::Names(100);
     story.crashes(100);
     let lines = story.takes();
-    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh -c 'ln -s")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh -c 'test -d")), "{lines:?}");
     assert!(
         lines.iter().any(|line| line.contains("answer 1 failed: failed: its master died")),
         "{lines:?}"
