@@ -183,7 +183,7 @@ impl State {
     fn verify_begins(&mut self, cx: &mut Cx<'_>, members: &[Member], view: &PumaView) {
         let all_there = view.workers == view.booted && view.old == Some(0);
         let refusal = match &view.target {
-            Err(why) => Some(format!("`current` {why}: Puma would die of a restart")),
+            Err(why) => Some(format!("`current`: {why}. Puma would die of a restart")),
             Ok(_) if view.workers.is_none() => Some(format!("it is no cluster: {}", view.words)),
             Ok(_) if !all_there => Some(format!("it is not whole before: {}", view.words)),
             Ok(_) if members.is_empty() => Some("no worker of it was found".to_owned()),

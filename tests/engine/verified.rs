@@ -162,6 +162,21 @@ fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serv
 }
 
 #[test]
+fn where_the_release_before_is_gone_puma_is_not_sent_there() {
+    let mut story = begun(|_| {});
+    story.reads();
+    let looping = Some("boot-loop: worker 0 began 3 times in 600ms; 1/2 serve".to_owned());
+    story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
+    story.at("7s");
+    story.reads();
+    story.command_ends(JobKind::Exec, 1, "/srv/r1 is gone");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "Puma was asked: {lines:?}");
+    assert!(lines[0].contains("`current` was not pointed back: /srv/r1 is gone"), "{lines:?}");
+    story.ends();
+}
+
+#[test]
 fn one_that_answers_badly_is_taken_back_and_no_rule_restarts_it_meanwhile() {
     let mut story =
         begun(|service| service.checks[0].tolerance = heeler::model::tolerance::Tolerance::ONCE);

@@ -6,7 +6,7 @@ use std::fs;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::keepers::{Deploy, Stand, Wants, all_workers};
+use crate::keepers::{Deploy, Stand, WORKERS, Wants, all_workers};
 use crate::load::ask;
 use crate::orphans::is_locked;
 use crate::shop::{Way, add_release, app, freeze, masters, point_at};
@@ -41,6 +41,9 @@ pub(crate) struct Happened {
 
 const PLAIN: &[Way] = &[Way::Script];
 const BOTH: &[Way] = &[Way::Script, Way::Managed];
+/// Puma replaces them in this order.
+const FIRST: usize = 0;
+const LAST: usize = WORKERS - 1;
 /// Puma itself waits for an hour; heeler is told what a request may take.
 const PATIENT: &str = "worker_shutdown_timeout 3600\n";
 const HURRIED: &str = "[workers]\nstop_timeout = \"10s\"\n";
@@ -48,6 +51,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Longer than Puma's `worker_timeout` and than systemd's `TimeoutStopSec`.
 const LONG: Duration = Duration::from_secs(100);
 
+/// An old worker is in the way of a phased restart.
 const fn stuck(
     name: &'static str,
     ways: &'static [Way],
@@ -66,44 +70,36 @@ const fn other(
 
 pub(crate) const ALL: [Situation; 21] = [
     other("a good release", BOTH, |stand| deploys(stand, 2, GOOD)),
-    stuck("phased restart, the first in line holds the GVL", BOTH, |stand| {
-        lock(all_workers()[0]);
-        deploys(stand, 2, GOOD)
+    stuck("a phased restart, the first in line holds the GVL", BOTH, |stand| {
+        held_up(stand, lock, FIRST)
     }),
-    stuck("phased restart, the last in line holds the GVL", PLAIN, |stand| {
-        lock(all_workers()[2]);
-        deploys(stand, 2, GOOD)
+    stuck("a phased restart, the last in line holds the GVL", PLAIN, |stand| {
+        held_up(stand, lock, LAST)
     }),
-    stuck("phased restart, the first in line is stopped (SIGSTOP)", BOTH, |stand| {
-        freeze(all_workers()[0]);
-        deploys(stand, 2, GOOD)
+    stuck("a phased restart, the first in line is stopped (SIGSTOP)", BOTH, |stand| {
+        held_up(stand, freeze, FIRST)
     }),
-    stuck("phased restart, the last in line is stopped (SIGSTOP)", PLAIN, |stand| {
-        freeze(all_workers()[2]);
-        deploys(stand, 2, GOOD)
+    stuck("a phased restart, the last in line is stopped (SIGSTOP)", PLAIN, |stand| {
+        held_up(stand, freeze, LAST)
     }),
     stuck(
-        "phased restart, the first in line has a request that never ends (`ensure`)",
+        "a phased restart, the first in line has a request that never ends (`ensure`)",
         PLAIN,
-        |stand| {
-            never_ends(all_workers()[0]);
-            deploys(stand, 2, GOOD)
-        },
+        |stand| held_up(stand, never_ends, FIRST),
     ),
     stuck(
-        "phased restart, the last in line has a request that never ends (`ensure`)",
+        "a phased restart, the last in line has a request that never ends (`ensure`)",
         PLAIN,
-        |stand| {
-            never_ends(all_workers()[2]);
-            deploys(stand, 2, GOOD)
-        },
+        |stand| held_up(stand, never_ends, LAST),
     ),
-    other("phased restart, the first in line is stopped, Puma's own 30 s", PLAIN, |stand| {
-        freeze(all_workers()[0]);
-        deploys(stand, 2, GOOD)
-    }),
     Situation {
-        name: "phased restart, a worker drains for 60 s, as it may (`worker_shutdown_timeout 3600`)",
+        ruby: "",
+        ..stuck("a phased restart, the first in line is stopped, Puma's own 30 s", PLAIN, |stand| {
+            held_up(stand, freeze, FIRST)
+        })
+    },
+    Situation {
+        name: "a phased restart, a worker drains for 60 s, as it may (`worker_shutdown_timeout 3600`)",
         ways: PLAIN,
         ruby: PATIENT,
         toml: "",
@@ -113,9 +109,9 @@ pub(crate) const ALL: [Situation; 21] = [
                 thread::sleep(Duration::from_millis(300));
                 true
             });
-            let answered = thread::spawn(move || {
-                let code = long.join().expect("the client");
-                format!("the request of 60 s: {code:?}")
+            let answered = thread::spawn(move || match long.join().expect("the client") {
+                Some(code) => format!("the request of 60 s got its {code}"),
+                None => "the request of 60 s was cut".to_owned(),
             });
             Happened { witness: Some(answered), ..deploys(stand, 2, GOOD) }
         },
@@ -148,7 +144,7 @@ pub(crate) const ALL: [Situation; 21] = [
         ruby: "preload_app!\n",
         ..other("preloaded, the new code raises at boot", BOTH, |stand| deploys(stand, 2, RAISES))
     },
-    other("phased restart while `current` leads nowhere", BOTH, |stand| {
+    other("a phased restart while `current` leads nowhere", BOTH, |stand| {
         let began = Instant::now();
         let deploy = Some(stand.deploy(9));
         Happened { began, gone: BTreeSet::new(), wants: Wants::Any, deploy, witness: None }
@@ -188,6 +184,12 @@ pub(crate) const ALL: [Situation; 21] = [
 fn happened(began: Instant, gone: impl IntoIterator<Item = u32>) -> Happened {
     let gone = gone.into_iter().collect();
     Happened { began, gone, wants: Wants::Current, deploy: None, witness: None }
+}
+
+/// A worker hangs, and a good release comes.
+fn held_up(stand: &Stand, hang: fn(u32), place: usize) -> Happened {
+    hang(all_workers()[place]);
+    deploys(stand, 2, GOOD)
 }
 
 pub(crate) fn deploys(stand: &Stand, number: u32, text: &str) -> Happened {

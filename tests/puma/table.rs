@@ -1,8 +1,8 @@
 //! How long the shop is unwell and what that costs, by who keeps it; and what a verified reload costs beside
 //! Puma's own. Programs rather than tests: together they take an hour.
 //!
-//! `HEELER_TABLE=1 cargo test --test puma table -- --nocapture`; `HEELER_TABLE=words` only does the situations
-//! whose names have these words. The second table is called "20 reloads".
+//! `HEELER_TABLE=1 cargo test --test puma table -- --nocapture`; `HEELER_TABLE=words` only does the
+//! situations whose names have these words. The second table is called "20 reloads".
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -307,7 +307,10 @@ fn a_share_is_where_wilson_says() {
 /// The clock of a run starts with what happens.
 #[test]
 fn what_is_shown_is_what_was_seen() {
-    let run = |took: Option<f64>, lost: u32| json!({ "seconds": took, "limit": 60, "asked": 100, "lost": lost, "wrong": 0, "told": 7.0 });
+    let run = |took: Option<f64>, lost: u32| {
+        let told = 7.0;
+        json!({ "seconds": took, "limit": 60, "told": told, "asked": 100, "lost": lost, "wrong": 0 })
+    };
     let shown = |runs: &[(Option<f64>, u32)]| {
         shown(&runs.iter().map(|(took, lost)| run(*took, *lost)).collect::<Vec<_>>())
     };
