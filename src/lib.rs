@@ -134,7 +134,8 @@
 //!   it is known how that ended. A start in the first look of a boot is nobody's mail either.
 //! - *One mail per ordinary crash*: a death is told when its story has an end (up again, and still up
 //!   after `start_period` or ten seconds), or after five seconds without one. A service that had to
-//!   back off counts as mended only after a full window of health.
+//!   back off, or died three times without a window of health between, whoever brought it up, counts as mended
+//!   only after a full window of health: that is one incident, and says how often.
 //! - *A restart by rule asks the start limit before it stops anything*: what may not be started must
 //!   not be stopped.
 //! - *The process that is to go is remembered* (`BootMemory::leaving`), so an operator's stop that an
