@@ -136,7 +136,8 @@
 //!   it is known how that ended. A start in the first look of a boot is nobody's mail either.
 //! - *One mail per ordinary crash*: a death is told when its story has an end (up again, and still up
 //!   after `start_period` or ten seconds), or after five seconds without one. A service that had to
-//!   back off counts as mended only after a full window of health.
+//!   back off, or died three times without a window of health between, whoever brought it up, counts as mended
+//!   only after a full window of health: that is one incident, and says how often.
 //! - *A restart by rule asks the host brake and the start limit before it stops anything*: what may not be
 //!   started must not be stopped, and trouble of the machine looks like trouble of every service. What is
 //!   down is brought up whatever the brake says. The brakes speak in this order: host, start limit, budget.

@@ -249,7 +249,7 @@ impl State {
     fn how_often(&self) -> String {
         let Some(deaths) = self.limit.one_of_many() else { return String::new() };
         let window = show_duration(self.def.start_limit.window);
-        format!(" ({deaths} deaths without {window} of health between)")
+        format!(", {deaths} deaths without {window} of health between")
     }
 
     /// By whom the held main process was told to go.

@@ -3,6 +3,7 @@
 use heeler::model::incident::{Alert, AlertKind};
 use heeler::model::job::JobKind;
 use heeler::model::process::Absence;
+use heeler::model::status::Health;
 
 use crate::story::*;
 
@@ -79,7 +80,7 @@ fn a_flapping_service_is_not_a_mail_per_death() {
     assert_eq!((incident.number, deaths), (1, 4));
     assert_eq!(
         incident.title,
-        "the main process 103 is gone (4 deaths without 10m of health between)"
+        "the main process 103 is gone, 4 deaths without 10m of health between"
     );
     story.ends();
 }
@@ -101,7 +102,7 @@ fn a_service_that_flaps_into_the_limit_is_not_called_mended_early() {
     assert_eq!(story.incident().closed, None);
     story.at("11m");
     story.saw(
-        "10m45s mail 1.1 resolved: the main process 105 is gone (6 deaths without 10m of health between)",
+        "10m45s mail 1.1 resolved: the main process 105 is gone, 6 deaths without 10m of health between",
     );
     story.ends();
 }
@@ -208,7 +209,7 @@ fn ends_with_mails(mut story: Story) -> Vec<String> {
     let of = |mail: &Alert| format!("{}: {}", mail.kind.name(), mail.incident.title);
     let mails: Vec<_> = story.mails.iter().map(of).collect();
     println!("{mails:#?}");
-    assert_eq!(story.status().words, "up");
+    assert_eq!((story.status().words.as_str(), story.status().health), ("up", Health::Good));
     story.reads();
     story.ends();
     mails
@@ -220,7 +221,7 @@ fn alr_08_what_dies_again_and_again_is_one_incident_with_counts_and_its_end_is_t
     for (up_for_s, deaths, most) in [(1, 1800, 2), (11, 300, 4), (60, 59, 4), (590, 6, 4)] {
         let mails = mails_of_a_unit_that_dies_again_and_again(up_for_s);
         assert!(mails.len() <= most, "up for {up_for_s}s: {mails:#?}");
-        let count = format!("({deaths} deaths without 10m of health between)");
+        let count = format!(", {deaths} deaths without 10m of health between");
         let last = mails.last().expect("a mail");
         assert!(last.starts_with("resolved: ") && last.contains(&count), "{mails:#?}");
     }
@@ -244,12 +245,13 @@ fn how_often_it_has_died_outlives_the_keeper_and_a_window_of_health_ends_it() {
     story.crashes(103);
     assert_eq!(
         story.incident().title,
-        "the main process 103 is gone (4 deaths without 10m of health between)"
+        "the main process 103 is gone, 4 deaths without 10m of health between"
     );
     comes_up(&mut story, 104);
     story.at("10m");
     assert_eq!(story.incident().closed, None);
     story.last_mail_says("it counts as mended after 10m without a death");
+    assert_eq!(story.status().health, Health::Wanting, "it looks well, and may not be");
     story.at("11m1s");
     story.crashes(104);
     assert_eq!(story.incident().title, "the main process 104 is gone");
