@@ -13,6 +13,7 @@ use crate::model::incident::{Alert, AlertKind, Cause, Incident};
 use crate::model::intent::Desired;
 use crate::model::job::Output;
 use crate::model::limits;
+use crate::model::service::Life;
 use crate::model::time::{Mono, Wall};
 use crate::model::units::show_duration;
 
@@ -362,6 +363,9 @@ impl State {
             (Desired::Up, Stage::Backoff { until }) => {
                 let wait = show_duration(until.since(now));
                 format!("heeler tries again in {wait}; `heeler start {name}` tries now")
+            }
+            (Desired::Up, Stage::Watching) if self.def.life == Life::Nothing => {
+                "heeler goes on checking: it has no process that could be started".to_owned()
             }
             (Desired::Up, Stage::Watching) if self.main.is_none() && self.def.startable() => {
                 "heeler looks again".to_owned()

@@ -312,7 +312,7 @@ impl Keeper {
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
             Done::PasswordRead(read) => self.password_read(read),
             Done::Read(read) => self.configuration_read(*read),
-            Done::MailServers(servers) => self.post_ready(servers),
+            Done::MailServer(read) => self.mail_server_read(&read.0, &read.1),
             Done::Nothing => {}
         }
     }

@@ -36,7 +36,7 @@ fn of_a_wrong_page() {
         let (server, mut shop) = posted(PAGE);
         shop.open();
         get("/break").expect("a worker answers");
-        let text = arrives(&server, "shop: restarted");
+        let text = arrives(&server, "shop: over after");
         for words in ["3 of 5", "out of order", "does not match \"^ok$\"", "heeler why shop"] {
             assert!(text.contains(words), "{words}: {text}");
         }
@@ -50,7 +50,7 @@ fn of_a_master_that_is_stopped() {
         let first = shop.open();
         freeze(first.master);
         workers(first.master).into_iter().for_each(freeze);
-        let text = arrives(&server, "shop: restarted");
+        let text = arrives(&server, "shop: over after");
         for words in ["3 of 5", "accepts connections but did not answer within 1s"] {
             assert!(text.contains(words), "{words}: {text}");
         }
@@ -63,7 +63,7 @@ fn of_too_much_memory() {
         let (server, mut shop) = posted(MEMORY);
         shop.open();
         get("/leak?mb=200").expect("a worker answers");
-        let text = arrives(&server, "shop: restarted");
+        let text = arrives(&server, "shop: over after");
         assert!(text.contains("> 150 MiB, 2 of 3"), "{text}");
     });
 }
@@ -128,8 +128,10 @@ fn of_a_certificate_that_expires_on_a_real_nginx() {
     );
     house.define("nginx", &check);
     house.open();
-    let text = arrives(&server, "nginx: certificate");
-    for words in ["expires_in (9d", "< 14d", "localhost"] {
+    let text = arrives(&server, "nginx: failed");
+    for words in
+        ["expires_in (9d", "< 14d", "localhost", "heeler goes on checking: it has no process"]
+    {
         assert!(text.contains(words), "{words}: {text}");
     }
 }
