@@ -172,7 +172,10 @@ fn where_the_release_before_is_gone_puma_is_not_sent_there() {
     story.command_ends(JobKind::Exec, 1, "/srv/r1 is gone");
     let lines = story.takes();
     assert_eq!(lines.len(), 1, "Puma was asked: {lines:?}");
-    assert!(lines[0].contains("`current` was not pointed back: /srv/r1 is gone"), "{lines:?}");
+    assert!(
+        lines[0].contains("`current` was not pointed back (failed with code 1): /srv/r1 is gone"),
+        "{lines:?}"
+    );
     story.ends();
 }
 
