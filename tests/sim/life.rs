@@ -429,6 +429,8 @@ impl World {
             | Fault::PumaMute
             | Fault::PumaIdle
             | Fault::DeadlyReload
+            | Fault::GrowsInReload
+            | Fault::HangingRelease
             | Fault::SlowStore => {}
         }
     }
@@ -477,7 +479,6 @@ impl World {
     pub(crate) fn calm(&mut self) {
         self.note(|| "CALM".to_owned());
         self.faults.calm = true;
-        self.crew_calm();
         let now = self.now;
         for svc in &mut self.svcs {
             svc.refused_until = now;
@@ -490,6 +491,8 @@ impl World {
             proc.deaf_until = now;
             proc.stuck_until = now;
         }
+        // Once everybody can go.
+        self.crew_calm();
         let gone: Vec<_> = self
             .procs
             .iter()
