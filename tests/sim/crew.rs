@@ -6,31 +6,28 @@
     reason = "it takes what is about workers; the world takes the rest"
 )]
 
+mod draw;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Delivery, Input};
-use heeler::model::action::Action;
-use heeler::model::check::{Check, CheckKind};
-use heeler::model::condition::Condition;
 use heeler::model::crew::{Duty, Leaving, Member, Muster, PumaView};
-use heeler::model::ids::{ActionId, AskId, CheckIndex};
+use heeler::model::ids::{ActionId, AskId};
 use heeler::model::intent::Who;
 use heeler::model::job::Job;
 use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::Observation;
 use heeler::model::order::WorkerPick;
 use heeler::model::process::{Exit, Ours, Pid, ProcessIdentity, Signal, Uid};
-use heeler::model::puma::{Ask, Control, Puma, Rollback, Trouble, TroubleKind};
-use heeler::model::service::{Command, Service};
+use heeler::model::puma::{Ask, Trouble, TroubleKind};
+use heeler::model::service::Service;
 use heeler::model::text::Untrusted;
 use heeler::model::time::Mono;
-use heeler::model::tolerance::Tolerance;
-use heeler::model::workers::{Budget, Fragile, Kill, Workers};
+use heeler::model::workers::Fragile;
 
+pub(crate) use self::draw::draw;
 use crate::faults::Fault;
 use crate::prng::Rng;
 use crate::topology::MEMORY_LIMIT_BYTES;
@@ -51,8 +48,9 @@ pub(crate) struct Master {
     release: u64,
     pub(crate) current: u64,
     before: u64,
-    /// Releases whose workers do not boot.
+    /// Releases whose workers do not boot: they die of it again and again, or hang.
     bad: BTreeSet<u64>,
+    hanging: BTreeSet<u64>,
     /// It cannot fork until then.
     forkless_until: Mono,
     /// Nobody can look at them until then, or ask Puma.
@@ -91,90 +89,6 @@ pub(crate) struct Crews {
     pub(crate) workers: BTreeMap<ProcessIdentity, Worker>,
 }
 
-/// Gives some of the services workers.
-pub(crate) fn draw(seed: u64, defs: &mut [Arc<Service>]) -> Crews {
-    let mut rng = Rng::new(seed ^ 0x7c3a_91e5_0f6b_d284);
-    let mut masters = BTreeMap::new();
-    // They cost much time; a long run has many.
-    if rng.chance(250) {
-        for (svc, def) in defs.iter_mut().enumerate() {
-            if rng.chance(500) {
-                let size = 1 + rng.below(6);
-                *def = Arc::new(with_workers(&mut rng, (**def).clone(), size));
-                masters.insert(svc, Master::new(usize::try_from(size).expect("small")));
-            }
-        }
-    }
-    Crews { rng, masters, workers: BTreeMap::new() }
-}
-
-fn with_workers(rng: &mut Rng, mut def: Service, size: u64) -> Service {
-    let min = 1 + rng.below(size);
-    def.workers = Some(Workers {
-        pattern: "^worker".into(),
-        user: None,
-        stop_timeout: rng.chance(700).then(|| Duration::from_secs(1 + rng.below(10))),
-        min: u32::try_from(min).expect("small"),
-        budget: Budget {
-            actions: u32::try_from(1 + rng.below(3)).expect("small"),
-            window: Duration::from_secs(5 + rng.below(30)),
-        },
-        kill: if rng.chance(250) { Kill::Refused(Fragile::Postgres) } else { Kill::Allowed },
-    });
-    if rng.chance(600) {
-        def.puma = Some(Puma {
-            control: Control::State(PathBuf::from("/srv/puma.state")),
-            current: Some(PathBuf::from("/srv/current")),
-            workers: Some(u32::try_from(size).expect("small")),
-            rollback: match rng.below(3) {
-                0 => None,
-                1 => Some(Rollback::Symlink),
-                _ => Some(Rollback::Command(command("rollback"))),
-            },
-            release: rng.chance(200).then(|| command("trial")),
-        });
-    }
-    for _ in 0..rng.pick(&[1, 1, 2]) {
-        let at = u16::try_from(def.checks.len()).expect("few");
-        def.checks.push(check(rng, at));
-    }
-    def
-}
-
-fn check(rng: &mut Rng, at: u16) -> Check {
-    let (label, condition, metric) = match rng.below(4) {
-        0 => ("age", "age > 90s", Metric::Age),
-        _ => ("leak", "memory > 500MiB", Metric::Memory),
-    };
-    Check {
-        index: CheckIndex(at),
-        label: format!("{label}{at}").into(),
-        kind: CheckKind::Worker,
-        condition: Condition::parse(condition, &[metric]).expect("is one"),
-        tolerance: rng.pick(&[Tolerance::ONCE, Tolerance::Times { n: 2, m: 3 }]),
-        recover: Tolerance::ONCE,
-        then: match rng.below(5) {
-            0 => vec![Action::Alert],
-            1 | 2 => vec![Action::RecycleWorker],
-            _ => vec![Action::KillWorker],
-        },
-        on_recovery: Vec::new(),
-        every: Duration::from_secs(1 + rng.below(6)),
-        timeout: Duration::from_secs(5),
-        repeat: None,
-    }
-}
-
-fn command(word: &str) -> Command {
-    Command {
-        argv: vec![format!("/bin/{word}").into()],
-        timeout: None,
-        env: Vec::new(),
-        cwd: None,
-        systemctl: None,
-    }
-}
-
 impl Master {
     fn new(size: usize) -> Self {
         Self {
@@ -186,6 +100,7 @@ impl Master {
             current: 1,
             before: 1,
             bad: BTreeSet::new(),
+            hanging: BTreeSet::new(),
             forkless_until: Mono::ZERO,
             unseen_until: Mono::ZERO,
             mute_until: Mono::ZERO,
@@ -262,6 +177,7 @@ impl World {
         let now = self.now;
         if let Some(worker) = self.crews.workers.get_mut(&who) {
             worker.awaited_since.get_or_insert(now);
+            self.crew_oracles.awaits(who, now);
         }
         self.told_to_go(who);
     }
@@ -295,7 +211,7 @@ impl World {
         );
         let now = self.now;
         let master = &self.crews.masters[&svc];
-        let bad = master.bad.contains(&master.release);
+        let bad = [&master.bad, &master.hanging].iter().any(|all| all.contains(&master.release));
         let worker = Worker {
             main,
             leaks: false,
@@ -587,8 +503,15 @@ impl World {
         if self.svcs[svc].def.puma.is_some() {
             master.before = master.release;
             master.current += 1;
+            let current = master.current;
             if !good {
-                master.bad.insert(master.current);
+                master.bad.insert(current);
+            } else if self.mischievous(Fault::HangingRelease, 300) {
+                self.crews.masters.get_mut(&svc).expect("a master").hanging.insert(current);
+            }
+            // A rule has a reason to act while it goes on.
+            if self.mischievous(Fault::GrowsInReload, 700) {
+                self.svcs[svc].big_until = self.now + self.crews.rng.span(5000, 90_000);
             }
         }
         let service = self.svcs[svc].def.name.clone();
@@ -605,6 +528,7 @@ impl World {
         let now = self.now;
         for master in self.crews.masters.values_mut() {
             master.bad.clear();
+            master.hanging.clear();
             master.forkless_until = now;
             master.unseen_until = now;
             master.mute_until = now;

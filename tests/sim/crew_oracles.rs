@@ -20,12 +20,14 @@ use heeler::model::time::Mono;
 use heeler::model::workers::Kill;
 
 use crate::oracles::{Judged, View};
-use crate::topology::RELOAD_SIGNAL;
 use crate::world::{World, kills};
 
 /// What a reload that goes back may need beyond the time it was given: the job that turns the link, Puma's
 /// own time, answers that never come.
 const GOES_BACK: Duration = Duration::from_secs(300);
+
+/// What one may need beyond its time that nobody takes back: the clock may have jumped meanwhile.
+const ENDS: Duration = Duration::from_secs(120);
 
 /// What was known and done, by service.
 #[derive(Default)]
@@ -33,6 +35,8 @@ pub(crate) struct CrewOracles {
     seen: BTreeMap<usize, Seen>,
     requests: BTreeMap<RequestId, Asked>,
     told: BTreeMap<ProcessIdentity, Told>,
+    /// Since when its master waits for it, also of one that is gone.
+    awaited: BTreeMap<ProcessIdentity, Mono>,
     /// Those that the engine was told are gone.
     gone: BTreeMap<ProcessIdentity, Mono>,
     /// When a worker was begun to be taken away, and how many were there.
@@ -74,6 +78,10 @@ struct Asked {
 impl CrewOracles {
     pub(crate) fn was_told(&self, who: ProcessIdentity) -> bool {
         self.told.contains_key(&who)
+    }
+
+    pub(crate) fn awaits(&mut self, who: ProcessIdentity, now: Mono) {
+        self.awaited.entry(who).or_insert(now);
     }
 
     pub(crate) fn keeper_killed(&mut self) {
@@ -204,7 +212,7 @@ impl World {
         let by_operator = oracles.open(svc).any(asked);
         if kills(signal) {
             let by_term = told.and_then(|told| told.term);
-            let by_master = self.crews.workers.get(&who).and_then(|one| one.awaited_since);
+            let by_master = oracles.awaited.get(&who).copied();
             let word = workers.stop_timeout.is_none()
                 && by_master.is_some()
                 && oracles.open(svc).any(|one| one.pick == Some(WorkerPick::Stuck));
@@ -295,17 +303,30 @@ impl World {
 
     // ---- 18: verified reloads -----------------------------------------------------------------
 
-    /// While one is under way, no rule restarts the service.
-    pub(crate) fn judge_verified(&self, effects: &[Effect]) {
+    /// While one is under way, no rule of the service acts: nothing but what operators ask for is done to
+    /// its main process, no command of a rule runs, and nobody sets it aside.
+    pub(crate) fn judge_verified(&self, judged: &Judged, effects: &[Effect]) {
+        let mut over = BTreeSet::new();
         for effect in effects {
             let (service, what) = match effect {
-                Effect::Run(job) if matches!(job.kind, JobKind::Stop | JobKind::Restart) => {
-                    (&job.service, format!("{:?}", job.kind))
+                Effect::Answer { request, .. } => {
+                    over.insert(*request);
+                    continue;
                 }
-                Effect::Signal { service, identity, signal, .. } if *signal != RELOAD_SIGNAL => {
+                Effect::Run(job) => match job.kind {
+                    JobKind::Stop | JobKind::Restart | JobKind::Reload => {
+                        (&job.service, format!("{:?}", job.kind))
+                    }
+                    JobKind::Exec
+                        if job.command.argv.first().is_some_and(|word| **word == *"/bin/exec") =>
+                    {
+                        (&job.service, "the command of a rule".to_owned())
+                    }
+                    _ => continue,
+                },
+                Effect::Signal { service, identity, signal, .. } => {
                     let svc = self.index(service);
-                    let is_main = self.mains(svc).contains(identity);
-                    if !is_main {
+                    if !self.mains(svc).contains(identity) {
                         continue;
                     }
                     (service, format!("{signal:?}"))
@@ -313,24 +334,41 @@ impl World {
                 _ => continue,
             };
             let svc = self.index(service);
-            let def = &self.svcs[svc].def;
-            let alone = def.depends_on.is_empty();
-            let under_way = self
-                .crew_oracles
-                .open(svc)
-                .any(|one| one.pick.is_none() && !one.disturbed && one.at < self.now);
-            if under_way && alone {
+            if self.is_under_way(svc, &over) {
                 let text = format!("{what} while a verified reload is under way");
                 self.broken(18, Some(svc), &text);
             }
         }
+        if let Some((svc, old)) = judged.before
+            && let Some(view) = self.view(svc)
+            && view.desired != old.desired
+            && self.is_under_way(svc, &over)
+        {
+            let text = format!("{:?} while a verified reload is under way", view.desired);
+            self.broken(18, Some(svc), &text);
+        }
+    }
+
+    /// Whether one is, beside those that were just answered, and nothing else was asked for meanwhile.
+    fn is_under_way(&self, svc: usize, over: &BTreeSet<RequestId>) -> bool {
+        self.svcs[svc].def.depends_on.is_empty()
+            && self.crew_oracles.requests.iter().any(|(request, one)| {
+                one.svc == svc
+                    && one.pick.is_none()
+                    && one.answered.is_none()
+                    && !one.excused
+                    && !one.disturbed
+                    && one.at < self.now
+                    && !over.contains(request)
+            })
     }
 
     pub(crate) fn judge_the_end_of_crews(&self) {
         for asked in self.crew_oracles.requests.values() {
             let limit = match asked.pick {
                 Some(_) => limits::ASK_TIMEOUT * 4,
-                None => asked.within + GOES_BACK,
+                None if self.goes_back(asked.svc) => asked.within + GOES_BACK,
+                None => asked.within + ENDS,
             };
             let end = asked.answered.unwrap_or(self.now);
             let late = end.since(asked.at) > limit;
@@ -342,6 +380,10 @@ impl World {
         for svc in self.crews.masters.keys() {
             self.judge_bad_workers(*svc);
         }
+    }
+
+    fn goes_back(&self, svc: usize) -> bool {
+        self.svcs[svc].def.puma.as_ref().is_some_and(|puma| puma.rollback.is_some())
     }
 
     /// In a healthy, quiet world a bad worker is finally gone, where anybody may take it.

@@ -60,6 +60,8 @@ pub(crate) enum Fault {
     PumaMute,
     PumaIdle,
     DeadlyReload,
+    GrowsInReload,
+    HangingRelease,
 }
 
 impl Fault {
@@ -104,7 +106,7 @@ impl Fault {
     ];
 
     /// Those of workers, drawn from a stream of their own.
-    pub(crate) const CREW: [Self; 15] = [
+    pub(crate) const CREW: [Self; 17] = [
         Self::WorkerLeaks,
         Self::StuckWorker,
         Self::FrozenWorker,
@@ -120,6 +122,8 @@ impl Fault {
         Self::PumaMute,
         Self::PumaIdle,
         Self::DeadlyReload,
+        Self::GrowsInReload,
+        Self::HangingRelease,
     ];
 
     /// Those that strike at a moment of their own; the others lie in wait for something to spoil.

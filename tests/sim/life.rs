@@ -429,6 +429,8 @@ impl World {
             | Fault::PumaMute
             | Fault::PumaIdle
             | Fault::DeadlyReload
+            | Fault::GrowsInReload
+            | Fault::HangingRelease
             | Fault::SlowStore => {}
         }
     }
@@ -489,6 +491,7 @@ impl World {
             proc.deaf_until = now;
             proc.stuck_until = now;
         }
+        // Once everybody can go.
         self.crew_calm();
         let gone: Vec<_> = self
             .procs
