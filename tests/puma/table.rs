@@ -17,7 +17,7 @@ use crate::shop::{Way, point_at, pumactl};
 use crate::situations::{ALL, Situation, deploys};
 use crate::support::can_run;
 use crate::verified::{GOOD, RAISES};
-use crate::world::{NEEDS, run_inside, world};
+use crate::world::{LIMIT, NEEDS, run_inside, world};
 
 /// Requests a second, of the first table and of the second.
 const RATE: u32 = 50;
@@ -151,7 +151,7 @@ fn measure(
 
 /// Runs a cell in its world; what it found.
 fn run(cell: &str) -> Value {
-    let said = run_inside("table::cell", &[(CELL, cell)]);
+    let said = run_inside("table::cell", LIMIT, &[(CELL, cell)]);
     let line = said.lines().find_map(|line| Some(line.split_once(FIGURES)?.1));
     println!("CELL {cell}\n{said}");
     serde_json::from_str(line.expect("the figures")).expect("JSON")

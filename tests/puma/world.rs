@@ -15,10 +15,15 @@ pub(crate) const DEPLOY: u32 = 1500;
 
 const INSIDE: &str = "HEELER_TEST_INSIDE";
 /// No test takes this long.
-const LIMIT: Duration = Duration::from_secs(150);
+pub(crate) const LIMIT: Duration = Duration::from_secs(150);
 
 /// Runs a test in a machine of its own. The test is found again by the name of its closure.
 pub(crate) fn world<F: FnOnce()>(test: F) {
+    world_within(LIMIT, test);
+}
+
+/// The same for one that takes longer.
+pub(crate) fn world_within<F: FnOnce()>(limit: Duration, test: F) {
     let name = type_name::<F>().trim_end_matches("::{{closure}}");
     let name = name.split_once("::").expect("a test is in a module").1;
     if let Some(dir) = std::env::var_os(INSIDE) {
@@ -27,7 +32,7 @@ pub(crate) fn world<F: FnOnce()>(test: F) {
         return;
     }
     if can_run(&NEEDS) {
-        println!("{}", run_inside(name, &[]));
+        println!("{}", run_inside(name, limit, &[]));
     }
 }
 
@@ -42,7 +47,7 @@ pub(crate) const NEEDS: [Need; 6] = [
 ];
 
 /// Runs the test of this name in a machine of its own, with these variables; what it printed.
-pub(crate) fn run_inside(name: &str, variables: &[(&str, &str)]) -> String {
+pub(crate) fn run_inside(name: &str, limit: Duration, variables: &[(&str, &str)]) -> String {
     let dir = tempfile::Builder::new().prefix("heeler-puma-").tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let group = ControlGroup::new(dir.path());
@@ -74,8 +79,8 @@ pub(crate) fn run_inside(name: &str, variables: &[(&str, &str)]) -> String {
         .stderr(file)
         .spawn()
         .expect("unshare runs");
-    let end = std::time::Instant::now() + LIMIT;
-    let status = wait_for("the test in its world to end", LIMIT * 2, || {
+    let end = std::time::Instant::now() + limit;
+    let status = wait_for("the test in its world to end", limit * 2, || {
         if std::time::Instant::now() > end {
             child.kill().expect("kill");
         }
