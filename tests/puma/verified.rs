@@ -441,7 +441,7 @@ impl Reload {
     }
 }
 
-/// At twice this rate Puma 5.6.5 itself loses one now and then when a worker goes.
+/// Not more: on a busy machine Puma itself loses one now and then when a worker goes (`table`).
 fn steady() -> Load {
     Load::begin(100)
 }
