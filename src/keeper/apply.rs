@@ -30,6 +30,10 @@ struct Ahead {
     moves: Vec<Move>,
     /// Programs whose name somebody else has now.
     displaced: Vec<Service>,
+    /// What is remembered of those whose records go, under their old names.
+    before: BTreeMap<ServiceName, Memory>,
+    /// The same of those whose records could not be moved: the next reload tries again.
+    unmoved: BTreeMap<ServiceName, Memory>,
     notes: Vec<String>,
 }
 
@@ -82,6 +86,7 @@ impl Keeper {
             let file = DefinitionName::Service(name);
             self.outgoing.push(Message::SaveDefinition(file, text));
         }
+        self.conf.awaited.extend(ahead.unmoved);
         self.directory_is(None);
         self.files_are(&bad, in_place_of_settings, &changes.needs_restart);
         self.redefine_own();
@@ -152,11 +157,12 @@ impl Keeper {
 
     /// A service goes on under another name.
     fn hand_on(&mut self, from: &ServiceName, to: &ServiceName, ahead: &mut Ahead) {
+        let memory = self.engine.memory(from);
         self.part_with(from, &Farewell::Renamed(to.clone()));
         let Some(served) = self.let_go_of(from) else { return };
         let claim = served.def.claim_mark();
         ahead.moves.push(Move { from: from.clone(), to: to.clone(), claim });
-        self.outgoing.push(Message::Forget(from.clone()));
+        ahead.before.extend(memory.map(|memory| (from.clone(), memory)));
     }
 
     /// The name of a service is another's from now on, and its own file is gone. A foreground program is
@@ -196,7 +202,12 @@ impl Keeper {
                 .push(format!("{name} is not watched: its records could not be moved: {why}"));
             ahead.arriving.retain(|(other, _)| *other != name);
             ahead.displaced.retain(|other| other.name != name);
-            ahead.moves.retain(|one| one.to != name);
+            for one in ahead.moves.extract_if(.., |one| one.to == name) {
+                ahead.unmoved.extend(ahead.before.remove_entry(&one.from));
+            }
+        }
+        for Move { from, .. } in &ahead.moves {
+            self.outgoing.push(Message::Forget(from.clone()));
         }
         for Running { service, records, .. } in &mut self.running {
             if let Some(one) = ahead.moves.iter().find(|one| one.from == *service) {

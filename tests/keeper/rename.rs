@@ -178,3 +178,32 @@ fn a_stop_under_way_keeps_its_time_under_the_new_name() {
         assert_eq!(house.starts("old"), [pid], "{by:?}");
     }
 }
+
+/// Something is in the way of its records: it is not watched, and what somebody wished for it is not lost.
+#[test]
+fn a_wish_outlives_a_rename_whose_records_cannot_be_moved() {
+    let mut house = House::new("");
+    runs(&house, "old", "shop");
+    house.open();
+    let first = house.wait_up("old", None);
+    assert_eq!(house.heeler(&["stop", "old"]).0, 0);
+    assert!(!alive(first));
+    let in_the_way = house.path("run/svc/.moving-new/something");
+    fs::create_dir_all(&in_the_way).expect("mkdir");
+    house.rename("old", "new");
+    let (_, out, err) = house.heeler(&["reload-config"]);
+    assert!(format!("{out}{err}").contains("its records could not be moved"), "{out} {err}");
+    assert_eq!(house.heeler(&["status", "new"]).0, 4);
+
+    // The next reload takes it in as who it was, and so does a next heeler.
+    fs::remove_dir_all(in_the_way.parent().expect("has one")).expect("remove");
+    house.heeler(&["reload-config"]);
+    let status = house.status("new");
+    assert_eq!(status["desired"]["want"], "down", "{status}");
+    house.wait_starts("shop", &[first]);
+    house.kill_keeper();
+    house.open();
+    let status = house.status("new");
+    assert_eq!(status["desired"]["want"], "down", "{status}");
+    house.wait_starts("shop", &[first]);
+}
