@@ -145,7 +145,7 @@ pub fn follow(wanted: &Wanted, place: &Place, last: Option<&Seat>) -> io::Result
         }
     };
     let mark = read(wanted, &mut file, mark, &mut budget, Ending::Open, &mut heard)?;
-    heard.reach = heard.reach.or(heard.first.as_ref().map(|_| place.reach));
+    heard.reach = heard.reach.or_else(|| heard.first.as_ref().map(|_| place.reach));
     Ok((heard, Seat::At(mark)))
 }
 
