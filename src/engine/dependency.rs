@@ -119,20 +119,55 @@ impl Engine {
             if before == footing {
                 continue;
             }
+            if footing.is_some_and(|footing| footing.standing.holds_back()) {
+                self.say_whom_it_holds_back(now, &parent, effects);
+            }
             for child in children {
                 left = left.saturating_sub(1);
                 if left == 0 {
                     return;
                 }
-                let Self { services, due, tally, next_id, counters, .. } = self;
+                let Self { services, due, tally, common, .. } = self;
                 let Some(state) = services.get_mut(&child) else { continue };
-                within(now, effects, (next_id, counters), state, |state, cx| {
+                within(now, effects, common, state, |state, cx| {
                     state.parent_stands(cx, &parent, footing);
                 });
                 file(due, tally, &child, state);
                 changed.push_back(child);
             }
         }
+    }
+
+    /// One cause, one mail: whoever reads the parent's is told what else is out of service for it.
+    fn say_whom_it_holds_back(
+        &mut self,
+        now: Now,
+        parent: &ServiceName,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = self.who_needs(parent);
+        let Self { services, due, tally, common, .. } = self;
+        let Some(state) = services.get_mut(parent).filter(|_| !held.is_empty()) else { return };
+        let text = format!("held back until that is over: {}", listed(&held));
+        within(now, effects, common, state, |state, cx| state.narrate_new(cx, text));
+        file(due, tally, parent, state);
+    }
+
+    /// Those wanted up that need a service, directly or by others, in order.
+    fn who_needs(&self, parent: &ServiceName) -> BTreeSet<ServiceName> {
+        let mut all = BTreeSet::new();
+        let mut next = vec![parent];
+        while let Some(children) = next.pop().map(|of| self.edges.children.get(of)) {
+            next.extend(children.into_iter().flatten().filter(|child| all.insert(*child)));
+        }
+        let wanted = |name: &&&ServiceName| {
+            **name != parent
+                && self
+                    .services
+                    .get(**name)
+                    .is_some_and(|state| state.intent.desired == Desired::Up)
+        };
+        all.iter().filter(wanted).map(|name| (*name).clone()).collect()
     }
 
     /// A child has these parents now: it hears of those that are new, and no more of the others.
@@ -153,9 +188,9 @@ impl Engine {
             }))
             .collect();
         for (parent, footing) in heard {
-            let Self { services, due, tally, next_id, counters, .. } = self;
+            let Self { services, due, tally, common, .. } = self;
             let Some(state) = services.get_mut(child) else { return };
-            within(now, effects, (next_id, counters), state, |state, cx| {
+            within(now, effects, common, state, |state, cx| {
                 if footing.is_none() {
                     state.parents_mains.remove(&parent);
                 }
@@ -185,6 +220,16 @@ impl Engine {
                 .filter_map(|(parent, footing)| Some((parent.clone(), footing.main?)));
             state.parents_mains = mains.collect();
         }
+    }
+}
+
+/// `a, b, c`, and how many more there are.
+fn listed(names: &BTreeSet<ServiceName>) -> String {
+    let first: Vec<_> =
+        names.iter().take(limits::HELD_BACK_NAMED_MAX).map(ServiceName::as_str).collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 
@@ -244,7 +289,14 @@ impl State {
         if self.def.restart_with == Together::No || !wanted || self.held_back().is_some() {
             return;
         }
-        if self.limit.ask(cx.now.mono, self.def.start_limit, self.def.backoff) == Permission::Go {
+        let now = cx.now.mono;
+        if cx.brake.ask(now).is_err() {
+            let text = format!("not restarted with {parent}: {}", cx.brake.words());
+            self.happened(cx, EventKind::GaveUp, text);
+            return;
+        }
+        if self.limit.ask(now, self.def.start_limit, self.def.backoff) == Permission::Go {
+            cx.brake.took(now);
             self.happened(cx, EventKind::Acted, format!("restarting it with {parent}"));
             self.happen(cx, Class::WishRestart, None);
         }
@@ -254,6 +306,7 @@ impl State {
     fn let_go_on(&mut self, cx: &mut Cx<'_>, parent: &ServiceName) {
         let text = format!("no longer held back: {parent} is there again");
         self.happened(cx, EventKind::Resolved, text);
+        self.crew.forget_verdicts();
         let untold: Vec<_> = self
             .open
             .iter()

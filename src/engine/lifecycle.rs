@@ -136,6 +136,9 @@ impl State {
         self.last_failure = None;
         self.acquaintance = Acquaintance::Known;
         self.limit.up(cx.now.mono);
+        if !known && self.open.contains_key(&Cause::Down) {
+            self.limit.returned();
+        }
         self.resolve(cx, Cause::UpUnwanted, "it is wanted again");
         self.settle_down_incident(cx);
         self.schedule_first_look(cx.now.mono);
@@ -222,7 +225,7 @@ impl State {
             Where::Present | Where::StartPeriod => match self.intent.desired {
                 Desired::Up => {
                     self.gone_at.get_or_insert(cx.now.mono);
-                    let title = death(identity, exit);
+                    let title = format!("{}{}", death(identity, exit), self.how_often());
                     let tell_at = cx.now.mono + limits::TELL_AFTER;
                     self.open_incident(cx, Cause::Down, title, tell_at);
                 }
@@ -240,6 +243,13 @@ impl State {
         self.dismiss_crew(cx, ANOTHER_MAIN);
         self.verify_lost_master(cx);
         cx.dirty = true;
+    }
+
+    /// What is added to a death that is one of many.
+    fn how_often(&self) -> String {
+        let Some(deaths) = self.limit.one_of_many() else { return String::new() };
+        let window = show_duration(self.def.start_limit.window);
+        format!(", {deaths} deaths without {window} of health between")
     }
 
     /// By whom the held main process was told to go.

@@ -36,6 +36,7 @@ impl State {
             | Cause::Definition
             | Cause::Check(..)
             | Cause::Hazard(_)
+            | Cause::StuckWorker
             | Cause::CheckUnknown(..) => Some(EventKind::Fired),
             // Whoever opens these knows what kind of thing it is.
             Cause::Down | Cause::SetAside => None,
@@ -59,14 +60,21 @@ impl State {
             | Cause::Unclear
             | Cause::Unkillable
             | Cause::Definition => Level::Error,
-            Cause::Check(..) | Cause::CheckUnknown(..) | Cause::Hazard(_) => Level::Warning,
+            Cause::Check(..) | Cause::CheckUnknown(..) | Cause::Hazard(_) | Cause::StuckWorker => {
+                Level::Warning
+            }
         };
         cx.log(&self.def.name, level, title.clone());
         if let Some(event) = event {
             cx.event(&self.def.name, event, &title);
         }
         cx.dirty = true;
+        let one_of_many = cause == Cause::Down && self.limit.one_of_many().is_some();
         if let Some(open) = self.open.get_mut(&cause) {
+            if one_of_many {
+                // One of many: the last has their number.
+                open.record.title.clone_from(&title);
+            }
             // It looked over, and is not.
             open.settles_at = None;
             open.mended = None;
@@ -113,6 +121,7 @@ impl State {
                 | Cause::UpUnwanted
                 | Cause::Unclear
                 | Cause::Unkillable
+                | Cause::StuckWorker
                 | Cause::Check(..) => {
                     open.record.tell(cx.now.wall, text.clone());
                     cx.dirty = true;
@@ -134,6 +143,19 @@ impl State {
         }
     }
 
+    /// The same of what ends in something that changes all the time.
+    pub(super) fn happened_new_but_for(
+        &mut self,
+        cx: &mut Cx<'_>,
+        kind: EventKind,
+        head: &str,
+        tail: &str,
+    ) {
+        if !self.told_any(|line| line.starts_with(head)) {
+            self.happened(cx, kind, format!("{head}{tail}"));
+        }
+    }
+
     /// What is no transition, unless it was said already.
     pub(super) fn narrate_new(&mut self, cx: &mut Cx<'_>, text: String) {
         if !self.said(&text) {
@@ -142,7 +164,11 @@ impl State {
     }
 
     fn said(&self, text: &str) -> bool {
-        self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text))
+        self.told_any(|line| line == text)
+    }
+
+    fn told_any(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.open.values().any(|open| open.record.story.iter().any(|line| is(&line.text)))
     }
 
     /// Adds what a command printed to the story.
@@ -157,7 +183,7 @@ impl State {
 
     /// It is up again: the incident is over once it has stayed so for a while.
     pub(super) fn settle_down_incident(&mut self, cx: &mut Cx<'_>) {
-        let wait = if self.limit.troubled() { self.def.start_limit.window } else { SETTLE };
+        let wait = if self.unsteady() { self.def.start_limit.window } else { SETTLE };
         let now = cx.now.mono;
         if let Some(open) = self.open.get_mut(&Cause::Down) {
             open.settles_at = Some(now + wait);
@@ -167,6 +193,29 @@ impl State {
                 open.tell_at = now + SETTLE;
             }
         }
+    }
+
+    /// It looks over: it is, unless it shows again within a while.
+    pub(super) fn looks_over(&mut self, cx: &Cx<'_>, cause: Cause) {
+        if let Some(open) = self.open.get_mut(&cause).filter(|open| open.settles_at.is_none()) {
+            open.settles_at = Some(cx.now.mono + SETTLE);
+            open.mended = Some(cx.now.wall);
+            if open.record.told == 0 {
+                open.tell_at = cx.now.mono + SETTLE;
+            }
+        }
+    }
+
+    /// It only looked over.
+    pub(super) fn only_looked_over(&mut self, cause: Cause) {
+        if let Some(open) = self.open.get_mut(&cause) {
+            (open.settles_at, open.mended) = (None, None);
+        }
+    }
+
+    /// Whether it is mended only after a full window of health.
+    fn unsteady(&self) -> bool {
+        self.limit.troubled() || self.limit.restless()
     }
 
     /// The trouble is bad enough to be told now.
@@ -213,7 +262,7 @@ impl State {
         let over = format!("over: {} ({how})", open.record.title);
         // What changed is one event, and that it ends is none; an operator's doing is one already.
         let cause = open.record.cause;
-        let was_a_moment = cause.is_of_check() && open.settles_at.is_some();
+        let was_a_moment = cause.place().is_some() && open.settles_at.is_some();
         if cause != Cause::SetAside && !was_a_moment {
             cx.event(&self.def.name, EventKind::Resolved, &over);
         }
@@ -257,6 +306,7 @@ impl State {
         for cause in settled {
             let how = match cause {
                 Cause::Check(..) => "it changed, and that is all".to_owned(),
+                Cause::StuckWorker => "its master waits for nobody any more".to_owned(),
                 Cause::Down
                 | Cause::UpUnwanted
                 | Cause::Unclear
@@ -323,6 +373,12 @@ impl State {
             (Desired::Up, Stage::Watching) if self.main.is_none() => {
                 "heeler has no way to start it and waits for it to come back".to_owned()
             }
+            (Desired::Up, Stage::Watching | Stage::StartPeriod { .. })
+                if self.open.contains_key(&Cause::Down) && self.unsteady() =>
+            {
+                let window = show_duration(self.def.start_limit.window);
+                format!("heeler goes on watching; it counts as mended after {window} without a death")
+            }
             (Desired::Up, Stage::Watching | Stage::StartPeriod { .. }) => {
                 "heeler goes on watching".to_owned()
             }
@@ -348,6 +404,7 @@ pub(super) fn remind_after(cause: Cause, remind: Duration) -> Duration {
         | Cause::Unkillable
         | Cause::SetAside
         | Cause::Definition
+        | Cause::StuckWorker
         | Cause::Check(..)
         | Cause::CheckUnknown(..) => remind,
     }
@@ -361,6 +418,7 @@ fn may_be_a_parents(cause: Cause) -> bool {
         | Cause::Unkillable
         | Cause::SetAside
         | Cause::Definition
+        | Cause::StuckWorker
         | Cause::Hazard(_) => false,
     }
 }

@@ -1,4 +1,5 @@
-//! How often heeler may start a service by itself, and how long it waits beyond that.
+//! How often heeler may start a service by itself, and how long it waits beyond that; and how often it has
+//! come back from a death, whoever started it.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub(crate) struct StartRecord {
     starts: Vec<Mono>,
     /// Back-offs since the last healthy window.
     backoffs: u32,
+    /// Returns from a death since then.
+    returns: u32,
     /// Until when the current one lasts.
     until: Option<Mono>,
     /// Since when it has been up without a break.
@@ -71,6 +74,21 @@ impl StartRecord {
         self.starts.len()
     }
 
+    /// It is there again after a death that was nobody's wish.
+    pub(crate) fn returned(&mut self) {
+        self.returns = self.returns.saturating_add(1);
+    }
+
+    /// Which death this would be since it was last healthy for a window, if it is one of many.
+    pub(crate) fn one_of_many(&self) -> Option<u32> {
+        (self.returns >= limits::RETURNS_ORDINARY).then(|| self.returns.saturating_add(1))
+    }
+
+    /// Whether it dies again and again: to be up for a moment is no health then.
+    pub(crate) fn restless(&self) -> bool {
+        self.returns > limits::RETURNS_ORDINARY
+    }
+
     /// It is up.
     pub(crate) fn up(&mut self, now: Mono) {
         self.healthy_since.get_or_insert(now);
@@ -84,7 +102,8 @@ impl StartRecord {
     /// Forgets, after one full window of health. Answers whether there was anything to forget.
     pub(crate) fn forgive(&mut self, now: Mono, window: Duration) -> bool {
         let healthy = self.healthy_since.is_some_and(|since| now.since(since) >= window);
-        let forgives = healthy && (self.troubled() || !self.starts.is_empty());
+        let any = self.troubled() || self.returns > 0 || !self.starts.is_empty();
+        let forgives = healthy && any;
         if forgives {
             *self = Self { healthy_since: self.healthy_since, ..Self::default() };
         }
@@ -110,6 +129,7 @@ impl StartRecord {
     pub(crate) fn remember(&self, memory: &mut BootMemory) {
         memory.starts.clone_from(&self.starts);
         memory.backoffs = self.backoffs;
+        memory.returns = self.returns;
         memory.backoff_until = self.until;
         memory.healthy_since = self.healthy_since;
     }
@@ -119,6 +139,7 @@ impl StartRecord {
         Self {
             starts: memory.starts.clone(),
             backoffs: memory.backoffs,
+            returns: memory.returns,
             until: memory.backoff_until,
             healthy_since: memory.healthy_since,
         }

@@ -102,8 +102,19 @@ impl State {
 
     /// What is open and counts.
     fn wrong(&self) -> impl Iterator<Item = &OpenIncident> {
-        let counts = |open: &&OpenIncident| {
-            open.settles_at.is_none() && open.record.cause != Cause::SetAside
+        let counts = |open: &&OpenIncident| match open.record.cause {
+            Cause::SetAside => false,
+            // Up for a moment between two deaths is not well.
+            Cause::Down if self.limit.restless() => true,
+            Cause::Down
+            | Cause::UpUnwanted
+            | Cause::Unclear
+            | Cause::Unkillable
+            | Cause::Definition
+            | Cause::Check(..)
+            | Cause::CheckUnknown(..)
+            | Cause::Hazard(_)
+            | Cause::StuckWorker => open.settles_at.is_none(),
         };
         self.open.values().filter(counts)
     }

@@ -166,6 +166,7 @@ mod tests {
         assert_eq!(seen, expected, "{tolerance}, recover {recover}: {verdicts}");
     }
 
+    /// LOG-03 among them: good and bad in turn.
     #[test]
     fn n_of_m() {
         check("1 of 1", "1 of 1", "gbbg", "-FSR");

@@ -145,6 +145,8 @@ pub(crate) struct Keeper {
     scout: Scout,
     /// Looks in the pool that are waited for, soonest deadline first.
     looks: BTreeSet<(Instant, ServiceName, CheckIndex)>,
+    /// Looks at a Puma's processes that the pool is at, by when their time is over.
+    pumas_in_pool: BTreeSet<(Instant, ServiceName)>,
     passwords: passwords::Passwords,
     programs_waiting: VecDeque<Waiting>,
     /// Looks at units that wait for others to end: at most one for each service.
@@ -322,6 +324,7 @@ impl Keeper {
         self.pool.relieve(instant);
         self.scout_due(instant);
         self.looks_due(instant);
+        self.pumas_due(instant);
         self.passwords_due(instant);
         self.programs_due(instant);
         self.trials_due(instant);
@@ -350,6 +353,7 @@ impl Keeper {
             self.pool.wakeup(),
             self.scout_wakeup(),
             self.looks_wakeup(),
+            self.pumas_wakeup(),
             self.passwords_wakeup(),
             self.programs_wakeup(),
             self.trials_wakeup(),

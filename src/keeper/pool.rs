@@ -124,6 +124,7 @@ fn lock<T>(shared: &Shared<T>) -> std::sync::MutexGuard<'_, Queue<T>> {
 mod tests {
     use super::*;
 
+    /// CRA-11, for what the keeper's own pool looks at.
     #[test]
     fn stuck_and_panicking_tasks_hold_up_nobody_else() {
         let (done, mut results) = tokio::sync::mpsc::unbounded_channel();

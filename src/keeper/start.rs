@@ -53,8 +53,9 @@ use crate::wire::shim::{LADDER_FILE, MAIN_FILE, PROBE_FILES, Slot, SlotFile};
 /// Runs until told to end.
 pub(super) async fn keep(options: &Options) -> Result<(), String> {
     keep_the_dead().map_err(|error| format!("failed to reset SIGCHLD: {error}"))?;
-    let exe =
-        SelfExe::open().map_err(|error| format!("failed to open heeler's own program: {error}"))?;
+    let exe = SelfExe::open().map_err(|error| {
+        format!("failed to open heeler's own program by /proc/self/exe: {error}; is /proc mounted?")
+    })?;
     let log = Log::start(std::env::var_os("JOURNAL_STREAM"))
         .map_err(|error| format!("failed to start the log: {error}"))?;
     if let Err(error) = raise_open_files() {
@@ -77,8 +78,12 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
     }
     let _keeper_lock = take_keeper_lock(&settings.run_dir)?;
     let groups = groups(&log);
-    let boot_id =
-        clock::boot_id().map_err(|error| format!("failed to read the boot id: {error}"))?;
+    let boot_id = clock::boot_id().map_err(|error| {
+        format!(
+            "failed to read the boot id in /proc/sys: {error}; heeler needs all of /proc (it \
+                 may be mounted with subset=pid)"
+        )
+    })?;
     forget_other_boots(&settings.run_dir, &boot_id)?;
     let (ack, acks) = mpsc::unbounded_channel();
     let about = store_settings(settings, &who, &boot_id);
@@ -94,9 +99,10 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         Watch::new().map_err(|error| format!("failed to make an epoll instance: {error}"))?;
     let watcher =
         watch.into_async().map_err(|error| format!("failed to wait for processes: {error}"))?;
-    let first_id = now().wall.0 << 20;
+    let mut engine = Engine::new(now().wall.0 << 20);
+    engine.brake_at(settings.brake);
     let mut keeper = Keeper {
-        engine: Engine::new(first_id),
+        engine,
         services: BTreeMap::new(),
         inbox: VecDeque::new(),
         effects: Vec::new(),
@@ -125,6 +131,7 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         load_as: who,
         scout: Scout::default(),
         looks: BTreeSet::new(),
+        pumas_in_pool: BTreeSet::new(),
         passwords: BTreeMap::new(),
         programs_waiting: VecDeque::new(),
         units_waiting: VecDeque::new(),

@@ -55,6 +55,8 @@ pub struct BootMemory {
     pub starts: Vec<Mono>,
     /// How often back-off was used since the last healthy window.
     pub backoffs: u32,
+    /// How often it has come back from a death since then.
+    pub returns: u32,
     /// Since when it has been healthy without a break.
     pub healthy_since: Option<Mono>,
     /// Until when a back-off lasts.
@@ -63,6 +65,10 @@ pub struct BootMemory {
     pub acquaintance: Acquaintance,
     /// The process that is to go (a stop or a restart was asked for) and is not gone yet.
     pub leaving: Option<ProcessIdentity>,
+    /// When workers of it were taken away, oldest first: what their budget counts.
+    pub workers_taken: Vec<Mono>,
+    /// Since when a verified reload of it has been under way: no later keeper sees it to its end.
+    pub verifying: Option<Mono>,
 }
 
 /// Whether a service was looked at before in this boot.

@@ -213,3 +213,26 @@ async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
 
 /// It did.
 struct Panicked;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CRA-11: a probe that panics, at once or later, is an answer, and the loop goes on.
+    #[tokio::test]
+    async fn a_probe_that_panics_is_heelers_own_fault_and_ends_alone() {
+        let at_once = caught(async { panic!("part of the test") });
+        let later = caught(async {
+            tokio::task::yield_now().await;
+            panic!("part of the test")
+        });
+        let good = caught(async {
+            tokio::task::yield_now().await;
+            7
+        });
+        let (at_once, later, good): (Result<(), _>, Result<(), _>, _) =
+            tokio::join!(at_once, later, good);
+        assert!(at_once.is_err() && later.is_err());
+        assert_eq!(good.ok(), Some(7));
+    }
+}

@@ -182,6 +182,7 @@ enum CauseRecord {
     Check(KindRecord, u16),
     CheckUnknown(KindRecord, u16),
     Hazard(HazardRecord),
+    StuckWorker,
 }
 
 /// A type of check, by its word in a configuration.
@@ -320,6 +321,7 @@ impl From<Cause> for CauseRecord {
             Cause::SetAside => Self::SetAside,
             Cause::Definition => Self::Definition,
             Cause::Hazard(kind) => Self::Hazard(HazardRecord(kind)),
+            Cause::StuckWorker => Self::StuckWorker,
             Cause::Check(kind, CheckIndex(index)) => Self::Check(KindRecord(kind), index),
             Cause::CheckUnknown(kind, CheckIndex(index)) => {
                 Self::CheckUnknown(KindRecord(kind), index)
@@ -338,6 +340,7 @@ impl From<CauseRecord> for Cause {
             CauseRecord::SetAside => Self::SetAside,
             CauseRecord::Definition => Self::Definition,
             CauseRecord::Hazard(HazardRecord(kind)) => Self::Hazard(kind),
+            CauseRecord::StuckWorker => Self::StuckWorker,
             CauseRecord::Check(kind, index) => Self::Check(kind.0, CheckIndex(index)),
             CauseRecord::CheckUnknown(kind, index) => Self::CheckUnknown(kind.0, CheckIndex(index)),
         }
@@ -350,12 +353,20 @@ pub(super) struct BootRecord {
     main: Option<IdentityRecord>,
     starts_ns: Vec<u64>,
     backoffs: u32,
+    /// Absent in journals of an earlier heeler.
+    #[serde(default)]
+    returns: u32,
     healthy_since_ns: Option<u64>,
     backoff_until_ns: Option<u64>,
     leaving: Option<IdentityRecord>,
     /// Absent in journals of an earlier heeler, which had looked at what it wrote of.
     #[serde(default)]
     acquaintance: AcquaintanceRecord,
+    /// Both absent in journals of an earlier heeler, and where there is nothing to say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    workers_taken_ns: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verifying_ns: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -379,10 +390,13 @@ impl From<&BootMemory> for BootRecord {
             main,
             starts,
             backoffs,
+            returns,
             healthy_since,
             backoff_until,
             acquaintance,
             leaving,
+            workers_taken,
+            verifying,
         } = memory;
         let identity = |ProcessIdentity { pid, started_ticks }: ProcessIdentity| IdentityRecord {
             pid: pid.0,
@@ -392,6 +406,7 @@ impl From<&BootMemory> for BootRecord {
             main: main.map(identity),
             starts_ns: starts.iter().map(|at| at.as_nanos()).collect(),
             backoffs: *backoffs,
+            returns: *returns,
             healthy_since_ns: healthy_since.map(Mono::as_nanos),
             backoff_until_ns: backoff_until.map(Mono::as_nanos),
             leaving: leaving.map(identity),
@@ -400,6 +415,8 @@ impl From<&BootMemory> for BootRecord {
                 Acquaintance::Left => AcquaintanceRecord::Left,
                 Acquaintance::Known => AcquaintanceRecord::Known,
             },
+            workers_taken_ns: workers_taken.iter().map(|at| at.as_nanos()).collect(),
+            verifying_ns: verifying.map(Mono::as_nanos),
         }
     }
 }
@@ -410,10 +427,13 @@ impl From<BootRecord> for BootMemory {
             main,
             starts_ns,
             backoffs,
+            returns,
             healthy_since_ns,
             backoff_until_ns,
             leaving,
             acquaintance,
+            workers_taken_ns,
+            verifying_ns,
         } = record;
         let identity = |IdentityRecord { pid, started_ticks }| ProcessIdentity {
             pid: Pid(pid),
@@ -423,6 +443,7 @@ impl From<BootRecord> for BootMemory {
             main: main.map(identity),
             starts: starts_ns.into_iter().map(Mono::from_nanos).collect(),
             backoffs,
+            returns,
             healthy_since: healthy_since_ns.map(Mono::from_nanos),
             backoff_until: backoff_until_ns.map(Mono::from_nanos),
             leaving: leaving.map(identity),
@@ -431,6 +452,8 @@ impl From<BootRecord> for BootMemory {
                 AcquaintanceRecord::Left => Acquaintance::Left,
                 AcquaintanceRecord::Known => Acquaintance::Known,
             },
+            workers_taken: workers_taken_ns.into_iter().map(Mono::from_nanos).collect(),
+            verifying: verifying_ns.map(Mono::from_nanos),
         }
     }
 }

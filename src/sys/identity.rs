@@ -342,7 +342,9 @@ fn judge(
         (Acceptance::Accepted(rule), Some(held)) => match pidfd::send(&held.fd, 0) {
             Ok(()) => Found::One(Proved { held, rule }, stamp),
             Err(error) if procfs::is_gone(&error) => Found::None(absence, None),
-            Err(error) => unknown(&format!("heeler may not signal process {pid}: {error}")),
+            Err(error) => {
+                unknown(&format!("heeler may not signal process {pid}: {}", pidfd::denied(&error)))
+            }
         },
         (Acceptance::Accepted(_), None) => unknown(&format!("process {pid} could not be held")),
         (Acceptance::Stale(reason), _) => Found::None(absence, Some(text(&reason))),

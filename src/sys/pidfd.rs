@@ -63,3 +63,13 @@ pub(super) fn accepts_connections(process: impl AsFd, fd: RawFd) -> Option<bool>
     let copy = unsafe { OwnedFd::from_raw_fd(copy) };
     nix::sys::socket::getsockopt(&copy, nix::sys::socket::sockopt::AcceptConn).ok()
 }
+
+/// Why a signal was not sent. What root may not do the mode of nothing can give it (kill(2), EPERM).
+pub(super) fn denied(error: &io::Error) -> String {
+    if error.raw_os_error() == Some(libc::EPERM) && nix::unistd::geteuid().is_root() {
+        return format!(
+            "{error}, though heeler is root: does SELinux, AppArmor or a missing CAP_KILL deny it?"
+        );
+    }
+    error.to_string()
+}

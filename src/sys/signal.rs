@@ -36,6 +36,6 @@ pub fn send(target: &Proved, signal: Signal) -> Delivered {
     match pidfd::send(target, number) {
         Ok(()) => Delivered::Sent,
         Err(error) if procfs::is_gone(&error) => Delivered::Gone,
-        Err(error) => Delivered::Failed(Untrusted::from(error.to_string().as_str())),
+        Err(error) => Delivered::Failed(Untrusted::from(pidfd::denied(&error).as_str())),
     }
 }

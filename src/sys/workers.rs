@@ -207,9 +207,10 @@ pub fn prove(main: &Held, worker: ProcessIdentity, of: &Pattern) -> Proving {
     match pidfd::send(&held, 0) {
         Ok(()) => Proving::Proved(Proved::new(held, Rule::Descendant)),
         Err(error) if procfs::is_gone(&error) => Proving::Gone,
-        Err(error) => {
-            Proving::Unknown(text(&format!("heeler may not signal process {pid}: {error}")))
-        }
+        Err(error) => Proving::Unknown(text(&format!(
+            "heeler may not signal process {pid}: {}",
+            pidfd::denied(&error)
+        ))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clients that mean harm, or that are broken (CTL-05, CTL-07, CTL-08, CTL-10, CTL-16).
+//! Clients that mean harm, or that are broken (CTL-05, CTL-07, CTL-08, CTL-09, CTL-10, CTL-13, CTL-16).
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -77,6 +77,8 @@ fn rubbish_is_refused_at_once() {
         (with("HTTP/1.1", b"HTTP/2.0"), "400", "a new version"),
         (with("/v1/", b"/v9/"), "404", "another version of ours"),
         (with("/v1/status", b"http://heeler/v1/status"), "400", "absolute form"),
+        (with("Host: heeler\r\n", b""), "400", "no Host"),
+        (with("heeler\r\n", b"h\r\nHost: evil.example\r\n"), "400", "two Hosts"),
         (with("GET", b"DELETE"), "405", "an odd method"),
         (with("\r\n", b"\n"), "400", "bare LF"),
         (with("Host: heeler", b"Host: h\r\nTransfer-Encoding: chunked"), "400", "chunked"),
@@ -93,6 +95,27 @@ fn rubbish_is_refused_at_once() {
         assert!(begun.elapsed() < Duration::from_secs(4), "{why} took {:?}", begun.elapsed());
     }
     server.must_be_well();
+    assert!(!server.log().iter().any(|line| line.contains("Order")), "{:?}", server.log());
+}
+
+/// A browser does not speak to a Unix socket. Were it led there all the same, nothing says that another page
+/// may read what comes back, and what it would send as a form is no order.
+#[test]
+fn ctl_13_no_answer_invites_another_page() {
+    let server = Server::start();
+    let from =
+        "Host: evil.example\r\nOrigin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\n";
+    let form = "order=stop&services=shop";
+    for bytes in [
+        format!("GET /v1/status HTTP/1.1\r\n{from}\r\n"),
+        format!("OPTIONS /v1/order HTTP/1.1\r\n{from}Access-Control-Request-Method: POST\r\n\r\n"),
+        format!("POST /v1/order HTTP/1.1\r\n{from}Content-Length: {}\r\n\r\n{form}", form.len()),
+    ] {
+        let answer = server.tell(bytes.as_bytes());
+        let head = answer.split("\r\n\r\n").next().unwrap_or_default().to_lowercase();
+        assert!(head.starts_with("http/1.1 ") && !head.contains("access-control"), "{answer}");
+        assert_eq!(head.contains(" 200 "), bytes.starts_with("GET"), "{answer}");
+    }
     assert!(!server.log().iter().any(|line| line.contains("Order")), "{:?}", server.log());
 }
 

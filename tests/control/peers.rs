@@ -1,4 +1,4 @@
-//! Other users (CTL-01), and the places they can take. A user is another process: this test binary
+//! Other users (CTL-01, CTL-03), and the places they can take. A user is another process: this test binary
 //! again, or the real one, under setpriv.
 
 use std::env;
@@ -80,6 +80,31 @@ fn a_stranger_meets_a_closed_door_before_it_says_a_word() {
     drop(child.kill());
     child.wait().expect("it ends");
     assert_eq!(server.log(), Vec::<String>::new());
+}
+
+/// CTL-03: who it is was settled when it connected (SO_PEERCRED, unix(7)): whoever gives up root afterwards,
+/// or hands the connection on, has let root speak.
+#[test]
+fn ctl_03_who_connected_as_root_is_root_whatever_it_becomes() {
+    if !can_run(&[Need::Root, Need::Program("/usr/bin/perl", "perl-base")]) {
+        return;
+    }
+    let server = Server::start();
+    let program = r#"use IO::Socket::UNIX; my $drop = sub { $( = $) = "$ARGV[1] $ARGV[1]"; $< = $> = $ARGV[1]; };
+        $drop->() if $ARGV[2] eq "first";
+        my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "connect: $!";
+        $drop->() if $ARGV[2] eq "then"; die "it is root" unless $> == $ARGV[1];
+        $SIG{PIPE} = "IGNORE";
+        print $s "GET /v1/status?service=shop HTTP/1.1\r\nHost: h\r\n\r\n"; print <$s>;"#;
+    let ask = |when: &str| {
+        let mut perl = Command::new("perl");
+        perl.args(["-e", program]).arg(&server.socket).args([&STRANGER.to_string(), when]);
+        let output = perl.output().expect("perl runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(ask("then").starts_with("HTTP/1.1 200 "), "{}", ask("then"));
+    assert_eq!(ask("first"), "", "a stranger was answered");
 }
 
 /// One uid takes 16 places, all users together leave some to root.

@@ -3,6 +3,7 @@
 use heeler::model::action::Action;
 use heeler::model::check::Check;
 use heeler::model::job::JobKind;
+use heeler::model::observation::Observation;
 use heeler::model::order::Order;
 use heeler::model::service::Mode;
 use heeler::model::status::RuleState;
@@ -73,6 +74,36 @@ fn nothing_is_acted_on_in_the_start_period() {
     story.at("5m");
     story.saw("");
     story.ends();
+}
+
+/// LOG-08: a start succeeds, and its port opens later: within the start period that is nobody's trouble; a
+/// moment after it that is one restart.
+#[test]
+fn log_08_a_port_that_opens_late_is_waited_for_as_long_as_the_start_period() {
+    let refused = || Some(Observation::failed("connection refused"));
+    for (opens, restarts) in [("40s", 0), ("70s", 1)] {
+        let mut story = Story::of(cart_with(|service| {
+            service.start_period = span("60s");
+            service.checks = vec![probe("failed", "1 of 1", Action::Restart)];
+        }));
+        story.world.probe = refused();
+        story.begins();
+        comes_up(&mut story, 101);
+        story.at(opens);
+        let seen = story.takes();
+        let told = seen.iter().filter(|line| line.contains("signal 101 TERM")).count();
+        assert_eq!(told, restarts, "{opens}: {seen:?}");
+        if restarts > 0 {
+            story.exits_orderly(101);
+            story.until_a_command_runs();
+            comes_up(&mut story, 102);
+        }
+        story.world.probe = Some(Observation::ok());
+        story.at("10m");
+        let seen = story.takes();
+        assert!(!seen.iter().any(|line| line.contains("TERM")), "{opens}: {seen:?}");
+        story.ends();
+    }
 }
 
 #[test]
@@ -257,6 +288,7 @@ fn unknown_verdicts_are_skipped_between_bad_ones() {
     story.ends();
 }
 
+/// LOG-09.
 #[test]
 fn two_rules_that_fire_together_are_one_action_with_two_reasons() {
     let threads = rule("memory > 2000MiB", "3 of 5", Action::Restart);

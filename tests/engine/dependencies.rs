@@ -1,279 +1,13 @@
 //! Services that need each other: one alert for all, nothing done to those that are not at fault, and the
 //! order in which they come back.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
-
 use heeler::engine::Engine;
-use heeler::engine::effect::Effect;
-use heeler::engine::input::{Confirmation, Delivery, Input};
-use heeler::engine::replace::Farewell;
-use heeler::model::action::Action;
-use heeler::model::change::Kept;
-use heeler::model::ids::{CheckIndex, RequestId, ServiceName};
-use heeler::model::intent::Who;
-use heeler::model::job::{Ended, InFlight, JobKind, Outcome, Output};
-use heeler::model::memory::Memory;
-use heeler::model::observation::Observation;
 use heeler::model::order::Order;
-use heeler::model::process::{Absence, Exit, Identification, Pid, Uid};
-use heeler::model::service::{Life, Mode, OnBoot, Service, Together};
-use heeler::model::time::{Mono, Now, Wall};
+use heeler::model::service::{Mode, OnBoot, Service, Together};
 
-use crate::story::{cart, identity, probe, span};
+use crate::story::span;
 
-/// Several services in one engine; starts succeed at once unless they are forbidden.
-struct Town {
-    engine: Engine,
-    clock: Duration,
-    mains: BTreeMap<ServiceName, i32>,
-    /// Services whose start does nothing.
-    broken: BTreeSet<ServiceName>,
-    /// Services whose page answers badly.
-    sick: BTreeSet<ServiceName>,
-    memories: BTreeMap<ServiceName, Memory>,
-    next_pid: i32,
-    requests: u64,
-    seen: Vec<String>,
-    mails: Vec<String>,
-}
-
-impl Town {
-    fn of(services: &[Service]) -> Self {
-        let mut town = Self {
-            engine: Engine::new(0),
-            clock: span("1h"),
-            mains: BTreeMap::new(),
-            broken: BTreeSet::new(),
-            sick: BTreeSet::new(),
-            memories: BTreeMap::new(),
-            next_pid: 100,
-            requests: 0,
-            seen: Vec::new(),
-            mails: Vec::new(),
-        };
-        town.open(services);
-        town
-    }
-
-    fn open(&mut self, services: &[Service]) {
-        for service in services {
-            let effects = self.add(service);
-            self.carry_out(effects);
-        }
-    }
-
-    /// All are there before anything is known of any.
-    fn open_together(&mut self, services: &[Service]) {
-        let effects = services.iter().map(|service| self.add(service)).collect::<Vec<_>>();
-        effects.into_iter().for_each(|effects| self.carry_out(effects));
-    }
-
-    fn add(&mut self, service: &Service) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let memory = self.memories.get(&service.name).cloned();
-        let def = Arc::new(service.clone());
-        self.engine.add(self.now(), def, memory, &InFlight::Nothing, &mut effects);
-        effects
-    }
-
-    /// A file is gone: the process goes on.
-    fn forgets(&mut self, name: &str) {
-        let mut effects = Vec::new();
-        self.engine.remove(self.now(), &service_name(name), &Farewell::Gone, &mut effects);
-        self.memories.remove(&service_name(name));
-        self.carry_out(effects);
-    }
-
-    /// Others are needed from now on.
-    fn needs(&mut self, service: Service) {
-        let kept: Vec<_> = service.checks.iter().map(|check| Kept::Same(check.index)).collect();
-        let mut effects = Vec::new();
-        self.engine.replace(self.now(), Arc::new(service), &kept, &mut effects);
-        self.carry_out(effects);
-    }
-
-    /// The machine boots: no process is left, and what was remembered of processes means nothing.
-    fn boots(&mut self, services: &[Service]) {
-        self.mains.clear();
-        for memory in self.memories.values_mut() {
-            memory.boot = heeler::model::memory::BootMemory::default();
-        }
-        self.engine = Engine::new(1_000_000);
-        self.open(services);
-    }
-
-    fn now(&self) -> Now {
-        let nanos = u64::try_from(self.clock.as_nanos()).unwrap();
-        let wall = 1_700_000_000_000 + u64::try_from(self.clock.as_millis()).unwrap();
-        Now { mono: Mono::from_nanos(nanos), wall: Wall(wall) }
-    }
-
-    fn passes(&mut self, text: &str) {
-        let until = self.clock + span(text);
-        let mut turns = 0;
-        loop {
-            let due = Duration::from_nanos(self.engine.next_wakeup().as_nanos());
-            if due > until {
-                break;
-            }
-            turns += 1;
-            assert!(turns < 100_000, "it spins");
-            self.clock = due.max(self.clock);
-            self.input(Input::Tick);
-        }
-        self.clock = until;
-    }
-
-    fn input(&mut self, input: Input) {
-        let mut effects = Vec::new();
-        self.engine.step(self.now(), input, &mut effects);
-        self.carry_out(effects);
-    }
-
-    fn carry_out(&mut self, effects: Vec<Effect>) {
-        let mut answers = VecDeque::new();
-        for effect in effects {
-            self.effect(effect, &mut answers);
-        }
-        for answer in answers {
-            self.input(answer);
-        }
-    }
-
-    fn effect(&mut self, effect: Effect, answers: &mut VecDeque<Input>) {
-        match effect {
-            Effect::Identify { service, ask } => {
-                let found = match self.mains.get(&service) {
-                    Some(pid) => Identification::One(identity(*pid)),
-                    None => Identification::None(Absence::NoProcess),
-                };
-                answers.push_back(Input::Identified { service, ask, found });
-            }
-            Effect::Hold { service, ask, identity } => {
-                let lives = self.mains.values().any(|pid| Pid(*pid) == identity.pid);
-                let found = if lives {
-                    Identification::One(identity)
-                } else {
-                    Identification::None(Absence::NoProcess)
-                };
-                answers.push_back(Input::Identified { service, ask, found });
-            }
-            Effect::Confirm { service, ask, .. } => {
-                let lives = self.mains.contains_key(&service);
-                let how = if lives { Confirmation::Same } else { Confirmation::Gone };
-                answers.push_back(Input::Confirmed { service, ask, how });
-            }
-            Effect::Survey { service, ask, .. } => {
-                answers.push_back(Input::Surveyed { service, ask, survivors: Ok(Vec::new()) });
-            }
-            Effect::Sample { service, ask, .. } => {
-                answers.push_back(Input::Sampled { service, ask, seen: Observation::ok() });
-            }
-            Effect::Probe { service, check, ask } => {
-                let seen = if self.sick.contains(&service) {
-                    Observation::failed("500")
-                } else {
-                    Observation::ok()
-                };
-                answers.push_back(Input::Observed { service, ask, check, seen });
-            }
-            Effect::Run(job) => {
-                self.note(format!("{} {}", job.kind.name(), job.service));
-                if job.kind == JobKind::Start && !self.broken.contains(&job.service) {
-                    self.next_pid += 1;
-                    self.mains.insert(job.service.clone(), self.next_pid);
-                }
-                let outcome = Outcome {
-                    ended: Ended::Exited(Exit::Code(0)),
-                    output: Output::default(),
-                    took: Duration::ZERO,
-                };
-                let (service, action) = (job.service, job.action);
-                answers.push_back(Input::Finished { service, action, outcome });
-            }
-            Effect::Signal { service, ask, identity, signal, .. } => {
-                self.note(format!("{} {service}", signal.name()));
-                answers.push_back(Input::Signalled {
-                    service: service.clone(),
-                    ask,
-                    result: Delivery::Sent,
-                });
-                self.mains.remove(&service);
-                answers.push_back(Input::Exited { service, identity, exit: None });
-            }
-            Effect::Alert(alert) => {
-                let incident = &alert.incident;
-                self.mails.push(format!("{}: {}", incident.service, incident.title));
-            }
-            Effect::Persist { service } => {
-                let memory = self.engine.memory(&service).expect("it is there");
-                self.memories.insert(service, memory);
-            }
-            Effect::LookAtCrew { .. }
-            | Effect::SignalWorker { .. }
-            | Effect::AskPuma { .. }
-            | Effect::Unwatch { .. }
-            | Effect::RecordLadder { .. }
-            | Effect::RemoveStalePidfile { .. }
-            | Effect::Event(_)
-            | Effect::Log { .. }
-            | Effect::Answer { .. } => {}
-        }
-    }
-
-    fn note(&mut self, text: String) {
-        self.seen.push(text);
-    }
-
-    fn dies(&mut self, name: &str) {
-        let service = service_name(name);
-        let pid = self.mains.remove(&service).expect("it runs");
-        self.input(Input::Exited { service, identity: identity(pid), exit: None });
-    }
-
-    fn order(&mut self, name: &str, order: Order) {
-        self.requests += 1;
-        let (service, request) = (service_name(name), RequestId(self.requests));
-        let who = Who::Operator { uid: Uid(0), pid: Pid(1) };
-        self.input(Input::Ordered { service, request, order, who });
-    }
-
-    fn words(&self, name: &str) -> String {
-        self.engine.status(self.now(), &service_name(name)).expect("it is there").words
-    }
-
-    fn saw(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.seen)
-    }
-
-    fn mailed(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.mails)
-    }
-}
-
-fn service_name(name: &str) -> ServiceName {
-    ServiceName::parse(name).unwrap()
-}
-
-fn named(name: &str, parents: &[&str]) -> Service {
-    Service {
-        name: service_name(name),
-        life: Life::Match(name.into()),
-        depends_on: parents.iter().map(|parent| service_name(parent)).collect(),
-        start_period: Duration::ZERO,
-        ..cart()
-    }
-}
-
-/// A web application with a page that is restarted when it answers badly.
-fn app(name: &str, parents: &[&str]) -> Service {
-    let mut service = named(name, parents);
-    service.checks = vec![probe("failed", "1 of 1", Action::Restart)];
-    service.checks[0].index = CheckIndex(0);
-    service
-}
+use crate::town::*;
 
 #[test]
 fn log_05_the_database_is_down_and_five_need_it_one_alert_five_held_back() {
@@ -297,6 +31,7 @@ fn log_05_the_database_is_down_and_five_need_it_one_alert_five_held_back() {
     assert!(seen.iter().all(|line| line.ends_with(" postgres")), "{seen:?}");
     let mails = town.mailed();
     assert!(mails.iter().all(|mail| mail.starts_with("postgres: ")), "{mails:?}");
+    assert_eq!(town.times_mailed("held back until that is over: a, b, c, d, e"), 1);
     assert_eq!(town.words("a"), "up, held back: postgres is down, which it needs");
     assert_eq!(town.words("e"), "down, held back: postgres is down, which it needs");
 
@@ -309,6 +44,29 @@ fn log_05_the_database_is_down_and_five_need_it_one_alert_five_held_back() {
     let mails = town.mailed();
     assert!(mails.iter().all(|mail| mail.starts_with("postgres: ")), "{mails:?}");
     assert_eq!((town.words("a"), town.words("e")), ("up".to_owned(), "up".to_owned()));
+}
+
+#[test]
+fn the_mail_names_whoever_is_wanted_up_and_needs_it_by_others_too_and_not_hundreds() {
+    let mut services = vec![named("db", &[]), named("app", &["db"]), named("edge", &["app"])];
+    services.push(named("resting", &["db"]));
+    let mut town = Town::of(&services);
+    town.passes("1m");
+    town.order("resting", Order::Stop);
+    town.broken.insert(service_name("db"));
+    town.dies("db");
+    town.passes("10s");
+    assert_eq!(town.times_mailed("held back until that is over: app, edge"), 1);
+
+    let mut services = vec![named("db", &[])];
+    services.extend((10..99).map(|n| named(&format!("app{n}"), &["db"])));
+    let mut town = Town::of(&services);
+    town.passes("1m");
+    town.broken.insert(service_name("db"));
+    town.dies("db");
+    town.passes("10s");
+    let told = town.last_mail.iter().find(|line| line.contains("app10")).expect("it is told");
+    assert!(told.contains(" app10, app11, ") && told.ends_with(" and 73 more"), "{told}");
 }
 
 #[test]
@@ -442,6 +200,7 @@ fn a_service_that_needs_others_from_now_on_is_held_back_by_those_alone() {
     assert!(mails.iter().all(|mail| !mail.starts_with("shop: ")), "{mails:?}");
 }
 
+/// CRA-13: `on_boot`, and what was counted before the boot.
 #[test]
 fn a_boot_means_what_the_file_says() {
     let on_boot = |name: &str, on_boot| Service { on_boot, ..named(name, &[]) };

@@ -24,6 +24,7 @@ fn comes_up(story: &mut Story, pid: i32) {
     story.command_ends(JobKind::Start, 0, "");
 }
 
+/// LOG-01.
 #[test]
 fn five_starts_then_back_off_that_doubles_to_half_an_hour() {
     let mut story = Story::of_running(cart());

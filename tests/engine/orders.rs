@@ -122,6 +122,7 @@ fn a_restart_command_that_fails_after_the_stop_is_followed_by_a_start() {
     story.ends();
 }
 
+/// LOG-07.
 #[test]
 fn a_restart_asked_twice_is_done_once_and_answered_twice() {
     let mut story = Story::of_running(cart());
@@ -239,6 +240,7 @@ fn a_stop_during_a_restart_in_place_is_carried_out_after_it() {
     story.ends();
 }
 
+/// LOG-07.
 #[test]
 fn a_start_during_a_stop_wins() {
     let mut story = Story::of_running(cart());
@@ -260,6 +262,7 @@ fn a_start_during_a_stop_wins() {
     story.ends();
 }
 
+/// LOG-07.
 #[test]
 fn a_stop_during_a_start_stops_what_comes_up() {
     let mut story = Story::of_running(cart());
@@ -418,8 +421,8 @@ fn a_restart_that_fails_while_nothing_can_be_told_starts_no_second_copy() {
     story.at("5m");
     story.saw(
         "0s run restart: bin/restart
-         1s answer 1 failed: it cannot be told whether it runs: several match
-         6s mail 1.0 fired: it cannot be told whether it runs: several match
+         3s answer 1 failed: it cannot be told whether it runs: several match
+         8s mail 1.0 fired: it cannot be told whether it runs: several match
          1m mail 1.1 resolved: it cannot be told whether it runs: several match",
     );
     // The old process was there all the time, and goes on being held.

@@ -96,6 +96,7 @@ impl Story {
                 crew: Vec::new(),
                 crew_coming: 0,
                 puma: None,
+                puma_hears: None,
                 refuses_signals: None,
             },
             transcript: Vec::new(),
@@ -416,6 +417,11 @@ impl Story {
         let until = span(when);
         assert!(until >= self.clock, "{when} is past: it is {}", clock(self.clock));
         self.pass(until);
+    }
+
+    /// Whole seconds since the beginning.
+    pub(crate) fn now_s(&self) -> u64 {
+        self.clock.as_secs()
     }
 
     /// Lets time pass until the engine wants something executed.

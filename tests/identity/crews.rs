@@ -223,6 +223,7 @@ fn only_a_worker_may_be_signalled() {
     assert!(matches!(prove(main_held, grandchild, &of(0)), Proving::Gone));
 }
 
+/// KIL-09.
 #[test]
 fn without_its_master_a_worker_is_nobodys() {
     if !can_run(&NEEDS) {

@@ -20,6 +20,7 @@ const ALL: Needs = Needs {
 };
 const MIB: u64 = 1 << 20;
 
+/// ENV-09: of a tree, too.
 #[test]
 fn a_sample_says_what_the_process_did() {
     if !can_run(&[Need::Root, Need::Program("/usr/bin/perl", "perl-base")]) {
@@ -66,6 +67,7 @@ fn only_what_is_needed_is_read() {
     assert_eq!(slow(proved.held(), needs, None, sample).expect("sampled").pss_bytes, None);
 }
 
+/// ENV-09.
 #[test]
 fn what_is_not_known_is_absent_and_the_dead_have_no_sample() {
     let mut process = Process::idle(nix::unistd::geteuid().as_raw());

@@ -29,6 +29,7 @@ fn ask_without_waiting(house: &House, args: &[&str]) {
     std::thread::spawn(move || client.wait());
 }
 
+/// CRA-02.
 #[test]
 fn killed_between_stop_and_start_it_starts_once() {
     let mut house = House::new("");
@@ -48,6 +49,7 @@ fn killed_between_stop_and_start_it_starts_once() {
     }
 }
 
+/// CRA-03.
 #[test]
 fn killed_during_a_long_start_the_next_keeper_takes_it_over_with_its_deadline() {
     let mut house = House::new("");

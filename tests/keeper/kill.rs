@@ -56,6 +56,7 @@ fn a_service_that_dies_while_it_is_stopped_is_no_trouble() {
     assert!(house.mails().is_empty(), "{:?}", house.mails());
 }
 
+/// KIL-05: what stays in the session and ignores TERM.
 #[test]
 fn what_a_stopped_service_leaves_is_named_and_then_no_longer_waited_for() {
     let mut house = House::new("");
@@ -82,6 +83,7 @@ fn what_a_stopped_service_leaves_is_named_and_then_no_longer_waited_for() {
     assert_eq!(house.doubles("shop"), 0);
 }
 
+/// KIL-05, without a control group; with one: tests/systemd/service.rs.
 /// What left the session of its service cannot be told from a stranger: it is not touched.
 #[test]
 fn what_escaped_the_session_is_left_alone_and_holds_nothing_up() {
@@ -113,6 +115,7 @@ fn an_orphan_that_holds_a_listening_socket_goes_before_the_start() {
     assert_eq!(house.doubles("shop"), 0);
 }
 
+/// KIL-10.
 #[test]
 fn one_that_answers_term_with_a_new_copy_is_adopted_at_a_restart() {
     let mut house = House::new("");
@@ -142,6 +145,7 @@ fn one_that_answers_term_with_a_new_copy_is_not_chased_for_ever() {
     assert!(house.starts("shop").len() < 20, "{}", house.starts("shop").len());
 }
 
+/// KIL-11.
 #[test]
 fn a_stop_command_that_says_done_and_did_nothing_is_followed_by_signals() {
     let mut house = House::new("");
@@ -156,6 +160,7 @@ fn a_stop_command_that_says_done_and_did_nothing_is_followed_by_signals() {
     assert_eq!(noted(&house, "shop.stops"), [pid], "it had its time after TERM");
 }
 
+/// KIL-12.
 #[test]
 fn a_stop_command_that_hangs_is_ended_with_its_group_and_followed_by_signals() {
     let mut house = House::new("");

@@ -104,6 +104,7 @@ fn heeler_ends_crashes_and_returns_without_touching_anything() {
     });
 }
 
+/// KIL-01.
 #[test]
 fn what_ignores_term_is_killed_after_its_time_and_not_before() {
     let mut house = House::new("");
@@ -116,6 +117,30 @@ fn what_ignores_term_is_killed_after_its_time_and_not_before() {
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(!alive(pid));
     assert!(house.log().contains("SIGKILL"));
+}
+
+/// ALR-08, by heeler's own starts; by a manager's: tests/systemd/units.rs.
+#[test]
+fn what_dies_after_each_start_is_one_incident_with_counts_until_it_has_been_well_for_a_while() {
+    let mut house = House::new("");
+    let limits = "start_limit = \"3 per 8s\"\nbackoff = \"1s to 2s\"\n";
+    house.daemon("shop", "dies=1", &format!("{QUICK}{limits}"));
+    house.open();
+    wait_for("eight deaths", PATIENCE, || (house.starts("shop").len() > 8).then_some(()));
+    let mails = house.mails();
+    assert_eq!(mails.len(), 1, "{mails:#?}");
+    println!("---- meanwhile\n{}{}", mails[0], house.heeler(&["status"]).1);
+    let wrong = house.status("shop")["wrong"][0].as_str().map(str::to_owned);
+    assert!(wrong.is_none_or(|wrong| wrong.contains("deaths without 8s of health between")));
+    house.write("srv/shop.mended", "");
+    let mails = wait_for("its end to be told", PATIENCE, || {
+        Some(house.mails()).filter(|mails| mails.len() > 1)
+    });
+    println!("---- the end\n{}", mails[1]);
+    let text = mails[1].split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("X-Heeler-Kind: resolved"), "{text}");
+    assert!(text.contains("deaths without 8s of health between"), "{text}");
+    assert_eq!((mails.len(), house.doubles("shop")), (2, 0));
 }
 
 #[test]

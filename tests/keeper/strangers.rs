@@ -143,6 +143,7 @@ fn a_flood_holds_up_neither_the_watch_nor_the_operator() {
     assert!(log.len() < 1 << 20, "the flood filled the log: {} bytes", log.len());
 }
 
+/// CTL-02: a group has the rights that `allow` gives it.
 #[test]
 fn a_group_of_allow_that_was_not_there_is_looked_up_again() {
     if !can_run(&[Need::Root, Need::Program("/usr/bin/unshare", "unshare(1)")]) {

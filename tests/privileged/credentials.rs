@@ -79,6 +79,7 @@ fn exe_03_the_environment_is_the_table_byte_for_byte() {
     assert_eq!(String::from_utf8_lossy(&shown.stdout), expected.join("\n") + "\n");
 }
 
+/// EXE-05, EXE-06, EXE-19.
 #[test]
 fn exe_05_06_19_nothing_of_a_dirty_shell_gets_through() {
     if !can_run(&[Need::Root]) {
@@ -142,6 +143,7 @@ fn credentials_are_those_of_setpriv() {
     }
 }
 
+/// EXE-01, EXE-02.
 #[test]
 fn exe_01_02_groups_are_those_of_id() {
     if !can_run(&[Need::Root]) {

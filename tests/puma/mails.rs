@@ -111,8 +111,8 @@ fn of_a_certificate_that_expires_on_a_real_nginx() {
             "daemon off; pid {d}nginx.pid; error_log {d}nginx.log;\nevents {{ }}\nhttp {{ access_log off;\n\
              client_body_temp_path {d}tmp1; proxy_temp_path {d}tmp2; fastcgi_temp_path {d}tmp3;\n\
              uwsgi_temp_path {d}tmp4; scgi_temp_path {d}tmp5;\n\
-             server {{ listen 127.0.0.1:{port} ssl;\n\
-             ssl_certificate {d}nginx.pem; ssl_certificate_key {d}nginx.key;\n\
+             server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {d}nginx.pem;\n\
+             ssl_certificate_key {d}nginx.key;\n\
              location / {{ return 200 'ok'; }} }} }}\n"
         ),
     );

@@ -21,6 +21,7 @@ fn kept_in_the_foreground() {
     world(|| killed_and_brought_back(Way::Foreground));
 }
 
+/// EXE-18, with a lingering user in a booted machine: tests/systemd/units.rs.
 #[test]
 fn kept_by_its_users_systemd() {
     world(|| killed_and_brought_back(Way::Unit));

@@ -173,9 +173,12 @@ impl Seed {
                 main: self.maybe(Self::identity),
                 starts: self.list(|s| Mono::from_nanos(s.number())),
                 backoffs: self.small(),
+                returns: self.small(),
                 healthy_since: self.maybe(|s| Mono::from_nanos(s.number())),
                 backoff_until: self.maybe(|s| Mono::from_nanos(s.number())),
                 leaving: self.maybe(Self::identity),
+                workers_taken: self.list(|s| Mono::from_nanos(s.number())),
+                verifying: self.maybe(|s| Mono::from_nanos(s.number())),
             },
         }
     }

@@ -10,6 +10,7 @@
 #          mb=N            touch N MiB
 #          swarm=N         N children that stay, at its first start only
 #          stay            a child that stays and ignores TERM        escape   the same, in a session of its own
+#          dies=SECONDS    gone that long after it is up, unless NAME.mended is there
 #          term=respawn    answer TERM with a new copy                stick=FILE   on USR1 write to FILE
 # Files in DIR: NAME.pid, NAME.lock, NAME.starts (a line per start: pid, time), NAME.doubles (a line per
 # copy that found another one), NAME.env (its environment), NAME.fail (if there: exit 1 at once),
@@ -91,4 +92,5 @@ Time::HiRes::sleep($o{delay}) if $o{delay};
 { open my $f, '>', "$base.up.$$"; close $f }
 END { unlink "$base.up.$$" if $base }
 $SIG{CHLD} = 'IGNORE';
+if ($o{dies} && !-e "$base.mended") { Time::HiRes::sleep($o{dies}); exit 1 }
 sleep 1000 while 1;

@@ -8,6 +8,7 @@ mod boots;
 mod doctor;
 mod examples;
 mod host;
+mod mails;
 mod service;
 mod shop;
 mod situations;

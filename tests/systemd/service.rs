@@ -230,6 +230,7 @@ open my $file, '>', $pidfile or die; print $file "$$\n"; close $file;
 sleep 1 while 1;
 "#;
 
+/// KIL-05: what left its session, by the control group and its socket.
 #[test]
 fn what_escaped_its_session_and_holds_the_port_is_known_by_the_control_group() {
     if !can_boot() {

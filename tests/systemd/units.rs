@@ -139,6 +139,48 @@ fn ten_units_come_back_with_their_manager() {
     );
 }
 
+/// ALR-08: Restart=always without systemd's own start limit, dying each second for ever.
+#[test]
+fn a_unit_that_dies_for_ever_is_one_incident_with_counts_and_its_end_is_told() {
+    if !can_boot() {
+        return;
+    }
+    let mut host = Host::new();
+    let service = "user = \"deploy\"\nunit = \"restless\"\nstart_limit = \"5 per 20s\"\n";
+    lay_heeler(&host, &[("restless", service)]);
+    let unit = |lasts: &str| {
+        format!(
+            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=1\n\
+             ExecStart=/bin/sleep {lasts}\n"
+        )
+    };
+    let file = "/home/deploy/.config/systemd/user/restless.service";
+    host.write_deploys(file, &unit("1"));
+    host.boot_as_if_up_for(Duration::from_secs(3600));
+    let restarts = || -> u32 {
+        let shown = host.deploy("systemctl --user show restless -p NRestarts --value || true");
+        shown.trim().parse().unwrap_or(0)
+    };
+    host.wait_manager();
+    wait_for("twelve deaths", PATIENCE * 2, || (restarts() >= 12).then_some(()));
+    let (_, said, _) = host.heeler(&["status"]);
+    println!("---- meanwhile\n{said}");
+    assert!(said.contains("deaths without 20s of health between"), "{said}");
+    let told = mails(&host);
+    println!("{told:#?}");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    let restarts = restarts();
+    host.write_deploys(file, &unit("1000000"));
+    host.deploy("systemctl --user daemon-reload");
+    let told = wait_for("its end to be told", PATIENCE * 2, || {
+        Some(mails(&host)).filter(|mails| mails.len() > 1)
+    });
+    println!("---- the end, after {restarts} restarts by systemd\n{:#?}", told[1]);
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[1].contains("X-Heeler-Kind: resolved"), "{}", told[1]);
+    assert!(told[1].contains("deaths without 20s of health between"), "{}", told[1]);
+}
+
 /// systemctl itself would wait for 90 s.
 #[test]
 fn a_manager_that_hangs_is_told_and_waited_for() {
@@ -166,6 +208,7 @@ fn lingering_off_is_told_with_the_way_out_and_on_is_seen() {
     assert_eq!(wait_held(&host, "shop", Some(first.master)), second.master);
 }
 
+/// CRA-13.
 #[test]
 fn after_a_reboot_it_is_up_whoever_was_to_start_it() {
     for situation in [&situations::REBOOT, &situations::REBOOT_NOT_ENABLED] {

@@ -158,7 +158,8 @@ fn cgroups() -> Option<&'static str> {
 
 fn hidden_processes(own: Uid) -> Option<Finding> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let proc = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/proc"))?;
+    // What was mounted last is what is seen.
+    let proc = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some("/proc"))?;
     let hidden = [
         "hidepid=1",
         "hidepid=2",
