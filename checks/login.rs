@@ -195,6 +195,6 @@ mod tests {
             }
         }
         assert_eq!(quotes.beginning(b"Sesam-2"), "\"Sesam-2\"");
-        assert_eq!(Quotes::default().from(b"a\x1bSesam-1", 1), "\"\\u{1b}Sesam-1\"");
+        assert_eq!(Quotes::default().from(b"a\x1bSesam-1", 1), "\"\\x1bSesam-1\"");
     }
 }
