@@ -142,9 +142,9 @@ impl Night {
                 let player = Player::new(&self, at, Chance(self.seed ^ (number << 32)));
                 scope.spawn(move || player.play())
             });
-            let ends = players.collect::<Vec<_>>().into_iter().map(thread::ScopedJoinHandle::join);
-            let all_well = ends.fold(true, |well, end| well && end.is_ok());
-            if !all_well {
+            let players: Vec<_> = players.collect();
+            let ends: Vec<_> = players.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            if ends.iter().any(Result::is_err) {
                 self.wrong("a player panicked: see above".to_owned());
             }
             self.over.store(true, Ordering::Relaxed);
@@ -351,10 +351,10 @@ impl Night {
             eyes.seen.iter().map(|one| of(&one.tally)).sum::<usize>()
         };
         let over = eyes.seen.iter().map(|one| one.tally.over_ms).max().unwrap_or_default();
-        let _infallible = write!(
+        let _infallible = writeln!(
             text,
             "workers taken by heeler {}, of these by force {}; told to go by Puma {}; longest over a limit {:.1} s; \
-             reloads not begun {}, left to people {}; wrong {}\n",
+             reloads not begun {}, left to people {}; wrong {}",
             sum(|tally| tally.taken),
             sum(|tally| tally.forced),
             sum(|tally| tally.asked),
