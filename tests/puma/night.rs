@@ -142,10 +142,9 @@ impl Night {
                 let player = Player::new(&self, at, Chance(self.seed ^ (number << 32)));
                 scope.spawn(move || player.play())
             });
-            let players = players.collect::<Vec<_>>();
-            // All are waited for, whatever the first says.
+            let players: Vec<_> = players.collect();
             let ends: Vec<_> = players.into_iter().map(thread::ScopedJoinHandle::join).collect();
-            if !ends.iter().all(Result::is_ok) {
+            if ends.iter().any(Result::is_err) {
                 self.wrong("a player panicked: see above".to_owned());
             }
             self.over.store(true, Ordering::Relaxed);

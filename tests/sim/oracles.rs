@@ -19,8 +19,10 @@
 //! | 15 | `min` is not asked; another one may be booting | 64; 23 |
 //! | 16 | one that went needs no successor | 16 |
 //! | 17 | no budget | 45 |
-//! | 18 | rules act while a verified reload is under way | 2 |
+//! | 18 | rules act while a verified reload is under way | 4 |
 //! | 19 | no rule takes a worker away | 9 |
+
+mod answers;
 mod calm;
 mod definitions;
 mod tolerance;
@@ -39,7 +41,7 @@ use heeler::model::intent::Desired;
 use heeler::model::job::{Job, JobKind};
 use heeler::model::limits;
 use heeler::model::memory::Memory;
-use heeler::model::order::{Order, Reply, ReplyResult};
+use heeler::model::order::Order;
 use heeler::model::process::{Identification, ProcessIdentity, Signal};
 use heeler::model::service::{Mode, Service};
 use heeler::model::status::{Phase, Tally};
@@ -415,50 +417,6 @@ impl World {
         } else if usize::try_from(alert.sequence).ok() != Some(next) {
             let text = format!("alert {token} has number {}, not {next}", alert.sequence);
             self.broken(10, Some(svc), &text);
-        }
-    }
-
-    // ---- 9, 6: answers -----------------------------------------------------------------------
-
-    pub(crate) fn judge_answer(&mut self, request: RequestId, reply: &Reply) {
-        let now = self.now;
-        if let Some((svc, again)) = self.crew_oracles.answered(request, now) {
-            if again {
-                self.broken(9, Some(svc), &format!("{request} answered again: {reply:?}"));
-            }
-            return;
-        }
-        let Some(asked) = self.oracles.requests.get_mut(&request) else {
-            self.broken(9, None, &format!("nobody asked {request}: {reply:?}"));
-        };
-        asked.answers += 1;
-        let svc = asked.svc;
-        if asked.answers > 1 {
-            self.broken(9, Some(svc), &format!("{request} answered again: {reply:?}"));
-        }
-    }
-
-    /// The answer has reached the operator: what it says holds from now on.
-    pub(crate) fn answered(&mut self, request: RequestId, reply: &Reply) {
-        self.report.answers += 1;
-        let Some(asked) = self.oracles.requests.get(&request) else {
-            return;
-        };
-        let newest = self
-            .oracles
-            .requests
-            .iter()
-            .rfind(|(_, other)| other.svc == asked.svc)
-            .is_some_and(|(newest, _)| *newest == request);
-        if reply.result == ReplyResult::Done && newest && !asked.stale {
-            let wish = match asked.order {
-                Order::Start | Order::Restart | Order::Monitor => Some(Desired::Up),
-                Order::Stop => Some(Desired::Down),
-                Order::Unmonitor => Some(Desired::Unmonitored),
-                // It says nothing about what is wanted.
-                Order::Reload => return,
-            };
-            self.oracles.watched[asked.svc].wish = wish;
         }
     }
 
