@@ -32,6 +32,9 @@ struct Town {
     broken: BTreeSet<ServiceName>,
     /// Services whose page answers badly.
     sick: BTreeSet<ServiceName>,
+    /// Services whose page takes its time, and what it will have said.
+    slow: BTreeSet<ServiceName>,
+    owed: Vec<Input>,
     memories: BTreeMap<ServiceName, Memory>,
     next_pid: i32,
     requests: u64,
@@ -49,6 +52,8 @@ impl Town {
             mains: BTreeMap::new(),
             broken: BTreeSet::new(),
             sick: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            owed: Vec::new(),
             memories: BTreeMap::new(),
             next_pid: 100,
             requests: 0,
@@ -180,7 +185,13 @@ impl Town {
                 } else {
                     Observation::ok()
                 };
-                answers.push_back(Input::Observed { service, ask, check, seen });
+                let slow = self.slow.contains(&service);
+                let answer = Input::Observed { service, ask, check, seen };
+                if slow {
+                    self.owed.push(answer);
+                } else {
+                    answers.push_back(answer);
+                }
             }
             Effect::Run(job) => {
                 self.note(format!("{} {}", job.kind.name(), job.service));
@@ -362,6 +373,33 @@ fn who_is_still_in_trouble_when_its_parent_is_back_is_seen_to() {
     assert!(seen.contains(&"TERM shop".to_owned()), "{seen:?}");
     let mails = town.mailed();
     assert!(mails.iter().any(|mail| mail.starts_with("shop: ")), "{mails:?}");
+}
+
+#[test]
+fn what_was_asked_while_the_parent_was_away_is_not_held_against_anybody() {
+    let mut town = Town::of(&[named("postgres", &[]), app("shop", &["postgres"])]);
+    town.passes("2m");
+    town.saw();
+    town.broken.insert(service_name("postgres"));
+    town.dies("postgres");
+    town.sick.insert(service_name("shop"));
+    town.slow.insert(service_name("shop"));
+    town.passes("20s");
+    assert!(!town.owed.is_empty(), "a page was asked");
+    town.broken.clear();
+    town.sick.clear();
+    town.slow.clear();
+    town.order("postgres", Order::Start);
+    while town.words("shop") != "up" {
+        town.passes("10ms");
+    }
+    // It answers only now, of when there was no database.
+    let owed = std::mem::take(&mut town.owed);
+    owed.into_iter().for_each(|answer| town.input(answer));
+    town.passes("15m");
+    assert!(town.saw().iter().all(|line| line.ends_with(" postgres")), "shop was restarted");
+    let mails = town.mailed();
+    assert!(mails.iter().all(|mail| mail.starts_with("postgres: ")), "{mails:?}");
 }
 
 #[test]
