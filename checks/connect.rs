@@ -25,6 +25,7 @@ use crate::checks::door::Doors;
 use crate::checks::names::{Names, look_up};
 use crate::checks::tls;
 use crate::model::observation::{Observation, Outcome};
+use crate::model::password::Password;
 use crate::model::text::Untrusted;
 use crate::model::units::show_duration;
 
@@ -40,6 +41,8 @@ pub struct Tools {
     pub progress: Progress,
     /// What all probes share.
     pub shared: Arc<Shared>,
+    /// What it logs in with, where it does.
+    pub password: Option<Password>,
 }
 
 /// What all probes of a scout share.

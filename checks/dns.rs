@@ -5,7 +5,7 @@
 //! sent (RFC 5452, section 9); of its records only those count that the asked name leads to.
 //!
 //! Sources: RFC 1035 (format, TCP, response codes), RFC 7766 (an answer that was cut short is asked for by
-//! TCP), resolv.conf(5).
+//! TCP).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,9 +21,11 @@ use simple_dns::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::checks::connect::{self, Stage, Tools, Trouble, connect_trouble};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
+use crate::checks::nameserver::{PORT, Server, first_server, server};
 use crate::checks::{CheckType, Network, Probe, Unsaid, fingerprint};
 use crate::model::limits;
 use crate::model::metric::{Metric, Value};
@@ -50,8 +52,6 @@ const KEYS: [Key; 5] = [
     Key { name: "protocol", kind: KeyKind::OneOf(&["udp", "tcp"]), example: "udp" },
 ];
 
-/// The port of name servers.
-const PORT: u16 = 53;
 /// A datagram may be lost without anybody's fault, so the question is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// The longest message there can be: its length has two bytes (RFC 1035, section 4.2.2).
@@ -64,8 +64,12 @@ const QUESTION_BYTES_MIN: usize = 5;
 const HEAD_BYTES: usize = 12;
 /// Aliases that are followed from the asked name; servers follow no more either.
 const ALIASES_MAX: usize = 16;
-/// What is read of resolv.conf.
-const RESOLV_CONF_BYTES_MAX: u64 = 64 << 10;
+/// A message up to this is read where it is; a longer one can be made to take a second (thousands of names that
+/// are pointers to pointers, aliases that differ in their last letter), and the loop has none. What fits into a
+/// datagram that need not be split (RFC 9715, section 3) is shorter.
+const READ_AT_ONCE_BYTES: usize = 1400;
+/// So many longer ones are read at once: each may hold some ten megabytes.
+static READERS: Semaphore = Semaphore::const_new(4);
 /// Records shown.
 const SHOWN: usize = 4;
 
@@ -77,12 +81,6 @@ pub struct Settings {
     server: Option<Server>,
     expect: Option<String>,
     protocol: Protocol,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Server {
-    host: String,
-    port: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -156,24 +154,6 @@ fn read(given: &Given) -> Result<Settings, Vec<Wrong>> {
     if wrong.is_empty() { Ok(settings) } else { Err(wrong) }
 }
 
-/// `127.0.0.1`, `127.0.0.1:53`, `::1`, `[::1]`, `[::1]:53`, `ns.example.com`, `ns.example.com:53`.
-fn server(text: &str) -> Option<Server> {
-    let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    if let Ok(address) = bracketed.unwrap_or(text).parse::<IpAddr>() {
-        return Some(Server { host: address.to_string(), port: PORT });
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Some(Server { host: address.ip().to_string(), port: address.port() })
-            .filter(|server| server.port > 0);
-    }
-    let (host, port) = match text.split_once(':') {
-        Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0)?),
-        None => (text, PORT),
-    };
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    (!host.is_empty() && host.chars().all(is_name)).then(|| Server { host: host.to_owned(), port })
-}
-
 /// The name under which an address has its PTR record (RFC 1035, section 3.5; RFC 3596, section 2.5).
 fn reverse(address: IpAddr) -> String {
     match address {
@@ -202,7 +182,7 @@ pub async fn probe(settings: &Settings, tools: &Tools) -> Observation {
 async fn attempt(settings: &Settings, tools: &Tools) -> Result<Observation, Trouble> {
     let server = match &settings.server {
         Some(server) => server.clone(),
-        None => Server { host: first_server().await?.to_string(), port: PORT },
+        None => first_server().await?,
     };
     let addresses = connect::addresses(tools, &server.host, server.port).await?;
     let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -211,9 +191,29 @@ async fn attempt(settings: &Settings, tools: &Tools) -> Result<Observation, Trou
     let inquiry = Inquiry::new(settings)?;
     let (_, answers) = connect::race(addresses, |address| inquiry.clone().put(address)).await?;
     let took = began.elapsed();
-    Ok(judge(settings, &answers)?
+    let count = answers.len() as u64;
+    let seen = match answers.iter().map(String::len).sum::<usize>() {
+        // As with a body: linear is not quick.
+        many if many > READ_AT_ONCE_BYTES => {
+            let settings = settings.clone();
+            aside(move || judge(&settings, &answers)).await??
+        }
+        _few => judge(settings, &answers)?,
+    };
+    Ok(seen
         .with(Metric::ResponseTime, Value::Duration(took))
-        .with(Metric::Answers, Value::Count(answers.len() as u64)))
+        .with(Metric::Answers, Value::Count(count)))
+}
+
+/// Does something that takes its time, by a thread of its own.
+async fn aside<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
+    let reader = READERS.acquire().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _reader = reader;
+        what()
+    });
+    done.await
+        .map_err(|_| Trouble::Unknown("the probe crashed: this is a bug of heeler".to_owned()))
 }
 
 /// The records in words, sorted, and whether one is as expected.
@@ -242,32 +242,6 @@ fn judge(settings: &Settings, answers: &[String]) -> Result<Observation, Trouble
     seen.fingerprint = Some(fingerprint(answers.iter().map(String::as_bytes)));
     seen.detail = Untrusted::from(shown.as_str());
     Ok(seen)
-}
-
-/// The server that the machine's own resolver asks first.
-async fn first_server() -> Result<IpAddr, Trouble> {
-    let read = || {
-        let mut text = String::new();
-        let file = std::fs::File::open("/etc/resolv.conf")?;
-        io::Read::read_to_string(&mut io::Read::take(file, RESOLV_CONF_BYTES_MAX), &mut text)?;
-        Ok(text)
-    };
-    let text = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(error.into()));
-    let text = text.map_err(|error: io::Error| {
-        Trouble::Unknown(format!(
-            "failed to read /etc/resolv.conf: {error}; say which `server` to ask"
-        ))
-    })?;
-    nameserver(&text).ok_or_else(|| {
-        Trouble::Unknown("/etc/resolv.conf names no server; say which `server` to ask".to_owned())
-    })
-}
-
-fn nameserver(resolv_conf: &str) -> Option<IpAddr> {
-    resolv_conf.lines().find_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next()? == "nameserver").then(|| words.next()?.parse().ok())?
-    })
 }
 
 /// A question on its way.
@@ -336,9 +310,9 @@ impl Inquiry {
                 if header_buffer::has_flags(&message, PacketFlag::TRUNCATION) == Ok(true) {
                     return Ok(None);
                 }
-                match self.records(&message, &whom) {
+                match self.records(std::mem::take(&mut message), &whom).await {
                     // What was not asked may be a stranger's: what is true may still come.
-                    Err(Refusal::NotOurs) => {}
+                    Err(Refusal::NotOurs) => message = Vec::with_capacity(MESSAGE_BYTES_MAX),
                     Err(Refusal::Trouble(trouble)) => return Err(trouble),
                     Ok(answers) => return Ok(Some(answers)),
                 }
@@ -369,7 +343,7 @@ impl Inquiry {
         if !self.is_answered_by(&message) {
             return Err(not_ours());
         }
-        self.records(&message, &whom).map_err(|refusal| match refusal {
+        self.records(message, &whom).await.map_err(|refusal| match refusal {
             Refusal::NotOurs => not_ours(),
             Refusal::Trouble(trouble) => trouble,
         })
@@ -382,7 +356,30 @@ impl Inquiry {
     }
 
     /// The records that an answer gives for the question.
-    fn records(&self, message: &[u8], whom: &str) -> Result<Vec<String>, Refusal> {
+    async fn records(&self, message: Vec<u8>, whom: &str) -> Result<Vec<String>, Refusal> {
+        if !self.is_about_it(&message) {
+            return Err(Refusal::NotOurs);
+        }
+        if message.len() <= READ_AT_ONCE_BYTES {
+            return self.read(&message, whom);
+        }
+        let (inquiry, whom) = (self.clone(), whom.to_owned());
+        aside(move || inquiry.read(&message, &whom)).await.map_err(Refusal::Trouble)?
+    }
+
+    /// Whether a message repeats the question, or fails without one. A server that floods with what is not
+    /// ours must not have all of it read: as the first name in it, the question's cannot be a pointer.
+    fn is_about_it(&self, message: &[u8]) -> bool {
+        let asked = &self.packet[HEAD_BYTES..];
+        let repeated = message.get(HEAD_BYTES..HEAD_BYTES + asked.len());
+        match header_buffer::questions(message) {
+            Ok(0) => header_buffer::rcode(message) != Ok(RCODE::NoError),
+            Ok(1) => repeated.is_some_and(|repeated| repeated.eq_ignore_ascii_case(asked)),
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    fn read(&self, message: &[u8], whom: &str) -> Result<Vec<String>, Refusal> {
         let failed = |why: String| Refusal::Trouble(Trouble::Failed(why));
         let malformed = |why: String| {
             failed(format!("the answer of {whom} is malformed: {}", why.to_lowercase()))
@@ -534,35 +531,6 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn servers_are_addresses_or_names() {
-        let shown = |text| server(text).map(|server| format!("{} {}", server.host, server.port));
-        for (text, expected) in [
-            ("127.0.0.1", "127.0.0.1 53"),
-            ("127.0.0.1:5353", "127.0.0.1 5353"),
-            ("::1", "::1 53"),
-            ("[::1]", "::1 53"),
-            ("[::1]:5353", "::1 5353"),
-            ("ns1.example.com", "ns1.example.com 53"),
-            ("ns1.example.com:5353", "ns1.example.com 5353"),
-        ] {
-            assert_eq!(shown(text).as_deref(), Some(expected));
-        }
-        for wrong in
-            ["", ":53", "ns:0", "1.1.1.1:0", "ns:70000", "ns:x", "a b", "[::1", "fe80::1%eth0"]
-        {
-            assert_eq!(server(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn the_first_server_of_resolv_conf_is_the_first_that_is_one() {
-        let text =
-            "# nameserver 1.1.1.1\noptions edns0\nnameserver\nnameserver\t::1\nnameserver 2.2.2.2";
-        assert_eq!(nameserver(text), Some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
-        assert_eq!(nameserver("nameservers 1.1.1.1\nsearch example.com"), None);
-    }
 
     #[test]
     fn addresses_have_names() {

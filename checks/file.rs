@@ -280,7 +280,7 @@ fn look_at(
             Ok((heard, next)) => {
                 seat = Some(next);
                 matches = Some(heard.matches);
-                wrong.extend(heard_in_words(&heard, place.reach));
+                wrong.extend(heard_in_words(&heard));
                 if heard.unread_bytes > limits::CONTENT_BEHIND_BYTES_MAX {
                     let left = show_size(heard.unread_bytes);
                     untold.push(format!(
@@ -318,13 +318,13 @@ fn look_at(
 }
 
 /// What lines that matched are told as.
-fn heard_in_words(heard: &tail::Heard, reach: Reach) -> Option<String> {
+fn heard_in_words(heard: &tail::Heard) -> Option<String> {
     let first = heard.first.as_deref()?;
     let count = match heard.matches {
         1 => "a new line matches".to_owned(),
         many => format!("{many} new lines match"),
     };
-    Some(match reach {
+    Some(match heard.reach.unwrap_or(Reach::Planted) {
         Reach::Plain => format!("{count}: {}", escape(&String::from_utf8_lossy(first))),
         Reach::Planted => {
             format!("{count}; not shown, because others can choose which file this is")

@@ -3,7 +3,7 @@
 //! HTTP semantics are those of RFC 9110. What was seen is what is said: a redirect is an answer like any
 //! other unless `follow` says otherwise; nothing is decompressed, and no proxy of the environment is used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use regex::bytes::{Regex, RegexBuilder};
@@ -15,6 +15,7 @@ use url::Url;
 use crate::checks::connect::{Tools, Trouble, tcp, unix};
 use crate::checks::exchange::{Answer, Body, End, Keep, Read, exchange, told};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
+use crate::checks::login::{Login, Quotes, unauthorized};
 use crate::checks::tls::{self, Trust};
 use crate::checks::x509;
 use crate::checks::{CheckType, Network, Probe, Unsaid};
@@ -37,7 +38,7 @@ const fn key(name: &'static str, kind: KeyKind, example: &'static str) -> Key {
     Key { name, kind, example }
 }
 
-const KEYS: [Key; 13] = [
+const KEYS: [Key; 16] = [
     key("url", KeyKind::Text, "http://127.0.0.1:3000/up"),
     key("unix", KeyKind::Path, "/run/shop/web.sock"),
     key("method", KeyKind::OneOf(&METHODS), "HEAD"),
@@ -48,6 +49,9 @@ const KEYS: [Key; 13] = [
     key("not_body", KeyKind::Pattern, "maintenance"),
     key("header", KeyKind::Pairs, "{ Content-Type = \"json\" }"),
     key("follow", KeyKind::Number { min: 0, max: 5 }, "1"),
+    key("follow_to", KeyKind::OneOf(&["same-host", "any-host"]), "same-host"),
+    key("user", KeyKind::Text, "monitor"),
+    key("password_file", KeyKind::Path, "/etc/heeler/shop.password"),
     key("ca_file", KeyKind::Path, "/etc/ssl/own-ca.pem"),
     key("verify", KeyKind::OneOf(&["full", "none"]), "full"),
     key("max_body", KeyKind::Size, "64KiB"),
@@ -61,8 +65,6 @@ const BODY_BYTES: u64 = 1 << 20;
 const BODY_BYTES_MAX: u64 = 16 << 20;
 /// A URL to be redirected to; what everybody has to understand (RFC 9110, section 4.1).
 const URL_BYTES_MAX: usize = 8000;
-/// What is shown of a body that is not as it should be.
-const SHOWN_BYTES: usize = 120;
 /// A body up to this is matched where it is; a larger one by a thread of its own.
 const MATCHED_AT_ONCE_BYTES: usize = 4096;
 
@@ -79,8 +81,28 @@ pub struct Settings {
     not_body: Option<String>,
     header: Vec<(String, String)>,
     follow: u8,
+    follow_to: FollowTo,
+    login: Option<Login>,
     trust: Trust,
     body_bytes_max: u64,
+}
+
+impl Settings {
+    /// The file of the password that a probe needs.
+    #[must_use]
+    pub fn password_file(&self) -> Option<&Path> {
+        self.login.as_ref().map(Login::password_file)
+    }
+}
+
+/// Where a redirect may lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FollowTo {
+    /// Within the server that was asked: its host and port, or https in place of http there.
+    SameHost,
+    /// Anywhere. Nothing that was configured for one server is told to another.
+    AnyHost,
 }
 
 /// Status codes from the first to the last.
@@ -90,6 +112,7 @@ struct Codes(u16, u16);
 fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
     let mut wrong = Vec::new();
     let url = keep(&mut wrong, read_url(given));
+    let login = keep(&mut wrong, Login::of(given, url.as_ref())).flatten();
     let status = match given.words("status") {
         [] => Some(vec![Codes(200, 299)]),
         words => keep(&mut wrong, words.iter().map(|word| Codes::parse(word)).collect()),
@@ -108,6 +131,13 @@ fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
         let hint = "leave `method` out: with `send` it is POST";
         wrong.push(Wrong::new("send", "`GET` and `HEAD` send no body", hint));
     }
+    if given.has("follow_to") && given.number("follow").is_none_or(|most| most == 0) {
+        wrong.push(Wrong::new(
+            "follow_to",
+            "`follow_to` says nothing without `follow`",
+            "follow = 1",
+        ));
+    }
     let unsaid = if given.has("send") { "POST" } else { "GET" };
     match (url, status) {
         (Some(url), Some(status)) if wrong.is_empty() => {
@@ -122,6 +152,11 @@ fn read(given: &Given) -> Result<Probe, Vec<Wrong>> {
                 not_body: given.text("not_body").map(str::to_owned),
                 header: given.pairs("header").to_vec(),
                 follow: given.number("follow").and_then(|n| u8::try_from(n).ok()).unwrap_or(0),
+                follow_to: match given.text("follow_to") {
+                    Some("same-host") => FollowTo::SameHost,
+                    Some(_) | None => FollowTo::AnyHost,
+                },
+                login,
                 trust: Trust::of(given),
                 body_bytes_max,
             }))))
@@ -146,7 +181,8 @@ fn read_url(given: &Given) -> Result<Url, Wrong> {
         Err(error) => return bad(format!("`url` is not a URL: {error}"), example),
     };
     if !url.username().is_empty() || url.password().is_some() {
-        let hint = "give it as a header: headers = { Authorization = \"Basic ...\" }";
+        let hint =
+            "say them apart: user = \"monitor\", password_file = \"/etc/heeler/shop.password\"";
         return bad("`url` cannot hold a user or a password".to_owned(), hint);
     }
     if url.scheme() == "https" && url.host_str().and_then(tls::server_name).is_none() {
@@ -226,7 +262,7 @@ pub async fn probe(settings: &Settings, tools: &Tools) -> Observation {
     let asked = ask(settings, tools, &mut seen).await;
     let took = began.elapsed();
     let observation = match asked {
-        Ok(answer) => judge(settings, answer, took, seen.redirects).await,
+        Ok(answer) => judge(settings, answer, took, &seen).await,
         Err(trouble) => trouble.into(),
     };
     match seen.expires_in {
@@ -240,6 +276,10 @@ pub async fn probe(settings: &Settings, tools: &Tools) -> Observation {
 struct Seen {
     expires_in: Option<Duration>,
     redirects: u8,
+    /// The first server that was not told the login, because a redirect led there.
+    kept_from: Option<String>,
+    /// What of it may be shown.
+    quotes: Quotes,
 }
 
 /// A request as it stands after so many redirects.
@@ -262,13 +302,26 @@ async fn ask(settings: &Settings, tools: &Tools, seen: &mut Seen) -> Result<Answ
             .collect(),
         send: settings.send.clone(),
     };
+    match (&settings.login, &tools.password) {
+        (Some(login), Some(password)) => {
+            let credentials = login.credentials(password);
+            asking.headers.insert(header::AUTHORIZATION, credentials.value);
+            seen.quotes = credentials.quotes;
+        }
+        (Some(_), None) => {
+            let why = "the probe came without its password: this is a bug of heeler";
+            return Err(Trouble::Unknown(why.to_owned()));
+        }
+        (None, _) => {}
+    }
     loop {
         let answer = ask_once(settings, tools, seen, &asking).await?;
         if seen.redirects == settings.follow || !redirects(answer.status) {
             return Ok(answer);
         }
         let Some(location) = answer.headers.get(header::LOCATION) else { return Ok(answer) };
-        asking = follow(settings, asking, answer.status, location).map_err(Trouble::Failed)?;
+        asking =
+            follow(settings, asking, answer.status, location, seen).map_err(Trouble::Failed)?;
         seen.redirects += 1;
     }
 }
@@ -284,8 +337,9 @@ fn follow(
     from: Asking,
     status: StatusCode,
     location: &HeaderValue,
+    seen: &mut Seen,
 ) -> Result<Asking, String> {
-    let shown = shown(location.as_bytes());
+    let shown = seen.quotes.beginning(location.as_bytes());
     let refuse = |why: &str| format!("status {} to {shown}, {why}", told(status));
     let to = std::str::from_utf8(location.as_bytes()).ok().and_then(|to| from.url.join(to).ok());
     let to = to.ok_or_else(|| refuse("which is not a URL"))?;
@@ -304,6 +358,10 @@ fn follow(
     if settings.unix.is_some() && (!at_home || to.scheme() != "http") {
         return Err(refuse("which is not followed: it leaves the Unix socket"));
     }
+    if settings.follow_to == FollowTo::SameHost && !at_home {
+        let what = if same_host { "port" } else { "host" };
+        return Err(refuse(&format!("which is not followed: it is another {what} (`follow_to`)")));
+    }
     // 307 and 308 repeat the request as it was; the others become a GET (RFC 9110, section 15.4).
     let repeats = matches!(status.as_u16(), 307 | 308) || from.method == Method::HEAD;
     let (method, send) =
@@ -314,6 +372,11 @@ fn follow(
     let mut headers = if at_home { from.headers } else { HeaderMap::new() };
     if send.is_empty() {
         headers.remove(header::CONTENT_TYPE);
+    }
+    if settings.login.is_some() && to.origin() != settings.url.origin() {
+        // It was said for that server. Once away it does not come back: whoever sends it on cannot say.
+        headers.remove(header::AUTHORIZATION);
+        seen.kept_from.get_or_insert_with(|| to.origin().ascii_serialization());
     }
     Ok(Asking { url: to, method, headers, send })
 }
@@ -365,22 +428,22 @@ fn request(asking: &Asking) -> Request {
     request
 }
 
-async fn judge(settings: &Settings, answer: Answer, took: Duration, redirects: u8) -> Observation {
+async fn judge(settings: &Settings, answer: Answer, took: Duration, asked: &Seen) -> Observation {
     let Answer { status, headers, body } = answer;
     let (bytes, end, fingerprint) = (body.bytes, body.end, body.fingerprint);
     let mut complaints = Vec::new();
     if !settings.status.iter().any(|Codes(from, to)| (*from..=*to).contains(&status.as_u16())) {
-        complaints.push(unwanted_status(settings, status, &headers, redirects, &body));
+        complaints.push(unwanted_status(settings, status, &headers, asked, &body));
     }
     complaints.extend(settings.header.iter().filter_map(|(name, pattern)| {
         let values: Vec<_> = headers.get_all(name.as_str()).iter().collect();
         let [first, ..] = values[..] else { return Some(format!("the header {name} is missing")) };
         let regex = compiled(pattern);
         let matched = values.iter().any(|value| regex.is_match(value.as_bytes()));
-        let value = shown(first.as_bytes());
+        let value = asked.quotes.beginning(first.as_bytes());
         (!matched).then(|| format!("the header {name} does not match \"{pattern}\": it is {value}"))
     }));
-    complaints.extend(match_body(settings, body).await);
+    complaints.extend(match_body(settings, body, &asked.quotes).await);
     let size = match end {
         End::Whole => show_size(bytes),
         End::Cut => format!("more than {} of body", show_size(bytes)),
@@ -406,14 +469,19 @@ fn unwanted_status(
     settings: &Settings,
     status: StatusCode,
     headers: &HeaderMap,
-    hops: u8,
+    asked: &Seen,
     body: &Body,
 ) -> String {
+    let Seen { redirects: hops, kept_from, quotes, .. } = asked;
     let wanted: Vec<_> = settings.status.iter().map(|codes| codes.told()).collect();
     let mut out = format!("status {}, wanted {}", told(status), wanted.join(" or "));
+    if status == StatusCode::UNAUTHORIZED {
+        let login = settings.login.as_ref();
+        out.push_str(&unauthorized(login, kept_from.as_deref(), headers, quotes));
+    }
     match headers.get(header::LOCATION) {
         Some(location) if redirects(status) => {
-            let location = shown(location.as_bytes());
+            let location = quotes.beginning(location.as_bytes());
             out.push_str(&format!("; it redirects to {location}"));
             match hops {
                 0 => out.push_str(" (`follow = 1` would follow it)"),
@@ -422,7 +490,7 @@ fn unwanted_status(
             }
         }
         Some(_) | None if body.bytes > 0 => {
-            out.push_str(&format!("; the body begins with {}", shown(&body.kept)));
+            out.push_str(&format!("; the body begins with {}", quotes.beginning(&body.kept)));
         }
         Some(_) | None => {}
     }
@@ -430,21 +498,27 @@ fn unwanted_status(
 }
 
 /// What is wrong with a body, by the patterns for it.
-async fn match_body(settings: &Settings, body: Body) -> Option<String> {
+async fn match_body(settings: &Settings, body: Body, quotes: &Quotes) -> Option<String> {
     if settings.body.is_none() && settings.not_body.is_none() {
         return None;
     }
     if body.kept.len() <= MATCHED_AT_ONCE_BYTES {
-        return complain(settings.body.as_deref(), settings.not_body.as_deref(), &body);
+        return complain(settings.body.as_deref(), settings.not_body.as_deref(), &body, quotes);
     }
     let (wanted, unwanted) = (settings.body.clone(), settings.not_body.clone());
     // Linear is not quick: a large pattern on a large body takes seconds, and the loop has none.
-    let look = move || complain(wanted.as_deref(), unwanted.as_deref(), &body);
+    let quotes = quotes.clone();
+    let look = move || complain(wanted.as_deref(), unwanted.as_deref(), &body, &quotes);
     tokio::task::spawn_blocking(look).await.expect("matching does not panic")
 }
 
 /// What a pattern finds wrong with a body.
-fn complain(wanted: Option<&str>, unwanted: Option<&str>, body: &Body) -> Option<String> {
+fn complain(
+    wanted: Option<&str>,
+    unwanted: Option<&str>,
+    body: &Body,
+    quotes: &Quotes,
+) -> Option<String> {
     let found = |pattern: &str| compiled(pattern).find(&body.kept).map(|found| found.range());
     if let Some(pattern) = wanted
         && found(pattern).is_none()
@@ -455,13 +529,16 @@ fn complain(wanted: Option<&str>, unwanted: Option<&str>, body: &Body) -> Option
         };
         let begins = match body.kept.is_empty() {
             true => "it is empty".to_owned(),
-            false => format!("it begins with {}", shown(&body.kept)),
+            false => format!("it begins with {}", quotes.beginning(&body.kept)),
         };
         return Some(format!("the body does not match \"{pattern}\"{cut}: {begins}"));
     }
     let pattern = unwanted?;
     let at = found(pattern)?;
-    Some(format!("the body matches \"{pattern}\" (`not_body`): {}", shown(&body.kept[at.start..])))
+    Some(format!(
+        "the body matches \"{pattern}\" (`not_body`): {}",
+        quotes.from(&body.kept, at.start)
+    ))
 }
 
 /// Compiled for each use: a thousand held ones cost eleven megabytes, compiling one a few microseconds.
@@ -473,11 +550,33 @@ fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern).size_limit(limits::REGEX_BYTES_MAX).build()
 }
 
-/// The beginning of foreign bytes, in quotes.
-fn shown(bytes: &[u8]) -> String {
-    let (cut, more) = match bytes.get(..SHOWN_BYTES) {
-        Some(cut) if bytes.len() > SHOWN_BYTES => (cut, "..."),
-        Some(_) | None => (bytes, ""),
-    };
-    format!("\"{}\"{more}", escape(&String::from_utf8_lossy(cut)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::given::Setting;
+
+    /// https in place of http, on the same host: what was said for the server goes there, but not a login.
+    #[test]
+    fn a_login_is_not_told_to_another_scheme() {
+        let mut given = Given::default();
+        let texts = [("url", "http://127.0.0.1/"), ("user", "monitor")];
+        texts.into_iter().for_each(|(key, text)| given.put(key, Setting::Text(text.to_owned())));
+        given.put("password_file", Setting::Path("/p".into()));
+        let Ok(Probe::Network(Network::Http(settings))) = read(&given) else { panic!("is good") };
+        let names = [header::AUTHORIZATION, header::ACCEPT];
+        for (to, kept) in
+            [("https://127.0.0.1/", vec![&names[1]]), ("/b", vec![&names[0], &names[1]])]
+        {
+            let value = HeaderValue::from_static("x");
+            let headers = names.iter().cloned().map(|name| (name, value.clone())).collect();
+            let (url, send) = (settings.url.clone(), String::new());
+            let from = Asking { url, method: Method::GET, headers, send };
+            let mut seen = Seen::default();
+            let location = HeaderValue::from_static(to);
+            let to = follow(&settings, from, StatusCode::FOUND, &location, &mut seen);
+            let to = to.expect("is followed");
+            assert_eq!(to.headers.keys().collect::<Vec<_>>(), kept, "{}", to.url);
+            assert_eq!(seen.kept_from.is_some(), to.url.scheme() == "https");
+        }
+    }
 }

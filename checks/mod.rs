@@ -12,7 +12,9 @@ pub mod filesystem;
 pub mod given;
 pub mod host;
 pub mod http;
+mod login;
 mod names;
+mod nameserver;
 pub mod network;
 pub mod perfdata;
 pub mod place;
@@ -27,6 +29,7 @@ pub mod tls;
 pub mod worker;
 pub mod x509;
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -143,6 +146,17 @@ impl Network {
             Self::Certificate(settings) => certificate::probe(settings, tools).await,
             Self::Dns(settings) => dns::probe(settings, tools).await,
             Self::Host(settings) => host::probe(settings, tools).await,
+        }
+    }
+}
+
+impl Network {
+    /// The file of the password that a probe needs; the keeper reads it, for each probe.
+    #[must_use]
+    pub fn password_file(&self) -> Option<&Path> {
+        match self {
+            Self::Http(settings) => settings.password_file(),
+            Self::Port(_) | Self::Certificate(_) | Self::Dns(_) | Self::Host(_) => None,
         }
     }
 }

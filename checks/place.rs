@@ -143,9 +143,7 @@ pub fn find(path: &Path, links: Links) -> Result<Place, Miss> {
     }
     let stat = fstat(&held).map_err(|error| errno(path, error))?;
     let beside = fstat(&directory).map_err(|error| errno(path, error))?;
-    let others_write = beside.st_mode & 0o022 != 0 || beside.st_uid != stat.st_uid;
-    if kind(&stat) == SFlag::S_IFREG && stat.st_nlink > 1 && others_write {
-        // Whoever may write to a directory may have linked a file of others into it (link(2)).
+    if is_perhaps_linked(&stat, &beside) {
         reach = Reach::Planted;
     }
     Ok(Place { stat, reach, held, directory, name: last })
@@ -197,9 +195,10 @@ impl Place {
         std::fs::read_dir(own_path(&self.held))
     }
 
-    /// Looks for a regular file with this inode in the directory where this one was found.
+    /// Looks for a regular file with this inode in the directory where this one was found, and says who could
+    /// have chosen it.
     #[must_use]
-    pub fn sibling(&self, inode: u64) -> Option<File> {
+    pub fn sibling(&self, inode: u64) -> Option<(File, Reach)> {
         use std::os::unix::fs::DirEntryExt;
         let entries = std::fs::read_dir(own_path(&self.directory)).ok()?;
         let entry =
@@ -209,19 +208,36 @@ impl Place {
             openat(&self.directory, entry.file_name().as_os_str(), flags, Mode::empty()).ok()?;
         let stat = fstat(&held).ok()?;
         let same = kind(&stat) == SFlag::S_IFREG && stat.st_ino == inode;
-        same.then(|| reopen(&held).ok()).flatten()
+        same.then(|| Some((reopen(&held).ok()?, self.reach_of(&stat)))).flatten()
     }
 
-    /// Opens the regular file beside it whose name is its own and this ending.
+    /// Opens the regular file beside it whose name is its own and this ending, and says who could have
+    /// chosen it.
     #[must_use]
-    pub fn beside(&self, ending: &str) -> Option<File> {
+    pub fn beside(&self, ending: &str) -> Option<(File, Reach)> {
         let mut name = self.name.clone();
         name.push(ending);
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let held = openat(&self.directory, name.as_os_str(), flags, Mode::empty()).ok()?;
         let stat = fstat(&held).ok()?;
-        (kind(&stat) == SFlag::S_IFREG).then(|| reopen(&held).ok()).flatten()
+        let is_file = kind(&stat) == SFlag::S_IFREG;
+        is_file.then(|| Some((reopen(&held).ok()?, self.reach_of(&stat)))).flatten()
     }
+
+    /// Who could have chosen a file that is in the same directory.
+    fn reach_of(&self, stat: &FileStat) -> Reach {
+        match fstat(&self.directory) {
+            Ok(directory) if !is_perhaps_linked(stat, &directory) => self.reach,
+            Ok(_) | Err(_) => Reach::Planted,
+        }
+    }
+}
+
+/// Whether a file may be somebody else's, linked into a directory: whoever may write to that may have done so
+/// (link(2)).
+fn is_perhaps_linked(stat: &FileStat, directory: &FileStat) -> bool {
+    let others_write = directory.st_mode & 0o022 != 0 || directory.st_uid != stat.st_uid;
+    kind(stat) == SFlag::S_IFREG && stat.st_nlink > 1 && others_write
 }
 
 /// What the mode says the thing is.

@@ -14,7 +14,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::checks::fingerprint;
-use crate::checks::place::Place;
+use crate::checks::place::{Place, Reach};
 use crate::model::limits;
 
 /// Which lines are looked for.
@@ -67,6 +67,8 @@ pub struct Heard {
     pub matches: u64,
     /// The first of them, cut.
     pub first: Option<Vec<u8>>,
+    /// Who could have chosen the file that the first of them is in.
+    pub reach: Option<Reach>,
     /// What is left for the next look.
     pub unread_bytes: u64,
 }
@@ -127,12 +129,13 @@ pub fn follow(wanted: &Wanted, place: &Place, last: Option<&Seat>) -> io::Result
             } else {
                 place.sibling(mark.inode)
             };
-            if let Some(mut old) = old.filter(|old| mark.fits(old)) {
+            if let Some((mut old, reach)) = old.filter(|(old, _)| mark.fits(old)) {
                 let from = Mark { inode: old.metadata()?.ino(), ..mark.clone() };
                 // Its writer goes over to the new one when it is told to, which is later than the rename.
                 let writer_is_here = meta.len() == 0 && mark.inode != meta.ino();
                 let ending = if writer_is_here { Ending::Open } else { Ending::Final };
                 let mark = read(wanted, &mut old, from, &mut budget, ending, &mut heard)?;
+                heard.reach = heard.first.as_ref().map(|_| reach);
                 if writer_is_here || heard.unread_bytes > 0 {
                     heard.unread_bytes = heard.unread_bytes.saturating_add(meta.len());
                     return Ok((heard, Seat::At(mark)));
@@ -142,6 +145,7 @@ pub fn follow(wanted: &Wanted, place: &Place, last: Option<&Seat>) -> io::Result
         }
     };
     let mark = read(wanted, &mut file, mark, &mut budget, Ending::Open, &mut heard)?;
+    heard.reach = heard.reach.or_else(|| heard.first.as_ref().map(|_| place.reach));
     Ok((heard, Seat::At(mark)))
 }
 
@@ -361,6 +365,47 @@ mod tests {
         fs::copy(rig.log(), rig.dir.path().join("log.1")).expect("copy");
         fs::write(rig.log(), "ERROR after it\n").expect("write");
         rig.is_heard(2, "ERROR just before the copy");
+    }
+
+    /// Whoever owns the directory of a log has a file of others read under its name (not shown: it has two),
+    /// and moves it aside like any old log. What comes in it then is still not theirs to choose and see.
+    #[test]
+    fn what_was_linked_from_elsewhere_is_not_shown_as_an_old_log_either() {
+        for name in ["log.1", "log-20261121"] {
+            let mut rig = Rig::new(b"");
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            fs::set_permissions(rig.dir.path(), open).expect("chmod");
+            let elsewhere = tempfile::tempdir().expect("a directory");
+            let secret = elsewhere.path().join("secret");
+            fs::write(&secret, "secret\n").expect("write");
+            fs::remove_file(rig.log()).expect("remove");
+            fs::hard_link(&secret, rig.log()).expect("link");
+            rig.whole();
+            let mut writer = File::options().append(true).open(&secret).expect("open");
+            writer.write_all(b"ERROR secret one\n").expect("write");
+            assert_eq!(rig.whole().reach, Some(Reach::Planted));
+            rig.rename(name);
+            rig.append("");
+            writer.write_all(b"ERROR secret two\n").expect("write");
+            assert_eq!(rig.whole().reach, Some(Reach::Planted), "the writer is there still");
+            writer.write_all(b"ERROR secret three\n").expect("write");
+            rig.append("ERROR own\n");
+            let heard = rig.whole();
+            assert_eq!((heard.matches, heard.reach), (2, Some(Reach::Planted)));
+            rig.append("ERROR own\n");
+            assert_eq!(rig.whole().reach, Some(Reach::Plain));
+        }
+        // A copy that is none: its beginning is known, what follows is not.
+        let mut rig = Rig::new(b"-----BEGIN\n");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(rig.dir.path(), open).expect("chmod");
+        let elsewhere = tempfile::tempdir().expect("a directory");
+        let secret = elsewhere.path().join("secret");
+        fs::write(&secret, "-----BEGIN\nERROR secret\n").expect("write");
+        fs::hard_link(&secret, rig.dir.path().join("log.1")).expect("link");
+        fs::write(rig.log(), "").expect("write");
+        let heard = rig.whole();
+        assert_eq!((heard.matches, heard.reach), (1, Some(Reach::Planted)));
     }
 
     #[test]

@@ -55,6 +55,7 @@
 //! | guard | what must hold before a worker is signalled: proved, alone, within budget, enough others serving (`engine/guard.rs`) |
 //! | verified reload | a reload that is watched until the new workers serve and answer, or is taken back (`engine/verified.rs`) |
 //! | start limit | automatic starts per window before back-off |
+//! | host brake | how much heeler takes away by itself of what runs on the machine: restarts by rule and workers (`engine/brake.rs`) |
 //! | slot | `action` or `instance`: a service has at most one job in each ([`wire::shim`]) |
 //!
 //! # Rooms
@@ -72,7 +73,7 @@
 //! keeper. **resolve**: a short-lived child for user and group look-ups (they may hang, and may parse
 //! network bytes). **ask**: a short-lived program of a service's user that puts one question to its Puma
 //! ([`puma`]). **scout**: unprivileged, in a cage ([`sys::sandbox`]); one instance probes the
-//! network, another delivers mail, so that probes never share memory with a password; each lives only
+//! network, another delivers mail, so that probes never share memory with its passwords; each lives only
 //! while it is needed. **client**: everything else. `main.rs` tells them apart before anything is built.
 //!
 //! # Walls
@@ -95,15 +96,15 @@
 //!   umask are built.
 //! - **No byte of the network in the keeper**: a scout answers in frames of numbers and two short texts;
 //!   one that says anything else is replaced. What somebody who takes a scout over can do is say false
-//!   things about that scout's own checks (and so trigger their rules), or nothing.
+//!   things about that scout's own checks (and so trigger their rules) and log in where they do, or nothing.
 //! - **No token in a command line, an environment, a record or a log**: a question to a Puma goes to stdin
 //!   of the program that asks, as the service's user; numbers and short texts come back ([`wire::puma`]).
 //! - **No probe without exactly one answer**: whatever dies, hangs or lies, the engine hears Unknown.
 //! - **No name service look-up in the keeper**, and no blocking /proc file, pidfile on a foreign file
 //!   system, disk or log write in its loop.
 //! - **No unsafe outside [`sys`]**; every other room forbids it.
-//! - **No KILL before `stop_timeout`** has passed since that very process was told to go; a new keeper
-//!   keeps the grace of the old one (the ladder's record).
+//! - **No KILL before `stop_timeout`** (a Puma's orphan: five seconds) has passed since that very process was
+//!   told to go; a new keeper keeps the grace of the old one (the ladder's record).
 //! - **No second copy beside a living one**: a start happens only out of clearing, after the claim was
 //!   looked at again and what the dead process left is gone or dealt with.
 //! - **Reconcile, never replay**: desired against observed decides; records only say what may still be
@@ -118,8 +119,9 @@
 //!   children beforehand would read all of /proc for services that only ask to be alive. One pass per
 //!   turn of the loop serves all services that died in it.
 //! - *In clearing* a survivor that holds a listening socket is told to go after two seconds and gets its
-//!   whole `stop_timeout`; the others are waited for up to `start_timeout`, because a session that
-//!   outlives its sshd is healthy (promise 1).
+//!   whole `stop_timeout` (a Puma's has five seconds: it drains nothing, and ends by itself as soon as it can
+//!   run); the others are waited for up to `start_timeout`, because a session that outlives its sshd is
+//!   healthy (promise 1).
 //! - *A descendant of a main process that heeler did not start* is in a session that is not its own. It
 //!   is proved by a listening socket it shares with the dead one, within that session, of the same user,
 //!   and younger. What lives under another service's main process is never a survivor.
@@ -136,8 +138,9 @@
 //!   after `start_period` or ten seconds), or after five seconds without one. A service that had to
 //!   back off, or died three times without a window of health between, whoever brought it up, counts as mended
 //!   only after a full window of health: that is one incident, and says how often.
-//! - *A restart by rule asks the start limit before it stops anything*: what may not be started must
-//!   not be stopped.
+//! - *A restart by rule asks the host brake and the start limit before it stops anything*: what may not be
+//!   started must not be stopped, and trouble of the machine looks like trouble of every service. What is
+//!   down is brought up whatever the brake says. The brakes speak in this order: host, start limit, budget.
 //! - *The process that is to go is remembered* (`BootMemory::leaving`), so an operator's stop that an
 //!   earlier keeper did not finish is finished; any other process found up while wanted down is
 //!   reported and left alone.
@@ -188,7 +191,8 @@
 //! - *A dependant's rules do not act while a parent is down*, and its parent's alert says for whom: one cause, one mail.
 //!   They come back parents first. Circles are refused when the file is read.
 //! - *A worker is judged alone, signalled under the guard*: the one its master waits for first, then the oldest. Who is
-//!   `fork_worker`'s parent or holds what others live by is never killed. A grace begins with the TERM that was really
+//!   `fork_worker`'s parent or holds what others live by is never killed. One that is stuck is an incident, though
+//!   no rule speaks of it: whoever is killed is told of. A new keeper has no fresh budget. A grace begins with the TERM that was really
 //!   sent; a new keeper begins it again, so it only gets longer.
 //! - *Puma's yes is not the proof of a reload*: it says yes and does nothing, or dies of it. The proof is that workers of
 //!   the new phase serve, run in the release `current` leads to, and answer the service's own checks.

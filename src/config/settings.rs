@@ -12,6 +12,7 @@ use crate::config::service::{OWN_KEYS, account};
 use crate::model::limits;
 use crate::model::process::Uid;
 use crate::model::rate::Rate;
+use crate::model::workers::Budget;
 
 /// The daemon's own settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +31,8 @@ pub struct Settings {
     pub hostname: Option<Box<str>>,
     /// How mails go out; without it they become files.
     pub mail: Option<MailSettings>,
+    /// How much heeler takes away by itself, on the whole machine.
+    pub brake: Budget,
     /// What a service has that does not say otherwise.
     pub defaults: Defaults,
 }
@@ -94,8 +97,17 @@ pub enum Tls {
     None,
 }
 
-const KEYS: [&str; 8] =
-    ["state_dir", "run_dir", "socket", "log", "scout_user", "hostname", "mail", "defaults"];
+const KEYS: [&str; 9] = [
+    "state_dir",
+    "run_dir",
+    "socket",
+    "log",
+    "scout_user",
+    "hostname",
+    "mail",
+    "brake",
+    "defaults",
+];
 const LATER: [(&str, &str); 1] = [("web", "leave it out; `heeler status` shows the same")];
 const SERVER_KEYS: [&str; 6] = ["host", "port", "tls", "user", "password_file", "ca_file"];
 
@@ -116,7 +128,8 @@ impl Settings {
         let socket = run_dir.join(SOCKET);
         let defaults = Defaults::default();
         let (log, scout_user, hostname, mail) = (None, None, None, None);
-        Self { state_dir, run_dir, socket, log, scout_user, hostname, mail, defaults }
+        let brake = limits::HOST_BRAKE;
+        Self { state_dir, run_dir, socket, log, scout_user, hostname, mail, brake, defaults }
     }
 
     /// Reads `heeler.toml`.
@@ -153,6 +166,7 @@ impl Settings {
         out.scout_user = get(doc, table, "scout_user", account);
         out.hostname = get(doc, table, "hostname", hostname);
         out.mail = get(doc, table, "mail", mail);
+        out.brake = get(doc, table, "brake", brake).unwrap_or(out.brake);
         if let Some(defaults) =
             get(doc, table, "defaults", |doc, at| doc.table(at, "write it as [defaults]"))
         {
@@ -189,6 +203,12 @@ fn log(doc: &mut Document<'_>, at: Field<'_>) -> Option<LogTo> {
             None
         }
     }
+}
+
+/// `30 per 10m`.
+fn brake(doc: &mut Document<'_>, at: Field<'_>) -> Option<Budget> {
+    let (actions, window) = per_window(doc, at, "a brake", "30 per 10m")?;
+    Some(Budget { actions, window })
 }
 
 fn hostname(doc: &mut Document<'_>, at: Field<'_>) -> Option<Box<str>> {

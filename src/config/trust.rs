@@ -14,6 +14,8 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use crate::model::limits;
+use crate::model::password::Password;
 use crate::model::process::Uid;
 use crate::model::text::escape;
 
@@ -255,4 +257,23 @@ pub fn read_trusted(
         return Err(format!("{shown} is longer than {bytes_max} bytes"));
     }
     String::from_utf8(bytes).map_err(|_| format!("{shown} is not text (UTF-8)"))
+}
+
+/// Reads a password from a file that only root or heeler's own user can read or write.
+///
+/// # Errors
+/// Says which file, what is wrong with it, and what to do.
+pub fn read_password(path: &Path, own: Uid) -> Result<Password, String> {
+    let text = read_trusted(path, own, Secret::Yes, limits::PASSWORD_BYTES_MAX)
+        .map_err(|why| format!("the password_file {why}"))?;
+    Password::of_file(&text).ok_or_else(|| {
+        let what = match text.trim().is_empty() {
+            true => "is empty",
+            false => "is not one line, or has control characters in it",
+        };
+        format!(
+            "the password_file {} {what}: it holds the password and nothing else",
+            path.display()
+        )
+    })
 }

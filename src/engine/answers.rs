@@ -141,6 +141,7 @@ impl State {
                 self.missing(cx, absence);
             }
             Identification::Refused(why) => self.unclear(cx, &why, "heeler may not touch it"),
+            Identification::Unknown(_) if self.may_soon_be_told(cx.now.mono) => {}
             Identification::Unknown(why) => {
                 self.unclear(cx, &why, "it cannot be told whether it runs")
             }
@@ -251,6 +252,13 @@ impl State {
         {
             self.dismiss(Cause::Down);
         }
+    }
+
+    /// While it is being started what names it is being written: nobody is told of a moment of that.
+    fn may_soon_be_told(&mut self, now: Mono) -> bool {
+        let Stage::Starting(starting) = &mut self.stage else { return false };
+        let since = *starting.unclear_since.get_or_insert(now);
+        now.since(since) < limits::WRITING && now < starting.deadline
     }
 
     /// Something is there that may not be touched, or nothing can be told: said, and looked at again.

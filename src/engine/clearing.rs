@@ -1,6 +1,8 @@
 //! Clearing: after a death, nothing is started until what is left of the old process is gone or dealt
 //! with, and nobody else starts a successor.
 
+use std::time::Duration;
+
 use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::state::{Asked, By, Clearing, ExitKind, Reaping, Stage, State, Surveyed};
@@ -229,7 +231,7 @@ impl State {
     /// themselves is over they are told to, and then killed. Others are only waited for.
     pub(super) fn reap_survivors(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono;
-        let stop_timeout = self.def.stop_timeout;
+        let grace = self.orphans_grace();
         let acts = self.def.mode == Mode::Active;
         let (startable, desired) = (self.can_start(), self.intent.desired);
         let Stage::Clearing(clearing) = &mut self.stage else {
@@ -252,7 +254,7 @@ impl State {
         let (signal, next, why, words) = match clearing.reaping {
             Reaping::Patient(until) if now >= until => (
                 Signal::Term,
-                Reaping::Told(now + stop_timeout),
+                Reaping::Told(now + grace),
                 "orphan holds the listening socket",
                 "told to go",
             ),
@@ -286,6 +288,14 @@ impl State {
                 EventKind::Acted,
                 format!("orphan {identity} holds a listening socket: {words}"),
             );
+        }
+    }
+
+    /// How long an orphan that was told to go may take.
+    fn orphans_grace(&self) -> Duration {
+        match self.def.puma {
+            Some(_) => self.def.stop_timeout.min(limits::PUMA_ORPHAN_GRACE),
+            None => self.def.stop_timeout,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::model::ids::{AskId, CheckIndex, RequestId};
 use crate::model::incident::Cause;
 use crate::model::intent::Desired;
 use crate::model::limits;
+use crate::model::memory::BootMemory;
 use crate::model::observation::{Observation, Outcome, Verdict};
 use crate::model::order::{ReplyResult, WorkerPick};
 use crate::model::process::ProcessIdentity;
@@ -48,6 +49,12 @@ pub(crate) struct Crew {
     taken: Vec<Mono>,
     /// Operators who asked for one to go, in their order.
     asked_for: Vec<AskedFor>,
+    /// When one was gone last: what was looked at before that shows it still.
+    gone_at: Option<Mono>,
+    /// Who was held back last, and why: it is said once.
+    held: Option<(ProcessIdentity, String)>,
+    /// Of checks whose incident an earlier keeper opened: until when nothing here says that it is over.
+    resumed: BTreeMap<usize, Mono>,
 }
 
 /// One worker.
@@ -57,8 +64,20 @@ struct Hand {
     windows: BTreeMap<usize, Window>,
     /// Since when its master waits for it to go.
     awaited_since: Option<Mono>,
-    /// It did not go when it was told to: it is not told again.
-    deaf: bool,
+    /// What it did not go by: it is not told so again.
+    deaf: Option<Manner>,
+}
+
+impl Hand {
+    /// Whether there is a point in telling it so.
+    fn may_hear(&self, manner: Manner) -> bool {
+        match (self.deaf, manner) {
+            (None, _) | (Some(Manner::Recycle), Manner::Kill | Manner::Stuck) => true,
+            (Some(Manner::Recycle), Manner::Recycle) | (Some(Manner::Kill | Manner::Stuck), _) => {
+                false
+            }
+        }
+    }
 }
 
 /// A worker is being taken away.
@@ -121,10 +140,31 @@ struct Plan {
 }
 
 impl Crew {
+    /// What an earlier keeper remembered: who is a worker is seen anew.
+    pub(super) fn recall(memory: &BootMemory) -> Self {
+        Self { taken: memory.workers_taken.clone(), ..Self::default() }
+    }
+
+    /// When workers were taken away, oldest first.
+    pub(super) fn taken(&self) -> Vec<Mono> {
+        self.taken.clone()
+    }
+
     /// Another main process: nobody is known.
     pub(super) fn forget(&mut self) {
-        let taken = std::mem::take(&mut self.taken);
-        *self = Self { taken, asked_for: std::mem::take(&mut self.asked_for), ..Self::default() };
+        let Self { taken, asked_for, resumed, .. } = std::mem::take(self);
+        *self = Self { taken, asked_for, resumed, ..Self::default() };
+    }
+
+    /// What checks saw of workers counts no more.
+    pub(super) fn forget_verdicts(&mut self) {
+        self.resumed.clear();
+        self.hands.values_mut().for_each(|hand| hand.windows.clear());
+    }
+
+    /// The incident of this check is of an earlier keeper, whose verdicts nobody remembers.
+    pub(super) fn resume_firing(&mut self, check: usize, not_over_before: Mono) {
+        self.resumed.insert(check, not_over_before);
     }
 
     pub(super) fn next_due(&self) -> Mono {
@@ -239,7 +279,15 @@ impl State {
         seen: Result<Muster, Untrusted>,
         puma: Option<PumaView>,
     ) {
+        let now = cx.now.mono;
+        let left = self.crew.asked.map(|(_, until)| until.since(now));
         if !crate::engine::answers::answers(&mut self.crew.asked, ask, cx) {
+            return;
+        }
+        let took = limits::ASK_TIMEOUT.saturating_sub(left.unwrap_or_default());
+        if self.crew.gone_at.is_some_and(|gone| now.since(gone) < took) {
+            // It shows one that is gone since then, and hides that no successor is there.
+            self.look_at_crew(cx);
             return;
         }
         match seen {
@@ -248,7 +296,11 @@ impl State {
                 self.muster(cx, members);
                 self.judge_crew(cx);
                 self.answer_unfound(cx);
-                self.take_one_away(cx);
+                // What was seen long ago is told, and nobody is taken away for it.
+                if took <= limits::CREW_LOOK_FRESH {
+                    self.take_one_away(cx);
+                }
+                self.stuck_over(cx);
                 let members = self.crew.members.clone();
                 self.verify_seen(cx, &members, puma.as_ref());
             }
@@ -341,6 +393,10 @@ impl State {
             for (member, change) in changes {
                 match change {
                     Change::None => {}
+                    // That of an earlier keeper is still open, and was told.
+                    Change::Fired if self.crew.resumed.contains_key(&at) => {
+                        self.worker_still(cx, at, member);
+                    }
                     Change::Fired => {
                         let pid = member.identity;
                         let values = check.condition.explain(&member.seen);
@@ -390,6 +446,10 @@ impl State {
             return;
         }
         let acting = self.settled() && self.intent.desired == Desired::Up;
+        if self.crew.resumed.get(&at).is_some_and(|until| cx.now.mono < *until) {
+            return;
+        }
+        self.crew.resumed.remove(&at);
         if acting && self.crew.acting.is_none() {
             self.resolve(cx, cause, "no worker is like that any more");
             for action in &check.on_recovery {
@@ -450,6 +510,7 @@ impl State {
         if self.crew.acting.is_some() {
             self.end_acting(cx, ReplyResult::Failed, why.to_owned());
         }
+        self.resolve(cx, Cause::StuckWorker, why);
         self.crew.forget();
         if self.has_crew() && self.main.is_some() {
             self.crew.due = Some(cx.now.mono + limits::CREW_BUSY_PACE);

@@ -127,9 +127,9 @@ impl Engine {
                 if left == 0 {
                     return;
                 }
-                let Self { services, due, tally, next_id, counters, .. } = self;
+                let Self { services, due, tally, common, .. } = self;
                 let Some(state) = services.get_mut(&child) else { continue };
-                within(now, effects, (next_id, counters), state, |state, cx| {
+                within(now, effects, common, state, |state, cx| {
                     state.parent_stands(cx, &parent, footing);
                 });
                 file(due, tally, &child, state);
@@ -146,10 +146,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let held = self.who_needs(parent);
-        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Self { services, due, tally, common, .. } = self;
         let Some(state) = services.get_mut(parent).filter(|_| !held.is_empty()) else { return };
         let text = format!("held back until that is over: {}", listed(&held));
-        within(now, effects, (next_id, counters), state, |state, cx| state.narrate_new(cx, text));
+        within(now, effects, common, state, |state, cx| state.narrate_new(cx, text));
         file(due, tally, parent, state);
     }
 
@@ -188,9 +188,9 @@ impl Engine {
             }))
             .collect();
         for (parent, footing) in heard {
-            let Self { services, due, tally, next_id, counters, .. } = self;
+            let Self { services, due, tally, common, .. } = self;
             let Some(state) = services.get_mut(child) else { return };
-            within(now, effects, (next_id, counters), state, |state, cx| {
+            within(now, effects, common, state, |state, cx| {
                 if footing.is_none() {
                     state.parents_mains.remove(&parent);
                 }
@@ -289,7 +289,14 @@ impl State {
         if self.def.restart_with == Together::No || !wanted || self.held_back().is_some() {
             return;
         }
-        if self.limit.ask(cx.now.mono, self.def.start_limit, self.def.backoff) == Permission::Go {
+        let now = cx.now.mono;
+        if cx.brake.ask(now).is_err() {
+            let text = format!("not restarted with {parent}: {}", cx.brake.words());
+            self.happened(cx, EventKind::GaveUp, text);
+            return;
+        }
+        if self.limit.ask(now, self.def.start_limit, self.def.backoff) == Permission::Go {
+            cx.brake.took(now);
             self.happened(cx, EventKind::Acted, format!("restarting it with {parent}"));
             self.happen(cx, Class::WishRestart, None);
         }
@@ -299,6 +306,7 @@ impl State {
     fn let_go_on(&mut self, cx: &mut Cx<'_>, parent: &ServiceName) {
         let text = format!("no longer held back: {parent} is there again");
         self.happened(cx, EventKind::Resolved, text);
+        self.crew.forget_verdicts();
         let untold: Vec<_> = self
             .open
             .iter()

@@ -35,4 +35,12 @@ impl State {
             }
         }
     }
+
+    /// There is nothing any more that could go off.
+    pub(super) fn no_hazards(&mut self, cx: &mut Cx<'_>, how: &str) {
+        self.hazards.clear();
+        for kind in HazardKind::ALL {
+            self.resolve(cx, Cause::Hazard(kind), how);
+        }
+    }
 }

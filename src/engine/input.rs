@@ -10,6 +10,7 @@ use crate::model::job::Outcome;
 use crate::model::observation::Observation;
 use crate::model::order::{Order, WorkerPick};
 use crate::model::process::{Exit, Identification, ProcessIdentity, Survivor};
+use crate::model::puma::Trouble;
 use crate::model::text::Untrusted;
 
 /// One thing that happened. Every question of the engine ([`crate::engine::effect::Effect`] with an id)
@@ -72,7 +73,7 @@ pub enum Input {
         /// Which question.
         ask: AskId,
         /// Whether it heard.
-        heard: Result<(), Untrusted>,
+        heard: Result<(), Trouble>,
     },
     /// An operator wants a reload that is seen to its end; already allowed.
     VerifyOrdered {

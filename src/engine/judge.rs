@@ -62,7 +62,7 @@ impl State {
         };
         state.asked = None;
         let fingerprint = state.fingerprint;
-        self.verify_observed(check.kind, check.condition.judge(seen, fingerprint));
+        self.verify_observed(at, check.condition.judge(seen, fingerprint));
         let change = self.verdict(cx, at, check, seen);
         self.follow(cx, vec![(at, check, change)], seen);
     }
@@ -289,8 +289,17 @@ impl State {
             return;
         }
         let now = cx.now.mono;
+        if let Err(until) = cx.brake.ask(now) {
+            let (wait, name) = (show_duration(until.since(now)), self.def.name.clone());
+            let head = format!("not restarted: {}", cx.brake.words());
+            let tail = format!("; again in {wait}, or now by `heeler restart {name}`");
+            self.happened_new_but_for(cx, EventKind::GaveUp, &head, &tail);
+            self.tell_soon(cx, Cause::Check(check.kind, check.index));
+            return;
+        }
         match self.limit.ask(now, self.def.start_limit, self.def.backoff) {
             Permission::Go => {
+                cx.brake.took(now);
                 self.happened(
                     cx,
                     EventKind::Acted,
@@ -302,13 +311,9 @@ impl State {
             Permission::BackOff(until) => {
                 let wait = show_duration(until.since(now));
                 let limit = self.def.start_limit;
-                self.happened_new(
-                    cx,
-                    EventKind::GaveUp,
-                    format!(
-                        "not restarted: the start limit of {limit} is used up; again in {wait}"
-                    ),
-                );
+                let head = format!("not restarted: the start limit of {limit} is used up");
+                let tail = format!("; again in {wait}");
+                self.happened_new_but_for(cx, EventKind::GaveUp, &head, &tail);
                 self.tell_soon(cx, Cause::Check(check.kind, check.index));
             }
         }
@@ -339,6 +344,7 @@ impl State {
             check.window = Window::default();
             check.repeat_at = None;
         }
+        self.crew.forget_verdicts();
     }
 
     fn exec(&mut self, cx: &mut Cx<'_>, check: &Check, command: &Command) {

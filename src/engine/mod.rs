@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod brake;
 mod clearing;
 mod crew;
 mod dependency;
@@ -39,6 +40,7 @@ mod verified;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::engine::brake::Brake;
 use crate::engine::dependency::Edges;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::Input;
@@ -53,6 +55,7 @@ use crate::model::memory::Memory;
 use crate::model::service::Service;
 use crate::model::status::{Status, Tally};
 use crate::model::time::{Mono, Now};
+use crate::model::workers::Budget;
 
 /// All services and what is going on with each.
 #[derive(Debug)]
@@ -61,10 +64,17 @@ pub struct Engine {
     /// When each service is due next, soonest first.
     due: BTreeSet<(Mono, ServiceName)>,
     tally: Tally,
-    next_id: u64,
-    counters: Counters,
+    common: Common,
     /// Who needs whom.
     edges: Edges,
+}
+
+/// What all services have in common.
+#[derive(Debug)]
+struct Common {
+    next_id: u64,
+    counters: Counters,
+    brake: Brake,
 }
 
 /// What should be rare, counted so that it is seen.
@@ -89,10 +99,18 @@ impl Engine {
             services: BTreeMap::new(),
             due: BTreeSet::new(),
             tally: Tally::default(),
-            next_id: first_id,
-            counters: Counters::default(),
+            common: Common {
+                next_id: first_id,
+                counters: Counters::default(),
+                brake: Brake::default(),
+            },
             edges: Edges::default(),
         }
+    }
+
+    /// So much may be taken away on this machine in a window of time without anybody's order.
+    pub fn brake_at(&mut self, budget: Budget) {
+        self.common.brake.set(budget);
     }
 
     /// Takes a service in: what it was remembered as, and what an earlier keeper left in flight. Its
@@ -106,14 +124,17 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let name = def.name.clone();
+        for taken in memory.iter().flat_map(|memory| &memory.boot.workers_taken) {
+            self.common.brake.took(*taken);
+        }
         let (state, resumed) = State::begin(now, def, memory);
         self.services.insert(name.clone(), state);
         self.draw_edges(&name);
         self.hear_parents(&name);
-        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Self { services, due, tally, common, .. } = self;
         let Some(state) = services.get_mut(&name) else { return };
-        within(now, effects, (next_id, counters), state, |state, cx| {
-            state.resume_incidents(cx, resumed);
+        within(now, effects, common, state, |state, cx| {
+            state.resume_open(cx, resumed);
             state.take_up(cx, in_flight);
         });
         file(due, tally, &name, state);
@@ -126,12 +147,12 @@ impl Engine {
             self.tick(now, effects);
             return;
         };
-        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Self { services, due, tally, common, .. } = self;
         let Some(state) = services.get_mut(&name) else {
-            counters.strangers += 1;
+            common.counters.strangers += 1;
             return;
         };
-        within(now, effects, (next_id, counters), state, |state, cx| state.take_input(cx, input));
+        within(now, effects, common, state, |state, cx| state.take_input(cx, input));
         file(due, tally, &name, state);
         self.tell_children(now, &name, effects);
     }
@@ -194,15 +215,15 @@ impl Engine {
     /// What should be rare.
     #[must_use]
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.common.counters
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while self.due.first().is_some_and(|(at, _)| *at <= now.mono) {
-            let Self { services, due, tally, next_id, counters, .. } = self;
+            let Self { services, due, tally, common, .. } = self;
             let Some((_, name)) = due.pop_first() else { return };
             let Some(state) = services.get_mut(&name) else { continue };
-            within(now, effects, (&mut *next_id, &mut *counters), state, State::time_passed);
+            within(now, effects, common, state, State::time_passed);
             // A deadline that is still in the past after it was served would spin.
             debug_assert!(state.next_due() > now.mono, "{name}: {state:?}");
             state.filed = Mono::NEVER;
@@ -215,11 +236,12 @@ impl Engine {
 fn within(
     now: Now,
     effects: &mut Vec<Effect>,
-    (next_id, counters): (&mut u64, &mut Counters),
+    common: &mut Common,
     state: &mut State,
     what: impl FnOnce(&mut State, &mut Cx<'_>),
 ) {
-    let mut cx = Cx { now, effects, next_id, dirty: false, counters };
+    let Common { next_id, counters, brake } = common;
+    let mut cx = Cx { now, effects, next_id, dirty: false, counters, brake };
     what(state, &mut cx);
     if cx.dirty {
         cx.push(Effect::Persist { service: state.def.name.clone() });
@@ -257,6 +279,8 @@ pub(crate) struct Cx<'a> {
     /// The memory of the service changed.
     pub(crate) dirty: bool,
     pub(crate) counters: &'a mut Counters,
+    /// All services share it.
+    pub(crate) brake: &'a mut Brake,
 }
 
 impl Cx<'_> {

@@ -13,6 +13,7 @@ use crate::model::incident::{Alert, AlertKind, Cause, Incident};
 use crate::model::intent::Desired;
 use crate::model::job::Output;
 use crate::model::limits;
+use crate::model::service::Life;
 use crate::model::time::{Mono, Wall};
 use crate::model::units::show_duration;
 
@@ -35,6 +36,7 @@ impl State {
             | Cause::Definition
             | Cause::Check(..)
             | Cause::Hazard(_)
+            | Cause::StuckWorker
             | Cause::CheckUnknown(..) => Some(EventKind::Fired),
             // Whoever opens these knows what kind of thing it is.
             Cause::Down | Cause::SetAside => None,
@@ -58,7 +60,9 @@ impl State {
             | Cause::Unclear
             | Cause::Unkillable
             | Cause::Definition => Level::Error,
-            Cause::Check(..) | Cause::CheckUnknown(..) | Cause::Hazard(_) => Level::Warning,
+            Cause::Check(..) | Cause::CheckUnknown(..) | Cause::Hazard(_) | Cause::StuckWorker => {
+                Level::Warning
+            }
         };
         cx.log(&self.def.name, level, title.clone());
         if let Some(event) = event {
@@ -117,6 +121,7 @@ impl State {
                 | Cause::UpUnwanted
                 | Cause::Unclear
                 | Cause::Unkillable
+                | Cause::StuckWorker
                 | Cause::Check(..) => {
                     open.record.tell(cx.now.wall, text.clone());
                     cx.dirty = true;
@@ -138,6 +143,19 @@ impl State {
         }
     }
 
+    /// The same of what ends in something that changes all the time.
+    pub(super) fn happened_new_but_for(
+        &mut self,
+        cx: &mut Cx<'_>,
+        kind: EventKind,
+        head: &str,
+        tail: &str,
+    ) {
+        if !self.told_any(|line| line.starts_with(head)) {
+            self.happened(cx, kind, format!("{head}{tail}"));
+        }
+    }
+
     /// What is no transition, unless it was said already.
     pub(super) fn narrate_new(&mut self, cx: &mut Cx<'_>, text: String) {
         if !self.said(&text) {
@@ -146,7 +164,11 @@ impl State {
     }
 
     fn said(&self, text: &str) -> bool {
-        self.open.values().any(|open| open.record.story.iter().any(|line| line.text == text))
+        self.told_any(|line| line == text)
+    }
+
+    fn told_any(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.open.values().any(|open| open.record.story.iter().any(|line| is(&line.text)))
     }
 
     /// Adds what a command printed to the story.
@@ -170,6 +192,24 @@ impl State {
                 // One mail that is true: it waits for the end of the story.
                 open.tell_at = now + SETTLE;
             }
+        }
+    }
+
+    /// It looks over: it is, unless it shows again within a while.
+    pub(super) fn looks_over(&mut self, cx: &Cx<'_>, cause: Cause) {
+        if let Some(open) = self.open.get_mut(&cause).filter(|open| open.settles_at.is_none()) {
+            open.settles_at = Some(cx.now.mono + SETTLE);
+            open.mended = Some(cx.now.wall);
+            if open.record.told == 0 {
+                open.tell_at = cx.now.mono + SETTLE;
+            }
+        }
+    }
+
+    /// It only looked over.
+    pub(super) fn only_looked_over(&mut self, cause: Cause) {
+        if let Some(open) = self.open.get_mut(&cause) {
+            (open.settles_at, open.mended) = (None, None);
         }
     }
 
@@ -222,7 +262,7 @@ impl State {
         let over = format!("over: {} ({how})", open.record.title);
         // What changed is one event, and that it ends is none; an operator's doing is one already.
         let cause = open.record.cause;
-        let was_a_moment = cause.is_of_check() && open.settles_at.is_some();
+        let was_a_moment = cause.place().is_some() && open.settles_at.is_some();
         if cause != Cause::SetAside && !was_a_moment {
             cx.event(&self.def.name, EventKind::Resolved, &over);
         }
@@ -266,6 +306,7 @@ impl State {
         for cause in settled {
             let how = match cause {
                 Cause::Check(..) => "it changed, and that is all".to_owned(),
+                Cause::StuckWorker => "its master waits for nobody any more".to_owned(),
                 Cause::Down
                 | Cause::UpUnwanted
                 | Cause::Unclear
@@ -323,6 +364,9 @@ impl State {
                 let wait = show_duration(until.since(now));
                 format!("heeler tries again in {wait}; `heeler start {name}` tries now")
             }
+            (Desired::Up, Stage::Watching) if self.def.life == Life::Nothing => {
+                "heeler goes on checking: it has no process that could be started".to_owned()
+            }
             (Desired::Up, Stage::Watching) if self.main.is_none() && self.def.startable() => {
                 "heeler looks again".to_owned()
             }
@@ -360,6 +404,7 @@ pub(super) fn remind_after(cause: Cause, remind: Duration) -> Duration {
         | Cause::Unkillable
         | Cause::SetAside
         | Cause::Definition
+        | Cause::StuckWorker
         | Cause::Check(..)
         | Cause::CheckUnknown(..) => remind,
     }
@@ -373,6 +418,7 @@ fn may_be_a_parents(cause: Cause) -> bool {
         | Cause::Unkillable
         | Cause::SetAside
         | Cause::Definition
+        | Cause::StuckWorker
         | Cause::Hazard(_) => false,
     }
 }

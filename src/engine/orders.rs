@@ -31,7 +31,15 @@ impl State {
             cx.push(Effect::Answer { request, reply });
             return;
         }
-        self.happened(cx, EventKind::Ordered, format!("{} asked by {who}", order.name()));
+        let asked = format!("{} asked by {who}", order.name());
+        self.happened(cx, EventKind::Ordered, asked.clone());
+        match order {
+            // Whoever takes it in hand means what is there now, and nothing is taken back behind that.
+            Order::Stop | Order::Restart | Order::Reload | Order::Unmonitor => {
+                self.verify_parts(cx, &asked);
+            }
+            Order::Start | Order::Monitor => {}
+        }
         if let Some(desired) = desired_by(order) {
             self.supersede(cx, order, desired, &who);
             if self.intent.desired != desired {

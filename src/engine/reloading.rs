@@ -62,6 +62,7 @@ impl State {
                 by: By::Heeler,
                 stale: None,
                 dead_on_arrival: None,
+                unclear_since: None,
             }),
         );
     }

@@ -68,11 +68,11 @@ impl Engine {
         why: &Farewell,
         effects: &mut Vec<Effect>,
     ) {
-        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Self { services, due, tally, common, .. } = self;
         let Some(mut state) = services.remove(name) else { return };
         due.remove(&(state.filed, name.clone()));
         tally.count(None, state.tallied);
-        within(now, effects, (next_id, counters), &mut state, |state, cx| {
+        within(now, effects, common, &mut state, |state, cx| {
             state.part(cx, why);
             // There is nothing left to be remembered.
             cx.dirty = false;
@@ -104,12 +104,12 @@ impl Engine {
         effects: &mut Vec<Effect>,
         what: impl FnOnce(&mut State, &mut Cx<'_>),
     ) {
-        let Self { services, due, tally, next_id, counters, .. } = self;
+        let Self { services, due, tally, common, .. } = self;
         let Some(state) = services.get_mut(name) else {
-            counters.strangers += 1;
+            common.counters.strangers += 1;
             return;
         };
-        within(now, effects, (next_id, counters), state, what);
+        within(now, effects, common, state, what);
         file(due, tally, name, state);
         self.tell_children(now, name, effects);
     }
@@ -122,13 +122,16 @@ impl State {
         if old.remind != self.def.remind {
             self.remind_anew(cx.now);
         }
-        let claim = |def: &Service| (def.life.clone(), def.user.clone());
-        if claim(&old) != claim(&self.def) {
+        if !old.is_claimed_like(&self.def) {
             self.claim_changed(cx);
         }
-        let puma = |def: &Service| (def.life.clone(), def.user.clone(), def.puma.clone());
-        if puma(&old) != puma(&self.def) {
+        if old.is_asked_like(&self.def) {
+            self.verify_redefined();
+        } else {
             self.verify_parts(cx, "its Puma is another one in the new configuration");
+        }
+        if self.def.puma.is_none() {
+            self.no_hazards(cx, "it is no Puma any more");
         }
         // What it may do now that it might not do before is not to wait for the next interval.
         self.look_at = cx.now.mono;

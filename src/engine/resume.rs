@@ -63,7 +63,11 @@ impl State {
         let checks: Vec<_> = def.checks.iter().map(fresh).collect();
         let soonest = checks.iter().map(|check| check.due).fold(first(def.every), Mono::min);
         let look_at = soonest.max(now.mono + std::time::Duration::from_millis(1));
-        let resumed = Resumed { open: memory.open, marks: memory.checks };
+        let resumed = Resumed {
+            open: memory.open,
+            marks: memory.checks,
+            verifying: memory.boot.verifying.is_some(),
+        };
         let state = Self {
             intent: memory.intent,
             main: None,
@@ -72,7 +76,7 @@ impl State {
             stage: Stage::Watching,
             since: now,
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
-            crew: Crew::default(),
+            crew: Crew::recall(&memory.boot),
             hazards: Hazards::default(),
             verify: None,
             reloaded: None,
@@ -100,21 +104,23 @@ impl State {
         (state, resumed)
     }
 
-    /// The incidents that an earlier keeper had open: since then a check may have got another place in the
-    /// file, or be gone.
-    pub(super) fn resume_incidents(&mut self, cx: &mut Cx<'_>, resumed: Resumed) {
+    /// What an earlier keeper had open: since then a check may have got another place in the file, or be
+    /// gone.
+    pub(super) fn resume_open(&mut self, cx: &mut Cx<'_>, resumed: Resumed) {
         for mut record in resumed.open {
             let place = match record.cause {
                 Cause::Check(kind, index) | Cause::CheckUnknown(kind, index) => {
                     self.place_of_check(kind, index, &resumed.marks)
                 }
                 Cause::Hazard(_) if self.def.puma.is_none() => None,
+                Cause::StuckWorker if self.def.workers.is_none() => None,
                 Cause::Down
                 | Cause::UpUnwanted
                 | Cause::Unclear
                 | Cause::Unkillable
                 | Cause::SetAside
                 | Cause::Definition
+                | Cause::StuckWorker
                 | Cause::Hazard(_) => Some(CheckIndex(0)),
             };
             match place {
@@ -128,6 +134,9 @@ impl State {
                     self.close(cx, open, NO_LONGER_CHECKED, next);
                 }
             }
+        }
+        if resumed.verifying {
+            self.verify_was_left(cx);
         }
     }
 
@@ -151,10 +160,17 @@ impl State {
 
     /// An incident that an earlier keeper had open: told at once if it never was, else reminded of.
     pub(super) fn resume_incident(&mut self, now: Now, record: Incident) {
-        if let Cause::Check(_, index) = record.cause
-            && let Some(check) = self.checks.get_mut(usize::from(index.0))
-        {
-            check.window.resume_firing();
+        if let Cause::Check(kind, index) = record.cause {
+            let at = usize::from(index.0);
+            match (self.def.checks.get(at), self.checks.get_mut(at)) {
+                // It fires for some worker; which is seen once all are judged anew.
+                (Some(check), Some(_)) if kind == CheckKind::Worker => {
+                    let span = check.tolerance.span(check.every) + check.every;
+                    self.crew.resume_firing(at, now.mono + span);
+                }
+                (_, Some(state)) => state.window.resume_firing(),
+                (_, None) => {}
+            }
         }
         let tell_at = self.tell_again_at(now, &record);
         self.open.insert(record.cause, OpenIncident::of(record, tell_at));
@@ -207,6 +223,7 @@ impl State {
                             by: By::Heeler,
                             stale: before.map(|before| before.pid),
                             dead_on_arrival: None,
+                            unclear_since: None,
                         };
                         self.stage = Stage::Starting(starting);
                         if matches!(kind, JobKind::Restart | JobKind::Reload) {
@@ -284,6 +301,8 @@ impl State {
             }),
             leaving: self.leaving.map(|(identity, _)| identity),
             acquaintance: self.acquaintance,
+            workers_taken: self.crew.taken(),
+            verifying: self.verify.as_ref().map(|verify| verify.began()),
             ..BootMemory::default()
         };
         self.limit.remember(&mut boot);
@@ -305,6 +324,8 @@ pub(super) struct Resumed {
     open: Vec<Incident>,
     /// Those of the checks that they count by.
     marks: Vec<u64>,
+    /// A verified reload was under way.
+    verifying: bool,
 }
 
 /// How an incident of a check ends whose check is not there any more.

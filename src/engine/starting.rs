@@ -124,6 +124,7 @@ impl State {
                 by,
                 stale,
                 dead_on_arrival: None,
+                unclear_since: None,
             }),
         );
     }

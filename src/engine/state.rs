@@ -178,6 +178,8 @@ pub(crate) struct Starting {
     pub(crate) stale: Option<Pid>,
     /// Another dead process that the claim names since then, and since when.
     pub(crate) dead_on_arrival: Option<(Pid, Mono)>,
+    /// Since when it cannot be told whether it came: its pidfile may be half written.
+    pub(crate) unclear_since: Option<Mono>,
 }
 
 /// What a start brings up.

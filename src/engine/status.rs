@@ -113,7 +113,8 @@ impl State {
             | Cause::Definition
             | Cause::Check(..)
             | Cause::CheckUnknown(..)
-            | Cause::Hazard(_) => open.settles_at.is_none(),
+            | Cause::Hazard(_)
+            | Cause::StuckWorker => open.settles_at.is_none(),
         };
         self.open.values().filter(counts)
     }

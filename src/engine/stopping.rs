@@ -79,6 +79,7 @@ impl State {
                 by,
                 stale: None,
                 dead_on_arrival: None,
+                unclear_since: None,
             }),
         );
     }

@@ -5,12 +5,16 @@
 //! each new worker, the release it runs, the pages. The old workers are never taken away for it: while a
 //! new one is not ready the guard keeps them.
 
+mod back;
+mod pages;
+
 use std::time::Duration;
 
 use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::state::State;
 use crate::engine::table::Where;
+use crate::engine::verified::pages::{Before, Pages};
 use crate::model::check::CheckKind;
 use crate::model::crew::{Duty, Member, PumaView};
 use crate::model::event::EventKind;
@@ -21,7 +25,7 @@ use crate::model::limits;
 use crate::model::observation::Verdict;
 use crate::model::order::{Reply, ReplyResult};
 use crate::model::process::ProcessIdentity;
-use crate::model::puma::{Ask, Rollback};
+use crate::model::puma::{Ask, Trouble, TroubleKind};
 use crate::model::service::Command;
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
@@ -45,10 +49,9 @@ pub(crate) struct Verify {
     manner: Manner,
     /// What Puma is to do once `current` points back.
     way_back: Ask,
-    /// Bad answers of its pages, one after the other.
-    bad_answers: u32,
-    /// Good answers since the last new worker.
-    good_answers: u32,
+    pages: Pages,
+    /// Why Puma may not have heard: then it is said, when nothing follows.
+    unheard: Option<Trouble>,
     /// Why it is taken back.
     why: Option<String>,
     /// What was told last of how far it is.
@@ -95,6 +98,10 @@ impl Verify {
         }
     }
 
+    pub(super) fn began(&self) -> Mono {
+        self.began
+    }
+
     fn is_going_back(&self) -> bool {
         matches!(self.step, Step::Linking(_) | Step::Returning(..) | Step::Returned(_))
     }
@@ -139,11 +146,12 @@ impl State {
             target: Untrusted::default(),
             manner: Manner::Phased,
             way_back: Ask::PhasedRestart,
-            bad_answers: 0,
-            good_answers: 0,
+            pages: Pages::default(),
+            unheard: None,
             why: None,
             told: String::new(),
         }));
+        cx.dirty = true;
         self.look_at_crew_now(cx);
     }
 
@@ -175,7 +183,7 @@ impl State {
     fn verify_begins(&mut self, cx: &mut Cx<'_>, members: &[Member], view: &PumaView) {
         let all_there = view.workers == view.booted && view.old == Some(0);
         let refusal = match &view.target {
-            Err(why) => Some(format!("`current` {why}: Puma would die of a restart")),
+            Err(why) => Some(format!("`current`: {why}. Puma would die of a restart")),
             Ok(_) if view.workers.is_none() => Some(format!("it is no cluster: {}", view.words)),
             Ok(_) if !all_there => Some(format!("it is not whole before: {}", view.words)),
             Ok(_) if members.is_empty() => Some("no worker of it was found".to_owned()),
@@ -186,7 +194,9 @@ impl State {
             return;
         }
         let Ok(target) = &view.target else { return };
+        let pages = self.pages_before();
         let Some(verify) = &mut self.verify else { return };
+        verify.pages = pages;
         verify.old = members.iter().map(|member| member.identity).collect();
         verify.phase = view.phase;
         verify.started_wall_ms = view.started_wall_ms;
@@ -223,11 +233,20 @@ impl State {
     }
 
     /// Puma heard, or did not.
-    pub(super) fn puma_asked(&mut self, cx: &mut Cx<'_>, ask: AskId, heard: Result<(), Untrusted>) {
+    pub(super) fn puma_asked(&mut self, cx: &mut Cx<'_>, ask: AskId, heard: Result<(), Trouble>) {
         let step = self.verify.as_ref().map(|verify| verify.step);
         match (step, heard) {
             (Some(Step::Asked(asked, _)), Ok(())) if asked == ask => {
                 self.verify_goes_to(Step::Heard(cx.now.mono + limits::VERIFY_HEARD));
+                self.look_at_crew_now(cx);
+            }
+            (Some(Step::Asked(asked, _)), Err(why)) if asked == ask && may_have_heard(why.kind) => {
+                // What waits in its socket it still does, and then nobody must look away.
+                let until = cx.now.mono + limits::ASK_TIMEOUT + limits::VERIFY_HEARD;
+                if let Some(verify) = &mut self.verify {
+                    verify.unheard = Some(why);
+                }
+                self.verify_goes_to(Step::Heard(until));
                 self.look_at_crew_now(cx);
             }
             (Some(Step::Asked(asked, _)), Err(why)) if asked == ask => {
@@ -242,7 +261,21 @@ impl State {
                 let text = format!("Puma was not told to go back: {why}");
                 self.verify_gives_up(cx, &text);
             }
-            (_, _) => cx.counters.dropped_answers += 1,
+            (
+                Some(
+                    Step::Looking
+                    | Step::Trying(_)
+                    | Step::Asked(..)
+                    | Step::Heard(_)
+                    | Step::Replacing
+                    | Step::Settling(_)
+                    | Step::Linking(_)
+                    | Step::Returning(..)
+                    | Step::Returned(_),
+                )
+                | None,
+                Ok(()) | Err(_),
+            ) => cx.counters.dropped_answers += 1,
         }
     }
 
@@ -268,20 +301,30 @@ impl State {
         let is_new = |member: &&Member| !verify.old.contains(&member.identity);
         let new: Vec<_> = members.iter().filter(is_new).collect();
         let booted = new.iter().filter(|member| member.duty != Duty::Boots).count();
+        // One that was forked before Puma began runs what ran before, and is replaced like the old ones.
+        let may_be_old = |member: &Member| view.old > Some(0) && member.release == verify.previous;
+        let serves = |member: &&&Member| member.duty == Duty::Serves && !may_be_old(member);
+        let ready = new.iter().filter(serves).count();
+        // Where it could be read before, what cannot be read now proves nothing.
+        let known = verify.previous.is_none() || new.iter().all(|member| member.release.is_some());
         let elsewhere = new.iter().find(|member| {
             member.duty != Duty::Boots
                 && member.release.as_ref().is_some_and(|release| *release != verify.target)
+                && !may_be_old(member)
         });
         let wrong = elsewhere.map(|member| {
             let release = member.release.clone().unwrap_or_default();
             format!("worker {} runs {release}, not {}", member.identity, verify.target)
         });
-        let told = format!("{booted} of {} workers are new and ready", view.workers.unwrap_or(0));
+        let told = format!("{ready} of {} workers are new and ready", view.workers.unwrap_or(0));
+        let seen_all = u64::try_from(ready).ok() == view.workers && ready == members.len();
         let left = members.iter().any(|member| verify.old.contains(&member.identity));
         let whole = view.workers == view.booted && view.old == Some(0);
-        let done = whole && !left && booted == members.len() && wrong.is_none();
+        let done = whole && !left && seen_all && known && wrong.is_none();
         let changed = verify.told != told;
         verify.told.clone_from(&told);
+        verify.pages.ready(ready);
+        let bad = verify.pages.bad_in_a_row();
         if let Some(words) = &view.looping {
             // A worker of the new release that is ready, or will be, belongs to the newest phase: nothing
             // but another restart takes it away. Where none can be, what Puma has begun ends well by
@@ -299,18 +342,29 @@ impl State {
         if changed {
             self.happened(cx, EventKind::Acted, told);
         }
-        let bad = self.verify.as_ref().map_or(0, |verify| verify.bad_answers);
         if bad >= limits::VERIFY_BAD_ANSWERS {
             self.verify_goes_back(cx, format!("{bad} bad answers in a row of its pages"));
             return;
         }
-        match self.verify.as_ref().map(|verify| verify.step) {
-            Some(Step::Replacing) if done => {
-                self.verify_goes_to(Step::Settling(now + limits::VERIFY_SETTLE));
+        let Some(verify) = &mut self.verify else { return };
+        match verify.step {
+            Step::Replacing if done => {
+                verify.pages.count_anew();
+                verify.step = Step::Settling(now + limits::VERIFY_SETTLE);
             }
-            Some(Step::Settling(_)) if !done => self.verify_goes_to(Step::Replacing),
-            Some(Step::Settling(until)) if now >= until => self.verify_succeeds(cx),
-            Some(_) | None => {}
+            Step::Settling(_) if !done => verify.step = Step::Replacing,
+            Step::Settling(until) if now >= until && verify.pages.are_well() => {
+                self.verify_succeeds(cx);
+            }
+            Step::Looking
+            | Step::Trying(_)
+            | Step::Asked(..)
+            | Step::Heard(_)
+            | Step::Replacing
+            | Step::Settling(_)
+            | Step::Linking(_)
+            | Step::Returning(..)
+            | Step::Returned(_) => {}
         }
         self.probe_pages(cx);
     }
@@ -322,10 +376,7 @@ impl State {
             Manner::Phased => "",
             Manner::Hot => " (by a full restart: it loads its application before it forks)",
         };
-        let pages = match verify.good_answers {
-            0 => ", no check looks at its pages".to_owned(),
-            good => format!(", {good} good answers of its pages"),
-        };
+        let pages = verify.pages.words();
         let text = format!("verified after {took}: all workers run {}{how}{pages}", verify.target);
         self.verify_ends(cx, ReplyResult::Done, &text);
     }
@@ -342,69 +393,30 @@ impl State {
     }
 
     /// A page answered while it is watched.
-    pub(super) fn verify_observed(&mut self, kind: CheckKind, verdict: Verdict) {
-        let Some(verify) = self.verify.as_mut().filter(|_| is_of_pages(kind)) else { return };
-        match verdict {
-            Verdict::Pass => {
-                verify.bad_answers = 0;
-                verify.good_answers += 1;
-            }
-            Verdict::Fail => verify.bad_answers += 1,
-            Verdict::Unknown => {}
+    pub(super) fn verify_observed(&mut self, at: usize, verdict: Verdict) {
+        if let Some(verify) = &mut self.verify {
+            verify.pages.answered(at, verdict);
         }
     }
 
-    // ---- back ---------------------------------------------------------------------------------
-
-    /// The new release is not to stay.
-    fn verify_goes_back(&mut self, cx: &mut Cx<'_>, why: String) {
-        let Some(verify) = &mut self.verify else { return };
-        if verify.is_going_back() {
-            return;
-        }
-        verify.why = Some(why.clone());
-        let previous = verify.previous.clone();
-        let puma = self.def.puma.clone();
-        let rollback = puma.as_ref().and_then(|puma| puma.rollback.clone());
-        let current = puma.as_ref().and_then(|puma| puma.current.clone());
-        let command = match (rollback, previous, current) {
-            (Some(_), _, _) if self.job.is_some() => Err("another action is under way"),
-            (Some(Rollback::Command(command)), _, _) => Ok(command),
-            (Some(Rollback::Symlink), Some(previous), Some(current)) => {
-                Ok(link(previous.raw(), &current.to_string_lossy()))
-            }
-            (Some(Rollback::Symlink), _, _) => Err("which release ran before was not seen"),
-            (None, _, _) => Err("there is no `rollback` in its file"),
-        };
-        match command {
-            Ok(command) => {
-                let text = format!("the new release is taken back: {why}");
-                self.happened(cx, EventKind::Failed, text);
-                let deadline = cx.now.mono + command.timeout.unwrap_or(limits::TRIAL_TIMEOUT);
-                let action = self.run(cx, JobKind::Exec, command, deadline, &why);
-                self.verify_goes_to(Step::Linking(action));
-            }
-            Err(what) => {
-                self.happened(
-                    cx,
-                    EventKind::Failed,
-                    format!("the new release does not pass: {why}"),
-                );
-                self.verify_gives_up(cx, what);
-            }
-        }
+    fn pages_before(&self) -> Pages {
+        let checks = self.def.checks.iter().zip(&self.checks).enumerate();
+        let pages = checks.filter(|(_, (check, _))| is_of_pages(check.kind));
+        Pages::of(pages.map(|(at, (check, state))| {
+            let last = state.last.as_ref();
+            let bad = last.is_some_and(|seen| {
+                check.condition.judge(seen, state.fingerprint) == Verdict::Fail
+            });
+            (at, if bad { Before::Badly } else { Before::Well })
+        }))
     }
 
-    /// Nothing more can be done: the old workers stay, and what to type is said.
-    fn verify_gives_up(&mut self, cx: &mut Cx<'_>, what: &str) {
-        let Some(verify) = &self.verify else { return };
-        let why = verify.why.clone().unwrap_or_else(|| "it did not come to its end".to_owned());
-        let text = format!(
-            "failed: {why}; {what}. The old workers go on. Point `current` back and tell Puma \
-             `pumactl {}`",
-            verify.way_back.word()
-        );
-        self.verify_ends(cx, ReplyResult::Failed, &text);
+    /// Its checks are others now, in other places.
+    pub(super) fn verify_redefined(&mut self) {
+        let pages = self.pages_before();
+        if let Some(verify) = &mut self.verify {
+            verify.pages = pages;
+        }
     }
 
     /// A job of it ended. Answers whether it was one.
@@ -432,32 +444,14 @@ impl State {
                 self.verify_goes_to(Step::Returning(ask, until));
             }
             Some(Step::Linking(linked)) if linked == action => {
-                self.verify_gives_up(cx, "and `current` could not be pointed back");
+                let last = outcome.output.last_line().unwrap_or_default();
+                let what =
+                    format!("and `current` was not pointed back ({}): {last}", outcome.ended);
+                self.verify_gives_up(cx, &what);
             }
             Some(_) | None => {}
         }
     }
-
-    fn verify_returned(&mut self, cx: &mut Cx<'_>, members: &[Member], view: &PumaView) {
-        let Some(verify) = &self.verify else { return };
-        let whole = view.workers == view.booted && view.old == Some(0) && !members.is_empty();
-        let previous = |member: &Member| {
-            verify.previous.is_none()
-                || member.release.is_none()
-                || member.release == verify.previous
-        };
-        if whole && view.looping.is_none() && members.iter().all(previous) {
-            let why = verify.why.clone().unwrap_or_default();
-            let took = show_duration(cx.now.mono.since(verify.began));
-            let release = verify.previous.clone().unwrap_or_default();
-            let text = format!(
-                "the new release did not pass, all workers run {release} again after {took}: {why}"
-            );
-            self.verify_ends(cx, ReplyResult::Failed, &text);
-        }
-    }
-
-    // ---- time and ends ------------------------------------------------------------------------
 
     /// Its time, or the time of its step, is over.
     pub(super) fn verify_due(&mut self, cx: &mut Cx<'_>) {
@@ -469,9 +463,15 @@ impl State {
                 self.verify_ends(cx, ReplyResult::Failed, "not begun: Puma did not answer");
             }
             Step::Heard(until) if now >= until => {
-                let text = "not begun: Puma said yes and did nothing (is it a cluster, and phased \
-                            restarts not switched off?)";
-                self.verify_ends(cx, ReplyResult::Failed, text);
+                let text = match &verify.unheard {
+                    Some(why) => format!("not begun: {why}"),
+                    None => {
+                        "not begun: Puma said yes and did nothing (is it a cluster, and phased \
+                             restarts not switched off?)"
+                            .to_owned()
+                    }
+                };
+                self.verify_ends(cx, ReplyResult::Failed, &text);
             }
             Step::Returning(_, until) if now >= until => {
                 self.verify_gives_up(cx, "Puma did not answer when it was told to go back");
@@ -485,11 +485,7 @@ impl State {
             Step::Heard(_) | Step::Replacing | Step::Settling(_) if late => {
                 let told = verify.told.clone();
                 self.verify_goes_back(cx, format!("its time is over: {told}"));
-                if let Some(verify) = &mut self.verify {
-                    verify.deadline = now + limits::VERIFY_TIMEOUT;
-                }
             }
-            Step::Linking(_) if late => self.verify_gives_up(cx, "its time is over"),
             Step::Looking
             | Step::Trying(_)
             | Step::Asked(..)
@@ -502,26 +498,21 @@ impl State {
         }
     }
 
-    /// Its master is gone: whatever comes next is an ordinary start, and of the release before.
-    pub(super) fn verify_lost_master(&mut self, cx: &mut Cx<'_>) {
-        let Some(verify) = &self.verify else { return };
-        let begun = !matches!(verify.step, Step::Looking | Step::Trying(_));
-        if begun && !verify.is_going_back() && self.job.is_none() {
-            // The start after it waits for this.
-            self.verify_goes_back(cx, "its master died of the new release".to_owned());
-        }
-        if self.verify.is_some() {
-            let text = "failed: its master died of the new release; it is started again";
-            self.verify_ends(cx, ReplyResult::Failed, text);
-        }
-    }
-
     /// What it is about is no longer watched as it was.
     pub(super) fn verify_parts(&mut self, cx: &mut Cx<'_>, how: &str) {
         if self.verify.is_some() {
             let text = format!("not seen to its end: {how}; `heeler workers` shows how they stand");
             self.verify_ends(cx, ReplyResult::Failed, &text);
         }
+    }
+
+    /// An earlier keeper watched one, and nobody remembers how far it was. Whoever asked for it lost the
+    /// connection; what Puma began goes on, under the guard as ever.
+    pub(super) fn verify_was_left(&mut self, cx: &mut Cx<'_>) {
+        let text = "verified reload: not seen to its end: heeler was restarted meanwhile; `heeler workers` \
+                    shows how they stand";
+        self.happened(cx, EventKind::Failed, text.to_owned());
+        cx.dirty = true;
     }
 
     fn verify_goes_to(&mut self, step: Step) {
@@ -532,6 +523,7 @@ impl State {
 
     fn verify_ends(&mut self, cx: &mut Cx<'_>, result: ReplyResult, text: &str) {
         let Some(verify) = self.verify.take() else { return };
+        cx.dirty = true;
         let kind = match result {
             ReplyResult::Done => EventKind::Acted,
             ReplyResult::Failed => EventKind::Failed,
@@ -546,9 +538,18 @@ fn is_of_pages(kind: CheckKind) -> bool {
     matches!(kind, CheckKind::Http | CheckKind::Port)
 }
 
-/// Points a link elsewhere in one step: who reads it meanwhile sees the one or the other.
-fn link(target: &str, link: &str) -> Command {
-    let script = "ln -s -- \"$0\" \"$1.heeler-$$\" && mv -T -- \"$1.heeler-$$\" \"$1\"";
-    let argv = ["/bin/sh", "-c", script, target, link].map(Into::into).to_vec();
-    Command { argv, timeout: None, env: Vec::new(), cwd: Some("/".into()), systemctl: None }
+/// Whether it may have been told although it did not say so: its control server has one thread, and reads
+/// what waits for it when whoever holds that goes.
+fn may_have_heard(kind: TroubleKind) -> bool {
+    match kind {
+        TroubleKind::Silent | TroubleKind::Garbled => true,
+        TroubleKind::NotAsked
+        | TroubleKind::Absent
+        | TroubleKind::State
+        | TroubleKind::Address
+        | TroubleKind::Denied
+        | TroubleKind::Refused
+        | TroubleKind::Forbidden
+        | TroubleKind::Unavailable => false,
+    }
 }

@@ -271,6 +271,7 @@ impl Keeper {
             self.log.write_to(to.clone());
         }
         let mails = (&old.mail, &old.hostname) != (&new.mail, &new.hostname);
+        self.engine.brake_at(new.brake);
         (self.conf.settings, self.conf.text) = (new, text);
         if mails {
             let settings = &self.conf.settings;

@@ -12,7 +12,7 @@ use crate::keeper::Keeper;
 use crate::keeper::crews::Crew;
 use crate::keeper::dirs;
 use crate::keeper::jobs::{Answers, read_record};
-use crate::keeper::pumas::{PumaKnown, asked_alike};
+use crate::keeper::pumas::PumaKnown;
 use crate::keeper::samples::needs_of;
 use crate::keeper::served::{ClaimId, Family, File, InPool, Served, UnitKnown};
 use crate::keeper::start::make_dir;
@@ -22,11 +22,12 @@ use crate::model::job::JobKind;
 use crate::model::memory::{Acquaintance, BootMemory, Memory};
 use crate::model::service::{Life, Service};
 use crate::model::status::Phase;
+use crate::model::workers::Workers;
 use crate::store::Message;
 use crate::sys::identity::ClaimStamp;
 use crate::sys::pidfile::Stamp;
 use crate::sys::records;
-use crate::wire::shim::{MAIN_FILE, MainRecord};
+use crate::wire::shim::{LADDER_FILE, MAIN_FILE, MainRecord};
 
 /// A service as its file has it, or had it.
 pub(super) struct Defined {
@@ -109,6 +110,7 @@ impl Keeper {
         self.deferred_exits.retain(|(_, service, _)| service != name);
         self.surveys.retain(|due| due.service != *name);
         self.carry_programs(name, &[]);
+        self.carry_passwords(name, &[]);
         self.answers_are_nobodys(name, |kind| matches!(kind, JobKind::Look | JobKind::Ask));
         self.scout_loses(name);
         self.not_shown(name);
@@ -134,13 +136,19 @@ impl Keeper {
         let old = Side { service: &served.def, probes: &served.probes, text: None };
         let new = Side { service: &service, probes: &probes, text: None };
         let kept = diff::kept_checks(&old, &new);
-        let claimed_alike =
-            (&old.service.life, &old.service.user) == (&service.life, &service.user);
-        let asked_alike = asked_alike(old.service, &service);
+        let claimed_alike = old.service.is_claimed_like(&service);
+        let who = |def: &Service| {
+            let who = def.workers.as_ref().map(Workers::who);
+            who.map(|(pattern, user)| (pattern.to_owned(), user.map(str::to_owned)))
+        };
+        let same_workers = claimed_alike && who(old.service) == who(&service);
+        let asked_alike = old.service.is_asked_like(&service);
         let def = Arc::new(service);
         served.needs = needs_of(&def);
         served.owner = self.people.owner(&def);
-        served.crew.is_told_anew();
+        if !same_workers {
+            served.crew.is_told_anew();
+        }
         (served.def, served.probes, served.text) = (Arc::clone(&def), probes.into(), text);
         if !claimed_alike {
             served.claim = fresh;
@@ -157,6 +165,7 @@ impl Keeper {
         }
         self.carry_looks(&name, &kept);
         self.carry_programs(&name, &kept);
+        self.carry_passwords(&name, &kept);
         self.scout_carries(&name, &kept);
         self.engine_does(|engine, now, effects| engine.replace(now, def, &kept, effects));
     }
@@ -175,7 +184,9 @@ impl Keeper {
         }
         self.say(Level::Info, &format!("{name} is no longer watched, and left as it is"));
         // Whoever has this name next is somebody else.
-        drop(records::remove_record(&served.records, MAIN_FILE));
+        for record in [MAIN_FILE, LADDER_FILE] {
+            drop(records::remove_record(&served.records, record));
+        }
         self.outgoing.push(Message::Forget(name.clone()));
     }
 

@@ -150,7 +150,7 @@ impl Keeper {
         let plan = plan.encode().map_err(|error| ("write the plan", error.to_string()))?;
         let title = [service.as_str(), kind.name()];
         let Shim { pidfd, status, .. } =
-            spawn::spawn_shim(&self.exe, title, &plan, lock).map_err(said("start the shim"))?;
+            spawn::spawn_shim(&self.exe, title, &plan, lock).map_err(no_shim)?;
         // It is spawned, so it is heard one way or the other.
         let look_at = Instant::now() + ADOPTED_POLL;
         let voice = match self.watch(&status, Source::Status(action)) {
@@ -478,6 +478,18 @@ impl Keeper {
             self.wait_for_ends(at, &record);
         }
     }
+}
+
+/// Why there is no shim. That no process can be made is heeler's own trouble, and fork(2) has no words for it.
+fn no_shim(error: std::io::Error) -> (&'static str, String) {
+    let text = match error.raw_os_error() {
+        Some(libc::EAGAIN) => format!(
+            "no process can be made now ({error}): is a limit reached (pids.max of heeler's control group, \
+             ulimit -u, kernel.threads-max)?"
+        ),
+        Some(_) | None => error.to_string(),
+    };
+    ("start the shim", text)
 }
 
 /// How long the exit status of a `run` program is waited for once it is known to be dead.

@@ -21,6 +21,7 @@ mod looks;
 mod manager;
 mod names;
 mod operators;
+mod passwords;
 mod people;
 mod pool;
 mod post;
@@ -144,6 +145,9 @@ pub(crate) struct Keeper {
     scout: Scout,
     /// Looks in the pool that are waited for, soonest deadline first.
     looks: BTreeSet<(Instant, ServiceName, CheckIndex)>,
+    /// Looks at a Puma's processes that the pool is at, by when their time is over.
+    pumas_in_pool: BTreeSet<(Instant, ServiceName)>,
+    passwords: passwords::Passwords,
     programs_waiting: VecDeque<Waiting>,
     /// Looks at units that wait for others to end: at most one for each service.
     units_waiting: VecDeque<(ServiceName, AskId)>,
@@ -306,8 +310,9 @@ impl Keeper {
             Done::RollSeen(seen) => self.roll_seen(seen),
             Done::WorkerProved(proved) => self.worker_proved(proved),
             Done::Surveyed(surveyed) => self.surveyed(surveyed),
+            Done::PasswordRead(read) => self.password_read(read),
             Done::Read(read) => self.configuration_read(*read),
-            Done::MailServers(servers) => self.post_ready(servers),
+            Done::MailServer(read) => self.mail_server_read(&read.0, &read.1),
             Done::Nothing => {}
         }
     }
@@ -319,6 +324,8 @@ impl Keeper {
         self.pool.relieve(instant);
         self.scout_due(instant);
         self.looks_due(instant);
+        self.pumas_due(instant);
+        self.passwords_due(instant);
         self.programs_due(instant);
         self.trials_due(instant);
         self.post_due(instant);
@@ -346,6 +353,8 @@ impl Keeper {
             self.pool.wakeup(),
             self.scout_wakeup(),
             self.looks_wakeup(),
+            self.pumas_wakeup(),
+            self.passwords_wakeup(),
             self.programs_wakeup(),
             self.trials_wakeup(),
             self.post_wakeup(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::config::settings::{MailServer, MailSettings, Tls};
-use crate::config::trust::{Secret, read_trusted};
+use crate::config::trust::{Secret, read_password, read_trusted};
 use crate::engine::effect::Level;
 use crate::keeper::Keeper;
 use crate::keeper::cage::Caged;
@@ -37,8 +37,10 @@ pub(super) struct Post {
     host: HostFacts,
     folder: PathBuf,
     instance: Option<Instance>,
-    /// Since when the pool reads the files of the servers.
-    reading: Option<Instant>,
+    /// The files of the servers that are being read for the next scout.
+    reading: Option<Reading>,
+    /// The servers whose files the pool has not come back from.
+    in_pool: Vec<MailServer>,
     /// Of which servers.
     read: Knows,
     /// Not given to a scout yet.
@@ -55,6 +57,14 @@ struct Instance {
     knows: Knows,
     /// Since when it has nothing to do.
     idle_since: Instant,
+}
+
+/// The files of the servers, read each for itself: one that hangs costs its own server, no other.
+struct Reading {
+    since: Instant,
+    mail: Arc<MailSettings>,
+    /// What is known so far, in their order.
+    servers: Vec<Option<Server>>,
 }
 
 /// What a scout was told about servers.
@@ -91,6 +101,7 @@ impl Post {
             folder: state_dir.join("outbox"),
             instance: None,
             reading: None,
+            in_pool: Vec::new(),
             read: Knows::Now,
             waiting: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -139,17 +150,48 @@ impl Keeper {
             }
         } else if post.reading.is_none() && !post.waiting.is_empty() {
             let Some(mail) = post.mail.clone() else { return };
-            post.reading = Some(Instant::now());
-            let own = self.load_as.uid;
-            self.pool.submit(move || {
-                Done::MailServers(mail.servers.iter().map(|one| with_files(one, own)).collect())
-            });
+            self.read_servers(mail);
         }
     }
 
-    /// The files were read: now a scout can do something.
-    pub(super) fn post_ready(&mut self, servers: Vec<Server>) {
-        self.post.reading = None;
+    fn read_servers(&mut self, mail: Arc<MailSettings>) {
+        let own = self.load_as.uid;
+        let hung = self.post.in_pool.clone();
+        let servers: Vec<_> =
+            mail.servers.iter().map(|one| hung.contains(one).then(|| unread(one))).collect();
+        for one in mail.servers.iter().filter(|one| !hung.contains(one)) {
+            if !self.post.in_pool.contains(one) {
+                let one = one.clone();
+                self.post.in_pool.push(one.clone());
+                self.pool.submit(move || {
+                    let server = with_files(&one, own);
+                    Done::MailServer(Box::new((one, server)))
+                });
+            }
+        }
+        self.post.reading = Some(Reading { since: Instant::now(), mail, servers });
+        self.go_on_reading();
+    }
+
+    /// The files of a server were read.
+    pub(super) fn mail_server_read(&mut self, of: &MailServer, server: &Server) {
+        self.post.in_pool.retain(|one| one != of);
+        if let Some(Reading { mail, servers, .. }) = &mut self.post.reading {
+            let of_it = mail.servers.iter().zip(servers).filter(|(one, _)| *one == of);
+            of_it.for_each(|(_, known)| *known = Some(server.clone()));
+        }
+        self.go_on_reading();
+    }
+
+    /// Once all is known a scout can do something.
+    fn go_on_reading(&mut self) {
+        let whole = |reading: &mut Reading| reading.servers.iter().all(Option::is_some);
+        if let Some(Reading { servers, .. }) = self.post.reading.take_if(whole) {
+            self.post_ready(servers.into_iter().flatten().collect());
+        }
+    }
+
+    fn post_ready(&mut self, servers: Vec<Server>) {
         if self.post.waiting.is_empty() || self.post.instance.is_some() {
             return;
         }
@@ -326,11 +368,12 @@ impl Keeper {
     /// What is due by time: a scout with nothing to do, one that does not answer, files that hang.
     pub(super) fn post_due(&mut self, now: Instant) {
         self.flush_post();
-        let over = |since: Instant| now >= since + limits::MAIL_FILES_TIMEOUT;
-        if !self.post.waiting.is_empty() && self.post.reading.is_some_and(over) {
-            let text =
-                "a password_file or ca_file of [mail] cannot be read: does its file system hang?";
-            self.post_fails(text);
+        let over = |reading: &&mut Reading| now >= reading.since + limits::MAIL_FILES_TIMEOUT;
+        if let Some(Reading { mail, servers, .. }) = self.post.reading.as_mut().filter(over) {
+            for (one, known) in mail.servers.iter().zip(servers) {
+                known.get_or_insert_with(|| unread(one));
+            }
+            self.go_on_reading();
         }
         let mut hung = false;
         for asked in self.post.asked.values_mut().filter(|asked| now >= asked.until) {
@@ -355,8 +398,8 @@ impl Keeper {
     /// When that is due.
     pub(super) fn post_wakeup(&self) -> Option<Instant> {
         let post = &self.post;
-        let files = post.reading.filter(|_| !post.waiting.is_empty());
-        let files = files.map(|since| since + limits::MAIL_FILES_TIMEOUT);
+        let files = post.reading.as_ref();
+        let files = files.map(|reading| reading.since + limits::MAIL_FILES_TIMEOUT);
         let retry = post.instance.as_ref().and_then(|instance| instance.caged.wakeup());
         let idle = post.instance.as_ref().filter(|_| post.asked.is_empty());
         let idle = idle.map(|instance| instance.idle_since + limits::MAIL_IDLE);
@@ -443,10 +486,9 @@ fn lost(id: u64, recipients: usize, why: &str) -> Posted {
     Posted { id, fates: vec![fate; recipients] }
 }
 
-/// A server with what its files say. What is wrong with them is said as what came of trying it.
-fn with_files(server: &MailServer, own: Uid) -> Server {
-    let MailServer { host, port, tls, user, password_file, ca_file } = server;
-    let mut out = Server {
+/// A server of whose files nothing is known.
+fn bare(MailServer { host, port, tls, .. }: &MailServer) -> Server {
+    Server {
         host: host.to_string(),
         port: *port,
         security: match tls {
@@ -457,15 +499,27 @@ fn with_files(server: &MailServer, own: Uid) -> Server {
         login: None,
         trusted: None,
         broken: None,
-    };
+    }
+}
+
+/// A server whose files do not come.
+fn unread(server: &MailServer) -> Server {
+    let why =
+        "its password_file or ca_file was not read in time: does its file system hang? try `df`";
+    Server { broken: Some(why.to_owned()), ..bare(server) }
+}
+
+/// A server with what its files say. What is wrong with them is said as what came of trying it.
+fn with_files(server: &MailServer, own: Uid) -> Server {
+    let MailServer { user, password_file, ca_file, .. } = server;
+    let mut out = bare(server);
     if let (Some(user), Some(path)) = (user, password_file) {
-        let read = read_trusted(path, own, Secret::Yes, limits::PASSWORD_BYTES_MAX);
-        match read.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()) {
-            Ok(password) if password.is_empty() => {
-                out.broken = Some(format!("the password_file {} is empty", path.display()));
+        match read_password(path, own) {
+            Ok(password) => {
+                let password = password.reveal().to_owned();
+                out.login = Some(Login { user: user.to_string(), password });
             }
-            Ok(password) => out.login = Some(Login { user: user.to_string(), password }),
-            Err(why) => out.broken = Some(format!("the password_file {}", why)),
+            Err(why) => out.broken = Some(why),
         }
     }
     if let Some(path) = ca_file {

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::checks;
 use crate::engine::effect::Level;
@@ -19,13 +19,14 @@ use crate::model::crew::PumaView;
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
 use crate::model::job::{JobKind, Outcome};
 use crate::model::limits;
-use crate::model::observation::Observation;
+use crate::model::observation::{Observation, Outcome as ObservedOutcome};
 use crate::model::process::ProcessIdentity;
 use crate::model::puma::{Answer, Ask, Exposed, Form, Said, Stats, Trouble, TroubleKind};
 use crate::model::service::Service;
 use crate::model::standing::Standing;
 use crate::model::text::Untrusted;
 use crate::model::time::Mono;
+use crate::model::units::show_duration;
 use crate::model::workers::{Master, Target, Worker, WorkerNeeds};
 use crate::sys::clock;
 use crate::sys::identity::{self, Found};
@@ -99,10 +100,54 @@ impl Keeper {
 
     /// Asks a Puma as soon as there is room for the question.
     pub(super) fn ask_puma_soon(&mut self, service: ServiceName) {
+        if self.look_at_it_hangs(&service) {
+            return;
+        }
         if !self.pumas_waiting.contains(&service) {
             self.pumas_waiting.push_back(service);
         }
         self.ask_pumas();
+    }
+
+    /// The last look at its processes does not come back (a worker whose memory is locked, a release on a
+    /// mount that hangs): whoever waits hears that it cannot be told, each time anybody asks.
+    fn look_at_it_hangs(&mut self, service: &ServiceName) -> bool {
+        let Some(served) = self.services.get_mut(service) else { return false };
+        let Some(since) = served.in_pool.puma else { return false };
+        let over = since.elapsed();
+        if over < limits::FILE_POOL_DEADLINE {
+            return false;
+        }
+        let over = show_duration(Duration::from_secs(over.as_secs()));
+        let _people = self.ask_for_roll(service);
+        let Some(served) = self.services.get_mut(service) else { return false };
+        let why = format!("the last look at its processes has not come back for {over}");
+        let why = Untrusted::from(why.as_str());
+        let (waiting, crew) = (std::mem::take(&mut served.puma.waiting), served.puma.crew.take());
+        let workers = Err(&why);
+        self.show_roll(service, &Shown { workers, target: None, standing: None, stats: None });
+        if let Some((ask, _)) = crew {
+            let (service, seen, puma) = (service.clone(), Err(why.clone()), None);
+            self.inbox.push_back(Input::CrewSeen { service, ask, seen, puma });
+        }
+        for (check, ask) in waiting {
+            let seen = Observation::of(ObservedOutcome::Unknown(why.clone()));
+            self.observed(service.clone(), check, ask, seen);
+        }
+        true
+    }
+
+    /// Those that do not come back.
+    pub(super) fn pumas_due(&mut self, now: Instant) {
+        while self.pumas_in_pool.first().is_some_and(|(until, _)| now >= *until) {
+            let Some((_, service)) = self.pumas_in_pool.pop_first() else { return };
+            self.look_at_it_hangs(&service);
+        }
+    }
+
+    /// When the first of them is over its time.
+    pub(super) fn pumas_wakeup(&self) -> Option<Instant> {
+        self.pumas_in_pool.first().map(|(until, _)| *until)
     }
 
     /// Where or as whom it is asked is said otherwise: what is known of it is of another, what it was to be
@@ -122,7 +167,7 @@ impl Keeper {
     pub(super) fn ask_pumas(&mut self) {
         for service in std::mem::take(&mut self.pumas_waiting) {
             let asks = || self.running.iter().filter(|job| job.kind == JobKind::Ask);
-            let in_pool = self.services.get(&service).is_some_and(|it| it.in_pool.puma);
+            let in_pool = self.services.get(&service).is_some_and(|it| it.in_pool.puma.is_some());
             if in_pool
                 || asks().count() >= limits::PUMA_ASKS_MAX
                 || asks().any(|job| job.service == service)
@@ -179,7 +224,7 @@ impl Keeper {
         if let Some((ask, _)) = told {
             let heard = match answer.said {
                 Ok(Said::Accepted | Said::Stats(_)) => Ok(()),
-                Err(trouble) => Err(Untrusted::from(trouble.to_string().as_str())),
+                Err(trouble) => Err(trouble),
             };
             self.inbox.push_back(Input::PumaAsked { service: service.clone(), ask, heard });
             if self.services.get(&service).is_some_and(|served| served.puma.is_asked_for()) {
@@ -195,7 +240,9 @@ impl Keeper {
         let main = main.filter(|main| served.held.contains_key(main));
         let needs = needs_of(&served.def).and(served.crew.roll.needs());
         let current = served.def.puma.as_ref().and_then(|puma| puma.current.clone());
-        served.in_pool.puma = true;
+        let began = Instant::now();
+        served.in_pool.puma = Some(began);
+        self.pumas_in_pool.insert((began + limits::FILE_POOL_DEADLINE, service.clone()));
         let of = Arc::clone(&served.def);
         let took = outcome.took;
         self.pool.submit(move || {
@@ -227,8 +274,10 @@ impl Keeper {
         let PumaSeen { service, answer, took, main, crew, of } = seen;
         let now = self.now();
         let Some(served) = self.services.get_mut(&service) else { return };
-        served.in_pool.puma = false;
-        if !asked_alike(&of, &served.def) {
+        if let Some(began) = served.in_pool.puma.take() {
+            self.pumas_in_pool.remove(&(began + limits::FILE_POOL_DEADLINE, service.clone()));
+        }
+        if !of.is_asked_like(&served.def) {
             self.ask_puma_soon(service);
             return;
         }
@@ -313,11 +362,6 @@ fn view(
         words,
         target,
     }
-}
-
-/// Whether two definitions of a service mean the same Puma, asked the same way.
-pub(super) fn asked_alike(one: &Service, other: &Service) -> bool {
-    (&one.life, &one.user, &one.puma) == (&other.life, &other.user, &other.puma)
 }
 
 /// In the pool the process is held anew: the loop may let go of it meanwhile.

@@ -65,6 +65,11 @@ const NEEDS: WorkerNeeds = WorkerNeeds {
     release: true,
 };
 
+fn no_workers(service: &ServiceName) -> Response {
+    let text = format!("{service} has no [workers] in its file");
+    Response::Error(ErrorAnswer::new(ErrorKind::BadRequest, text))
+}
+
 /// What a look for people saw.
 pub(super) struct Shown<'a> {
     pub(super) workers: Result<&'a [Worker], &'a Untrusted>,
@@ -102,10 +107,7 @@ impl Keeper {
                     return;
                 }
             }
-            (None, Some(_)) => {
-                let text = format!("{service} has no [workers] in its file");
-                Response::Error(ErrorAnswer::new(ErrorKind::BadRequest, text))
-            }
+            (None, Some(_)) => no_workers(&service),
             (_, None) => Response::Error(ErrorAnswer::no_such_service(service.as_str())),
         };
         let _delivered = reply.send(answer);
@@ -170,7 +172,12 @@ impl Keeper {
         if waiting.is_empty() {
             return;
         }
-        let Some(view) = self.engine.crew(now, service) else { return };
+        let Some(view) = self.engine.crew(now, service) else {
+            for reply in waiting {
+                let _delivered = reply.send(no_workers(service));
+            }
+            return;
+        };
         let Some(served) = self.services.get(service) else { return };
         let known = Known { target: shown.target, reloaded: view.reloaded, stats: shown.stats };
         let answer = match shown.workers {

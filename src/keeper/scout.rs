@@ -15,6 +15,7 @@ use crate::model::change::Kept;
 use crate::model::ids::{AskId, CheckIndex, ServiceName};
 use crate::model::limits;
 use crate::model::observation::Observation;
+use crate::model::password::Password;
 use crate::model::process::{Gid, Uid};
 use crate::wire::scout::{Seen, ToScout};
 
@@ -68,8 +69,22 @@ struct Asked {
 }
 
 impl Keeper {
-    /// Asks the scout to probe a check.
+    /// Asks the scout to probe a check, once the password that it needs was read.
     pub(super) fn ask_scout(&mut self, service: ServiceName, check: CheckIndex, ask: AskId) {
+        match self.password_file(&service, check) {
+            Some(_) => self.read_password_for(service, check, ask),
+            None => self.tell_scout(service, check, ask, None),
+        }
+    }
+
+    /// Asks the scout to probe a check, with what it needs to log in.
+    pub(super) fn tell_scout(
+        &mut self,
+        service: ServiceName,
+        check: CheckIndex,
+        ask: AskId,
+        password: Option<Password>,
+    ) {
         if let Err(why) = self.scout_there() {
             self.observed(service, check, ask, Observation::unknown(&why));
             return;
@@ -95,7 +110,7 @@ impl Keeper {
             let settings = serde_json::to_vec(settings).unwrap_or_default().into();
             instance.say(&ToScout::Define { check: number, service: numbers.service, settings });
         }
-        instance.say(&ToScout::Probe { ask, check: number, timeout });
+        instance.say(&ToScout::Probe { ask, check: number, timeout, password });
         let until = Instant::now() + timeout + 2 * limits::PROBE_QUEUE_MAX + limits::SCOUT_GRACE;
         self.scout.asked.insert(ask, Asked { service, check, until });
         self.scout.overdue.insert((until, ask));

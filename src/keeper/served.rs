@@ -85,7 +85,7 @@ pub(super) struct InPool {
     /// Its main process is sampled.
     pub(super) sample: bool,
     /// Its Puma's processes are looked at.
-    pub(super) puma: bool,
+    pub(super) puma: Option<Instant>,
 }
 
 /// What is known of a service's unit.

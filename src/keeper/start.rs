@@ -99,9 +99,10 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         Watch::new().map_err(|error| format!("failed to make an epoll instance: {error}"))?;
     let watcher =
         watch.into_async().map_err(|error| format!("failed to wait for processes: {error}"))?;
-    let first_id = now().wall.0 << 20;
+    let mut engine = Engine::new(now().wall.0 << 20);
+    engine.brake_at(settings.brake);
     let mut keeper = Keeper {
-        engine: Engine::new(first_id),
+        engine,
         services: BTreeMap::new(),
         inbox: VecDeque::new(),
         effects: Vec::new(),
@@ -130,6 +131,8 @@ pub(super) async fn keep(options: &Options) -> Result<(), String> {
         load_as: who,
         scout: Scout::default(),
         looks: BTreeSet::new(),
+        pumas_in_pool: BTreeSet::new(),
+        passwords: BTreeMap::new(),
         programs_waiting: VecDeque::new(),
         units_waiting: VecDeque::new(),
         pumas_waiting: VecDeque::new(),

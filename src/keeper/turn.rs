@@ -73,10 +73,12 @@ pub(super) enum Done {
     WorkerProved(super::crews::WorkerProved),
     /// The answers to all `Survey`s of one turn.
     Surveyed(Surveyed),
+    /// The password of a check was read.
+    PasswordRead(super::passwords::PasswordRead),
     /// The configuration was read.
     Read(Box<super::reload::Read>),
-    /// The mail servers, with what their files say.
-    MailServers(Vec<crate::wire::post::Server>),
+    /// A mail server, and the same with what its files say.
+    MailServer(Box<(crate::config::settings::MailServer, crate::wire::post::Server)>),
     /// Something that nobody waits for is done.
     Nothing,
 }

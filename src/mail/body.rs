@@ -162,7 +162,19 @@ fn commands(out: &mut String, alert: &Alert) {
     if name.is_heelers() {
         out.push_str("  heeler status\n");
     } else {
-        out.push_str(&format!("  heeler why {name}\n  heeler status {name}\n"));
+        let first = match alert.incident.cause {
+            Cause::StuckWorker => "workers",
+            Cause::Down
+            | Cause::SetAside
+            | Cause::UpUnwanted
+            | Cause::Definition
+            | Cause::Unkillable
+            | Cause::Unclear
+            | Cause::Check(..)
+            | Cause::CheckUnknown(..)
+            | Cause::Hazard(_) => "status",
+        };
+        out.push_str(&format!("  heeler why {name}\n  heeler {first} {name}\n"));
     }
     if alert.incident.closed.is_some() {
         return;
@@ -180,7 +192,8 @@ fn commands(out: &mut String, alert: &Alert) {
         | Cause::Unclear
         | Cause::Check(..)
         | Cause::CheckUnknown(..)
-        | Cause::Hazard(_) => ("To have heeler leave it alone while you work on it", "unmonitor"),
+        | Cause::Hazard(_)
+        | Cause::StuckWorker => ("To have heeler leave it alone while you work on it", "unmonitor"),
     };
     out.push_str(&format!("\n{title}\n  heeler {command} {name}\n"));
     if alert.incident.cause == Cause::UpUnwanted {

@@ -72,6 +72,8 @@ pub enum Cause {
     CheckUnknown(CheckKind, CheckIndex),
     /// It will go off some day.
     Hazard(HazardKind),
+    /// A worker did not go when its master told it to, and its master waits for it.
+    StuckWorker,
 }
 
 impl Cause {
@@ -87,6 +89,7 @@ impl Cause {
             | Self::Unkillable
             | Self::SetAside
             | Self::Hazard(_)
+            | Self::StuckWorker
             | Self::Definition => self,
         }
     }
@@ -102,6 +105,7 @@ impl Cause {
             | Self::Unkillable
             | Self::SetAside
             | Self::Hazard(_)
+            | Self::StuckWorker
             | Self::Definition => None,
         }
     }
@@ -109,7 +113,7 @@ impl Cause {
     /// Whether a check or a look found it: it ends when nobody judges any more.
     #[must_use]
     pub fn is_of_check(&self) -> bool {
-        self.place().is_some() || matches!(self, Self::Hazard(_))
+        self.place().is_some() || matches!(self, Self::Hazard(_) | Self::StuckWorker)
     }
 }
 

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::model::workers::Budget;
+
 /// A service name.
 pub const NAME_BYTES_MAX: usize = 64;
 /// A pattern of service names.
@@ -122,12 +124,27 @@ pub const CGROUP_PROCESSES_MAX: usize = 4096;
 /// How much longer than the moment of its death a process of a dead main process's control group must
 /// have lived to be what that one left, and not a successor.
 pub const CGROUP_SURVIVOR_AGE_MIN: Duration = Duration::from_secs(1);
+/// How long it may not be told, while a service is being started, whether it is there: its pidfile is
+/// written in steps.
+pub const WRITING: Duration = Duration::from_secs(2);
 /// How long a pidfile may name a dead process after a start before the start counts as failed: some
 /// daemons write the number of a process on the way first.
 pub const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
 /// How long the dead process's descendants may take to go by themselves before one that holds a
 /// listening socket is told to (Puma's workers take up to half a second: `reference/puma.md`).
 pub const CLEARING_PATIENCE: Duration = Duration::from_secs(2);
+/// What heeler takes away by itself on a machine unless `brake` says otherwise: enough for a bad night of
+/// some services, and not for all of them again and again.
+pub const HOST_BRAKE: Budget = Budget { actions: 30, window: Duration::from_secs(600) };
+/// So many moments the host brake remembers: a larger `brake` counts as this.
+pub const HOST_BRAKE_KEPT_MAX: usize = 4096;
+/// How old a look at workers may be for one of them to be taken away: who serves, and who is not ready,
+/// changes from second to second.
+pub const CREW_LOOK_FRESH: Duration = Duration::from_secs(5);
+/// How long a worker of a Puma whose master is gone may take once it was told to go. It ends by itself as
+/// soon as it can run ("Detected parent died, dying" and `exit!`: puma, `lib/puma/cluster/worker.rb`), so
+/// it drains nothing: one that is still there cannot run, and keeps the port.
+pub const PUMA_ORPHAN_GRACE: Duration = Duration::from_secs(5);
 /// An incident that no action ends is told after this, so that a mail is never late for its story.
 pub const TELL_AFTER: Duration = Duration::from_secs(5);
 /// Deaths without a window of health between that are each an incident; from the next on they are one.

@@ -65,6 +65,10 @@ pub struct BootMemory {
     pub acquaintance: Acquaintance,
     /// The process that is to go (a stop or a restart was asked for) and is not gone yet.
     pub leaving: Option<ProcessIdentity>,
+    /// When workers of it were taken away, oldest first: what their budget counts.
+    pub workers_taken: Vec<Mono>,
+    /// Since when a verified reload of it has been under way: no later keeper sees it to its end.
+    pub verifying: Option<Mono>,
 }
 
 /// Whether a service was looked at before in this boot.

@@ -23,6 +23,7 @@ pub mod memory;
 pub mod metric;
 pub mod observation;
 pub mod order;
+pub mod password;
 pub mod process;
 pub mod puma;
 pub mod rate;

@@ -86,9 +86,19 @@ impl Service {
     pub fn startable(&self) -> bool {
         self.start.is_some() || matches!(self.life, Life::Run(_))
     }
-}
 
-impl Service {
+    /// Whether both find their main process in the same way.
+    #[must_use]
+    pub fn is_claimed_like(&self, other: &Self) -> bool {
+        (&self.life, &self.user) == (&other.life, &other.user)
+    }
+
+    /// Whether both mean the same Puma, asked in the same way.
+    #[must_use]
+    pub fn is_asked_like(&self, other: &Self) -> bool {
+        self.is_claimed_like(other) && self.puma == other.puma
+    }
+
     /// A number that stands for what says which process is the main one, whatever the service is called:
     /// a file that got another name is known again by it.
     #[must_use]

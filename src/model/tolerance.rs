@@ -23,6 +23,15 @@ impl Tolerance {
     /// `1 of 1`: the first one counts.
     pub const ONCE: Self = Self::Times { n: 1, m: 1 };
 
+    /// How long it takes at least to know whether it is met, with a verdict so often.
+    #[must_use]
+    pub fn span(self, every: Duration) -> Duration {
+        match self {
+            Self::Times { m, .. } => every * u32::from(m),
+            Self::Lasting(span) => span + every,
+        }
+    }
+
     /// Parses `3 of 5` or `90s`.
     ///
     /// # Errors

@@ -30,10 +30,10 @@ pub struct Workers {
     pub kill: Kill,
 }
 
-/// `3 per 10m`.
+/// How much may be taken away: `3 per 10m`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
-    /// Worker actions; at least 1.
+    /// Actions; at least 1.
     pub actions: u32,
     /// In any window of this length.
     pub window: Duration,

@@ -2,10 +2,11 @@
 //!
 //! A role of its own process: unprivileged, without capabilities, without a file to write. It is told
 //! what to probe and answers with numbers and short texts; it decides nothing. What somebody who takes it
-//! over can do is say false things about its own checks (and so trigger their rules) or nothing at all.
+//! over can do is say false things about its own checks (and so trigger their rules) or nothing at all; and
+//! use the logins of those checks, which it has while they are under way.
 //!
 //! A second one, of its own process too, delivers mail, so that what reads the network for the checks never
-//! shares memory with a password. Who takes that one over can withhold mail, and has the passwords of the
+//! shares memory with its passwords. Who takes that one over can withhold mail, and has the passwords of the
 //! mail servers; nothing else.
 #![forbid(unsafe_code)]
 

@@ -20,6 +20,7 @@ use crate::checks::connect::{Progress, Shared, Tools};
 use crate::model::ids::AskId;
 use crate::model::limits;
 use crate::model::observation::{Observation, Outcome};
+use crate::model::password::Password;
 use crate::scout::packets::{self, Packets, invalid};
 use crate::scout::pulse::Pulse;
 use crate::wire::scout::{Seen, ToScout};
@@ -115,17 +116,26 @@ impl Scout {
                     // A service without checks has nobody but this map.
                     self.services.retain(|_, service| Arc::strong_count(service) > 1);
                 }
-                ToScout::Probe { ask, check, timeout } => self.probe(ask, check, timeout)?,
+                ToScout::Probe { ask, check, timeout, password } => {
+                    self.probe(ask, check, timeout, password)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn probe(&mut self, ask: AskId, check: u32, limit: Duration) -> io::Result<()> {
+    fn probe(
+        &mut self,
+        ask: AskId,
+        check: u32,
+        limit: Duration,
+        password: Option<Password>,
+    ) -> io::Result<()> {
         let known = self.checks.get(&check);
         let known = known.ok_or_else(|| io::Error::other("a check that was not defined"))?;
         let (settings, service) = (Arc::clone(&known.settings), Arc::clone(&known.service));
         let (all, shared) = (Arc::clone(&self.all), Arc::clone(&self.shared));
+        let tools = Tools { progress: Progress::default(), shared, password };
         let done = self.done.clone();
         if self.in_flight == 0 {
             self.pulse.begin(Instant::now());
@@ -136,7 +146,7 @@ impl Scout {
             let of_all = place(&all).await;
             let began = Instant::now();
             let end = match (&of_service, &of_all) {
-                (Some(_), Some(_)) => attempt(&settings, shared, limit).await,
+                (Some(_), Some(_)) => attempt(&settings, tools, limit).await,
                 (None, _) => End::Seen(Observation::unknown(
                     "too many probes of this service wait for an answer",
                 )),
@@ -181,8 +191,7 @@ async fn place(places: &Semaphore) -> Option<SemaphorePermit<'_>> {
 }
 
 /// Probes once, within its time. A probe that panics is heeler's own fault.
-async fn attempt(settings: &Network, shared: Arc<Shared>, limit: Duration) -> End {
-    let tools = Tools { progress: Progress::default(), shared };
+async fn attempt(settings: &Network, tools: Tools, limit: Duration) -> End {
     match timeout(limit, caught(settings.probe(&tools))).await {
         Ok(Ok(seen)) => End::Seen(seen),
         Ok(Err(Panicked)) => {

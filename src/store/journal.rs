@@ -271,8 +271,9 @@ fn bare(memory: &Memory) -> Memory {
     };
     let mut memory = without_output(memory);
     memory.open.truncate(INCIDENTS);
-    let starts = memory.boot.starts.len();
-    memory.boot.starts.drain(..starts.saturating_sub(STARTS));
+    for moments in [&mut memory.boot.starts, &mut memory.boot.workers_taken] {
+        moments.drain(..moments.len().saturating_sub(STARTS));
+    }
     if let Who::Rule(label) = &mut memory.intent.by {
         let mut text = label.to_string();
         cut(&mut text);
@@ -322,7 +323,11 @@ mod tests {
             fingerprints: vec![(u64::MAX, u64::MAX); limits::CHECKS_PER_SERVICE_MAX],
             claim: Some(u64::MAX),
             checks: vec![u64::MAX; limits::CHECKS_PER_SERVICE_MAX],
-            boot: BootMemory { starts: vec![Mono::NEVER; 1_000], ..BootMemory::default() },
+            boot: BootMemory {
+                starts: vec![Mono::NEVER; 1_000],
+                workers_taken: vec![Mono::NEVER; 1_000],
+                ..BootMemory::default()
+            },
         }
     }
 

@@ -182,6 +182,7 @@ enum CauseRecord {
     Check(KindRecord, u16),
     CheckUnknown(KindRecord, u16),
     Hazard(HazardRecord),
+    StuckWorker,
 }
 
 /// A type of check, by its word in a configuration.
@@ -320,6 +321,7 @@ impl From<Cause> for CauseRecord {
             Cause::SetAside => Self::SetAside,
             Cause::Definition => Self::Definition,
             Cause::Hazard(kind) => Self::Hazard(HazardRecord(kind)),
+            Cause::StuckWorker => Self::StuckWorker,
             Cause::Check(kind, CheckIndex(index)) => Self::Check(KindRecord(kind), index),
             Cause::CheckUnknown(kind, CheckIndex(index)) => {
                 Self::CheckUnknown(KindRecord(kind), index)
@@ -338,6 +340,7 @@ impl From<CauseRecord> for Cause {
             CauseRecord::SetAside => Self::SetAside,
             CauseRecord::Definition => Self::Definition,
             CauseRecord::Hazard(HazardRecord(kind)) => Self::Hazard(kind),
+            CauseRecord::StuckWorker => Self::StuckWorker,
             CauseRecord::Check(kind, index) => Self::Check(kind.0, CheckIndex(index)),
             CauseRecord::CheckUnknown(kind, index) => Self::CheckUnknown(kind.0, CheckIndex(index)),
         }
@@ -359,6 +362,11 @@ pub(super) struct BootRecord {
     /// Absent in journals of an earlier heeler, which had looked at what it wrote of.
     #[serde(default)]
     acquaintance: AcquaintanceRecord,
+    /// Both absent in journals of an earlier heeler, and where there is nothing to say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    workers_taken_ns: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verifying_ns: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -387,6 +395,8 @@ impl From<&BootMemory> for BootRecord {
             backoff_until,
             acquaintance,
             leaving,
+            workers_taken,
+            verifying,
         } = memory;
         let identity = |ProcessIdentity { pid, started_ticks }: ProcessIdentity| IdentityRecord {
             pid: pid.0,
@@ -405,6 +415,8 @@ impl From<&BootMemory> for BootRecord {
                 Acquaintance::Left => AcquaintanceRecord::Left,
                 Acquaintance::Known => AcquaintanceRecord::Known,
             },
+            workers_taken_ns: workers_taken.iter().map(|at| at.as_nanos()).collect(),
+            verifying_ns: verifying.map(Mono::as_nanos),
         }
     }
 }
@@ -420,6 +432,8 @@ impl From<BootRecord> for BootMemory {
             backoff_until_ns,
             leaving,
             acquaintance,
+            workers_taken_ns,
+            verifying_ns,
         } = record;
         let identity = |IdentityRecord { pid, started_ticks }| ProcessIdentity {
             pid: Pid(pid),
@@ -438,6 +452,8 @@ impl From<BootRecord> for BootMemory {
                 AcquaintanceRecord::Left => Acquaintance::Left,
                 AcquaintanceRecord::Known => Acquaintance::Known,
             },
+            workers_taken: workers_taken_ns.into_iter().map(Mono::from_nanos).collect(),
+            verifying: verifying_ns.map(Mono::from_nanos),
         }
     }
 }

@@ -1,13 +1,17 @@
 //! `heeler validate`: everything that is wrong with a configuration, without a daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use nix::unistd::{Group, User};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, Group, User, access};
 use serde::Serialize;
 
+use crate::checks::Probe;
 use crate::config::error::{Diagnostic, Severity, summary};
+use crate::config::trust::read_password;
 use crate::config::{LoadAs, Loaded, load};
+use crate::model::process::Uid;
 
 /// How it is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +36,7 @@ pub fn validate(dir: &Path, who: &LoadAs, form: Form) -> (String, u8) {
         Ok(loaded) => {
             let mut findings = loaded.findings();
             findings.extend(unknown_accounts(&loaded));
+            findings.extend(bad_passwords(&loaded, who));
             (findings, loaded.services.len())
         }
         Err(unusable) => (vec![*unusable], 0),
@@ -71,6 +76,32 @@ fn json(findings: &[Diagnostic]) -> String {
     let mut out = serde_json::to_string_pretty(&findings).unwrap_or_else(|error| error.to_string());
     out.push('\n');
     out
+}
+
+/// Passwords that no check could log in with. The daemon reads them as it needs them, and says so then; here
+/// it is said before.
+fn bad_passwords(loaded: &Loaded, who: &LoadAs) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    for loaded in &loaded.services {
+        let files = loaded.definition.probes.iter().filter_map(|probe| match probe {
+            Probe::Network(settings) => settings.password_file(),
+            Probe::Sample | Probe::Workers | Probe::Puma | Probe::Files(_) | Probe::Command(_) => {
+                None
+            }
+        });
+        for path in files.collect::<BTreeSet<_>>() {
+            let Err(message) = read_password(path, who.uid) else { continue };
+            // Whoever may not look at it cannot tell.
+            let denied = access(path, AccessFlags::R_OK) == Err(Errno::EACCES);
+            let (severity, hint) = match denied && who.uid != Uid(0) {
+                true => (Severity::Warning, "only root can tell: sudo heeler validate"),
+                false => (Severity::Error, "until then the check that needs it is unknown"),
+            };
+            let file = loaded.path.to_string_lossy();
+            findings.push(Diagnostic::of_file(severity, &file, message, Some(hint.to_owned())));
+        }
+    }
+    findings
 }
 
 /// Users and groups this machine does not know now: a warning, since they may come later. The

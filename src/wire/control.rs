@@ -412,6 +412,7 @@ impl Incident {
             Cause::SetAside => ("set_aside", None),
             Cause::Definition => ("definition", None),
             Cause::Hazard(_) => ("hazard", None),
+            Cause::StuckWorker => ("stuck_worker", None),
             Cause::Check(kind, index) => ("check", Some((kind, index))),
             Cause::CheckUnknown(kind, index) => ("check_unknown", Some((kind, index))),
         };

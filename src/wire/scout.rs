@@ -12,6 +12,7 @@ use crate::model::ids::AskId;
 use crate::model::limits;
 use crate::model::metric::{Metric, Reading, Unit, Value};
 use crate::model::observation::{Observation, Outcome};
+use crate::model::password::Password;
 use crate::model::text::Untrusted;
 
 /// From the keeper.
@@ -39,6 +40,8 @@ pub enum ToScout {
         check: u32,
         /// How long it may take.
         timeout: Duration,
+        /// What it logs in with, where it does: for this probe, and not kept.
+        password: Option<Password>,
     },
 }
 
@@ -89,10 +92,11 @@ impl ToScout {
             Self::Forget { check } => {
                 frame(packet, FORGET, |body| body.extend(check.to_le_bytes()))
             }
-            Self::Probe { ask, check, timeout } => frame(packet, PROBE, |body| {
+            Self::Probe { ask, check, timeout, password } => frame(packet, PROBE, |body| {
                 body.extend(ask.0.to_le_bytes());
                 body.extend(check.to_le_bytes());
                 body.extend(nanos(*timeout).to_le_bytes());
+                body.extend(password.iter().flat_map(|password| password.reveal().bytes()));
             }),
         }
     }
@@ -116,7 +120,12 @@ impl ToScout {
                 PROBE => {
                     let (ask, check) = (AskId(body.u64()?), body.u32()?);
                     let timeout = Duration::from_nanos(body.u64()?);
-                    body.end(Self::Probe { ask, check, timeout })
+                    let password = match std::str::from_utf8(body.0) {
+                        Ok("") => None,
+                        Ok(text) => Password::of_file(text),
+                        Err(_) => return Err(Garbage("a password that is no text")),
+                    };
+                    Ok(Self::Probe { ask, check, timeout, password })
                 }
                 _ => Err(Garbage("a kind of frame that is none")),
             })
@@ -313,6 +322,10 @@ mod tests {
             .collect()
     }
 
+    fn question(password: Option<Password>) -> ToScout {
+        ToScout::Probe { ask: AskId(7), check: 3, timeout: Duration::from_secs(10), password }
+    }
+
     #[test]
     fn observations_and_questions_come_back() {
         let mut packet = Vec::new();
@@ -321,7 +334,8 @@ mod tests {
         let asked = vec![
             ToScout::Define { check: 3, service: 9, settings: (*b"{}").into() },
             ToScout::Forget { check: 2 },
-            ToScout::Probe { ask: AskId(7), check: 3, timeout: Duration::from_secs(10) },
+            question(None),
+            question(Password::of_file("geheim")),
         ];
         let mut packet = Vec::new();
         asked.iter().for_each(|frame| frame.encode(&mut packet));

@@ -1,8 +1,10 @@
 //! A check of type "puma", end to end: asked once for all, judged by more than one answer.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use crate::support::fake_puma::{FakePuma, NEED};
+use crate::support::hanging::Hanging;
 use crate::support::house::{House, PATIENCE, signal};
 use crate::support::{can_run, wait_for};
 
@@ -100,4 +102,28 @@ fn what_cannot_be_told_is_unknown_and_a_stopped_master_is_wedged() {
     // A person can ask, too.
     let (code, out, err) = shop.house.heeler(&["probe", "shop"]);
     assert!(code == 0 && out.contains("up 3/3"), "{code} {out} {err}");
+}
+
+/// A release on a mount that hangs, or a worker whose memory is locked: the look at its processes never ends.
+#[test]
+fn a_look_that_hangs_is_said_and_over_once_it_does_not() {
+    if !can_run(&[NEED]) {
+        return;
+    }
+    let shop = Shop::open("[[check]]\ntype = \"puma\"\nname = \"stands\"\n");
+    let Some(hanging) = Hanging::make(&shop.house.path("hanging")) else {
+        eprintln!("SKIPPED for want of: the right to mount FUSE");
+        return;
+    };
+    shop.wait_check("stands", "ok", "failed (no: up 3/3)");
+    let (current, aside) = (shop.puma.path("current"), shop.puma.path("current.aside"));
+    fs::rename(&current, &aside).expect("rename");
+    symlink(hanging.at.join("release"), &current).expect("link");
+    shop.wait_check("stands", "ok", "the last look at its processes has not come back for");
+    // Who asks by hand hears it, too.
+    let (code, out, err) = shop.house.heeler(&["workers", "shop"]);
+    assert!(format!("{out}{err}").contains("has not come back for"), "{code} {out} {err}");
+    fs::rename(&aside, &current).expect("rename");
+    drop(hanging);
+    shop.wait_check("stands", "ok", "failed (no: up 3/3)");
 }

@@ -92,6 +92,26 @@ impl Bench {
         }
     }
 
+    /// What one look at all workers costs, each of them judged by two rules. The limit reads the same files
+    /// and makes nothing of them.
+    pub(crate) fn workers(&self) {
+        for services in self.size.workers {
+            let setup = Setup::new(*services, Watch::Workers);
+            let each = setup.watch.workers();
+            let case = format!("workers, {} of {each}", count(setup.services));
+            let who = [Watchdog::Heeler, Watchdog::Limit];
+            let outcome = self.run(&case, &who, self.size.rounds, &setup, |rig, _| {
+                Rest::of(rig, SETTLE, self.size.cpu).cpu_ms_per_s * setup.every.as_secs_f64()
+            });
+            outcome.row("CPU of a tick, ms", |runs| median(runs.iter().copied()));
+            let all = (setup.services * each) as f64;
+            outcome.row("CPU of a worker, us", |runs| {
+                median(runs.iter().map(|tick| tick * 1e3 / all))
+            });
+            outcome.noise();
+        }
+    }
+
     /// What `run =` costs: one shim each. Only heeler has such a thing.
     pub(crate) fn shims(&self) {
         struct Shims {

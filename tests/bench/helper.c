@@ -3,10 +3,14 @@
  *   helper svc LOG PIDFILE ID          start command: notes the instant, daemonises a pausing child,
  *                                      writes its pidfile, exits 0
  *   helper run LOG PIDFILE ID          foreground service: notes the instant, writes its pidfile, pauses
- *   helper init DIR N UID GID CMD...   parent of one watchdog: N pausing services of UID with pidfiles
- *                                      DIR/s<ID>.pid, then CMD, whose pid it prints, with the instant
- *                                      before its fork. When stdin closes, nothing that began below it
- *                                      is left.
+ *   helper init DIR N EACH UID GID CMD..  parent of one watchdog: N pausing services of UID, each with
+ *                                      EACH workers, with pidfiles DIR/s<ID>.pid, then CMD, whose pid it
+ *                                      prints, with the instant before its fork. When stdin closes,
+ *                                      nothing that began below it is left.
+ *   helper pause                       a worker
+ *   helper read DIR N MS               what reading costs: all MS finds the workers of the services of
+ *                                      DIR and reads of each the files that tell who it is, what it calls
+ *                                      itself, and its age and memory
  *   helper crowd N UID GID             N strangers that sleep, until stdin closes
  *   helper limit LOG DIR N UID GID     what the machine allows: keeps the services of DIR alive by
  *                                      pidfd, epoll, vfork and exec, and does nothing else
@@ -74,21 +78,27 @@ static pid_t background(void)
     return pid;
 }
 
-static pid_t sleeper(uid_t uid, gid_t gid)
+static pid_t sleeper(int each, uid_t uid, gid_t gid)
 {
     pid_t pid = background();
     if (pid == 0) {
         if (getuid() == 0 && (setgroups(0, 0) || setgid(gid) || setuid(uid))) _exit(113);
+        while (each-- > 0) {
+            if (fork() == 0) {
+                execl("/proc/self/exe", "bench worker", "pause", (char *)0);
+                _exit(111);
+            }
+        }
         idle();
     }
     return pid;
 }
 
-static void herd(const char *dir, int n, uid_t uid, gid_t gid)
+static void herd(const char *dir, int n, int each, uid_t uid, gid_t gid)
 {
     char path[4096];
     for (int id = 0; id < n; id++) {
-        pid_t pid = sleeper(uid, gid);
+        pid_t pid = sleeper(each, uid, gid);
         snprintf(path, sizeof path, "%s/s%d.pid", dir, id);
         write_pidfile(path, pid);
         if (chown(path, uid, gid)) die("chown");
@@ -119,7 +129,7 @@ static int init(char **a)
 {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGCHLD, SIG_IGN);                   /* the kernel reaps: no zombie looks alive to a watchdog */
-    herd(a[0], atoi(a[1]), atoi(a[2]), atoi(a[3]));
+    herd(a[0], atoi(a[1]), atoi(a[2]), atoi(a[3]), atoi(a[4]));
     uint64_t began = now();
     pid_t pid = fork();
     if (pid < 0) die("fork");
@@ -127,8 +137,8 @@ static int init(char **a)
         signal(SIGCHLD, SIG_DFL);
         int null = open("/dev/null", O_RDONLY);
         if (null < 0 || dup2(null, 0) < 0 || dup2(2, 1) < 0) die("dup2");
-        execv(a[4], a + 4);
-        die(a[4]);
+        execv(a[5], a + 5);
+        die(a[5]);
     }
     printf("%d %llu\n", (int)pid, (unsigned long long)began);
     fflush(stdout);
@@ -142,7 +152,7 @@ static int crowd(int n, uid_t uid, gid_t gid)
 {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGCHLD, SIG_IGN);
-    while (n-- > 0) sleeper(uid, gid);
+    while (n-- > 0) sleeper(0, uid, gid);
     puts("ready");
     fflush(stdout);
     until_stdin_closes();
@@ -224,6 +234,50 @@ static int limit(char **a)
             one->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
             add(epoll, one->pidfd, at);
         }
+    }
+}
+
+/* ---- what reading costs: no title is compared, nothing is judged, nobody is held ---- */
+
+static size_t slurp(int pid, const char *file, char *text, size_t size)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : read(fd, text, size - 1);
+    if (fd >= 0) close(fd);
+    text[got > 0 ? got : 0] = 0;
+    return got > 0 ? got : 0;
+}
+
+static void read_all(char **a)
+{
+    static const char *const FILES[] = { "status", "stat", "cmdline", "statm" };
+    int n = atoi(a[1]), ms = atoi(a[2]), ready = 0;
+    char path[4096], text[4096];
+    int *masters = calloc(n + 1, sizeof *masters);
+    if (!masters) die("read");
+    for (int id = 0; id < n; id++) {
+        snprintf(path, sizeof path, "%s/s%d.pid", a[0], id);
+        FILE *f = fopen(path, "re");
+        if (!f || fscanf(f, "%d", &masters[id]) != 1) die(path);
+        fclose(f);
+    }
+    for (;;) {
+        for (int id = 0; id < n; id++) {
+            char children[4096];
+            slurp(masters[id], "stat", text, sizeof text);
+            snprintf(path, sizeof path, "task/%d/children", masters[id]);
+            slurp(masters[id], path, children, sizeof children);
+            char *at = children, *next;
+            for (int pid; (pid = strtol(at, &next, 10)) > 0; at = next) {
+                for (size_t file = 0; file < sizeof FILES / sizeof *FILES; file++) {
+                    slurp(pid, FILES[file], text, sizeof text);
+                }
+            }
+        }
+        if (!ready++) fputs("ready\n", stdout), fflush(stdout);
+        usleep(ms * 1000);
     }
 }
 
@@ -316,9 +370,11 @@ int main(int c, char **a)
         write_pidfile(a[3], getpid());
         idle();
     }
-    if (c >= 7 && !strcmp(a[1], "init")) return init(a + 2);
+    if (c >= 8 && !strcmp(a[1], "init")) return init(a + 2);
     if (c == 5 && !strcmp(a[1], "crowd")) return crowd(atoi(a[2]), atoi(a[3]), atoi(a[4]));
     if (c == 7 && !strcmp(a[1], "limit")) return limit(a + 2);
+    if (c == 2 && !strcmp(a[1], "pause")) idle();
+    if (c == 5 && !strcmp(a[1], "read")) read_all(a + 2);
     if (c == 3 && !strcmp(a[1], "serve")) return serve(a[2]);
     if (c == 3 && !strcmp(a[1], "nice")) return setpriority(PRIO_PROCESS, atoi(a[2]), -15) ? 1 : 0;
     fputs("usage: see the head of helper.c\n", stderr);

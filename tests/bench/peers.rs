@@ -18,7 +18,8 @@ pub(crate) enum Watchdog {
     Runit,
     S6,
     Supervisord,
-    /// No watchdog, but what the machine allows: a bare loop of pidfd, vfork and exec (helper.c).
+    /// No watchdog, but what the machine allows: a bare loop of pidfd, vfork and exec (helper.c); of workers,
+    /// a bare loop that reads the same files.
     Limit,
 }
 
@@ -31,6 +32,8 @@ pub(crate) enum Watch {
     Conditions,
     /// That its process is there and a page answers.
     Page,
+    /// That its process is there, and of each of its workers the memory and the age.
+    Workers,
     /// The same as `Existence`, of a foreground program that heeler keeps itself.
     Run,
     /// Pages without a process, and so many more that accept and never answer.
@@ -150,6 +153,12 @@ impl Watchdog {
             Self::Supervisord => {
                 vec![program, "-n".to_owned(), "-c".to_owned(), site.supervisord(setup)]
             }
+            Self::Limit if setup.watch == Watch::Workers => {
+                let [helper, pids] = [site.ground.helper(), site.dir.join("pids")]
+                    .map(|path| path.display().to_string());
+                let (services, ms) = (setup.services.to_string(), setup.every.as_millis());
+                vec![helper, "read".to_owned(), pids, services, ms.to_string()]
+            }
             Self::Limit => {
                 let (uid, gid) = (site.ground.uid.to_string(), site.ground.gid.to_string());
                 let (log, pids) = (site.dir.join("starts"), site.dir.join("pids"));
@@ -205,6 +214,12 @@ impl Site<'_> {
                     process() + "[[check]]\nif = \"cpu > 99%\"\n[[check]]\nif = \"rss > 4GiB\"\n"
                 }
                 Watch::Page => process() + &page(self.ports.pages, id),
+                Watch::Workers => {
+                    process()
+                        + "[workers]\nmatch = \"^bench worker\"\n\
+                           [[check]]\ntype = \"worker\"\nif = \"memory > 4GiB\"\n\
+                           [[check]]\ntype = \"worker\"\nif = \"age > 300d\"\n"
+                }
                 Watch::Run => format!("{user}run = {:?}\n", self.command("run", id)),
                 Watch::Pages { silent: _ } => page(self.ports.pages, id),
                 Watch::Definitions => {
@@ -254,7 +269,7 @@ impl Site<'_> {
                 )
             };
             text += &match setup.watch {
-                Watch::Existence | Watch::Run => process(),
+                Watch::Existence | Watch::Workers | Watch::Run => process(),
                 Watch::Conditions => {
                     process() + "  if cpu > 99% then alert\n  if memory > 4 GB then alert\n"
                 }
@@ -315,14 +330,19 @@ impl Watch {
     fn silent(self) -> usize {
         match self {
             Self::Pages { silent } => silent,
-            Self::Existence | Self::Conditions | Self::Page | Self::Run | Self::Definitions => 0,
+            Self::Existence
+            | Self::Conditions
+            | Self::Page
+            | Self::Workers
+            | Self::Run
+            | Self::Definitions => 0,
         }
     }
 
     /// Whether the harness has to have the processes there.
     pub(crate) fn has_processes(self) -> bool {
         match self {
-            Self::Existence | Self::Conditions | Self::Page | Self::Run => true,
+            Self::Existence | Self::Conditions | Self::Page | Self::Workers | Self::Run => true,
             Self::Pages { .. } | Self::Definitions => false,
         }
     }
@@ -331,7 +351,22 @@ impl Watch {
     pub(crate) fn has_pages(self) -> bool {
         match self {
             Self::Page | Self::Pages { .. } => true,
-            Self::Existence | Self::Conditions | Self::Run | Self::Definitions => false,
+            Self::Existence | Self::Conditions | Self::Workers | Self::Run | Self::Definitions => {
+                false
+            }
+        }
+    }
+
+    /// How many workers each service has.
+    pub(crate) fn workers(self) -> usize {
+        match self {
+            Self::Workers => 8,
+            Self::Existence
+            | Self::Conditions
+            | Self::Page
+            | Self::Run
+            | Self::Pages { .. }
+            | Self::Definitions => 0,
         }
     }
 }

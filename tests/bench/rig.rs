@@ -104,7 +104,8 @@ impl<'a> Rig<'a> {
         });
         let output = fs::File::create(disk.path().join("output")).expect("create");
         let mut init = Command::new(ground.helper());
-        init.arg("init").arg(&pids).arg(herd.to_string()).args(&whose).args(argv).stderr(output);
+        init.arg("init").arg(&pids).arg(herd.to_string()).arg(setup.watch.workers().to_string());
+        init.args(&whose).args(argv).stderr(output);
         let (init, said) = server::helper(&mut init);
         let (daemon, began) = said.trim().split_once(' ').expect("the helper says two numbers");
         let daemon = daemon.parse().expect("a pid");

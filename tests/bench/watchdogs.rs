@@ -18,6 +18,7 @@
 //! | herd | all die at once: until the last start program runs |
 //! | footprint | CPU and memory when nothing happens: existence, cpu and rss, a page each every 10 s |
 //! | strangers | the CPU of the same among many processes that nobody watches |
+//! | workers | the CPU of a look at all workers of services of eight, each judged for memory and age |
 //! | shims | what `run =` costs: one shim each |
 //! | lateness | pauses between two requests for a healthy page, beside pages that never answer |
 //! | throughput | HTTP checks that really came, and how late |
@@ -27,7 +28,7 @@
 //! footprint: every ten), have their control socket, write their log and state to the project's disk,
 //! and mail nobody. runit, s6 and supervisord keep the same program in the foreground as their own child
 //! and look at nothing; the limit is a bare loop in C of pidfd, epoll, vfork and exec without log,
-//! state or policy. Each case runs all in turn, each time from scratch, after a wait for a calm machine.
+//! state or policy (of workers: one that reads the same files). Each case runs all in turn, each time from scratch, after a wait for a calm machine.
 //! Instants are `CLOCK_MONOTONIC`: right before kill(2), the first thing in main of a static start
 //! program, a web server's when it has the whole request. Memory and CPU are of the watchdog and all its
 //! helpers, without the services and without that server. A check is all that is asked of one service
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
     bench.herd();
     bench.footprints();
     bench.strangers();
+    bench.workers();
     bench.shims();
     bench.lateness();
     bench.throughput();
@@ -103,6 +105,7 @@ struct Size {
     strangers: usize,
     /// Services among the strangers.
     among: usize,
+    workers: &'static [usize],
     shims: usize,
     /// How long CPU is measured at rest; and where looks come every ten seconds.
     cpu: Duration,
@@ -127,6 +130,7 @@ const FULL: Size = Size {
     pages: &[100, 1000],
     strangers: 1000,
     among: 100,
+    workers: &[1, 10, 50],
     shims: 100,
     cpu: Duration::from_secs(10),
     cpu_of_pages: Duration::from_secs(30),
@@ -153,6 +157,7 @@ const QUICK: Size = Size {
     pages: &[20],
     strangers: 100,
     among: 20,
+    workers: &[1, 3],
     shims: 5,
     cpu: Duration::from_secs(2),
     cpu_of_pages: Duration::from_secs(10),

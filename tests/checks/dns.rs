@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use heeler::checks::given::Setting;
 use heeler::model::check::CheckKind;
+use heeler::model::limits;
 use heeler::model::metric::{Metric, Reading, Value};
 use heeler::model::observation::{Observation, Outcome};
 
 use crate::port::{defined, failed, probed, text};
+use crate::servers::{longest_stand, network};
 
 const SECOND: Duration = Duration::from_secs(1);
 const A: u16 = 1;
@@ -401,5 +403,57 @@ fn no_damage_to_an_answer_crashes_or_hangs() {
         // A damaged head or question is ignored, so nothing comes within the time.
         let seen = ask(at, &check, Duration::from_millis(20));
         assert!(!matches!(seen.outcome, Outcome::Unknown(_)), "{case}: {seen:?}");
+    }
+}
+
+/// The dearest message there is: each of its names is a pointer to a pointer to a pointer.
+fn dear(asked: &[u8], name: &str) -> Vec<u8> {
+    const RECORDS: usize = 3400;
+    let mut out = asked[..2].to_vec();
+    let count = u16::try_from(RECORDS + 1).expect("few enough");
+    for number in [OK, 1, count, 0, 0] {
+        out.extend(number.to_be_bytes());
+    }
+    out.extend(labels(name));
+    out.extend([0, A as u8, 0, 1]);
+    // A record of no type, for its data.
+    let begins = out.len() + 12;
+    let mut data = [&b"\x01a".repeat(120)[..], &[0]].concat();
+    let mut last = begins;
+    while begins + data.len() < 16_380 {
+        let here = begins + data.len();
+        data.extend((0xc000 | u16::try_from(last).expect("14 bits")).to_be_bytes());
+        last = here;
+    }
+    out.extend(record(&ASKED, 99, &data));
+    let name = (0xc000 | u16::try_from(last).expect("14 bits")).to_be_bytes();
+    out.extend(record(&name, CNAME, &name).repeat(RECORDS));
+    out
+}
+
+/// One that answers so is a load on its own check only, whether it answers the question or floods with others.
+#[test]
+fn the_dearest_answers_do_not_hold_up_the_loop() {
+    fn once(asked: &[u8]) -> Vec<Vec<u8>> {
+        vec![dear(asked, "www.example")]
+    }
+    fn flood(asked: &[u8]) -> Vec<Vec<u8>> {
+        let mut all = vec![dear(asked, "www.exampl3"); 40];
+        all.extend(two(asked));
+        all
+    }
+    for (name, server, protocol) in [
+        ("once by UDP", server(once, silent), "udp"),
+        ("once by TCP", server(silent, once), "tcp"),
+        ("a flood of others", server(flood, silent), "udp"),
+    ] {
+        let lines = format!(
+            "type = \"dns\"\nquery = \"www.example\"\nserver = \"{server}\"\nprotocol = \"{protocol}\""
+        );
+        let began = Instant::now();
+        let (seen, gap) = longest_stand(&network(&lines));
+        println!("{name}: the loop stood for {gap:?}, it took {:?}", began.elapsed());
+        assert!(gap < limits::LATE * 4, "{name}: the loop stood for {gap:?}");
+        assert_eq!(seen.outcome == Outcome::Ok, name == "a flood of others", "{seen:?}");
     }
 }

@@ -7,16 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use heeler::checks::connect::Tools;
 use heeler::model::limits;
 use heeler::model::metric::{Metric, Reading, Value};
 use heeler::model::observation::{Observation, Outcome};
 
 use crate::servers::{
-    Authority, Dates, Wire, alone, as_nobody, failure, ignorance, network, probe, probe_within,
-    request, self_signed, serve, serve_tls, serve_with, timed,
+    Authority, Dates, Wire, alone, as_nobody, failure, ignorance, longest_stand, network, probe,
+    probe_within, request, self_signed, serve, serve_tls, serve_with, timed,
 };
 
 /// The server of these tests: the path says what it does.
@@ -269,24 +268,8 @@ fn a_flood_does_not_hold_up_the_loop() {
     for path in ["/endless", "/crumbs", "/100s", "/hugeheader", "/as"] {
         let more = "body = 'Z{9}'\nmax_body = '256KiB'";
         let network = network(&format!("type = \"http\"\nurl = \"http://{server}{path}\"\n{more}"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let gap = runtime.expect("a runtime").block_on(async {
-            let tools = Tools::default();
-            let mut probe = std::pin::pin!(network.probe(&tools));
-            let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
-            loop {
-                tokio::select! {
-                    seen = &mut probe => {
-                        failure(&seen);
-                        return gap.max(last.elapsed());
-                    }
-                    () = tokio::time::sleep(Duration::from_millis(1)) => {
-                        gap = gap.max(last.elapsed());
-                        last = Instant::now();
-                    }
-                }
-            }
-        });
+        let (seen, gap) = longest_stand(&network);
+        failure(&seen);
         println!("{path}: the loop stood for {gap:?}");
         // What the scout calls late, and a debug build on a busy machine.
         assert!(gap < limits::LATE * 4, "{path}: the loop stood for {gap:?}");
@@ -331,6 +314,31 @@ fn net_06_a_redirect_leaves_neither_http_nor_tls() {
     let other = hostile();
     let seen = get(&format!("/redirect?//{other}/echo"), "follow = 1\nbody = '^GET /echo '");
     assert_eq!(seen.outcome, Outcome::Ok, "{seen:?}");
+}
+
+/// NET-07.
+#[test]
+fn net_07_a_redirect_to_another_place_is_not_followed_where_that_is_said() {
+    let (server, other) = (hostile(), hostile());
+    let led = |to: &str| {
+        let url = format!("http://{server}/redirect?{to}");
+        probe(&format!("type = \"http\"\nurl = \"{url}\"\nfollow = 2\nfollow_to = \"same-host\""))
+    };
+    for home in ["/ok".to_owned(), format!("http://{server}/ok"), format!("//{server}/ok")] {
+        assert_eq!(led(&home).outcome, Outcome::Ok, "{home}");
+    }
+    let port = other.port();
+    for (to, what) in [
+        (format!("http://127.0.0.1:{port}/ok"), "it is another port"),
+        (format!("http://127.0.0.2:{port}/ok"), "it is another host"),
+        ("http://169.254.169.254/latest".to_owned(), "it is another host"),
+        (format!("https://127.0.0.1:{port}/ok"), "it is another port"),
+    ] {
+        let why = failure(&led(&to));
+        let told =
+            format!("status 302 Found to \"{to}\", which is not followed: {what} (`follow_to`)");
+        assert_eq!(why, told);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod dns;
 mod files;
 mod host;
 mod http;
+mod login;
 mod port;
 mod program;
 mod servers;

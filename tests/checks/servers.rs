@@ -30,13 +30,39 @@ pub(crate) fn probe(lines: &str) -> Observation {
 
 /// The same within some time: what the caller makes of a probe that is not done by then.
 pub(crate) fn probe_within(lines: &str, limit: Duration) -> Observation {
+    probe_by(&Tools::default(), lines, limit)
+}
+
+/// The same with these tools.
+pub(crate) fn probe_by(tools: &Tools, lines: &str, limit: Duration) -> Observation {
     let network = network(lines);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let tools = Tools::default();
     let seen = runtime.block_on(async {
-        let probed = tokio::time::timeout(limit, network.probe(&tools)).await;
+        let probed = tokio::time::timeout(limit, network.probe(tools)).await;
         probed.unwrap_or_else(|_| tools.progress.overdue(limit))
+    });
+    runtime.shutdown_background();
+    seen
+}
+
+/// Probes once; what was seen, and the longest time for which the loop that all probes share stood still.
+pub(crate) fn longest_stand(network: &Network) -> (Observation, Duration) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let seen = runtime.block_on(async {
+        let tools = Tools::default();
+        let mut probe = std::pin::pin!(network.probe(&tools));
+        let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
+        loop {
+            tokio::select! {
+                seen = &mut probe => return (seen, gap.max(last.elapsed())),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {
+                    gap = gap.max(last.elapsed());
+                    last = Instant::now();
+                }
+            }
+        }
     });
     runtime.shutdown_background();
     seen

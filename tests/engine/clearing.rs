@@ -154,6 +154,24 @@ fn an_orphan_on_the_listening_socket_is_told_to_go_then_killed() {
 }
 
 #[test]
+fn an_orphan_of_a_puma_drains_nothing_and_has_five_seconds() {
+    let mut story = Story::of_running(cart_with(|service| service.puma = Some(a_puma())));
+    story.world.left = vec![listener(110)];
+    story.lives_unclaimed(110);
+    story.crashes(100);
+    story.at("7s");
+    let lines = story.takes();
+    assert!(lines.contains(&"2s signal 110 TERM".to_owned()), "{lines:?}");
+    assert!(lines.contains(&"7s signal 110 KILL".to_owned()), "{lines:?}");
+    story.crashes(110);
+    story.appears(101);
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("1m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
 fn an_orphan_that_is_told_to_go_and_goes() {
     let mut story = Story::of_running(cart());
     story.world.left = vec![listener(110)];

@@ -3,6 +3,7 @@
 
 mod story;
 
+mod brake;
 mod checks;
 mod clearing;
 mod dependencies;
@@ -18,6 +19,7 @@ mod replacing;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;
+mod town;
 mod units;
 mod verified;
 mod workers;

@@ -421,8 +421,8 @@ fn a_restart_that_fails_while_nothing_can_be_told_starts_no_second_copy() {
     story.at("5m");
     story.saw(
         "0s run restart: bin/restart
-         1s answer 1 failed: it cannot be told whether it runs: several match
-         6s mail 1.0 fired: it cannot be told whether it runs: several match
+         3s answer 1 failed: it cannot be told whether it runs: several match
+         8s mail 1.0 fired: it cannot be told whether it runs: several match
          1m mail 1.1 resolved: it cannot be told whether it runs: several match",
     );
     // The old process was there all the time, and goes on being held.

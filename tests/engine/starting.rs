@@ -1,6 +1,7 @@
 //! The first look, and what a start is.
 
 use heeler::model::job::{Ended, JobKind};
+use heeler::model::order::Order;
 use heeler::model::process::Identification;
 use heeler::model::service::{Life, Mode};
 
@@ -432,5 +433,24 @@ fn what_is_known_by_its_title_has_no_orderly_exit() {
          0s run start: bin/start
          10s mail 1.0 fired and resolved: the main process 100 is gone",
     );
+    story.ends();
+}
+
+#[test]
+fn a_pidfile_that_is_half_written_for_a_moment_fails_no_start() {
+    let mut story = Story::of(cart_with(|service| service.start = Some(command("bin/start"))));
+    story.begins();
+    story.order(Order::Start);
+    story.reads();
+    story.world.claim = Claim::Unknown("the pidfile does not begin with a process number");
+    story.command_ends(JobKind::Start, 0, "");
+    story.at("1s");
+    story.saw("");
+    story.appears(100);
+    story.at("3s");
+    let lines = story.takes();
+    assert!(lines[0].contains("answer 1 done: "), "{lines:?}");
+    story.at("2m");
+    story.saw("");
     story.ends();
 }

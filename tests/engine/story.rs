@@ -96,6 +96,7 @@ impl Story {
                 crew: Vec::new(),
                 crew_coming: 0,
                 puma: None,
+                puma_hears: None,
                 refuses_signals: None,
             },
             transcript: Vec::new(),

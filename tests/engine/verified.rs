@@ -7,11 +7,13 @@ use heeler::model::check::{Check, CheckKind};
 use heeler::model::crew::{Duty, Member, PumaView};
 use heeler::model::job::JobKind;
 use heeler::model::observation::Observation;
-use heeler::model::puma::{Control, Puma, Rollback};
+use heeler::model::order::Order;
+use heeler::model::puma::TroubleKind;
 use heeler::model::service::Service;
 use heeler::model::workers::{Budget, Kill, Workers};
 
 use crate::story::*;
+use crate::workers::of_worker;
 
 fn puma(service: &mut Service) {
     service.workers = Some(Workers {
@@ -22,13 +24,7 @@ fn puma(service: &mut Service) {
         budget: Budget::default(),
         kill: Kill::Allowed,
     });
-    service.puma = Some(Puma {
-        control: Control::State(PathBuf::from("/srv/cart/puma.state")),
-        current: Some(PathBuf::from("/srv/current")),
-        workers: Some(2),
-        rollback: Some(Rollback::Symlink),
-        release: None,
-    });
+    service.puma = Some(a_puma());
     service.checks = vec![Check {
         kind: CheckKind::Http,
         every: span("10s"),
@@ -94,6 +90,50 @@ fn a_good_release_takes_over_and_that_is_said_when_it_is_so() {
     story.ends();
 }
 
+/// One that dies before Puma begins has a successor from where Puma stood until then. Puma replaces that one,
+/// too: nothing is wrong with the release.
+#[test]
+fn a_successor_that_was_forked_before_puma_began_is_one_of_the_old() {
+    let mut story = begun(|_| {});
+    story.saw("5s puma phased-restart");
+    story.world.puma = Some(view(1, 2, 2));
+    story.world.crew[0] = of("/srv/r1", 203);
+    story.at("6s");
+    story.saw("");
+    story.world.puma = Some(view(1, 2, 1));
+    is_replaced(&mut story, 202, 212);
+    story.at("7s");
+    is_replaced(&mut story, 203, 213);
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("20s");
+    let lines = story.takes();
+    assert!(lines[0].contains("answer 1 done: verified after 1"), "{lines:?}");
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
+/// But where all are of the newest phase, it is Puma that forks from the wrong place.
+#[test]
+fn one_of_the_release_before_is_wrong_once_all_are_new() {
+    let mut story = begun(|_| {});
+    story.saw("5s puma phased-restart");
+    story.world.puma = Some(view(1, 2, 0));
+    story.world.crew = vec![of("/srv/r1", 211), of("/srv/r2", 212)];
+    story.at("6s");
+    let lines = story.takes();
+    assert!(lines[0].contains("run exec: /bin/sh -c 'test -d"), "{lines:?}");
+    story.log_says("worker 211 runs /srv/r1, not /srv/r2");
+    story.command_ends(JobKind::Exec, 0, "");
+    story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
+    story.world.puma = Some(view(2, 2, 0));
+    story.at("10s");
+    story.reads();
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
 #[test]
 fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serve_on() {
     let mut story = begun(|_| {});
@@ -105,8 +145,8 @@ fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serv
     story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
     story.at("7s");
     let lines = story.takes();
-    assert!(lines[0].contains("run exec: /bin/sh -c 'ln -s"), "{lines:?}");
-    assert!(lines[0].ends_with("/srv/r1 /srv/current"), "{lines:?}");
+    assert!(lines[0].contains("run exec: /bin/sh -c 'test -d"), "{lines:?}");
+    assert!(lines[0].ends_with("/srv/r1 /srv/current /srv/r2"), "{lines:?}");
     story.command_ends(JobKind::Exec, 0, "");
     story.saw("7s puma reload-worker-directory");
     story.world.crew = vec![of("/srv/r1", 221), of("/srv/r1", 222)];
@@ -118,6 +158,24 @@ fn one_that_does_not_boot_is_taken_back_within_two_seconds_and_the_old_ones_serv
     assert!(lines[0].contains("all workers run /srv/r1 again"), "{lines:?}");
     story.at("2m");
     story.reads();
+    story.ends();
+}
+
+#[test]
+fn where_the_release_before_is_gone_puma_is_not_sent_there() {
+    let mut story = begun(|_| {});
+    story.reads();
+    let looping = Some("boot-loop: worker 0 began 3 times in 600ms; 1/2 serve".to_owned());
+    story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
+    story.at("7s");
+    story.reads();
+    story.command_ends(JobKind::Exec, 1, "/srv/r1 is gone");
+    let lines = story.takes();
+    assert_eq!(lines.len(), 1, "Puma was asked: {lines:?}");
+    assert!(
+        lines[0].contains("`current` was not pointed back (failed with code 1): /srv/r1 is gone"),
+        "{lines:?}"
+    );
     story.ends();
 }
 
@@ -295,9 +353,10 @@ fn going_back_may_outlast_the_time_that_was_given() {
     story.reads();
     let looping = Some("boot-loop".to_owned());
     story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
-    story.at("5s");
+    story.at("25s");
     story.command_ends(JobKind::Exec, 0, "");
-    story.reads();
+    let lines = story.takes();
+    assert_eq!(lines.last().map(String::as_str), Some("25s puma reload-worker-directory"));
     story.at("40s");
     story.saw("");
     story.world.puma = Some(view(1, 2, 0));
@@ -316,7 +375,7 @@ fn a_master_that_dies_of_it_comes_up_with_the_release_before() {
     story.world.claim = Claim::Names(100);
     story.crashes(100);
     let lines = story.takes();
-    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh -c 'ln -s")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("run exec: /bin/sh -c 'test -d")), "{lines:?}");
     assert!(
         lines.iter().any(|line| line.contains("answer 1 failed: failed: its master died")),
         "{lines:?}"
@@ -358,5 +417,176 @@ fn one_that_is_under_way_goes_on_over_a_reload_unless_the_puma_is_another_one() 
     story.world.puma = Some(view(1, 2, 0));
     story.at("2m");
     story.saw("");
+    story.ends();
+}
+
+#[test]
+fn a_keeper_that_comes_back_says_that_nobody_saw_it_to_its_end() {
+    let mut story = begun(|_| {});
+    story.saw("5s puma phased-restart");
+    story.keeper_restarts();
+    story.at("1m");
+    let words = "verified reload: not seen to its end: heeler was restarted meanwhile";
+    assert_eq!(story.times_logged(words), 1);
+    // And that is told once.
+    story.keeper_restarts();
+    story.at("2m");
+    assert_eq!(story.times_logged(words), 1);
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn an_operator_who_takes_it_in_hand_means_what_is_there_and_nothing_is_taken_back() {
+    for order in [Order::Stop, Order::Restart, Order::Unmonitor] {
+        let mut story = begun(|service| service.stop = None);
+        story.world.puma = Some(view(1, 2, 1));
+        is_replaced(&mut story, 201, 211);
+        story.at("6s");
+        story.reads();
+        story.order(order);
+        let asked = format!("not seen to its end: {} asked by", order.name());
+        let lines = story.takes();
+        assert!(lines.iter().any(|line| line.contains(&asked)), "{lines:?}");
+        story.crashes(100);
+        story.at("15s");
+        let lines = story.takes();
+        assert!(!lines.iter().any(|line| line.contains("run exec")), "{lines:?}");
+        if order == Order::Restart {
+            story.appears(101);
+            story.command_ends(JobKind::Start, 0, "");
+            story.world.crew.clear();
+        }
+        story.at("5m");
+        story.reads();
+        story.ends();
+    }
+}
+
+#[test]
+fn what_has_not_answered_since_all_are_new_is_not_verified() {
+    let mut story = begun(|_| {});
+    story.reads();
+    is_replaced(&mut story, 201, 211);
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    // Its pages hang: no answer is no good answer.
+    story.world.probe = None;
+    story.at("30s");
+    story.saw("");
+    story.world.probe = Some(Observation::ok());
+    story.forgets_the_probe();
+    story.at("1m30s");
+    let lines = story.takes();
+    assert!(lines[0].contains("answer 1 done: verified after "), "{lines:?}");
+    assert!(!lines[0].contains(" 0 good answers"), "{lines:?}");
+    story.at("5m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn workers_that_are_frozen_or_not_seen_are_not_ready() {
+    let seen = |change: &dyn Fn(&mut Story)| {
+        let mut story = begun(|_| {});
+        story.reads();
+        is_replaced(&mut story, 201, 211);
+        is_replaced(&mut story, 202, 212);
+        story.world.puma = Some(view(1, 2, 0));
+        change(&mut story);
+        story.at("1m");
+        story.saw("");
+        story.world.crew = vec![of("/srv/r2", 211), of("/srv/r2", 212)];
+        story.at("2m");
+        let lines = story.takes();
+        assert!(lines[0].contains("answer 1 done: verified after "), "{lines:?}");
+        story.at("5m");
+        story.reads();
+        story.ends();
+    };
+    seen(&|story| story.world.crew[1].duty = Duty::Frozen);
+    // Others than Puma speaks of: their titles are not those of workers.
+    seen(&|story| story.world.crew.truncate(1));
+    seen(&|story| story.world.crew.clear());
+    seen(&|story| story.world.crew[0].release = None);
+}
+
+#[test]
+fn a_release_that_mends_a_page_is_let_in() {
+    let mut story = Story::of_running(cart_with(|service| {
+        puma(service);
+        service.checks[0].then = vec![Action::Alert];
+    }));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.world.probe = Some(Observation::failed("500"));
+    story.at("15s");
+    story.order_verified(None);
+    story.reads();
+    // The old ones answer badly, as before.
+    story.world.puma = Some(view(1, 2, 2));
+    story.at("20s");
+    is_replaced(&mut story, 201, 211);
+    story.world.puma = Some(view(1, 2, 1));
+    story.at("25s");
+    story.saw("15.5s mail 1.0 fired: failed (500), 3 of 3");
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    story.world.probe = Some(Observation::ok());
+    story.at("40s");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("answer 1 done: verified after "), "{lines}");
+    story.at("5m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn what_was_not_heard_to_say_yes_may_do_it_all_the_same() {
+    let mut story = Story::of_running(cart_with(puma_of));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.world.puma_hears = Some(TroubleKind::Silent);
+    story.order_verified(None);
+    story.at("20s");
+    story.saw("0s puma phased-restart");
+    // Whoever held its control server went.
+    is_replaced(&mut story, 201, 211);
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("40s");
+    let lines = story.takes();
+    assert!(lines[0].contains("answer 1 done: verified after "), "{lines:?}");
+    story.at("2m");
+    story.ends();
+
+    // What cannot have heard is not waited for.
+    let mut story = Story::of_running(cart_with(puma_of));
+    story.world.crew = vec![of("/srv/r1", 201), of("/srv/r1", 202)];
+    story.world.puma = Some(view(0, 2, 0));
+    story.world.puma_hears = Some(TroubleKind::Forbidden);
+    story.order_verified(None);
+    let lines = story.takes();
+    assert!(lines[1].starts_with("0s answer 1 failed: not begun: "), "{lines:?}");
+    story.at("2m");
+    story.ends();
+}
+
+#[test]
+fn no_rule_takes_a_worker_away_meanwhile() {
+    let mut story = begun(|service| {
+        service.checks.push(of_worker("memory > 50MiB", "1 of 1", Action::RecycleWorker));
+    });
+    story.reads();
+    story.at("9s");
+    let lines = story.takes();
+    assert!(!lines.iter().any(|line| line.contains("TERM")), "{lines:?}");
+    is_replaced(&mut story, 201, 211);
+    is_replaced(&mut story, 202, 212);
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("1m");
+    story.reads();
+    story.at("5m");
+    story.reads();
     story.ends();
 }

@@ -11,7 +11,7 @@ use heeler::model::workers::{Budget, Fragile, Kill, Workers};
 
 use crate::story::*;
 
-fn of_worker(condition: &str, tolerance: &str, then: Action) -> Check {
+pub(crate) fn of_worker(condition: &str, tolerance: &str, then: Action) -> Check {
     Check { kind: CheckKind::Worker, ..rule(condition, tolerance, then) }
 }
 
@@ -194,7 +194,8 @@ fn the_one_its_master_waits_for_is_stuck_after_its_time_and_killed() {
     // The next one has its own time.
     story.world.crew[0].leaving = Leaving::Awaited;
     story.at("40s");
-    story.saw("");
+    // No rule spoke of it, and yet somebody was killed: that is told, once for all of this reload.
+    story.saw("26s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s");
     story.at("45s");
     let lines = story.takes();
     assert_eq!(lines.len(), 1, "{lines:?}");
@@ -202,6 +203,42 @@ fn the_one_its_master_waits_for_is_stuck_after_its_time_and_killed() {
     story.worker_goes(202);
     story.world.crew.push(worker(205, 100));
     story.at("2m");
+    story.saw(
+        "55.25s mail 1.1 resolved: worker 201 does not go: its master has waited for it for 20s",
+    );
+    story.ends();
+}
+
+#[test]
+fn one_mail_tells_of_a_stuck_one_that_is_gone_and_of_what_was_done_about_it() {
+    let mut story = leak(Action::Alert);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("22s");
+    story.saw("21s worker 201 KILL");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("1m");
+    story.saw(
+        "32.25s mail 1.0 fired and resolved: worker 201 does not go: its master has waited for it for 20s",
+    );
+    story.log_says("killing worker 201: its master has waited for it for 20s");
+    story.ends();
+}
+
+#[test]
+fn a_stuck_one_that_is_held_back_is_told_at_once() {
+    let mut story = leak(Action::Alert);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.world.crew[2].duty = Duty::Boots;
+    story.at("22s");
+    story.saw("21s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s");
+    story.log_says("worker 201 is held back: worker 203 is not ready, and may never be");
+    story.world.crew[2].duty = Duty::Serves;
+    story.at("23s");
+    story.saw("23s worker 201 KILL");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("1m");
     story.reads();
     story.ends();
 }
@@ -243,12 +280,16 @@ fn a_stuck_one_that_would_take_others_along_is_told_again_and_not_killed() {
     story.world.crew[0].leaving = Leaving::Awaited;
     story.world.crew[0].fragile = Some(Fragile::Postgres);
     story.at("3m");
-    story.saw("21s worker 201 TERM");
+    story.saw(
+        "21s worker 201 TERM
+         26s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s",
+    );
     story.log_says("worker 201 was told to go 20s ago and is still there");
     story.worker_goes(201);
     story.world.crew.push(worker(204, 100));
     story.at("5m");
-    story.reads();
+    let lines = story.takes();
+    assert!(lines[0].contains("mail 1.1 resolved: worker 201 does not go"), "{lines:?}");
     story.ends();
 }
 
@@ -300,6 +341,28 @@ fn an_operator_takes_one_away_under_the_same_guard() {
     assert!(lines.contains("answer 4 failed: no worker is stuck"), "{lines}");
     assert!(lines.contains("answer 5 failed: that is the main process"), "{lines}");
     story.at("1m");
+    story.ends();
+}
+
+/// Whoever waits for what is being done is answered by its end, however long that takes: past the time of
+/// an ordinary question heeler neither gives up nor asks itself all the time whether it is over.
+#[test]
+fn what_an_operator_waits_for_may_outlast_the_time_of_a_question_and_nobody_spins() {
+    let mut story =
+        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::Alert), |service| {
+            service.workers.as_mut().unwrap().stop_timeout = Some(span("2m"));
+        });
+    story.order_worker(WorkerPick::Pid(Pid(202)));
+    story.order_worker(WorkerPick::Pid(Pid(203)));
+    story.at("1m");
+    story.saw(
+        "0s worker 202 TERM
+         30s answer 2 failed: not done: worker 202 is being taken away, and one goes at a time",
+    );
+    story.worker_goes(202);
+    story.saw("1m answer 1 done: worker 202 is gone after 1m");
+    story.world.crew.push(worker(204, 100));
+    story.at("2m");
     story.ends();
 }
 
@@ -421,4 +484,109 @@ fn who_asked_for_a_worker_of_a_service_that_is_forgotten_is_told_so() {
     assert!(lines.contains(&format!("answer 2 failed: {why}")), "{lines}");
     story.at("5m");
     story.ends_forgotten();
+}
+
+#[test]
+fn a_keeper_that_comes_back_has_no_fresh_budget() {
+    let mut story =
+        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::RecycleWorker), |s| {
+            s.workers.as_mut().unwrap().budget = Budget { actions: 1, window: span("5m") };
+        });
+    grows(&mut story, 201);
+    story.at("5s");
+    story.saw("1s worker 201 TERM");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    grows(&mut story, 202);
+    story.at("10s");
+    story.keeper_restarts();
+    story.at("4m");
+    story.log_says("worker 202 is held back: the budget of 1 per 5m is used up");
+    story.reads();
+    assert!(story.until_worker_is_told(202));
+    story.ends();
+}
+
+#[test]
+fn a_keeper_that_comes_back_does_not_say_that_a_workers_trouble_is_over() {
+    let mut story = leak(Action::Alert);
+    grows(&mut story, 202);
+    story.at("15s");
+    story.saw("11s mail 1.0 fired: worker 202: memory (300 MiB) > 200 MiB, 2 of 3");
+    story.keeper_restarts();
+    story.at("5m");
+    story.saw("");
+    for member in &mut story.world.crew {
+        member.seen = memory_mib(100);
+    }
+    story.at("6m");
+    let lines = story.takes();
+    assert!(lines[0].contains("mail 1.1 resolved: worker 202"), "{lines:?}");
+    story.ends();
+}
+
+#[test]
+fn what_was_set_aside_and_is_watched_again_is_told_again() {
+    let mut story = leak(Action::Alert);
+    grows(&mut story, 202);
+    story.at("15s");
+    story.reads();
+    story.order(Order::Unmonitor);
+    story.reads();
+    story.at("1m");
+    story.order(Order::Monitor);
+    story.at("2m");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("fired: worker 202: memory (300 MiB) > 200 MiB"), "{lines}");
+    story.ends();
+}
+
+#[test]
+fn one_that_was_not_told_because_of_a_doubt_is_told_once_there_is_none() {
+    let mut story = leak(Action::RecycleWorker);
+    grows(&mut story, 202);
+    story.world.refuses_signals = Some("who is a worker is said otherwise meanwhile");
+    story.at("12s");
+    story.log_says("worker 202 was not told to go: who is a worker is said otherwise meanwhile");
+    story.reads();
+    story.world.refuses_signals = None;
+    assert!(story.until_worker_is_told(202));
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    story.at("12m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn who_did_not_go_when_told_is_killed_once_its_file_says_kill() {
+    let mut story = leak(Action::RecycleWorker);
+    grows(&mut story, 202);
+    story.at("1m");
+    story.reads();
+    story.log_says("worker 202 was told to go 20s ago and is still there");
+    let kills = of_worker("memory > 200MiB", "2 of 3", Action::KillWorker);
+    story.is_defined(with_checks(vec![kills], Some(workers())));
+    story.at("1m30s");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("worker 202 TERM") && lines.contains("worker 202 KILL"), "{lines}");
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    story.at("12m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn who_is_held_back_for_the_same_reason_is_one_event() {
+    let mut story = leak(Action::Alert);
+    story.world.crew.truncate(1);
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("10m");
+    story.reads();
+    assert_eq!(story.times_logged("worker 201 is held back: only 0 would serve"), 1);
+    story.world.crew[0].leaving = Leaving::No;
+    story.at("15m");
+    story.reads();
+    story.ends();
 }

@@ -22,6 +22,7 @@ mod probe;
 mod reload;
 mod rename;
 mod resources;
+mod short;
 mod strangers;
 mod surroundings;
 mod unclaimed;

@@ -31,7 +31,7 @@ fn held(keeper: u32) -> Held {
 }
 
 /// The ended children of a process that it did not reap.
-fn zombies(parent: u32) -> usize {
+pub(crate) fn zombies(parent: u32) -> usize {
     let is = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
             stat.rsplit_once(") ")

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::server::{Fault, Manners, Papers, Server, Step};
+use crate::support::hanging::Hanging;
 use crate::support::house::{House, PATIENCE, alive, pids, signal};
-use crate::support::wait_for;
+use crate::support::{Need, can_run, wait_for};
 
 const QUICK: &str = "every = \"300ms\"\nstart_period = \"0s\"\nalert = [\"ops@example.com\"]\n";
 const AUTH: Manners =
@@ -324,4 +325,36 @@ fn a_letter_that_an_old_server_holds_at_a_reload_goes_to_the_new_one_once_that_g
     new.wait_mails(1);
     wait_for("the queue to be empty", PATIENCE, || (waiting(&house) == 0).then_some(()));
     assert_eq!((new.mails().len(), old.mails().len()), (1, 0));
+}
+
+/// What one server needs is on a file system that is dead: the next server takes the mail all the same.
+#[test]
+fn files_of_a_server_that_hang_cost_that_server_only() {
+    if !can_run(&[Need::Root, Need::Program("/dev/fuse", "a kernel with FUSE")]) {
+        return;
+    }
+    let papers = Papers::new();
+    let first = Server::start(&papers, false, AUTH);
+    let second = Server::start(&papers, false, AUTH);
+    let mut house = house(&[&first, &second], &papers, "");
+    let hanging =
+        Hanging::make(&house.path("hanging")).expect("a dead file system (root, /dev/fuse)");
+    let text = fs::read_to_string(house.path("conf.d/heeler.toml")).expect("reads");
+    let (good, dead) = (house.path("password"), hanging.at.join("password"));
+    let (good, dead) = (format!("{good:?}"), format!("{dead:?}"));
+    house.write("conf.d/heeler.toml", &text.replacen(&good, &dead, 1));
+    house.daemon("shop", "", QUICK);
+    house.open();
+    for count in 1..=2 {
+        let pid = house.wait_up("shop", None);
+        signal(pid, "KILL");
+        house.wait_up("shop", Some(pid));
+        second.wait_mails(count);
+        wait_for("the scout to go", PATIENCE, || scout(&house).is_none().then_some(()));
+    }
+    assert_eq!(first.connections(), 0);
+    // The second scout asked for nothing that the first one still waits for.
+    let (code, out, _) = house.heeler(&["mail", "test"]);
+    assert!(code == 1 && out.contains("was not read in time: does its file system hang?"), "{out}");
+    assert_eq!(house.close(), Some(0));
 }

@@ -17,6 +17,7 @@ fn pids(file: &std::path::Path) -> Vec<u32> {
     lines(file).iter().filter_map(|line| line.parse().ok()).collect()
 }
 
+/// PLG-01, PLG-02.
 #[test]
 fn plg_01_and_02_endless_output_costs_no_memory_and_is_ended_in_time() {
     if !can_run(&[Need::Root]) {
@@ -153,6 +154,7 @@ fn plg_06_daemons_left_at_each_run_cost_one_shim_in_all() {
     wait_for("the last shim to go", PATIENCE, || shims(&own("daemons")).is_empty().then_some(()));
 }
 
+/// PLG-07, PLG-10, PLG-12.
 #[test]
 fn plg_07_10_and_12_the_exit_decides_and_stdin_is_at_its_end() {
     if !can_run(&[Need::Root]) {

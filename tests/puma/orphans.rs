@@ -120,7 +120,7 @@ pub(crate) fn hold_the_lock() -> u32 {
 }
 
 /// Whether a thread of the process sleeps in the kernel by the clock and none of it does anything else.
-fn is_locked(pid: u32) -> bool {
+pub(crate) fn is_locked(pid: u32) -> bool {
     let tasks =
         std::fs::read_dir(format!("/proc/{pid}/task")).map(|dir| dir.flatten().collect::<Vec<_>>());
     tasks.unwrap_or_default().iter().any(|task| {

@@ -78,7 +78,7 @@ impl Shop {
     }
 
     /// The lines of the definition that say how it is run.
-    fn commands(&self) -> String {
+    pub(crate) fn commands(&self) -> String {
         let log = app("shared/log/puma.log");
         let background = format!("puma -C config/puma.rb </dev/null >>{} 2>&1 &", log.display());
         match self.way {
@@ -293,14 +293,19 @@ pub(crate) fn puma_log() -> String {
         .concat()
 }
 
-/// Runs a script as deploy, as a login of theirs would.
+/// Runs a script as deploy in what is current, as a login of theirs would.
 pub(crate) fn as_deploy(script: &str) -> Output {
-    Command::new("setpriv")
+    by_deploy(&app("current"), script).output().expect("setpriv runs")
+}
+
+/// The same, in this directory, yet to be run.
+pub(crate) fn by_deploy(dir: &Path, script: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
         .args(["--reuid=1500", "--regid=1500", "--init-groups", "--reset-env", "env"])
         .args(["XDG_RUNTIME_DIR=/run/user/1500", "sh", "-c", script])
-        .current_dir(app("current"))
-        .output()
-        .expect("setpriv runs")
+        .current_dir(dir);
+    command
 }
 
 /// Stops a process, and waits until it is: another thread of it may run on for a moment.

@@ -13,7 +13,7 @@ use crate::world::world;
 const UNIT: &str = "/home/deploy/.config/systemd/user/puma.service";
 
 /// The unit of the story heeler was born from.
-fn restarted_by_systemd() {
+pub(crate) fn restarted_by_systemd() {
     let text = fs::read_to_string(UNIT).expect("the unit");
     let text = text.replace(
         "Restart=no",

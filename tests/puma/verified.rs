@@ -2,24 +2,23 @@
 //! taken back, and who came meanwhile was served.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::load::{Load, Tally};
 use crate::shop::{
-    Shop, Up, Way, add_release, app, as_deploy, get, point_at, pumactl, workers, write,
+    Shop, Up, Way, add_release, app, as_deploy, freeze, get, masters, point_at, pumactl, title,
+    workers, write,
 };
-use crate::support::house::{PATIENCE, signal};
+use crate::support::house::{PATIENCE, alive, signal};
 use crate::support::{HEELER, wait_for};
 use crate::world::world;
 
-const GOOD: &str = include_str!("app/config.ru");
-const RAISES: &str = "raise 'boom'\n";
-const WRONG: &str = "run(->(_) { [500, { 'content-type' => 'text/plain' }, ['oops']] })\n";
+pub(crate) const GOOD: &str = include_str!("app/config.ru");
+pub(crate) const RAISES: &str = "raise 'boom'\n";
+pub(crate) const WRONG: &str =
+    "run(->(_) { [500, { 'content-type' => 'text/plain' }, ['oops']] })\n";
 
 const PUMA: &str = "
 [[check]]
@@ -39,6 +38,8 @@ state = \"/home/deploy/apps/shop/shared/pids/puma.state\"
 current = \"/home/deploy/apps/shop/current\"
 workers = 2
 ";
+/// Puma itself waits so long for a worker.
+const PATIENT: &str = "worker_shutdown_timeout 3600\n";
 const ROLLBACK: &str = "rollback = \"symlink\"\n";
 
 #[test]
@@ -76,7 +77,7 @@ fn without_a_rollback() {
     world(|| {
         let (shop, first) = open(Way::Script, "");
         add_release(2, RAISES);
-        let load = Load::begin();
+        let load = steady();
         let reload = Reload::onto(2, &shop, &[]);
         assert_eq!(reload.code, 1, "{reload:?}");
         assert!(reload.err.contains("there is no `rollback` in its file"), "{reload:?}");
@@ -88,7 +89,7 @@ fn without_a_rollback() {
         point_at(1);
         pumactl("reload-worker-directory");
         is_whole_again(&shop);
-        load.ends_without_a_loss("without a rollback", &reload);
+        ends_without_a_loss(load, "without a rollback", &reload);
         all_run(1, &first);
     });
 }
@@ -124,9 +125,9 @@ fn preloaded_and_good() {
     world(|| {
         let (shop, first) = open_preloaded();
         add_release(2, GOOD);
-        let load = Load::begin();
+        let load = steady();
         let reload = Reload::onto(2, &shop, &[]);
-        load.ends_without_a_loss("a good release, preloaded", &reload);
+        ends_without_a_loss(load, "a good release, preloaded", &reload);
         assert_eq!(reload.code, 0, "{reload:?}");
         assert!(reload.out.contains("Puma made a full restart of it"), "{reload:?}");
         assert!(reload.out.contains(" (by a full restart: "), "{reload:?}");
@@ -150,6 +151,105 @@ fn preloaded_and_raising() {
         is_whole_again(&shop);
         all_run(1, &second);
         assert_eq!(shop.starts(), 2, "{}", shop.house.log());
+    });
+}
+
+#[test]
+fn slowly_but_well() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        add_release(2, &format!("sleep 4\n{GOOD}"));
+        let load = steady();
+        let reload = Reload::onto(2, &shop, &[]);
+        ends_without_a_loss(load, "a release that boots in 4 s", &reload);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        assert!(reload.took > Duration::from_secs(18), "two of 4 s, and ten: {reload:?}");
+        all_run(2, &first);
+    });
+}
+
+/// Puma itself would wait for it for an hour.
+#[test]
+fn the_first_old_worker_is_stuck() {
+    world(|| old_worker_is_stuck(Way::Script, 0));
+}
+
+#[test]
+fn the_last_old_worker_is_stuck_in_its_users_systemd() {
+    world(|| old_worker_is_stuck(Way::Managed, 1));
+}
+
+/// Where nobody says how long a worker may take, it is waited for, and `--timeout` ends it.
+#[test]
+fn an_old_worker_that_may_drain_is_waited_for() {
+    world(|| {
+        let (shop, first) = open_with(Way::Script, ROLLBACK, "extra.rb", PATIENT);
+        let before = sorted(workers(first.master));
+        freeze(before[0]);
+        add_release(2, GOOD);
+        let reload = thread::scope(|scope| {
+            let reload = scope.spawn(|| Reload::onto(2, &shop, &["--timeout", "8s"]));
+            wait_for("its time to be over", PATIENCE, || {
+                shop.house.log().contains("taken back: its time is over").then_some(())
+            });
+            assert!(alive(before[0]), "it may drain: {}", shop.house.log());
+            // It goes at last, and what was begun ends.
+            signal(before[0], "CONT");
+            reload.join().expect("heeler")
+        });
+        is_taken_back(&shop, &first, &reload, "its time is over: ");
+        assert!(!shop.house.log().contains("killing worker"), "{}", shop.house.log());
+    });
+}
+
+#[test]
+fn pruned_and_good() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        add_release(2, GOOD);
+        let load = steady();
+        prune(2, 1);
+        let reload = Reload::onto(2, &shop, &[]);
+        ends_without_a_loss(load, "a good release, the one before is pruned", &reload);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        all_run(2, &first);
+    });
+}
+
+#[test]
+fn pruned_and_raising() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        let old = workers(first.master);
+        add_release(2, RAISES);
+        let load = steady();
+        prune(2, 1);
+        let reload = Reload::onto(2, &shop, &[]);
+        ends_without_a_loss(load, "a release that raises, the one before is pruned", &reload);
+        stays_where_it_is(&shop, &first, &reload, "the new release does not boot");
+        let left = workers(first.master);
+        assert!(old.iter().any(|pid| left.contains(pid)), "the old ones serve: {old:?} {left:?}");
+        assert!(get("/up").is_some());
+    });
+}
+
+#[test]
+fn pruned_and_wrong() {
+    world(|| {
+        let (shop, first) = open(Way::Script, ROLLBACK);
+        add_release(2, WRONG);
+        add_release(3, GOOD);
+        prune(2, 1);
+        let reload = Reload::onto(2, &shop, &[]);
+        stays_where_it_is(&shop, &first, &reload, "bad answers in a row of its pages");
+        // A release that is good is taken up as ever.
+        wait_for("Puma to be whole", PATIENCE, || {
+            (releases_of(first.master).len() == 2).then_some(())
+        });
+        is_whole_again(&shop);
+        let reload = Reload::onto(3, &shop, &[]);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        all_run(3, &first);
     });
 }
 
@@ -183,13 +283,49 @@ fn a_deploy_task() {
     });
 }
 
+/// Points `current` at a release, and removes another.
+fn prune(number: u32, gone: u32) {
+    point_at(number);
+    fs::remove_dir_all(release(gone)).expect("remove");
+}
+
+/// There is nowhere to go back to: `current` stays, its master lives, and the way out is said.
+fn stays_where_it_is(shop: &Shop, first: &Up, reload: &Reload, why: &str) {
+    assert_eq!(reload.code, 1, "{reload:?}");
+    assert!(reload.err.contains(why), "{reload:?}");
+    let gone = format!("{} is gone", release(1).display());
+    assert!(reload.err.contains(&gone), "{reload:?}");
+    assert_eq!(current(), release(2), "it leads nowhere else");
+    assert_eq!((masters(), shop.starts()), (vec![first.master], 1), "{}", shop.house.log());
+}
+
+fn old_worker_is_stuck(way: Way, place: usize) {
+    let toml = format!("{ROLLBACK}\n[workers]\nstop_timeout = \"3s\"\n");
+    let (shop, first) = open_with(way, &toml, "extra.rb", PATIENT);
+    let before = sorted(workers(first.master));
+    freeze(before[place]);
+    add_release(2, GOOD);
+    let reload = Reload::onto(2, &shop, &[]);
+    assert_eq!(reload.code, 0, "{reload:?}");
+    let killed = format!("killing worker {}: its master has waited for it", before[place]);
+    assert!(reload.out.contains(&killed), "{reload:?}");
+    let log = shop.house.log();
+    assert_eq!(log.matches("killing worker").count(), 1, "{log}");
+    all_run(2, &first);
+}
+
+fn sorted(mut workers: Vec<u32>) -> Vec<u32> {
+    workers.sort_by_key(|pid| title(*pid));
+    workers
+}
+
 fn is_verified(way: Way) {
     let (shop, first) = open(way, ROLLBACK);
     let before = workers(first.master);
     add_release(2, GOOD);
-    let load = Load::begin();
+    let load = steady();
     let reload = Reload::onto(2, &shop, &["--timeout", "2m"]);
-    load.ends_without_a_loss("a good release", &reload);
+    ends_without_a_loss(load, "a good release", &reload);
     assert_eq!(reload.code, 0, "{reload:?}");
     assert!(reload.out.contains("shop: 2 of 2 workers are new and ready\n"), "{reload:?}");
     let last = reload.out.lines().last().expect("says something");
@@ -204,25 +340,25 @@ fn is_verified(way: Way) {
 fn cannot_boot(way: Way) {
     let (shop, first) = open(way, ROLLBACK);
     add_release(2, RAISES);
-    let load = Load::begin();
+    let load = steady();
     let reload = Reload::onto(2, &shop, &[]);
-    load.ends_without_a_loss("a release that raises at boot", &reload);
+    ends_without_a_loss(load, "a release that raises at boot", &reload);
     is_taken_back(&shop, &first, &reload, "the new release does not boot (boot-loop");
 }
 
 fn answers_wrongly(way: Way) {
     let (shop, first) = open(way, ROLLBACK);
     add_release(2, WRONG);
-    let load = Load::begin();
+    let load = steady();
     let reload = Reload::onto(2, &shop, &[]);
     let tally = load.end();
-    tally.tell("a release that answers 500", &reload);
-    assert_eq!(tally.lost, 0, "{tally:?}");
+    tell(&tally, "a release that answers 500", &reload);
+    assert_eq!(tally.lost, 0, "{reload:?}");
     assert!(tally.wrong > 0, "it was never let in: {reload:?}");
     is_taken_back(&shop, &first, &reload, "bad answers in a row of its pages");
-    let after = Load::begin();
+    let after = steady();
     wait_for("some requests", PATIENCE, || (after.asked() > 200).then_some(()));
-    after.ends_without_a_loss("afterwards", &reload);
+    ends_without_a_loss(after, "afterwards", &reload);
 }
 
 fn is_taken_back(shop: &Shop, first: &Up, reload: &Reload, why: &str) {
@@ -247,8 +383,13 @@ fn open(way: Way, rollback: &str) -> (Shop, Up) {
 }
 
 fn open_preloaded() -> (Shop, Up) {
-    let shop = Shop::new(Way::Script, &format!("{PUMA}{ROLLBACK}"));
-    write(&app("shared/preload"), "");
+    open_with(Way::Script, ROLLBACK, "preload", "")
+}
+
+/// With a file of this text beside what Puma is configured by.
+fn open_with(way: Way, toml: &str, file: &str, text: &str) -> (Shop, Up) {
+    let shop = Shop::new(way, &format!("{PUMA}{toml}"));
+    write(&app("shared").join(file), text);
     opened(shop)
 }
 
@@ -300,92 +441,24 @@ impl Reload {
     }
 }
 
-/// Clients that ask one after the other, each with a connection of its own.
-struct Load {
-    state: Arc<(AtomicBool, AtomicUsize)>,
-    clients: Vec<JoinHandle<Tally>>,
+/// At twice this rate Puma 5.6.5 itself loses one now and then when a worker goes.
+fn steady() -> Load {
+    Load::begin(100)
 }
 
-/// How it went for them.
-#[derive(Default, Debug)]
-struct Tally {
-    asked: usize,
-    /// No answer, or half of one.
-    lost: usize,
-    /// An answer other than 200.
-    wrong: usize,
-    slowest: Duration,
+fn ends_without_a_loss(load: Load, what: &str, reload: &Reload) {
+    let tally = load.end();
+    tell(&tally, what, reload);
+    assert!(tally.asked > 0 && tally.lost == 0 && tally.wrong == 0, "{reload:?}");
 }
 
-impl Load {
-    fn begin() -> Self {
-        let state = Arc::new((AtomicBool::new(false), AtomicUsize::new(0)));
-        let client = |_| {
-            let state = Arc::clone(&state);
-            thread::spawn(move || {
-                let mut tally = Tally::default();
-                while !state.0.load(Ordering::Relaxed) {
-                    let began = Instant::now();
-                    let code = ask();
-                    tally.asked += 1;
-                    state.1.fetch_add(1, Ordering::Relaxed);
-                    tally.lost += usize::from(code.is_none());
-                    tally.wrong += usize::from(code.is_some_and(|code| code != 200));
-                    tally.slowest = tally.slowest.max(began.elapsed());
-                    // A rate, not a flood: the machine is to do something else, too.
-                    thread::sleep(Duration::from_millis(10));
-                }
-                tally
-            })
-        };
-        let clients = (0..4).map(client).collect();
-        Self { state, clients }
-    }
-
-    fn asked(&self) -> usize {
-        self.state.1.load(Ordering::Relaxed)
-    }
-
-    fn end(self) -> Tally {
-        self.state.0.store(true, Ordering::Relaxed);
-        let tallies = self.clients.into_iter().map(|client| client.join().expect("a client"));
-        tallies.fold(Tally::default(), |all, one| Tally {
-            asked: all.asked + one.asked,
-            lost: all.lost + one.lost,
-            wrong: all.wrong + one.wrong,
-            slowest: all.slowest.max(one.slowest),
-        })
-    }
-
-    fn ends_without_a_loss(self, what: &str, reload: &Reload) {
-        let tally = self.end();
-        tally.tell(what, reload);
-        assert!(tally.asked > 0 && tally.lost == 0 && tally.wrong == 0, "{tally:?}\n{reload:?}");
-    }
-}
-
-impl Tally {
-    fn tell(&self, what: &str, reload: &Reload) {
-        let Self { asked, lost, wrong, slowest } = self;
-        println!(
-            "MEASURED {what}: {:.1} s, {asked} requests, {lost} lost, {wrong} wrong, slowest {} ms\n{}{}",
-            reload.took.as_secs_f64(),
-            slowest.as_millis(),
-            reload.out,
-            reload.err
-        );
-    }
-}
-
-/// The code of a whole answer.
-fn ask() -> Option<u16> {
-    let mut stream = TcpStream::connect("127.0.0.1:9292").ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.write_all(b"GET /up HTTP/1.0\r\nHost: shop\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "))?;
-    (length.parse() == Ok(body.len())).then_some(())?;
-    head.split(' ').nth(1)?.parse().ok()
+fn tell(tally: &Tally, what: &str, reload: &Reload) {
+    let Tally { asked, lost, wrong, took } = tally;
+    println!(
+        "MEASURED {what}: {:.1} s, {asked} requests, {lost} lost, {wrong} wrong, slowest {} ms\n{}{}",
+        reload.took.as_secs_f64(),
+        took.last().map_or(0, Duration::as_millis),
+        reload.out,
+        reload.err
+    );
 }

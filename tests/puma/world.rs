@@ -15,10 +15,15 @@ pub(crate) const DEPLOY: u32 = 1500;
 
 const INSIDE: &str = "HEELER_TEST_INSIDE";
 /// No test takes this long.
-const LIMIT: Duration = Duration::from_secs(150);
+pub(crate) const LIMIT: Duration = Duration::from_secs(150);
 
 /// Runs a test in a machine of its own. The test is found again by the name of its closure.
 pub(crate) fn world<F: FnOnce()>(test: F) {
+    world_within(LIMIT, test);
+}
+
+/// The same for one that takes longer.
+pub(crate) fn world_within<F: FnOnce()>(limit: Duration, test: F) {
     let name = type_name::<F>().trim_end_matches("::{{closure}}");
     let name = name.split_once("::").expect("a test is in a module").1;
     if let Some(dir) = std::env::var_os(INSIDE) {
@@ -26,20 +31,23 @@ pub(crate) fn world<F: FnOnce()>(test: F) {
         test();
         return;
     }
-    let needs = [
-        Need::Root,
-        Need::Program("/usr/bin/puma", "puma"),
-        Need::Program("/lib/systemd/systemd", "systemd"),
-        Need::Program("/usr/lib/systemd/user/dbus.socket", "dbus-user-session"),
-        Need::Program("/usr/bin/setpriv", "util-linux"),
-        Need::Program("/usr/sbin/ip", "iproute2"),
-    ];
-    if can_run(&needs) {
-        run_inside(name);
+    if can_run(&NEEDS) {
+        println!("{}", run_inside(name, limit, &[]));
     }
 }
 
-fn run_inside(name: &str) {
+/// What a world needs of the machine.
+pub(crate) const NEEDS: [Need; 6] = [
+    Need::Root,
+    Need::Program("/usr/bin/puma", "puma"),
+    Need::Program("/lib/systemd/systemd", "systemd"),
+    Need::Program("/usr/lib/systemd/user/dbus.socket", "dbus-user-session"),
+    Need::Program("/usr/bin/setpriv", "util-linux"),
+    Need::Program("/usr/sbin/ip", "iproute2"),
+];
+
+/// Runs the test of this name in a machine of its own, with these variables; what it printed.
+pub(crate) fn run_inside(name: &str, limit: Duration, variables: &[(&str, &str)]) -> String {
     let dir = tempfile::Builder::new().prefix("heeler-puma-").tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let group = ControlGroup::new(dir.path());
@@ -62,6 +70,7 @@ fn run_inside(name: &str) {
         .arg(dir.path())
         .arg(std::env::current_exe().expect("this binary"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .envs(variables.iter().copied())
         .env(INSIDE, dir.path())
         .env("TMPDIR", dir.path())
         .current_dir("/")
@@ -70,17 +79,17 @@ fn run_inside(name: &str) {
         .stderr(file)
         .spawn()
         .expect("unshare runs");
-    let end = std::time::Instant::now() + LIMIT;
-    let status = wait_for("the test in its world to end", LIMIT * 2, || {
+    let end = std::time::Instant::now() + limit;
+    let status = wait_for("the test in its world to end", limit * 2, || {
         if std::time::Instant::now() > end {
             child.kill().expect("kill");
         }
         child.try_wait().expect("wait")
     });
     let said = String::from_utf8_lossy(&fs::read(&output).unwrap_or_default()).into_owned();
-    println!("{said}");
-    assert!(status.success(), "{name} failed in its world: {status}");
-    assert!(dir.path().join("ran").exists(), "{name} did not run in its world");
+    assert!(status.success(), "{said}\n{name} failed in its world: {status}");
+    assert!(dir.path().join("ran").exists(), "{said}\n{name} did not run in its world");
+    said
 }
 
 /// A control group for everything of one world, removed with it.

@@ -1,6 +1,7 @@
 //! The scout with the real keeper: its cage, its death, its lies, and its neighbours that hang.
 
 mod cage;
+mod login;
 mod neighbours;
 mod replaced;
 mod server;

@@ -60,13 +60,13 @@ fn figures(house: &House, server: &Server) -> Figures {
 }
 
 /// A FUSE file system that never answers.
-struct Dead {
+pub(crate) struct Dead {
     holder: Child,
-    at: std::path::PathBuf,
+    pub(crate) at: std::path::PathBuf,
 }
 
 impl Dead {
-    fn make(house: &House) -> Option<Self> {
+    pub(crate) fn make(house: &House) -> Option<Self> {
         let (at, ready) = (house.path("dead"), house.path("dead-ready"));
         fs::create_dir(&at).expect("mkdir");
         let script = "exec 3<>/dev/fuse && \
@@ -90,6 +90,7 @@ impl Drop for Dead {
     }
 }
 
+/// NET-01: four times as many as the case asks for, and what else can hang beside them.
 #[test]
 fn hung_peers_mail_server_files_and_commands_change_nothing_for_the_healthy() {
     if !can_run(&[Need::Root]) {

@@ -24,7 +24,7 @@ use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::Observation;
 use heeler::model::order::WorkerPick;
 use heeler::model::process::{Exit, Ours, Pid, ProcessIdentity, Signal, Uid};
-use heeler::model::puma::{Ask, Control, Puma, Rollback};
+use heeler::model::puma::{Ask, Control, Puma, Rollback, Trouble, TroubleKind};
 use heeler::model::service::{Command, Service};
 use heeler::model::text::Untrusted;
 use heeler::model::time::Mono;
@@ -494,9 +494,9 @@ impl World {
         Delivery::Sent
     }
 
-    fn puma_hears(&mut self, svc: usize, what: Ask) -> Result<(), Untrusted> {
+    fn puma_hears(&mut self, svc: usize, what: Ask) -> Result<(), Trouble> {
         if self.mains(svc).is_empty() || self.mischievous(Fault::PumaMute, 60) {
-            return Err("it did not listen".into());
+            return Err(Trouble::new(TroubleKind::Refused, ""));
         }
         if self.mischievous(Fault::PumaIdle, 200) {
             return Ok(());

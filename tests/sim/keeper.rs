@@ -1,5 +1,7 @@
 //! The keeper's part: carries out the engine's effects against the fake world, each after its own time.
 
+use std::time::Duration;
+
 use heeler::engine::Engine;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Confirmation, Delivery, Input};
@@ -17,6 +19,7 @@ use heeler::model::process::{
 use heeler::model::service::Life;
 use heeler::model::time::Mono;
 use heeler::model::unit::UnitEnd;
+use heeler::model::workers::Budget;
 
 use crate::faults::Fault;
 use crate::topology::{MEMORY_LIMIT_BYTES, RELOAD_SIGNAL};
@@ -50,7 +53,10 @@ impl World {
     /// A new keeper: restores, adopts what is in flight, looks.
     pub(crate) fn keeper_start(&mut self) {
         self.note(|| "keeper starts".to_owned());
-        self.engine = Some(Engine::new(self.epoch * IDS_PER_KEEPER));
+        let mut engine = Engine::new(self.epoch * IDS_PER_KEEPER);
+        // The brake has its own stories: here everything is in trouble all the time.
+        engine.brake_at(Budget { actions: 4096, window: Duration::from_secs(1) });
+        self.engine = Some(engine);
         for svc in 0..self.svcs.len() {
             if self.svcs[svc].file != File::There {
                 self.found_without_file(svc);
@@ -99,7 +105,7 @@ impl World {
                     action: shim.action,
                     outcome,
                 };
-                self.input_later(std::time::Duration::from_millis(1), input);
+                self.input_later(Duration::from_millis(1), input);
                 return job_in_flight(&shim);
             }
             return InFlight::Nothing;
@@ -115,7 +121,7 @@ impl World {
         })
     }
 
-    pub(crate) fn input_later(&mut self, wait: std::time::Duration, input: Input) {
+    pub(crate) fn input_later(&mut self, wait: Duration, input: Input) {
         let epoch = self.epoch;
         let input = Box::new(input);
         self.after(wait, Ev::Input { epoch, input });

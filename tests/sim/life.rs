@@ -477,7 +477,6 @@ impl World {
     pub(crate) fn calm(&mut self) {
         self.note(|| "CALM".to_owned());
         self.faults.calm = true;
-        self.crew_calm();
         let now = self.now;
         for svc in &mut self.svcs {
             svc.refused_until = now;
@@ -490,6 +489,7 @@ impl World {
             proc.deaf_until = now;
             proc.stuck_until = now;
         }
+        self.crew_calm();
         let gone: Vec<_> = self
             .procs
             .iter()

@@ -648,6 +648,12 @@ impl World {
             let first = history.iter().rposition(|(from, _)| from <= told).unwrap_or_default();
             history[first..].iter().map(|(_, timeout)| *timeout).min().unwrap_or_default()
         });
+        // What a dead Puma left drains nothing.
+        let puma = self.svcs[svc].def.puma.is_some();
+        let stop_timeout = match proc.role {
+            Role::Child { .. } if puma => stop_timeout.min(limits::PUMA_ORPHAN_GRACE),
+            Role::Child { .. } | Role::Main | Role::Stranger => stop_timeout,
+        };
         match self.oracles.told_to_go.get(&to) {
             None => self.broken(2, Some(svc), &format!("KILL to {to:?}, never told to go")),
             Some(told) if self.now.since(*told) < stop_timeout => {
@@ -762,7 +768,11 @@ impl World {
                 Cause::SetAside | Cause::UpUnwanted => true,
                 Cause::Down => down,
                 // Hazards are of the world outside; nothing in here mends them.
-                Cause::Unclear | Cause::Unkillable | Cause::Definition | Cause::Hazard(_) => false,
+                Cause::Unclear
+                | Cause::Unkillable
+                | Cause::Definition
+                | Cause::StuckWorker
+                | Cause::Hazard(_) => false,
                 // Of some workers nothing makes an end: they get old, or nobody may take them away.
                 Cause::Check(CheckKind::Worker, _) => true,
                 Cause::Check(..) | Cause::CheckUnknown(..) => down,

@@ -8,7 +8,7 @@ use crate::engine::input::Delivery;
 use crate::engine::state::State;
 use crate::model::action::Action;
 use crate::model::check::CheckKind;
-use crate::model::crew::Member;
+use crate::model::crew::{Leaving, Member};
 use crate::model::event::EventKind;
 use crate::model::ids::AskId;
 use crate::model::incident::Cause;
@@ -31,8 +31,15 @@ impl State {
         }
         let Some(plan) = self.next_to_go(cx) else { return };
         let by_operator = plan.request.is_some();
+        if !by_operator && plan.check.is_none() {
+            self.stuck_found(cx, &plan);
+        }
         let may_act = self.settled() && self.intent.desired == Desired::Up;
         if !by_operator && (!may_act || self.held_back().is_some()) {
+            return;
+        }
+        if plan.check.is_some() && self.verify.is_some() {
+            // No rule acts while that goes on; only the one that is waited for is taken out of its way.
             return;
         }
         let Some(workers) = self.def.workers.clone() else { return };
@@ -45,6 +52,10 @@ impl State {
         if !by_operator && self.def.mode == Mode::Observe {
             let text = format!("would tell worker {} to go, but mode is \"observe\"", plan.worker);
             self.narrate_new(cx, text);
+            return;
+        }
+        if !by_operator && cx.brake.ask(cx.now.mono).is_err() {
+            self.held(cx, &plan, &cx.brake.words());
             return;
         }
         if !by_operator && !self.within_budget(cx.now.mono, &workers) {
@@ -102,13 +113,14 @@ impl State {
     pub(super) fn is_stuck(&self, member: &Member, now: Mono) -> bool {
         let timeout = self.def.workers.as_ref().and_then(|workers| workers.stop_timeout);
         let hand = self.crew.hands.get(&member.identity);
-        let since = hand.filter(|hand| !hand.deaf).and_then(|hand| hand.awaited_since);
+        let hand = hand.filter(|hand| hand.may_hear(Manner::Stuck));
+        let since = hand.and_then(|hand| hand.awaited_since);
         timeout.zip(since).is_some_and(|(timeout, since)| now.since(since) >= timeout)
     }
 
     /// The first rule that fires for it and asks for it to go.
     fn rule_against(&self, member: &Member) -> Option<Plan> {
-        let hand = self.crew.hands.get(&member.identity).filter(|hand| !hand.deaf)?;
+        let hand = self.crew.hands.get(&member.identity)?;
         self.def.checks.iter().enumerate().find_map(|(at, check)| {
             let firing =
                 hand.windows.get(&at).is_some_and(|window| window.state() == RuleState::Firing);
@@ -125,7 +137,7 @@ impl State {
             });
             Some(Plan {
                 worker: member.identity,
-                manner: manner.filter(|_| firing)?,
+                manner: manner.filter(|manner| firing && hand.may_hear(*manner))?,
                 why: check.condition.explain(&member.seen),
                 check: Some(check.index),
                 request: None,
@@ -135,13 +147,39 @@ impl State {
 
     /// It is said once that a worker stays, and an alert tells it.
     fn held(&mut self, cx: &mut Cx<'_>, plan: &Plan, why: &str) {
-        let text = format!("worker {} is held back: {why}", plan.worker);
-        self.happened_new(cx, EventKind::Failed, text);
+        let held = Some((plan.worker, why.to_owned()));
+        if self.crew.held != held {
+            self.crew.held = held;
+            let text = format!("worker {} is held back: {why}", plan.worker);
+            self.happened_new(cx, EventKind::Failed, text);
+        }
         if let Some(request) = plan.request {
             self.answer_for_worker(cx, request, ReplyResult::Failed, format!("not done: {why}"));
         }
-        if let Some(index) = plan.check {
-            self.tell_soon(cx, Cause::Check(CheckKind::Worker, index));
+        match plan.check {
+            Some(index) => self.tell_soon(cx, Cause::Check(CheckKind::Worker, index)),
+            None => self.tell_soon(cx, Cause::StuckWorker),
+        }
+    }
+
+    /// No rule of the service speaks of it, so it is an incident of its own: one for all that are stuck in
+    /// one reload.
+    fn stuck_found(&mut self, cx: &mut Cx<'_>, plan: &Plan) {
+        if !self.open.contains_key(&Cause::StuckWorker) {
+            let title = format!("worker {} does not go: {}", plan.worker, plan.why);
+            let tell_at = cx.now.mono + limits::TELL_AFTER;
+            self.open_incident(cx, Cause::StuckWorker, title, tell_at);
+        }
+    }
+
+    /// That one is over once its master waits for nobody.
+    pub(super) fn stuck_over(&mut self, cx: &mut Cx<'_>) {
+        let awaited = self.crew.members.iter().any(|one| one.leaving == Leaving::Awaited);
+        if awaited || self.crew.acting.as_ref().is_some_and(|acting| acting.manner == Manner::Stuck)
+        {
+            self.only_looked_over(Cause::StuckWorker);
+        } else {
+            self.looks_over(cx, Cause::StuckWorker);
         }
     }
 
@@ -152,7 +190,15 @@ impl State {
 
     fn begin_to_go(&mut self, cx: &mut Cx<'_>, plan: Plan) {
         let now = cx.now.mono;
+        if let Some(workers) = &self.def.workers {
+            self.crew.taken.retain(|at| now.since(*at) < workers.budget.window);
+        }
         self.crew.taken.push(now);
+        self.crew.held = None;
+        cx.dirty = true;
+        if plan.request.is_none() {
+            cx.brake.took(now);
+        }
         let Plan { worker, manner, why, request, .. } = plan;
         let (push, text) = match manner {
             // It has had its time; where a KILL would hurt more than one it gets another TERM.
@@ -221,7 +267,7 @@ impl State {
             Delivery::Refused(why) => {
                 let text = format!("worker {worker} was not told to go: {why}");
                 self.happened(cx, EventKind::Failed, text.clone());
-                self.deaf(worker);
+                // It has heard nothing: its turn may come again, within the budget.
                 self.end_acting(cx, ReplyResult::Failed, text);
             }
         }
@@ -252,6 +298,7 @@ impl State {
         self.crew.members.retain(|member| member.identity != worker);
         self.crew.hands.remove(&worker);
         self.crew.short_since = Some(cx.now.mono);
+        self.crew.gone_at = Some(cx.now.mono);
         self.crew.due = Some(cx.now.mono + limits::CREW_SUCCESSOR_POLL);
         let text = format!("worker {worker} is gone after {took}");
         self.narrate(cx, text.clone());
@@ -306,8 +353,9 @@ impl State {
     }
 
     fn deaf(&mut self, worker: ProcessIdentity) {
+        let manner = self.crew.acting.as_ref().map(|acting| acting.manner);
         if let Some(hand) = self.crew.hands.get_mut(&worker) {
-            hand.deaf = true;
+            hand.deaf = manner;
         }
     }
 

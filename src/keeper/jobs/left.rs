@@ -26,7 +26,13 @@ impl Keeper {
             let busy = lock::try_lock(&records.join(slot.file(SlotFile::Lock)));
             let busy = matches!(busy, Ok(TryLock::Busy));
             let record: Option<JobRecord> = read_record(&records, &slot.file(SlotFile::Job));
-            let Some(record) = record.filter(|record| record.boot == self.boot_id) else {
+            // What was meant then may be somebody else's process now: a file that has the name of one that
+            // was forgotten, or was edited meanwhile.
+            let claim = served.def.claim_mark();
+            let meant = |record: &JobRecord| {
+                slot == Slot::Instance || record.claim.is_none_or(|mark| mark == claim)
+            };
+            let Some(record) = record.filter(|it| it.boot == self.boot_id && meant(it)) else {
                 continue;
             };
             let (action, kind, deadline) = (record.action, record.kind, record.deadline);

@@ -9,6 +9,7 @@ use heeler::model::condition::Condition;
 use heeler::model::ids::{CheckIndex, ServiceName};
 use heeler::model::metric::Metric;
 use heeler::model::process::{Holding, Ours, Pid, ProcessIdentity, Signal, Survivor};
+use heeler::model::puma::{Control, Puma, Rollback};
 use heeler::model::service::{
     Backoff, Command, Life, Mode, OnBoot, Reload, Service, StartLimit, Together,
 };
@@ -52,6 +53,17 @@ pub(crate) fn cart() -> Service {
         workers: None,
         puma: None,
         checks: Vec::new(),
+    }
+}
+
+/// What makes it a Puma.
+pub(crate) fn a_puma() -> Puma {
+    Puma {
+        control: Control::State(PathBuf::from("/srv/cart/puma.state")),
+        current: Some(PathBuf::from("/srv/current")),
+        workers: Some(2),
+        rollback: Some(Rollback::Symlink),
+        release: None,
     }
 }
 

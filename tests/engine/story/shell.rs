@@ -13,6 +13,7 @@ use heeler::model::incident::{Alert, AlertKind};
 use heeler::model::job::{Job, JobKind, Ladder};
 use heeler::model::order::ReplyResult;
 use heeler::model::process::{Absence, Identification, Pid, Signal};
+use heeler::model::puma::Trouble;
 use heeler::model::time::Now;
 
 use super::{Claim, Story, clock};
@@ -102,6 +103,12 @@ impl Story {
             }
             Effect::Unwatch { identity, .. } if self.watched_workers.remove(&identity) => None,
             Effect::Unwatch { identity, .. } if self.forgotten_workers.remove(&identity) => None,
+            // One that was not told to go is not watched either.
+            Effect::Unwatch { identity, .. }
+                if self.world.crew.iter().any(|member| member.identity == identity) =>
+            {
+                None
+            }
             Effect::Unwatch { identity, .. } => {
                 assert!(self.held.remove(&identity), "{identity} is not held");
                 self.note(format!("let go of {identity}"));
@@ -136,7 +143,11 @@ impl Story {
             }
             Effect::AskPuma { service, ask, what } => {
                 self.note(format!("puma {}", what.word()));
-                Some(Input::PumaAsked { service, ask, heard: Ok(()) })
+                let heard = match self.world.puma_hears {
+                    Some(kind) => Err(Trouble::new(kind, "")),
+                    None => Ok(()),
+                };
+                Some(Input::PumaAsked { service, ask, heard })
             }
             Effect::SignalWorker { service, ask, worker, signal, .. } => {
                 self.note(format!("worker {worker} {}", signal.name()));

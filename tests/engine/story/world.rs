@@ -8,6 +8,7 @@ use heeler::model::crew::{Duty, Leaving, Member, PumaView};
 use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::Observation;
 use heeler::model::process::{Absence, Identification, Ours, Pid, ProcessIdentity, Survivor};
+use heeler::model::puma::TroubleKind;
 
 /// What the engine's questions are answered from.
 pub(crate) struct World {
@@ -27,6 +28,8 @@ pub(crate) struct World {
     pub(crate) crew_coming: usize,
     /// What their Puma says.
     pub(crate) puma: Option<PumaView>,
+    /// Why it does not hear what it is told.
+    pub(crate) puma_hears: Option<TroubleKind>,
     /// Why signals are refused, if they are.
     pub(crate) refuses_signals: Option<&'static str>,
 }

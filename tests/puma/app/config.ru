@@ -8,6 +8,7 @@ SLEEP = Fiddle::Function.new(Fiddle::Handle::DEFAULT['sleep'], [Fiddle::TYPE_INT
 # A release that cannot boot.
 raise 'boom' if File.exist?('BOOM')
 
+STUCK = File.expand_path('~/apps/shop/shared/stuck')
 BROKEN = File.expand_path('~/apps/shop/shared/broken')
 
 run(lambda do |env|
@@ -26,6 +27,14 @@ run(lambda do |env|
     Thread.new { sleep 0.2; ($ballast ||= []) << ('x' * (asked['mb'].to_i * 1_048_576)) }
   when '/slow'
     sleep asked['s'].to_f
+  when '/ensure'
+    # Whatever this thread is told, it never ends.
+    File.write(STUCK, Process.pid.to_s)
+    begin
+      sleep
+    ensure
+      loop { sleep 1 }
+    end
   when '/break'
     # From now on this master's workers answer wrongly; a new one's do not.
     File.write(BROKEN, Process.ppid.to_s)

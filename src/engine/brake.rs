@@ -1,0 +1,105 @@
+//! The host brake: how much heeler takes away by itself of what runs on this machine, all services together.
+//!
+//! Trouble of the machine (a network that is gone, a disk that is full, a clock that jumped) looks like
+//! trouble of every service. To restart them all mends none, and takes away what still serves. What is down
+//! is brought up whatever this brake says: nobody is harmed by that.
+
+use crate::model::limits;
+use crate::model::time::Mono;
+use crate::model::workers::Budget;
+
+/// What was taken away by restarts that rules asked for, and of workers.
+#[derive(Debug)]
+pub(crate) struct Brake {
+    budget: Budget,
+    /// When, oldest first; none older than the window.
+    taken: Vec<Mono>,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self { budget: limits::HOST_BRAKE, taken: Vec::new() }
+    }
+}
+
+impl Brake {
+    /// So much is normal from now on. What was taken before counts.
+    pub(crate) fn set(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
+    /// Asks for one more.
+    ///
+    /// # Errors
+    ///
+    /// When the next may be taken.
+    pub(crate) fn ask(&mut self, now: Mono) -> Result<(), Mono> {
+        self.taken.retain(|at| now.since(*at) < self.budget.window);
+        let over = (self.taken.len() + 1).checked_sub(self.bound()).filter(|over| *over > 0);
+        match over.and_then(|over| self.taken.get(over - 1)) {
+            Some(first) => Err(*first + self.budget.window),
+            None => Ok(()),
+        }
+    }
+
+    /// One was taken; at this moment, which may be of an earlier keeper.
+    pub(crate) fn took(&mut self, at: Mono) {
+        let place = self.taken.partition_point(|other| *other <= at);
+        self.taken.insert(place, at);
+        let over = self.taken.len().saturating_sub(limits::HOST_BRAKE_KEPT_MAX);
+        self.taken.drain(..over);
+    }
+
+    /// What it says when it holds somebody back.
+    pub(crate) fn words(&self) -> String {
+        format!(
+            "the host brake of {} is used up (so much was restarted by rules or taken away of workers on \
+             this machine), which looks like trouble of the machine",
+            self.budget
+        )
+    }
+
+    fn bound(&self) -> usize {
+        let bound = usize::try_from(self.budget.actions).unwrap_or(usize::MAX);
+        bound.min(limits::HOST_BRAKE_KEPT_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(secs: u64) -> Mono {
+        Mono::ZERO + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn beyond_its_budget_it_says_when_the_next_may_be_taken() {
+        let mut brake = Brake::default();
+        brake.set(Budget { actions: 2, window: Duration::from_secs(60) });
+        assert_eq!(brake.ask(at(0)), Ok(()));
+        brake.took(at(20));
+        // Of an earlier keeper, heard of later.
+        brake.took(at(10));
+        assert_eq!(brake.ask(at(30)), Err(at(70)));
+        assert_eq!(brake.ask(at(69)), Err(at(70)));
+        assert_eq!(brake.ask(at(70)), Ok(()));
+        // A smaller budget counts what was taken before.
+        brake.took(at(70));
+        brake.took(at(71));
+        brake.set(Budget { actions: 1, window: Duration::from_secs(60) });
+        assert_eq!(brake.ask(at(75)), Err(at(131)));
+    }
+
+    #[test]
+    fn what_it_remembers_is_bounded() {
+        let mut brake = Brake::default();
+        brake.set(Budget { actions: 1_000_000, window: Duration::from_secs(60) });
+        for _ in 0..limits::HOST_BRAKE_KEPT_MAX + 10 {
+            brake.took(at(1));
+        }
+        assert_eq!(brake.taken.len(), limits::HOST_BRAKE_KEPT_MAX);
+        assert_eq!(brake.ask(at(2)), Err(at(61)));
+    }
+}
