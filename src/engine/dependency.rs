@@ -325,6 +325,10 @@ impl State {
                 check.unknown = 0;
             }
         }
+        for check in &mut self.checks {
+            // What was asked while the parent was away says nothing of now.
+            check.asked = None;
+        }
         let patience = self.def.start_timeout.max(limits::TELL_AFTER);
         for open in self.open.values_mut() {
             open.tell_at = open.tell_at.min(cx.now.mono + patience);

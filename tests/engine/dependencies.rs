@@ -90,6 +90,33 @@ fn who_is_still_in_trouble_when_its_parent_is_back_is_seen_to() {
 }
 
 #[test]
+fn what_was_asked_while_the_parent_was_away_is_not_held_against_anybody() {
+    let mut town = Town::of(&[named("postgres", &[]), app("shop", &["postgres"])]);
+    town.passes("2m");
+    town.saw();
+    town.broken.insert(service_name("postgres"));
+    town.dies("postgres");
+    town.sick.insert(service_name("shop"));
+    town.slow.insert(service_name("shop"));
+    town.passes("20s");
+    assert!(!town.owed.is_empty(), "a page was asked");
+    town.broken.clear();
+    town.sick.clear();
+    town.slow.clear();
+    town.order("postgres", Order::Start);
+    while town.words("shop") != "up" {
+        town.passes("10ms");
+    }
+    // It answers only now, of when there was no database.
+    let owed = std::mem::take(&mut town.owed);
+    owed.into_iter().for_each(|answer| town.input(answer));
+    town.passes("15m");
+    assert!(town.saw().iter().all(|line| line.ends_with(" postgres")), "shop was restarted");
+    let mails = town.mailed();
+    assert!(mails.iter().all(|mail| mail.starts_with("postgres: ")), "{mails:?}");
+}
+
+#[test]
 fn a_chain_comes_back_from_its_beginning() {
     let services =
         [named("disk", &[]), named("db", &["disk"]), named("app", &["db"]), named("else", &[])];

@@ -31,6 +31,9 @@ pub(crate) struct Town {
     pub(crate) broken: BTreeSet<ServiceName>,
     /// Services whose page answers badly.
     pub(crate) sick: BTreeSet<ServiceName>,
+    /// Services whose page takes its time, and what it will have said.
+    pub(crate) slow: BTreeSet<ServiceName>,
+    pub(crate) owed: Vec<Input>,
     pub(crate) memories: BTreeMap<ServiceName, Memory>,
     pub(crate) next_pid: i32,
     pub(crate) requests: u64,
@@ -48,6 +51,8 @@ impl Town {
             mains: BTreeMap::new(),
             broken: BTreeSet::new(),
             sick: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            owed: Vec::new(),
             memories: BTreeMap::new(),
             next_pid: 100,
             requests: 0,
@@ -179,7 +184,13 @@ impl Town {
                 } else {
                     Observation::ok()
                 };
-                answers.push_back(Input::Observed { service, ask, check, seen });
+                let slow = self.slow.contains(&service);
+                let answer = Input::Observed { service, ask, check, seen };
+                if slow {
+                    self.owed.push(answer);
+                } else {
+                    answers.push_back(answer);
+                }
             }
             Effect::Run(job) => {
                 self.note(format!("{} {}", job.kind.name(), job.service));

@@ -18,7 +18,7 @@ use crate::support::{HEELER, wait_for};
 /// Where heeler waits before KILL: a second for the deaf one, more than it needs for the reluctant one.
 const DEAF_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 const COMMON: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstart_timeout = \"6s\"\n\
-                      exit_delay = \"300ms\"\nstart_limit = \"1000 per 1m\"\n";
+                      exit_delay = \"300ms\"\nstart_limit = \"1000 per 5s\"\n";
 
 #[test]
 fn keeper_and_shims_are_killed_at_any_moment() {
