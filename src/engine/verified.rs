@@ -347,24 +347,15 @@ impl State {
             return;
         }
         let Some(verify) = &mut self.verify else { return };
-        match verify.step {
-            Step::Replacing if done => {
-                verify.pages.count_anew();
-                verify.step = Step::Settling(now + limits::VERIFY_SETTLE);
-            }
-            Step::Settling(_) if !done => verify.step = Step::Replacing,
-            Step::Settling(until) if now >= until && verify.pages.are_well() => {
+        if let Step::Settling(until) = verify.step {
+            if !done {
+                verify.step = Step::Replacing;
+            } else if now >= until && verify.pages.are_well() {
                 self.verify_succeeds(cx);
             }
-            Step::Looking
-            | Step::Trying(_)
-            | Step::Asked(..)
-            | Step::Heard(_)
-            | Step::Replacing
-            | Step::Settling(_)
-            | Step::Linking(_)
-            | Step::Returning(..)
-            | Step::Returned(_) => {}
+        } else if verify.step == Step::Replacing && done {
+            verify.pages.count_anew();
+            verify.step = Step::Settling(now + limits::VERIFY_SETTLE);
         }
         self.probe_pages(cx);
     }
