@@ -45,10 +45,12 @@ pub fn needs(condition: &Condition) -> Needs {
         match metric {
             // One less than the limit, so that `>=` has its exact value on the limit itself.
             Metric::Memory => {
-                all.pss_above_bytes = match condition.exact_above(&metric) {
-                    Some(Value::Bytes(limit)) => Some(limit.saturating_sub(1)),
-                    _ => Some(0),
-                }
+                let limit = condition.exact_above(&metric);
+                all.pss_above_bytes = if let Some(Value::Bytes(limit)) = limit {
+                    Some(limit.saturating_sub(1))
+                } else {
+                    Some(0)
+                };
             }
             Metric::Rss => all.rss = true,
             Metric::Private => all.private = true,

@@ -161,10 +161,8 @@ fn events(
     columns: fn() -> Option<u16>,
 ) -> Result<Rc, Failure> {
     let services = if chosen.all { Vec::new() } else { selectors(chosen)? };
-    let whose = match services.as_slice() {
-        [Selector::Name(_)] => Whose::Known,
-        _ => Whose::Shown,
-    };
+    let one = matches!(services.as_slice(), [Selector::Name(_)]);
+    let whose = if one { Whose::Known } else { Whose::Shown };
     let request = Request::Events { services, last, follow };
     let mut wide = render::Columns::default();
     let mut show = |events: &[Event]| render::events(events, whose, &mut wide, &style(columns));

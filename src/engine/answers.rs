@@ -165,12 +165,13 @@ impl State {
             Stage::Clearing(clearing) => {
                 clearing.absence = Some((absence, now));
                 let unasked = clearing.exit == ExitKind::Unasked && clearing.by == By::Heeler;
-                let orderly = match (absence, &self.def.life) {
-                    (Absence::NoPidfile, Life::Pidfile(_)) => Some("it removed its pidfile"),
-                    (Absence::Inactive(UnitEnd::Success), _) => {
-                        Some("its unit ended by itself or was stopped (Result=success)")
-                    }
-                    _ => None,
+                let by_pidfile = matches!(self.def.life, Life::Pidfile(_));
+                let orderly = if absence == Absence::NoPidfile && by_pidfile {
+                    Some("it removed its pidfile")
+                } else if absence == Absence::Inactive(UnitEnd::Success) {
+                    Some("its unit ended by itself or was stopped (Result=success)")
+                } else {
+                    None
                 };
                 if let Absence::Inactive(end) = absence {
                     clearing.ended = Some(end);

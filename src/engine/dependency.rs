@@ -236,11 +236,14 @@ fn listed(names: &BTreeSet<ServiceName>) -> String {
 impl State {
     /// What it is to those that need it.
     fn footing(&self) -> Footing {
-        let up = match (&self.stage, self.main) {
-            (_, _) if self.def.life == Life::Nothing => true,
-            (Stage::Watching | Stage::StartPeriod { .. } | Stage::Starting(_), Some(_)) => true,
-            (_, _) => false,
+        let stands = match self.stage {
+            Stage::Watching | Stage::StartPeriod { .. } | Stage::Starting(_) => self.main.is_some(),
+            Stage::Clearing(_)
+            | Stage::Stopping { .. }
+            | Stage::Killing { .. }
+            | Stage::Backoff { .. } => false,
         };
+        let up = stands || self.def.life == Life::Nothing;
         let fires = self.open.keys().any(|cause| matches!(cause, Cause::Check(..)));
         let standing = match self.intent.desired {
             Desired::Unmonitored => Standing::Aside,
