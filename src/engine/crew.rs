@@ -306,7 +306,10 @@ impl State {
                 let members = self.crew.members.clone();
                 self.verify_seen(cx, &members, puma.as_ref());
             }
-            Err(why) => self.crew_unknown(cx, &why),
+            Err(why) => {
+                self.crew_unknown(cx, &why);
+                self.verify_cannot_see(cx, &why);
+            }
         }
     }
 

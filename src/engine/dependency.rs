@@ -273,7 +273,13 @@ impl State {
             (false, Some(why)) => {
                 self.happened(cx, EventKind::GaveUp, format!("held back: {why}"));
             }
-            (true, None) => self.let_go_on(cx, parent),
+            (true, None) => {
+                let how = match footing {
+                    Some(_) => format!("{parent} is there again"),
+                    None => format!("{parent} is needed no longer, or not watched any more"),
+                };
+                self.let_go_on(cx, &how);
+            }
             (true, Some(_)) | (false, None) => {}
         }
         if let Some(new) = footing.and_then(|footing| footing.main) {
@@ -306,8 +312,8 @@ impl State {
     }
 
     /// Nothing holds it back any more: what it did not do it does now, if there is still reason to.
-    fn let_go_on(&mut self, cx: &mut Cx<'_>, parent: &ServiceName) {
-        let text = format!("no longer held back: {parent} is there again");
+    fn let_go_on(&mut self, cx: &mut Cx<'_>, how: &str) {
+        let text = format!("no longer held back: {how}");
         self.happened(cx, EventKind::Resolved, text);
         self.crew.forget_verdicts();
         let untold: Vec<_> = self

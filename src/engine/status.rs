@@ -152,7 +152,8 @@ impl State {
                 } else {
                     state.window.state()
                 };
-                if rule == RuleState::Pending {
+                // Which worker is how far would be another sentence: `heeler workers` shows them.
+                if rule == RuleState::Pending && check.kind != CheckKind::Worker {
                     text.push_str(&match check.tolerance {
                         Tolerance::Times { .. } => {
                             let (bad, of) = state.window.progress();

@@ -179,6 +179,14 @@ impl State {
         }
     }
 
+    /// Its workers cannot be looked at: nothing is begun that could not be watched.
+    pub(super) fn verify_cannot_see(&mut self, cx: &mut Cx<'_>, why: &Untrusted) {
+        if self.verify.as_ref().is_some_and(|verify| verify.step == Step::Looking) {
+            let text = format!("not begun: its workers cannot be looked at: {why}");
+            self.verify_ends(cx, ReplyResult::Failed, &text);
+        }
+    }
+
     /// Before anything is touched.
     fn verify_begins(&mut self, cx: &mut Cx<'_>, members: &[Member], view: &PumaView) {
         let all_there = view.workers == view.booted && view.old == Some(0);

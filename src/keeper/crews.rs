@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::checks;
 use crate::checks::worker::About;
@@ -73,6 +73,8 @@ pub(super) struct WorkerProved {
     proving: Result<Proving, Untrusted>,
     /// What was seen of it before its KILL.
     evidence: Option<Untrusted>,
+    /// When the proof was asked for.
+    began: Instant,
 }
 
 /// What all conditions on workers together need.
@@ -158,6 +160,7 @@ impl Keeper {
         signal: Signal,
         why: &'static str,
     ) {
+        let began = Instant::now();
         let pattern = self.pattern_of(&service);
         let pattern = match pattern {
             Ok(pattern) => pattern,
@@ -171,6 +174,7 @@ impl Keeper {
                     pattern,
                     proving,
                     evidence,
+                    began,
                 });
                 return;
             }
@@ -205,16 +209,21 @@ impl Keeper {
                 pattern,
                 proving,
                 evidence,
+                began,
             })
         });
     }
 
     /// Sends a proved worker its signal, and watches it.
     pub(super) fn worker_proved(&mut self, proved: WorkerProved) {
-        let WorkerProved { service, ask, signal, why, pattern, proving, evidence } = proved;
+        let WorkerProved { service, ask, signal, why, pattern, proving, evidence, began } = proved;
         let known = self.services.get(&service).and_then(|served| served.crew.pattern.clone());
         let as_ever = known.zip(pattern).is_some_and(|(now, then)| Arc::ptr_eq(&now, &then));
         let result = match proving {
+            // The engine has given it up, and may mean another one by now.
+            Ok(Proving::Proved(_)) if began.elapsed() >= limits::ASK_TIMEOUT => {
+                Delivery::Refused(Untrusted::from("its proof came too late"))
+            }
             Ok(Proving::Proved(_)) if !as_ever => {
                 Delivery::Refused(Untrusted::from("who is a worker is said otherwise meanwhile"))
             }

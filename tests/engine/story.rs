@@ -291,6 +291,13 @@ impl Story {
         self.input(Input::CrewSeen { service, ask, seen, puma });
     }
 
+    /// And this one says why there is none.
+    pub(crate) fn crew_cannot_be_seen(&mut self, why: &str) {
+        let ask = self.unanswered.remove("crew").expect("it was asked");
+        let (service, seen) = (self.def.name.clone(), Err(why.into()));
+        self.input(Input::CrewSeen { service, ask, seen, puma: None });
+    }
+
     /// Gives the answer to `probe` that the silent world owed.
     pub(crate) fn probe_is_answered(&mut self, seen: Observation) {
         let ask = self.unanswered.remove("probe").expect("it was asked");

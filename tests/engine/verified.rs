@@ -590,3 +590,19 @@ fn no_rule_takes_a_worker_away_meanwhile() {
     story.reads();
     story.ends();
 }
+
+#[test]
+fn what_could_not_be_watched_is_not_begun() {
+    let mut story = Story::of_running(cart_with(puma_of));
+    story.world.crew_is_slow = true;
+    story.order_verified(None);
+    story.crew_cannot_be_seen("the last look at its processes has not come back for 5s");
+    story.saw(
+        "0s answer 1 failed: not begun: its workers cannot be looked at: \
+         the last look at its processes has not come back for 5s",
+    );
+    story.world.crew_is_slow = false;
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
