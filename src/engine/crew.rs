@@ -34,6 +34,8 @@ mod going;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Crew {
     asked: Option<(AskId, Mono)>,
+    /// When that was asked.
+    looked_at: Mono,
     due: Option<Mono>,
     /// As they were seen last.
     members: Vec<Member>,
@@ -240,6 +242,7 @@ impl State {
         if self.crew.asked.is_none() {
             let ask = cx.ask();
             self.crew.asked = Some((ask, now + limits::ASK_TIMEOUT));
+            self.crew.looked_at = now;
             let service = self.def.name.clone();
             cx.push(Effect::LookAtCrew { service, ask, main, reloaded: self.reloaded });
         }
@@ -280,11 +283,10 @@ impl State {
         puma: Option<PumaView>,
     ) {
         let now = cx.now.mono;
-        let left = self.crew.asked.map(|(_, until)| until.since(now));
         if !crate::engine::answers::answers(&mut self.crew.asked, ask, cx) {
             return;
         }
-        let took = limits::ASK_TIMEOUT.saturating_sub(left.unwrap_or_default());
+        let took = now.since(self.crew.looked_at);
         if self.crew.gone_at.is_some_and(|gone| now.since(gone) < took) {
             // It shows one that is gone since then, and hides that no successor is there.
             self.look_at_crew(cx);
@@ -353,7 +355,8 @@ impl State {
             if check.kind != CheckKind::Worker || state.due > now {
                 continue;
             }
-            state.due = next_slot(now, check.every);
+            // From when they were looked at: an answer that took a while must not let the next look pass by.
+            state.due = next_slot(self.crew.looked_at, check.every);
             let members = std::mem::take(&mut self.crew.members);
             let mut bad = None;
             let mut told = members.is_empty();

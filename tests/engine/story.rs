@@ -97,6 +97,7 @@ impl Story {
                 crew_coming: 0,
                 puma: None,
                 puma_hears: None,
+                crew_is_slow: false,
                 refuses_signals: None,
             },
             transcript: Vec::new(),
@@ -280,6 +281,14 @@ impl Story {
     pub(crate) fn sample_is_answered(&mut self, seen: Observation) {
         let ask = self.unanswered.remove("sample").expect("it was asked");
         self.input(Input::Sampled { service: self.def.name.clone(), ask, seen });
+    }
+
+    /// Gives the answer to the look at its workers that the silent world owed.
+    pub(crate) fn crew_is_answered(&mut self) {
+        let ask = self.unanswered.remove("crew").expect("it was asked");
+        let seen = Ok(self.world.muster());
+        let (service, puma) = (self.def.name.clone(), self.world.puma.clone());
+        self.input(Input::CrewSeen { service, ask, seen, puma });
     }
 
     /// Gives the answer to `probe` that the silent world owed.

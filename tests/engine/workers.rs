@@ -590,3 +590,40 @@ fn who_is_held_back_for_the_same_reason_is_one_event() {
     story.reads();
     story.ends();
 }
+
+#[test]
+fn a_look_that_is_answered_late_does_not_cost_the_next_one() {
+    let mut story = leak(Action::RecycleWorker);
+    grows(&mut story, 202);
+    story.world.crew_is_slow = true;
+    story.at("1s300ms");
+    story.crew_is_answered();
+    story.at("11s100ms");
+    story.crew_is_answered();
+    story.saw("11.1s worker 202 TERM");
+    story.world.crew_is_slow = false;
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    story.at("5m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn for_what_was_seen_long_ago_nobody_is_taken_away() {
+    let mut story =
+        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::RecycleWorker), |_| {});
+    grows(&mut story, 202);
+    story.world.crew_is_slow = true;
+    story.at("21s");
+    story.crew_is_answered();
+    let lines = story.takes();
+    assert!(!lines.iter().any(|line| line.contains("TERM")), "{lines:?}");
+    story.world.crew_is_slow = false;
+    assert!(story.until_worker_is_told(202));
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    story.at("5m");
+    story.reads();
+    story.ends();
+}

