@@ -90,6 +90,29 @@ fn a_good_release_takes_over_and_that_is_said_when_it_is_so() {
     story.ends();
 }
 
+/// Each that a rule takes away would keep it from its end. What the rule wants is done afterwards.
+#[test]
+fn no_rule_takes_a_worker_away_while_one_is_under_way() {
+    let mut story = begun(|service| {
+        let leak = rule("memory > 200MiB", "1 of 1", Action::RecycleWorker);
+        service.checks.push(Check { kind: CheckKind::Worker, ..leak });
+        service.checks[1].every = span("1s");
+    });
+    story.saw("5s puma phased-restart");
+    story.world.puma = Some(view(1, 2, 0));
+    story.world.crew = vec![of("/srv/r2", 211), of("/srv/r2", 212)];
+    story.world.crew[0].seen = memory_mib(300);
+    story.at("14s");
+    let lines = story.takes();
+    assert!(lines.iter().all(|line| !line.contains("worker 211 TERM")), "{lines:?}");
+    assert!(story.until_worker_is_told(211));
+    story.worker_goes(211);
+    story.world.crew.push(of("/srv/r2", 213));
+    story.at("2m");
+    story.reads();
+    story.ends();
+}
+
 /// One that dies before Puma begins has a successor from where Puma stood until then. Puma replaces that one,
 /// too: nothing is wrong with the release.
 #[test]

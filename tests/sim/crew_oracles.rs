@@ -225,6 +225,11 @@ impl World {
                 self.broken(14, Some(svc), &format!("KILL to {who:?}, which takes others along"));
             }
         }
+        let rule = !by_operator && !oracles.awaited.contains_key(&who);
+        if !follows && rule && self.is_under_way(svc, &BTreeSet::new()) {
+            let text = format!("a rule takes {who:?} while a verified reload is under way");
+            self.broken(18, Some(svc), &text);
+        }
         if !follows {
             let others = || seen.members.iter().filter(|one| one.identity != who);
             let serving =
