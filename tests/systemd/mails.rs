@@ -99,7 +99,9 @@ fn ten_units_of_a_manager_that_died_are_few_mails() {
         for line in host.journal().lines().filter(|line| line.contains(": alert (")) {
             println!("{}", line.get(..90).unwrap_or(line));
         }
-        // Those who take long are told of twice: that they are down, and that they are back.
-        assert!(subjects.len() <= 3, "{subjects:#?}");
+        // Those who take long are told of twice: that they are down, and that they are back. Up to three at
+        // once are mails of their own.
+        let few = if apart_ms == 0 { 3 } else { 6 };
+        assert!(subjects.len() <= few, "{subjects:#?}");
     }
 }
