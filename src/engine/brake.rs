@@ -42,8 +42,20 @@ impl Brake {
         }
     }
 
-    /// One was taken; at this moment, which may be of an earlier keeper.
-    pub(crate) fn took(&mut self, at: Mono) {
+    /// One was taken.
+    pub(crate) fn took(&mut self, now: Mono) {
+        self.insert(now);
+    }
+
+    /// One was taken then, as a service remembers: by an earlier keeper, or by this one before the service
+    /// got another name, which counts once.
+    pub(crate) fn recall(&mut self, at: Mono) {
+        if self.taken.binary_search(&at).is_err() {
+            self.insert(at);
+        }
+    }
+
+    fn insert(&mut self, at: Mono) {
         let place = self.taken.partition_point(|other| *other <= at);
         self.taken.insert(place, at);
         let over = self.taken.len().saturating_sub(limits::HOST_BRAKE_KEPT_MAX);
@@ -80,8 +92,9 @@ mod tests {
         brake.set(Budget { actions: 2, window: Duration::from_secs(60) });
         assert_eq!(brake.ask(at(0)), Ok(()));
         brake.took(at(20));
-        // Of an earlier keeper, heard of later.
-        brake.took(at(10));
+        // Of an earlier keeper, heard of later; and again, of a service that got another name.
+        brake.recall(at(10));
+        brake.recall(at(10));
         assert_eq!(brake.ask(at(30)), Err(at(70)));
         assert_eq!(brake.ask(at(69)), Err(at(70)));
         assert_eq!(brake.ask(at(70)), Ok(()));

@@ -12,7 +12,7 @@ use crate::engine::state::State;
 use crate::engine::table::Where;
 use crate::engine::tolerance::{Change, Window};
 use crate::model::action::Action;
-use crate::model::check::CheckKind;
+use crate::model::check::{Check, CheckKind};
 use crate::model::crew::{CrewView, Leaving, Member, Muster, PumaView};
 use crate::model::ids::{AskId, CheckIndex, RequestId};
 use crate::model::incident::Cause;
@@ -400,7 +400,7 @@ impl State {
                 match change {
                     Change::None => {}
                     // That of an earlier keeper is still open, and was told.
-                    Change::Fired if self.crew.resumed.contains_key(&at) => {
+                    Change::Fired if self.resumes(check, at) => {
                         self.worker_still(cx, at, member);
                     }
                     Change::Fired => {
@@ -416,6 +416,11 @@ impl State {
             self.crew.members = members;
             self.close_if_over(cx, at);
         }
+    }
+
+    fn resumes(&self, check: &Check, at: usize) -> bool {
+        self.crew.resumed.contains_key(&at)
+            && self.open.contains_key(&Cause::Check(check.kind, check.index))
     }
 
     fn worker_fired(&mut self, cx: &mut Cx<'_>, at: usize, title: String) {
@@ -483,6 +488,9 @@ impl State {
         places: &[(usize, usize, Counted)],
     ) {
         let is = self.def.workers.clone();
+        let mut resumed = std::mem::take(&mut self.crew.resumed);
+        let moved = places.iter().filter_map(|(from, to, _)| Some((*to, resumed.remove(from)?)));
+        self.crew.resumed = moved.collect();
         if was.map(Workers::who) != is.as_ref().map(Workers::who) {
             self.dismiss_crew(cx, "who is a worker is said otherwise now");
         }

@@ -125,7 +125,7 @@ impl Engine {
     ) {
         let name = def.name.clone();
         for taken in memory.iter().flat_map(|memory| &memory.boot.workers_taken) {
-            self.common.brake.took(*taken);
+            self.common.brake.recall(*taken);
         }
         let (state, resumed) = State::begin(now, def, memory);
         self.services.insert(name.clone(), state);

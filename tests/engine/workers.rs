@@ -627,3 +627,21 @@ fn for_what_was_seen_long_ago_nobody_is_taken_away() {
     story.reads();
     story.ends();
 }
+
+#[test]
+fn what_an_earlier_keeper_told_of_one_rule_silences_no_other() {
+    let mut story = leak(Action::Alert);
+    grows(&mut story, 202);
+    story.at("15s");
+    story.saw("11s mail 1.0 fired: worker 202: memory (300 MiB) > 200 MiB, 2 of 3");
+    story.keeper_restarts();
+    // Its file has another rule in that place now.
+    story.is_defined(with_checks(
+        vec![of_worker("memory > 250MiB", "1 of 1", Action::Alert)],
+        Some(workers()),
+    ));
+    story.at("1m");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("fired: worker 202: memory (300 MiB) > 250 MiB"), "{lines}");
+    story.ends();
+}
