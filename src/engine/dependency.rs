@@ -12,7 +12,7 @@ use crate::engine::start_limit::Permission;
 use crate::engine::state::{Stage, State};
 use crate::engine::table::{Class, Where};
 use crate::engine::tolerance::Window;
-use crate::engine::{Cx, Engine, file, within};
+use crate::engine::{Cx, Engine};
 use crate::model::event::EventKind;
 use crate::model::ids::ServiceName;
 use crate::model::incident::Cause;
@@ -127,13 +127,12 @@ impl Engine {
                 if left == 0 {
                     return;
                 }
-                let Self { services, due, tally, common, .. } = self;
-                let Some(state) = services.get_mut(&child) else { continue };
-                within(now, effects, common, state, |state, cx| {
+                let stands = |state: &mut State, cx: &mut Cx<'_>| {
                     state.parent_stands(cx, &parent, footing);
-                });
-                file(due, tally, &child, state);
-                changed.push_back(child);
+                };
+                if self.with(now, &child, effects, stands).is_some() {
+                    changed.push_back(child);
+                }
             }
         }
     }
@@ -146,11 +145,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let held = self.who_needs(parent);
-        let Self { services, due, tally, common, .. } = self;
-        let Some(state) = services.get_mut(parent).filter(|_| !held.is_empty()) else { return };
-        let text = format!("held back until that is over: {}", listed(&held));
-        within(now, effects, common, state, |state, cx| state.narrate_new(cx, text));
-        file(due, tally, parent, state);
+        if !held.is_empty() {
+            let text = format!("held back until that is over: {}", listed(&held));
+            self.with(now, parent, effects, |state, cx| state.narrate_new(cx, text));
+        }
     }
 
     /// Those wanted up that need a service, directly or by others, in order.
@@ -188,15 +186,12 @@ impl Engine {
             }))
             .collect();
         for (parent, footing) in heard {
-            let Self { services, due, tally, common, .. } = self;
-            let Some(state) = services.get_mut(child) else { return };
-            within(now, effects, common, state, |state, cx| {
+            self.with(now, child, effects, |state, cx| {
                 if footing.is_none() {
                     state.parents_mains.remove(&parent);
                 }
                 state.parent_stands(cx, &parent, footing);
             });
-            file(due, tally, child, state);
         }
         self.tell_children(now, child, effects);
     }

@@ -131,13 +131,10 @@ impl Engine {
         self.services.insert(name.clone(), state);
         self.draw_edges(&name);
         self.hear_parents(&name);
-        let Self { services, due, tally, common, .. } = self;
-        let Some(state) = services.get_mut(&name) else { return };
-        within(now, effects, common, state, |state, cx| {
+        self.with(now, &name, effects, |state, cx| {
             state.resume_open(cx, resumed);
             state.take_up(cx, in_flight);
         });
-        file(due, tally, &name, state);
         self.tell_children(now, &name, effects);
     }
 
@@ -147,13 +144,11 @@ impl Engine {
             self.tick(now, effects);
             return;
         };
-        let Self { services, due, tally, common, .. } = self;
-        let Some(state) = services.get_mut(&name) else {
-            common.counters.strangers += 1;
+        let there = self.with(now, &name, effects, |state, cx| state.take_input(cx, input));
+        if there.is_none() {
+            self.common.counters.strangers += 1;
             return;
-        };
-        within(now, effects, common, state, |state, cx| state.take_input(cx, input));
-        file(due, tally, &name, state);
+        }
         self.tell_children(now, &name, effects);
     }
 
@@ -216,6 +211,21 @@ impl Engine {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.common.counters
+    }
+
+    /// Does something with a service that is there, and files it anew.
+    fn with(
+        &mut self,
+        now: Now,
+        name: &ServiceName,
+        effects: &mut Vec<Effect>,
+        what: impl FnOnce(&mut State, &mut Cx<'_>),
+    ) -> Option<()> {
+        let Self { services, due, tally, common, .. } = self;
+        let state = services.get_mut(name)?;
+        within(now, effects, common, state, what);
+        file(due, tally, name, state);
+        Some(())
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {

@@ -12,7 +12,7 @@ use crate::engine::crew::Counted;
 use crate::engine::effect::Effect;
 use crate::engine::resume::NO_LONGER_CHECKED;
 use crate::engine::state::{Asked, CheckState, OpenIncident, Stage, State};
-use crate::engine::{Cx, Engine, file, judge, within};
+use crate::engine::{Cx, Engine, judge, within};
 use crate::model::change::Kept;
 use crate::model::check::Check;
 use crate::model::ids::{CheckIndex, ServiceName};
@@ -104,13 +104,10 @@ impl Engine {
         effects: &mut Vec<Effect>,
         what: impl FnOnce(&mut State, &mut Cx<'_>),
     ) {
-        let Self { services, due, tally, common, .. } = self;
-        let Some(state) = services.get_mut(name) else {
-            common.counters.strangers += 1;
+        if self.with(now, name, effects, what).is_none() {
+            self.common.counters.strangers += 1;
             return;
-        };
-        within(now, effects, common, state, what);
-        file(due, tally, name, state);
+        }
         self.tell_children(now, name, effects);
     }
 }

@@ -28,20 +28,11 @@ use crate::model::time::{Mono, Now};
 impl State {
     /// A service as it is taken in, before its first look, and what was open of it.
     pub(super) fn begin(now: Now, def: Arc<Service>, memory: Option<Memory>) -> (Self, Resumed) {
-        let fresh = Memory {
-            intent: Intent { desired: Desired::Up, by: Who::Config, at: now.wall },
-            incidents_opened: 0,
-            open: Vec::new(),
-            last: None,
-            fingerprints: Vec::new(),
-            claim: None,
-            checks: Vec::new(),
-            boot: BootMemory::default(),
-        };
-        let (mut memory, remembered) = match memory {
-            Some(memory) => (memory, true),
-            None => (fresh, false),
-        };
+        let remembered = memory.is_some();
+        let mut memory = memory.unwrap_or_else(|| {
+            let intent = Intent { desired: Desired::Up, by: Who::Config, at: now.wall };
+            Memory::fresh(intent, BootMemory::default())
+        });
         let booted = memory.boot.acquaintance == Acquaintance::New;
         let acquaintance = match (booted, def.on_boot) {
             (false, _) => memory.boot.acquaintance,

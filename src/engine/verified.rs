@@ -243,48 +243,30 @@ impl State {
     /// Puma heard, or did not.
     pub(super) fn puma_asked(&mut self, cx: &mut Cx<'_>, ask: AskId, heard: Result<(), Trouble>) {
         let step = self.verify.as_ref().map(|verify| verify.step);
-        match (step, heard) {
-            (Some(Step::Asked(asked, _)), Ok(())) if asked == ask => {
-                self.verify_goes_to(Step::Heard(cx.now.mono + limits::VERIFY_HEARD));
-                self.look_at_crew_now(cx);
-            }
-            (Some(Step::Asked(asked, _)), Err(why)) if asked == ask && may_have_heard(why.kind) => {
-                // What waits in its socket it still does, and then nobody must look away.
-                let until = cx.now.mono + limits::ASK_TIMEOUT + limits::VERIFY_HEARD;
-                if let Some(verify) = &mut self.verify {
-                    verify.unheard = Some(why);
-                }
-                self.verify_goes_to(Step::Heard(until));
-                self.look_at_crew_now(cx);
-            }
-            (Some(Step::Asked(asked, _)), Err(why)) if asked == ask => {
-                let text = format!("not begun: {why}");
-                self.verify_ends(cx, ReplyResult::Failed, &text);
-            }
-            (Some(Step::Returning(asked, _)), Ok(())) if asked == ask => {
-                self.verify_goes_to(Step::Returned(cx.now.mono + limits::VERIFY_RETURN));
-                self.look_at_crew_now(cx);
-            }
-            (Some(Step::Returning(asked, _)), Err(why)) if asked == ask => {
-                let text = format!("Puma was not told to go back: {why}");
-                self.verify_gives_up(cx, &text);
-            }
-            (
-                Some(
-                    Step::Looking
-                    | Step::Trying(_)
-                    | Step::Asked(..)
-                    | Step::Heard(_)
-                    | Step::Replacing
-                    | Step::Settling(_)
-                    | Step::Linking(_)
-                    | Step::Returning(..)
-                    | Step::Returned(_),
-                )
-                | None,
-                Ok(()) | Err(_),
-            ) => cx.counters.dropped_answers += 1,
+        if matches!(step, Some(Step::Asked(asked, _)) if asked == ask) {
+            self.puma_asked_to_begin(cx, heard);
+        } else if matches!(step, Some(Step::Returning(asked, _)) if asked == ask) {
+            self.puma_asked_to_return(cx, heard);
+        } else {
+            cx.counters.dropped_answers += 1;
         }
+    }
+
+    fn puma_asked_to_begin(&mut self, cx: &mut Cx<'_>, heard: Result<(), Trouble>) {
+        let mut wait = limits::VERIFY_HEARD;
+        if let Err(why) = heard {
+            if !may_have_heard(why.kind) {
+                self.verify_ends(cx, ReplyResult::Failed, &format!("not begun: {why}"));
+                return;
+            }
+            // What waits in its socket it still does, and then nobody must look away.
+            wait += limits::ASK_TIMEOUT;
+            if let Some(verify) = &mut self.verify {
+                verify.unheard = Some(why);
+            }
+        }
+        self.verify_goes_to(Step::Heard(cx.now.mono + wait));
+        self.look_at_crew_now(cx);
     }
 
     /// B to E of the procedure: boot loops, wrong releases, bad answers; and when all is done.

@@ -212,17 +212,10 @@ impl Keeper {
         let def = self.take_in(Defined { definition, text: 0, file: File::Gone })?;
         self.say(Level::Warning, &format!("{name}: {UNCLAIMED}; `heeler stop {name}` stops it"));
         let at = self.now().wall;
-        let memory = Memory {
-            intent: Intent { desired: Desired::Unmonitored, by: Who::Config, at },
-            incidents_opened: 0,
-            open: Vec::new(),
-            last: None,
-            fingerprints: Vec::new(),
-            claim: None,
-            checks: Vec::new(),
-            // Nothing of it waits for a boot.
-            boot: BootMemory { acquaintance: Acquaintance::Known, ..BootMemory::default() },
-        };
+        let intent = Intent { desired: Desired::Unmonitored, by: Who::Config, at };
+        // Nothing of it waits for a boot.
+        let boot = BootMemory { acquaintance: Acquaintance::Known, ..BootMemory::default() };
+        let memory = Memory::fresh(intent, boot);
         self.begin(def, Some(memory));
         Ok(())
     }

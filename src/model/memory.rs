@@ -31,6 +31,21 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Of a service of which nothing is known but what is wanted.
+    #[must_use]
+    pub fn fresh(intent: Intent, boot: BootMemory) -> Self {
+        Self {
+            intent,
+            incidents_opened: 0,
+            open: Vec::new(),
+            last: None,
+            fingerprints: Vec::new(),
+            claim: None,
+            checks: Vec::new(),
+            boot,
+        }
+    }
+
     /// The memory of a service whose file has another name now. Whoever was told of what is open was told
     /// of another service, so it is told anew, as a thread of its own.
     #[must_use]

@@ -629,3 +629,23 @@ fn what_could_not_be_watched_is_not_begun() {
     story.reads();
     story.ends();
 }
+
+#[test]
+fn what_was_not_heard_to_go_back_may_do_it_all_the_same() {
+    let mut story = begun(|_| {});
+    story.reads();
+    let looping = Some("boot-loop".to_owned());
+    story.world.puma = Some(PumaView { looping, ..view(1, 1, 1) });
+    story.world.puma_hears = Some(TroubleKind::Silent);
+    story.at("6s");
+    story.reads();
+    story.command_ends(JobKind::Exec, 0, "");
+    story.saw("6s puma reload-worker-directory");
+    story.world.puma = Some(view(1, 2, 0));
+    story.at("8s");
+    let lines = story.takes().join("\n");
+    assert!(lines.contains("all workers run /srv/r1 again"), "{lines}");
+    story.at("2m");
+    story.reads();
+    story.ends();
+}

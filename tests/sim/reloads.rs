@@ -127,16 +127,9 @@ impl World {
         def.checks.clear();
         def.depends_on.clear();
         let (now, in_flight) = (self.clock(), self.in_flight(svc));
-        let memory = Memory {
-            intent: Intent { desired: Desired::Unmonitored, by: Who::Config, at: now.wall },
-            incidents_opened: 0,
-            open: Vec::new(),
-            last: None,
-            fingerprints: Vec::new(),
-            claim: None,
-            checks: Vec::new(),
-            boot: BootMemory { acquaintance: Acquaintance::Known, ..BootMemory::default() },
-        };
+        let intent = Intent { desired: Desired::Unmonitored, by: Who::Config, at: now.wall };
+        let boot = BootMemory { acquaintance: Acquaintance::Known, ..BootMemory::default() };
+        let memory = Memory::fresh(intent, boot);
         let mut effects = Vec::new();
         if let Some(engine) = &mut self.engine {
             engine.add(now, Arc::new(def), Some(memory), &in_flight, &mut effects);

@@ -2,13 +2,13 @@
 
 use crate::engine::Cx;
 use crate::engine::state::State;
-use crate::engine::verified::Step;
+use crate::engine::verified::{Step, may_have_heard};
 use crate::model::crew::{Member, PumaView};
 use crate::model::event::EventKind;
 use crate::model::job::JobKind;
 use crate::model::limits;
 use crate::model::order::ReplyResult;
-use crate::model::puma::Rollback;
+use crate::model::puma::{Rollback, Trouble};
 use crate::model::service::Command;
 use crate::model::units::show_duration;
 
@@ -63,6 +63,19 @@ impl State {
             verify.way_back.word()
         );
         self.verify_ends(cx, ReplyResult::Failed, &text);
+    }
+
+    /// Puma heard that it is to go back, or did not; where it may have, it is watched all the same.
+    pub(super) fn puma_asked_to_return(&mut self, cx: &mut Cx<'_>, heard: Result<(), Trouble>) {
+        match heard {
+            Err(why) if !may_have_heard(why.kind) => {
+                self.verify_gives_up(cx, &format!("Puma was not told to go back: {why}"));
+            }
+            Ok(()) | Err(_) => {
+                self.verify_goes_to(Step::Returned(cx.now.mono + limits::VERIFY_RETURN));
+                self.look_at_crew_now(cx);
+            }
+        }
     }
 
     pub(super) fn verify_returned(&mut self, cx: &mut Cx<'_>, members: &[Member], view: &PumaView) {
