@@ -89,6 +89,8 @@ struct Acting {
     manner: Manner,
     step: Step,
     began: Mono,
+    /// When a signal was sent to it last.
+    told: Option<Mono>,
     request: Option<RequestId>,
 }
 

@@ -46,7 +46,7 @@ const BEGIN: Duration = Duration::from_secs(3600);
 const WALL_BEGIN_MS: u64 = 1_700_000_000_000;
 
 pub(crate) struct Story {
-    engine: Engine,
+    pub(crate) engine: Engine,
     def: Arc<Service>,
     /// Where the monotonic clock stood when the story began.
     begin: Duration,

@@ -645,3 +645,42 @@ fn what_an_earlier_keeper_told_of_one_rule_silences_no_other() {
     assert!(lines.contains("fired: worker 202: memory (300 MiB) > 250 MiB"), "{lines}");
     story.ends();
 }
+
+#[test]
+fn who_is_left_alone_has_no_incident_of_a_stuck_worker() {
+    let mut story = leak(Action::Alert);
+    story.order(Order::Unmonitor);
+    story.reads();
+    story.world.crew[0].leaving = Leaving::Awaited;
+    story.at("5m");
+    story.saw("");
+    story.order(Order::Monitor);
+    story.at("6m");
+    let lines = story.takes();
+    assert!(lines.iter().any(|line| line.contains("worker 201 KILL")), "{lines:?}");
+    story.worker_goes(201);
+    story.world.crew.push(worker(204, 100));
+    story.at("10m");
+    story.reads();
+    story.ends();
+}
+
+#[test]
+fn a_signal_that_was_refused_uses_up_no_host_brake() {
+    let mut story = leak(Action::RecycleWorker);
+    story.engine.brake_at(Budget { actions: 1, window: span("1h") });
+    grows(&mut story, 202);
+    story.world.refuses_signals = Some("it belongs to another user");
+    story.at("12s");
+    story.reads();
+    story.world.refuses_signals = None;
+    assert!(story.until_worker_is_told(202));
+    story.worker_goes(202);
+    story.world.crew.push(worker(204, 100));
+    // And one that was sent does.
+    grows(&mut story, 203);
+    assert!(!story.until_worker_is_told(203));
+    story.log_says("worker 203 is held back: the host brake of 1 per 1h is used up");
+    story.reads();
+    story.ends();
+}

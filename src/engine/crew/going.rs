@@ -31,10 +31,10 @@ impl State {
         }
         let Some(plan) = self.next_to_go(cx) else { return };
         let by_operator = plan.request.is_some();
-        if !by_operator && plan.check.is_none() {
+        let may_act = self.settled() && self.intent.desired == Desired::Up;
+        if may_act && !by_operator && plan.check.is_none() {
             self.stuck_found(cx, &plan);
         }
-        let may_act = self.settled() && self.intent.desired == Desired::Up;
         if !by_operator && (!may_act || self.held_back().is_some()) {
             return;
         }
@@ -196,9 +196,6 @@ impl State {
         self.crew.taken.push(now);
         self.crew.held = None;
         cx.dirty = true;
-        if plan.request.is_none() {
-            cx.brake.took(now);
-        }
         let Plan { worker, manner, why, request, .. } = plan;
         let (push, text) = match manner {
             // It has had its time; where a KILL would hurt more than one it gets another TERM.
@@ -211,7 +208,7 @@ impl State {
         };
         self.happened(cx, EventKind::Acted, text);
         let step = self.push_worker(cx, worker, push);
-        self.crew.acting = Some(Acting { worker, manner, step, began: now, request });
+        self.crew.acting = Some(Acting { worker, manner, step, began: now, told: None, request });
     }
 
     /// Sends a worker its signal. Answers what is waited for.
@@ -254,6 +251,10 @@ impl State {
         let worker = acting.worker;
         match result {
             Delivery::Sent => {
+                if acting.request.is_none() && acting.told.replace(now).is_none() {
+                    // What was only tried has taken nobody away.
+                    cx.brake.took(now);
+                }
                 acting.step = match push {
                     Push::Kill => Step::Killed(now + limits::KILL_TIMEOUT),
                     Push::Term => Step::Waiting(now + timeout),
