@@ -19,6 +19,8 @@ mod replacing;
 mod restart_of_the_keeper;
 mod starting;
 mod stopping;
+mod stuck;
+mod taken_back;
 mod town;
 mod units;
 mod verified;

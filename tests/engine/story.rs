@@ -14,6 +14,7 @@
 //!   in which nothing happens and nobody spins.
 
 mod definitions;
+mod late;
 mod shell;
 mod world;
 
@@ -32,7 +33,7 @@ use heeler::model::job::{Ended, InFlight, Job, JobKind, Ladder, Outcome, Output}
 use heeler::model::memory::Memory;
 use heeler::model::observation::Observation;
 use heeler::model::order::{Order, WorkerPick};
-use heeler::model::process::{Exit, Identification, Pid, ProcessIdentity, Uid};
+use heeler::model::process::{Exit, Pid, ProcessIdentity, Uid};
 use heeler::model::service::{Life, Service};
 use heeler::model::status::Status;
 use heeler::model::text::Untrusted;
@@ -188,6 +189,12 @@ impl Story {
         }
     }
 
+    /// A worker goes, and another comes.
+    pub(crate) fn is_succeeded(&mut self, old: i32, new: i32) {
+        self.worker_goes(old);
+        self.world.crew.push(worker(new, 100));
+    }
+
     /// root wants a worker gone.
     pub(crate) fn order_worker(&mut self, pick: WorkerPick) {
         self.last_request += 1;
@@ -269,51 +276,6 @@ impl Story {
             order,
             who: Who::Operator { uid: Uid(0), pid: Pid(9) },
         });
-    }
-
-    /// Gives the answer to `identify` that the silent world owed.
-    pub(crate) fn identify_is_answered(&mut self, found: Identification) {
-        let ask = self.unanswered.remove("identify").expect("it was asked");
-        self.input(Input::Identified { service: self.def.name.clone(), ask, found });
-    }
-
-    /// Gives the answer to `sample` that the silent world owed.
-    pub(crate) fn sample_is_answered(&mut self, seen: Observation) {
-        let ask = self.unanswered.remove("sample").expect("it was asked");
-        self.input(Input::Sampled { service: self.def.name.clone(), ask, seen });
-    }
-
-    /// Gives the answer to the look at its workers that the silent world owed.
-    pub(crate) fn crew_is_answered(&mut self) {
-        let ask = self.unanswered.remove("crew").expect("it was asked");
-        let seen = Ok(self.world.muster());
-        let (service, puma) = (self.def.name.clone(), self.world.puma.clone());
-        self.input(Input::CrewSeen { service, ask, seen, puma });
-    }
-
-    /// And this one says why there is none.
-    pub(crate) fn crew_cannot_be_seen(&mut self, why: &str) {
-        let ask = self.unanswered.remove("crew").expect("it was asked");
-        let (service, seen) = (self.def.name.clone(), Err(why.into()));
-        self.input(Input::CrewSeen { service, ask, seen, puma: None });
-    }
-
-    /// Gives the answer to `probe` that the silent world owed.
-    pub(crate) fn probe_is_answered(&mut self, seen: Observation) {
-        let ask = self.unanswered.remove("probe").expect("it was asked");
-        let service = self.def.name.clone();
-        self.input(Input::Observed { service, ask, check: CheckIndex(0), seen });
-    }
-
-    /// The answer to a probe never came, and nobody waits for it any more.
-    pub(crate) fn forgets_the_probe(&mut self) {
-        self.unanswered.remove("probe");
-    }
-
-    /// So many late answers were given on purpose.
-    pub(crate) fn late_answers_were_counted(&mut self, count: u64) {
-        self.late_answers += count;
-        assert_eq!(self.engine.counters().dropped_answers, self.late_answers);
     }
 
     // ---- the keeper ----

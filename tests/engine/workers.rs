@@ -2,7 +2,6 @@
 
 use heeler::model::action::Action;
 use heeler::model::check::{Check, CheckKind};
-use heeler::model::crew::{Duty, Leaving};
 use heeler::model::order::{Order, WorkerPick};
 use heeler::model::process::Pid;
 use heeler::model::service::{Mode, Service};
@@ -15,7 +14,7 @@ pub(crate) fn of_worker(condition: &str, tolerance: &str, then: Action) -> Check
     Check { kind: CheckKind::Worker, ..rule(condition, tolerance, then) }
 }
 
-fn workers() -> Workers {
+pub(crate) fn workers() -> Workers {
     Workers {
         pattern: "^cart: worker".into(),
         user: None,
@@ -26,7 +25,7 @@ fn workers() -> Workers {
     }
 }
 
-fn with_workers(check: Check, change: impl FnOnce(&mut Service)) -> Story {
+pub(crate) fn with_workers(check: Check, change: impl FnOnce(&mut Service)) -> Story {
     let mut story = Story::of(cart_with(|service| {
         service.workers = Some(workers());
         service.checks = vec![check];
@@ -41,11 +40,11 @@ fn with_workers(check: Check, change: impl FnOnce(&mut Service)) -> Story {
     story
 }
 
-fn leak(then: Action) -> Story {
+pub(crate) fn leak(then: Action) -> Story {
     with_workers(of_worker("memory > 200MiB", "2 of 3", then), |_| {})
 }
 
-fn grows(story: &mut Story, pid: i32) {
+pub(crate) fn grows(story: &mut Story, pid: i32) {
     for member in &mut story.world.crew {
         if member.identity == identity(pid) {
             member.seen = memory_mib(300);
@@ -58,8 +57,7 @@ fn a_worker_that_leaks_is_recycled_and_the_others_are_not() {
     let mut story = leak(Action::RecycleWorker);
     grows(&mut story, 202);
     story.at("20s");
-    story.worker_goes(202);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(202, 204);
     story.at("2m");
     story.saw(
         "11s worker 202 TERM
@@ -103,8 +101,7 @@ fn one_that_does_not_go_is_killed_after_its_time_with_evidence() {
     let mut story = leak(Action::KillWorker);
     grows(&mut story, 203);
     story.at("33s");
-    story.worker_goes(203);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(203, 204);
     story.at("3m");
     story.saw(
         "11s worker 203 TERM
@@ -126,8 +123,7 @@ fn recycle_never_kills_and_does_not_ask_twice() {
         "11s worker 201 TERM
          16s mail 1.0 fired: worker 201: memory (300 MiB) > 200 MiB, 2 of 3",
     );
-    story.worker_goes(201);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(201, 204);
     story.at("11m");
     story.reads();
     story.ends();
@@ -151,22 +147,6 @@ fn at_the_minimum_a_leak_is_held_back_and_told() {
 }
 
 #[test]
-fn while_a_successor_cannot_boot_the_old_ones_survive_every_rule() {
-    let mut story = leak(Action::KillWorker);
-    story.world.crew = vec![worker(201, 300), worker(202, 300), worker(203, 100)];
-    story.world.crew[2].duty = Duty::Boots;
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.at("5m");
-    let lines = story.takes();
-    assert!(lines.iter().all(|line| line.contains("mail")), "{lines:?}");
-    story.log_says("worker 203 is not ready, and may never be");
-    story.world.crew = vec![worker(201, 100), worker(202, 100), worker(203, 100)];
-    story.at("6m");
-    story.reads();
-    story.ends();
-}
-
-#[test]
 fn one_that_dies_at_boot_before_anybody_looks_keeps_the_others_alive() {
     let mut story = leak(Action::KillWorker);
     story.world.crew = vec![worker(201, 300), worker(202, 300)];
@@ -180,80 +160,6 @@ fn one_that_dies_at_boot_before_anybody_looks_keeps_the_others_alive() {
     story.world.crew = vec![worker(201, 100), worker(202, 100), worker(203, 100)];
     story.at("11m");
     story.reads();
-    story.ends();
-}
-
-#[test]
-fn the_one_its_master_waits_for_is_stuck_after_its_time_and_killed() {
-    let mut story = leak(Action::Alert);
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.at("22s");
-    story.saw("21s worker 201 KILL");
-    story.worker_goes(201);
-    story.world.crew.push(worker(204, 100));
-    // The next one has its own time.
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.at("40s");
-    // No rule spoke of it, and yet somebody was killed: that is told, once for all of this reload.
-    story.saw("26s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s");
-    story.at("45s");
-    let lines = story.takes();
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert!(lines[0].ends_with("worker 202 KILL"), "{lines:?}");
-    story.worker_goes(202);
-    story.world.crew.push(worker(205, 100));
-    story.at("2m");
-    story.saw(
-        "55.25s mail 1.1 resolved: worker 201 does not go: its master has waited for it for 20s",
-    );
-    story.ends();
-}
-
-#[test]
-fn one_mail_tells_of_a_stuck_one_that_is_gone_and_of_what_was_done_about_it() {
-    let mut story = leak(Action::Alert);
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.at("22s");
-    story.saw("21s worker 201 KILL");
-    story.worker_goes(201);
-    story.world.crew.push(worker(204, 100));
-    story.at("1m");
-    story.saw(
-        "32.25s mail 1.0 fired and resolved: worker 201 does not go: its master has waited for it for 20s",
-    );
-    story.log_says("killing worker 201: its master has waited for it for 20s");
-    story.ends();
-}
-
-#[test]
-fn a_stuck_one_that_is_held_back_is_told_at_once() {
-    let mut story = leak(Action::Alert);
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.world.crew[2].duty = Duty::Boots;
-    story.at("22s");
-    story.saw("21s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s");
-    story.log_says("worker 201 is held back: worker 203 is not ready, and may never be");
-    story.world.crew[2].duty = Duty::Serves;
-    story.at("23s");
-    story.saw("23s worker 201 KILL");
-    story.worker_goes(201);
-    story.world.crew.push(worker(204, 100));
-    story.at("1m");
-    story.reads();
-    story.ends();
-}
-
-#[test]
-fn a_long_drain_that_somebody_configured_is_no_hang() {
-    let mut story =
-        with_workers(of_worker("memory > 200MiB", "1 of 1", Action::Alert), |service| {
-            service.workers.as_mut().unwrap().stop_timeout = None;
-        });
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.at("1h");
-    story.saw("");
-    story.world.crew[0].leaving = Leaving::No;
-    story.at("1h1m");
     story.ends();
 }
 
@@ -275,25 +181,6 @@ fn who_would_take_others_along_is_never_killed() {
 }
 
 #[test]
-fn a_stuck_one_that_would_take_others_along_is_told_again_and_not_killed() {
-    let mut story = leak(Action::Alert);
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.world.crew[0].fragile = Some(Fragile::Postgres);
-    story.at("3m");
-    story.saw(
-        "21s worker 201 TERM
-         26s mail 1.0 fired: worker 201 does not go: its master has waited for it for 20s",
-    );
-    story.log_says("worker 201 was told to go 20s ago and is still there");
-    story.worker_goes(201);
-    story.world.crew.push(worker(204, 100));
-    story.at("5m");
-    let lines = story.takes();
-    assert!(lines[0].contains("mail 1.1 resolved: worker 201 does not go"), "{lines:?}");
-    story.ends();
-}
-
-#[test]
 fn the_budget_is_kept() {
     let mut story =
         with_workers(of_worker("memory > 200MiB", "1 of 1", Action::RecycleWorker), |s| {
@@ -302,8 +189,7 @@ fn the_budget_is_kept() {
     grows(&mut story, 201);
     grows(&mut story, 202);
     story.at("10s");
-    story.worker_goes(201);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(201, 204);
     story.at("4m");
     let told = story.takes().iter().filter(|line| line.contains("TERM")).count();
     assert_eq!(told, 1);
@@ -311,8 +197,7 @@ fn the_budget_is_kept() {
     story.at("6m");
     let told = story.takes().iter().filter(|line| line.contains("worker 202 TERM")).count();
     assert_eq!(told, 1);
-    story.worker_goes(202);
-    story.world.crew.push(worker(205, 100));
+    story.is_succeeded(202, 205);
     story.at("8m");
     story.reads();
     story.ends();
@@ -429,8 +314,7 @@ fn what_a_rule_knows_of_a_worker_goes_with_the_rule_wherever_it_is_in_the_file()
     let states: Vec<_> = story.status().checks.iter().map(|check| check.state).collect();
     assert_eq!(states, [RuleState::Ok, RuleState::Pending]);
     story.at("25s");
-    story.worker_goes(202);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(202, 204);
     story.saw("23s worker 202 TERM");
     story.at("2m");
     let lines = story.takes().join("\n");
@@ -495,8 +379,7 @@ fn a_keeper_that_comes_back_has_no_fresh_budget() {
     grows(&mut story, 201);
     story.at("5s");
     story.saw("1s worker 201 TERM");
-    story.worker_goes(201);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(201, 204);
     grows(&mut story, 202);
     story.at("10s");
     story.keeper_restarts();
@@ -551,8 +434,7 @@ fn one_that_was_not_told_because_of_a_doubt_is_told_once_there_is_none() {
     story.reads();
     story.world.refuses_signals = None;
     assert!(story.until_worker_is_told(202));
-    story.worker_goes(202);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(202, 204);
     story.at("12m");
     story.reads();
     story.ends();
@@ -570,23 +452,8 @@ fn who_did_not_go_when_told_is_killed_once_its_file_says_kill() {
     story.at("1m30s");
     let lines = story.takes().join("\n");
     assert!(lines.contains("worker 202 TERM") && lines.contains("worker 202 KILL"), "{lines}");
-    story.worker_goes(202);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(202, 204);
     story.at("12m");
-    story.reads();
-    story.ends();
-}
-
-#[test]
-fn who_is_held_back_for_the_same_reason_is_one_event() {
-    let mut story = leak(Action::Alert);
-    story.world.crew.truncate(1);
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.at("10m");
-    story.reads();
-    assert_eq!(story.times_logged("worker 201 is held back: only 0 would serve"), 1);
-    story.world.crew[0].leaving = Leaving::No;
-    story.at("15m");
     story.reads();
     story.ends();
 }
@@ -602,8 +469,7 @@ fn a_look_that_is_answered_late_does_not_cost_the_next_one() {
     story.crew_is_answered();
     story.saw("11.1s worker 202 TERM");
     story.world.crew_is_slow = false;
-    story.worker_goes(202);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(202, 204);
     story.at("5m");
     story.reads();
     story.ends();
@@ -621,8 +487,7 @@ fn for_what_was_seen_long_ago_nobody_is_taken_away() {
     assert!(!lines.iter().any(|line| line.contains("TERM")), "{lines:?}");
     story.world.crew_is_slow = false;
     assert!(story.until_worker_is_told(202));
-    story.worker_goes(202);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(202, 204);
     story.at("5m");
     story.reads();
     story.ends();
@@ -647,25 +512,6 @@ fn what_an_earlier_keeper_told_of_one_rule_silences_no_other() {
 }
 
 #[test]
-fn who_is_left_alone_has_no_incident_of_a_stuck_worker() {
-    let mut story = leak(Action::Alert);
-    story.order(Order::Unmonitor);
-    story.reads();
-    story.world.crew[0].leaving = Leaving::Awaited;
-    story.at("5m");
-    story.saw("");
-    story.order(Order::Monitor);
-    story.at("6m");
-    let lines = story.takes();
-    assert!(lines.iter().any(|line| line.contains("worker 201 KILL")), "{lines:?}");
-    story.worker_goes(201);
-    story.world.crew.push(worker(204, 100));
-    story.at("10m");
-    story.reads();
-    story.ends();
-}
-
-#[test]
 fn a_signal_that_was_refused_uses_up_no_host_brake() {
     let mut story = leak(Action::RecycleWorker);
     story.engine.brake_at(Budget { actions: 1, window: span("1h") });
@@ -675,8 +521,7 @@ fn a_signal_that_was_refused_uses_up_no_host_brake() {
     story.reads();
     story.world.refuses_signals = None;
     assert!(story.until_worker_is_told(202));
-    story.worker_goes(202);
-    story.world.crew.push(worker(204, 100));
+    story.is_succeeded(202, 204);
     // And one that was sent does.
     grows(&mut story, 203);
     assert!(!story.until_worker_is_told(203));
