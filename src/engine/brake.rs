@@ -4,6 +4,8 @@
 //! trouble of every service. To restart them all mends none, and takes away what still serves. What is down
 //! is brought up whatever this brake says: nobody is harmed by that.
 
+use crate::engine::Cx;
+use crate::engine::state::State;
 use crate::model::limits;
 use crate::model::time::Mono;
 use crate::model::workers::Budget;
@@ -74,6 +76,18 @@ impl Brake {
     fn bound(&self) -> usize {
         let bound = usize::try_from(self.budget.actions).unwrap_or(usize::MAX);
         bound.min(limits::HOST_BRAKE_KEPT_MAX)
+    }
+}
+
+impl State {
+    /// Something of it is taken away without an order: it counts for all, and is remembered.
+    pub(super) fn takes_away(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        cx.brake.took(now);
+        self.braked.push(now);
+        let over = self.braked.len().saturating_sub(limits::HOST_BRAKE_REMEMBERED_MAX);
+        self.braked.drain(..over);
+        cx.dirty = true;
     }
 }
 

@@ -300,7 +300,7 @@ impl State {
             return;
         }
         if self.limit.ask(now, self.def.start_limit, self.def.backoff) == Permission::Go {
-            cx.brake.took(now);
+            self.takes_away(cx);
             self.happened(cx, EventKind::Acted, format!("restarting it with {parent}"));
             self.happen(cx, Class::WishRestart, None);
         }

@@ -299,7 +299,7 @@ impl State {
         }
         match self.limit.ask(now, self.def.start_limit, self.def.backoff) {
             Permission::Go => {
-                cx.brake.took(now);
+                self.takes_away(cx);
                 self.happened(
                     cx,
                     EventKind::Acted,

@@ -124,7 +124,7 @@ impl Engine {
         effects: &mut Vec<Effect>,
     ) {
         let name = def.name.clone();
-        for taken in memory.iter().flat_map(|memory| &memory.boot.workers_taken) {
+        for taken in memory.iter().flat_map(|memory| &memory.boot.braked) {
             self.common.brake.recall(*taken);
         }
         let (state, resumed) = State::begin(now, def, memory);

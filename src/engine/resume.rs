@@ -69,6 +69,7 @@ impl State {
             leaving: memory.boot.leaving.map(|identity| (identity, resumed_by(&def))),
             crew: Crew::recall(&memory.boot),
             hazards: Hazards::default(),
+            braked: memory.boot.braked.clone(),
             verify: None,
             reloaded: None,
             parents: BTreeMap::new(),
@@ -292,6 +293,7 @@ impl State {
             }),
             leaving: self.leaving.map(|(identity, _)| identity),
             acquaintance: self.acquaintance,
+            braked: self.braked.clone(),
             workers_taken: self.crew.taken(),
             verifying: self.verify.as_ref().map(|verify| verify.began()),
             ..BootMemory::default()

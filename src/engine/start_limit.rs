@@ -1,5 +1,5 @@
-//! How often heeler may start a service by itself, and how long it waits beyond that; and how often it has
-//! come back from a death, whoever started it.
+//! What is held against a service until it has been healthy for a whole window: heeler's own starts of it,
+//! with what is waited for beyond their limit, and its returns from death.
 
 use std::time::Duration;
 

@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) crew: Crew,
     /// What will go off some day, and since when it is known.
     pub(crate) hazards: Hazards,
+    /// When something of it was taken away that the host brake counts, oldest first.
+    pub(crate) braked: Vec<Mono>,
     /// The verified reload that is under way.
     pub(crate) verify: Option<Box<Verify>>,
     /// When its main process was reloaded last.

@@ -80,6 +80,8 @@ pub struct BootMemory {
     pub acquaintance: Acquaintance,
     /// The process that is to go (a stop or a restart was asked for) and is not gone yet.
     pub leaving: Option<ProcessIdentity>,
+    /// When something of it was taken away that the host brake counts, oldest first.
+    pub braked: Vec<Mono>,
     /// When workers of it were taken away, oldest first: what their budget counts.
     pub workers_taken: Vec<Mono>,
     /// Since when a verified reload of it has been under way: no later keeper sees it to its end.

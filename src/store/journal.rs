@@ -271,7 +271,8 @@ fn bare(memory: &Memory) -> Memory {
     };
     let mut memory = without_output(memory);
     memory.open.truncate(INCIDENTS);
-    for moments in [&mut memory.boot.starts, &mut memory.boot.workers_taken] {
+    let BootMemory { starts, braked, workers_taken, .. } = &mut memory.boot;
+    for moments in [starts, braked, workers_taken] {
         moments.drain(..moments.len().saturating_sub(STARTS));
     }
     if let Who::Rule(label) = &mut memory.intent.by {
@@ -325,6 +326,7 @@ mod tests {
             checks: vec![u64::MAX; limits::CHECKS_PER_SERVICE_MAX],
             boot: BootMemory {
                 starts: vec![Mono::NEVER; 1_000],
+                braked: vec![Mono::NEVER; 1_000],
                 workers_taken: vec![Mono::NEVER; 1_000],
                 ..BootMemory::default()
             },

@@ -362,7 +362,9 @@ pub(super) struct BootRecord {
     /// Absent in journals of an earlier heeler, which had looked at what it wrote of.
     #[serde(default)]
     acquaintance: AcquaintanceRecord,
-    /// Both absent in journals of an earlier heeler, and where there is nothing to say.
+    /// All absent in journals of an earlier heeler, and where there is nothing to say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    braked_ns: Vec<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     workers_taken_ns: Vec<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -395,6 +397,7 @@ impl From<&BootMemory> for BootRecord {
             backoff_until,
             acquaintance,
             leaving,
+            braked,
             workers_taken,
             verifying,
         } = memory;
@@ -415,6 +418,7 @@ impl From<&BootMemory> for BootRecord {
                 Acquaintance::Left => AcquaintanceRecord::Left,
                 Acquaintance::Known => AcquaintanceRecord::Known,
             },
+            braked_ns: braked.iter().map(|at| at.as_nanos()).collect(),
             workers_taken_ns: workers_taken.iter().map(|at| at.as_nanos()).collect(),
             verifying_ns: verifying.map(Mono::as_nanos),
         }
@@ -432,6 +436,7 @@ impl From<BootRecord> for BootMemory {
             backoff_until_ns,
             leaving,
             acquaintance,
+            braked_ns,
             workers_taken_ns,
             verifying_ns,
         } = record;
@@ -452,6 +457,7 @@ impl From<BootRecord> for BootMemory {
                 AcquaintanceRecord::Left => Acquaintance::Left,
                 AcquaintanceRecord::Known => Acquaintance::Known,
             },
+            braked: braked_ns.into_iter().map(Mono::from_nanos).collect(),
             workers_taken: workers_taken_ns.into_iter().map(Mono::from_nanos).collect(),
             verifying: verifying_ns.map(Mono::from_nanos),
         }

@@ -51,4 +51,19 @@ fn what_is_down_is_brought_up_whatever_the_brake_says() {
     assert_eq!(seen.iter().filter(|line| line.starts_with("start")).count(), 6, "{seen:?}");
 }
 
+#[test]
+fn a_keeper_that_comes_back_has_no_fresh_brake() {
+    let (mut town, names) = of_six();
+    town.sick.extend(names.map(service_name));
+    town.passes("1m");
+    town.saw();
+    let services = names.map(|name| app(name, &[]));
+    town.keeper_restarts();
+    town.engine.brake_at(Budget { actions: 3, window: span("10m") });
+    town.open(&services);
+    town.passes("8m");
+    let seen = town.saw();
+    assert!(!seen.iter().any(|line| line.starts_with("TERM")), "{seen:?}");
+}
+
 const HELD: &str = "not restarted: the host brake of 3 per 10m is used up";

@@ -101,6 +101,11 @@ impl Town {
         self.carry_out(effects);
     }
 
+    /// `kill -9` of heeler, and another: what was persisted is there, and all else goes on.
+    pub(crate) fn keeper_restarts(&mut self) {
+        self.engine = Engine::new(3_000_000);
+    }
+
     /// The machine boots: no process is left, and what was remembered of processes means nothing.
     pub(crate) fn boots(&mut self, services: &[Service]) {
         self.mains.clear();

@@ -177,6 +177,7 @@ impl Seed {
                 healthy_since: self.maybe(|s| Mono::from_nanos(s.number())),
                 backoff_until: self.maybe(|s| Mono::from_nanos(s.number())),
                 leaving: self.maybe(Self::identity),
+                braked: self.list(|s| Mono::from_nanos(s.number())),
                 workers_taken: self.list(|s| Mono::from_nanos(s.number())),
                 verifying: self.maybe(|s| Mono::from_nanos(s.number())),
             },

@@ -251,14 +251,15 @@ impl State {
         let worker = acting.worker;
         match result {
             Delivery::Sent => {
-                if acting.request.is_none() && acting.told.replace(now).is_none() {
-                    // What was only tried has taken nobody away.
-                    cx.brake.took(now);
-                }
+                // What was only tried has taken nobody away.
+                let first = acting.request.is_none() && acting.told.replace(now).is_none();
                 acting.step = match push {
                     Push::Kill => Step::Killed(now + limits::KILL_TIMEOUT),
                     Push::Term => Step::Waiting(now + timeout),
                 };
+                if first {
+                    self.takes_away(cx);
+                }
                 if let Some(evidence) = evidence {
                     self.narrate(cx, format!("worker {worker} before its KILL: {evidence}"));
                 }
