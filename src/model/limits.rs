@@ -137,7 +137,7 @@ pub const CLEARING_PATIENCE: Duration = Duration::from_secs(2);
 /// some services, and not for all of them again and again.
 pub const HOST_BRAKE: Budget = Budget { actions: 30, window: Duration::from_secs(600) };
 /// So many of these a service remembers for a next heeler.
-pub const HOST_BRAKE_REMEMBERED_MAX: usize = 64;
+pub const HOST_BRAKE_REMEMBERED_MAX: usize = 32;
 /// So many moments the host brake remembers: a larger `brake` counts as this.
 pub const HOST_BRAKE_KEPT_MAX: usize = 4096;
 /// How old a look at workers may be for one of them to be taken away: who serves, and who is not ready,

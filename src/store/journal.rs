@@ -272,8 +272,9 @@ fn bare(memory: &Memory) -> Memory {
     let mut memory = without_output(memory);
     memory.open.truncate(INCIDENTS);
     let BootMemory { starts, braked, workers_taken, .. } = &mut memory.boot;
-    for moments in [starts, braked, workers_taken] {
-        moments.drain(..moments.len().saturating_sub(STARTS));
+    let braked_max = limits::HOST_BRAKE_REMEMBERED_MAX;
+    for (moments, most) in [(starts, STARTS), (braked, braked_max), (workers_taken, STARTS)] {
+        moments.drain(..moments.len().saturating_sub(most));
     }
     if let Who::Rule(label) = &mut memory.intent.by {
         let mut text = label.to_string();
