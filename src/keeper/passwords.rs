@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::checks::Probe;
 use crate::config::trust::read_password;
 use crate::keeper::Keeper;
+use crate::keeper::probes::Waiting;
 use crate::keeper::turn::Done;
 use crate::model::change::Kept;
 use crate::model::ids::{AskId, CheckIndex, ServiceName};
@@ -24,15 +25,6 @@ pub(super) type Passwords = BTreeMap<PathBuf, Vec<Waiting>>;
 pub(super) struct PasswordRead {
     path: PathBuf,
     read: Result<Password, String>,
-}
-
-/// A probe that waits for its password.
-pub(super) struct Waiting {
-    service: ServiceName,
-    check: CheckIndex,
-    ask: AskId,
-    /// When it waits no longer.
-    until: Instant,
 }
 
 impl Keeper {

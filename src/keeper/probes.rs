@@ -13,13 +13,13 @@ use crate::model::limits;
 use crate::model::observation::Observation;
 use crate::model::service::Command;
 
-/// A program that waits for others to end.
+/// A probe that waits: for other programs to end, or for its password to be read.
 pub(super) struct Waiting {
-    service: ServiceName,
-    check: CheckIndex,
-    ask: AskId,
+    pub(super) service: ServiceName,
+    pub(super) check: CheckIndex,
+    pub(super) ask: AskId,
     /// When it waits no longer.
-    until: Instant,
+    pub(super) until: Instant,
 }
 
 impl Keeper {

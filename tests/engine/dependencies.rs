@@ -69,14 +69,20 @@ fn the_mail_names_whoever_is_wanted_up_and_needs_it_by_others_too_and_not_hundre
     assert!(told.contains(" app10, app11, ") && told.ends_with(" and 73 more"), "{told}");
 }
 
-#[test]
-fn who_is_still_in_trouble_when_its_parent_is_back_is_seen_to() {
+/// postgres died and does not come back, and the page of the shop that needs it is bad.
+fn shop_without_its_database() -> Town {
     let mut town = Town::of(&[named("postgres", &[]), app("shop", &["postgres"])]);
     town.passes("2m");
     town.saw();
     town.broken.insert(service_name("postgres"));
     town.dies("postgres");
     town.sick.insert(service_name("shop"));
+    town
+}
+
+#[test]
+fn who_is_still_in_trouble_when_its_parent_is_back_is_seen_to() {
+    let mut town = shop_without_its_database();
     town.passes("5m");
     town.broken.clear();
     town.order("postgres", Order::Start);
@@ -91,12 +97,7 @@ fn who_is_still_in_trouble_when_its_parent_is_back_is_seen_to() {
 
 #[test]
 fn what_was_asked_while_the_parent_was_away_is_not_held_against_anybody() {
-    let mut town = Town::of(&[named("postgres", &[]), app("shop", &["postgres"])]);
-    town.passes("2m");
-    town.saw();
-    town.broken.insert(service_name("postgres"));
-    town.dies("postgres");
-    town.sick.insert(service_name("shop"));
+    let mut town = shop_without_its_database();
     town.slow.insert(service_name("shop"));
     town.passes("20s");
     assert!(!town.owed.is_empty(), "a page was asked");

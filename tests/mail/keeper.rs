@@ -56,6 +56,15 @@ fn mail_status(house: &House) -> serde_json::Value {
     serde_json::from_str::<serde_json::Value>(&out).expect("JSON")["mail"].clone()
 }
 
+/// The shop comes up, and is killed: something to mail about. Who it was.
+fn a_death(house: &mut House) -> u32 {
+    house.daemon("shop", "", QUICK);
+    house.open();
+    let first = house.wait_up("shop", None);
+    signal(first, "KILL");
+    first
+}
+
 #[test]
 fn a_death_becomes_a_mail_and_then_nothing_of_it_stays() {
     let papers = Papers::new();
@@ -98,10 +107,7 @@ fn a_server_that_was_down_and_a_keeper_that_was_killed_lose_nothing() {
     let mut server = Server::start(&papers, false, AUTH);
     server.down();
     let mut house = house(&[&server], &papers, "");
-    house.daemon("shop", "", QUICK);
-    house.open();
-    let first = house.wait_up("shop", None);
-    signal(first, "KILL");
+    let first = a_death(&mut house);
     house.wait_up("shop", Some(first));
     let status = wait_for("it to be seen", PATIENCE, || {
         Some(mail_status(&house)).filter(|mail| mail["trouble"].is_string())
@@ -129,10 +135,7 @@ fn a_mail_test_says_what_each_server_did_and_frees_what_waits() {
     bad.down();
     good.down();
     let mut house = house(&[&bad, &good], &papers, "");
-    house.daemon("shop", "", QUICK);
-    house.open();
-    let first = house.wait_up("shop", None);
-    signal(first, "KILL");
+    a_death(&mut house);
     wait_for("it to fail", PATIENCE, || house.log().contains("mail cannot be").then_some(()));
     good.up();
     let (code, out, _) = house.heeler(&["mail", "test", "anna@example.com"]);
@@ -226,10 +229,7 @@ fn a_recipient_that_is_refused_is_told_loudly_and_kept() {
     let never = Some((Step::Rcpt, Fault::Say("550 5.1.1 no such user")));
     let server = Server::start(&papers, false, Manners { fault: never, ..AUTH });
     let mut house = house(&[&server], &papers, "");
-    house.daemon("shop", "", QUICK);
-    house.open();
-    let first = house.wait_up("shop", None);
-    signal(first, "KILL");
+    a_death(&mut house);
     wait_for("it to be said", PATIENCE, || {
         house.log().contains("refused for ever for ops@example.com").then_some(())
     });
@@ -265,10 +265,7 @@ fn what_waits_for_a_server_that_is_down_goes_to_the_one_that_a_reload_names() {
     let new = Server::start(&papers, false, AUTH);
     old.down();
     let mut house = house(&[&old], &papers, "");
-    house.daemon("shop", "", QUICK);
-    house.open();
-    let first = house.wait_up("shop", None);
-    signal(first, "KILL");
+    let first = a_death(&mut house);
     house.wait_up("shop", Some(first));
     wait_for("it to fail", PATIENCE, || house.log().contains("mail cannot be").then_some(()));
     points_to(&house, Some(&new));
@@ -311,10 +308,7 @@ fn a_letter_that_an_old_server_holds_at_a_reload_goes_to_the_new_one_once_that_g
     let old = Server::start(&papers, false, slow);
     let new = Server::start(&papers, false, AUTH);
     let mut house = house(&[&old], &papers, "");
-    house.daemon("shop", "", QUICK);
-    house.open();
-    let first = house.wait_up("shop", None);
-    signal(first, "KILL");
+    let first = a_death(&mut house);
     house.wait_up("shop", Some(first));
     wait_for("the old one to be asked", PATIENCE, || (old.connections() > 0).then_some(()));
     let talks = scout(&house).expect("it talks to the old one");

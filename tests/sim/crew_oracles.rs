@@ -327,7 +327,12 @@ impl World {
                     {
                         (&job.service, "the command of a rule".to_owned())
                     }
-                    _ => continue,
+                    JobKind::Exec
+                    | JobKind::Start
+                    | JobKind::Instance
+                    | JobKind::Look
+                    | JobKind::Ask
+                    | JobKind::Probe(_) => continue,
                 },
                 Effect::Signal { service, identity, signal, .. } => {
                     let svc = self.index(service);
@@ -336,7 +341,22 @@ impl World {
                     }
                     (service, format!("{signal:?}"))
                 }
-                _ => continue,
+                Effect::Identify { .. }
+                | Effect::Hold { .. }
+                | Effect::Unwatch { .. }
+                | Effect::Confirm { .. }
+                | Effect::Survey { .. }
+                | Effect::Sample { .. }
+                | Effect::LookAtCrew { .. }
+                | Effect::AskPuma { .. }
+                | Effect::SignalWorker { .. }
+                | Effect::Probe { .. }
+                | Effect::RecordLadder { .. }
+                | Effect::RemoveStalePidfile { .. }
+                | Effect::Persist { .. }
+                | Effect::Alert(_)
+                | Effect::Event(_)
+                | Effect::Log { .. } => continue,
             };
             let svc = self.index(service);
             if self.is_under_way(svc, &over) {

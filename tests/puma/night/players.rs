@@ -254,7 +254,7 @@ impl<'a> Player<'a> {
         for pid in &three {
             signal(*pid, "STOP");
         }
-        // Long enough for heeler to know.
+        // That is the event: three are stopped for so long.
         thread::sleep(Duration::from_secs(5));
         if let [.., last] = three[..] {
             signal(last, "CONT");
