@@ -231,7 +231,9 @@ fn a_listener_that_never_accepts_is_told_with_its_backlog() {
 /// NET-03, by itself: what others allocate must not count.
 #[test]
 fn net_03_a_body_without_end_stops_at_its_bound() {
-    if !alone("http::net_03_a_body_without_end_stops_at_its_bound", &[]) {
+    // What was freed is given back at once: what is counted is what was held at one time.
+    let malloc = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
+    if !alone("http::net_03_a_body_without_end_stops_at_its_bound", &malloc) {
         return;
     }
     let high = || {
@@ -244,6 +246,11 @@ fn net_03_a_body_without_end_stops_at_its_bound() {
         timed(|| probe(&format!("type = \"http\"\nurl = \"http://{server}{path}\"\n{lines}")))
     };
     get("/ok", "body = 'OK'");
+    // What runs for the first time is read in from its file, and that is no memory of a body: so it runs.
+    for path in ["/endless", "/big"] {
+        get(path, "body = '^[AB]{9}'\nmax_body = '4KiB'");
+        get(path, "body = 'needle'\nmax_body = '4KiB'");
+    }
     let before = high();
     for path in ["/endless", "/big"] {
         let (seen, took) = get(path, "body = '^[AB]{9}'");
