@@ -77,9 +77,12 @@ fn children_and_grandchildren_are_found_by_title_and_read_once() {
         two.display()
     );
     let (main, forked, _others) = crew(&program, WWW);
-    let seen = wait_for("three workers", SOON, || {
+    // A child has its title before it sleeps, and its last words to the crew cost it a moment.
+    let seen = wait_for("three workers and their master asleep", SOON, || {
         let seen = see(&main, WWW);
-        (seen.workers.len() == 3).then_some(seen)
+        let states = seen.workers.iter().map(|hand| hand.worker.sample.state);
+        let asleep = states.chain([seen.master.state]).all(|state| state == Some('S'));
+        (seen.workers.len() == 3 && asleep).then_some(seen)
     });
     let by = |index: usize| -> &Worker {
         let title = format!("crew: worker {index}");
@@ -92,14 +95,14 @@ fn children_and_grandchildren_are_found_by_title_and_read_once() {
     let (rss, pss) = (sample.rss_bytes.expect("rss"), sample.pss_bytes.expect("pss"));
     assert!(rss > 20 << 20 && pss > 10 << 20 && pss <= rss, "{rss} {pss}");
     assert!(sample.private_bytes.is_some() && sample.cpu_ms.is_some() && sample.fds.is_some());
-    assert_eq!((sample.threads, sample.state), (Some(1), Some('S')));
+    assert_eq!(sample.threads, Some(1));
     let path = |worker: &Worker| worker.release.clone().expect("readable").path.raw().to_owned();
     assert_eq!(path(by(0)), one.to_str().expect("text"));
     assert_eq!(path(by(2)), two.to_str().expect("text"), "a name may end like that");
     assert!(seen.workers.iter().all(|hand| hand.worker.ours == Ours::Proved));
     assert!(seen.workers.iter().all(|hand| hand.worker.program == Some(Presence::There)));
     let release = seen.master.release.expect("readable");
-    assert_eq!((release.presence, seen.master.state), (Presence::There, Some('S')));
+    assert_eq!(release.presence, Presence::There);
     // The same by a pass over all processes.
     let tree = Tree::scan().expect("a tree");
     let held = lab::hold(main.pid());
