@@ -416,6 +416,10 @@ mod tests {
         let spawn = || std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
         let mut child = std::thread::spawn(spawn).join().expect("a child");
         let pid = Pid(i32::try_from(child.id()).expect("a pid"));
+        // vfork(2) lets the parent go on a moment before the kernel has made the new title.
+        while fs::read(format!("/proc/{pid}/cmdline")).expect("it lives").is_empty() {
+            std::thread::yield_now();
+        }
         let Gathered::Process(held, _) = gather(pid) else { panic!("it lives") };
         assert!(said(prove(&held, own.identity(), &everybody)).contains("not anybody's worker"));
         assert!(descendants(&own).expect("ours").contains(&pid));
