@@ -9,13 +9,14 @@ use crate::engine::input::{Confirmation, Input};
 use crate::keeper::Keeper;
 use crate::keeper::jobs::read_record;
 use crate::keeper::samples::{at_once, observe};
-use crate::keeper::served::Served;
+use crate::keeper::served::{Served, Spotted};
 use crate::keeper::turn::{Done, claim_of};
 use crate::model::ids::{AskId, ServiceName};
 use crate::model::process::{Absence, Identification, ProcessIdentity};
 use crate::model::service::Life;
 use crate::model::text::Untrusted;
 use crate::sys::identity::{self, Found, Owner};
+use crate::sys::pidfile::Gap;
 use crate::wire::shim::{ChildRecord, Slot, SlotFile};
 
 /// How a process came to be the main one, as far as its manager told.
@@ -25,6 +26,19 @@ pub(super) enum Came {
     Somehow,
     /// Somebody asked its manager for it.
     InOrder,
+}
+
+/// What a look in the pool came to.
+pub(super) struct Seen {
+    found: Found,
+    /// Where a pidfile is missing.
+    gap: Option<Gap>,
+}
+
+impl From<Found> for Seen {
+    fn from(found: Found) -> Self {
+        Self { found, gap: None }
+    }
 }
 
 impl Keeper {
@@ -62,7 +76,8 @@ impl Keeper {
             Life::Pidfile(path) => match self.identify_here(&service, &owner) {
                 Some(found) => self.identified(service, ask, found),
                 None => self.look_in_pool(service, ask, Came::Somehow, move || {
-                    identity::identify_pidfile(&path, &owner)
+                    let (found, gap) = identity::identify_pidfile_or_gap(&path, &owner);
+                    Seen { found, gap }
                 }),
             },
             Life::Nothing => {
@@ -77,36 +92,42 @@ impl Keeper {
         }
     }
 
-    /// Looks at a pidfile on the loop, where that cannot hang and its path was walked not long ago: the
-    /// place held may not be where the path leads now.
+    /// Looks at a pidfile on the loop, where that cannot hang. A claim is believed where its path was walked
+    /// not long ago; that there is none, where the path is seen to lead there now.
     fn identify_here(&self, service: &ServiceName, owner: &Owner) -> Option<Found> {
-        let (spot, walked) = self.services.get(service)?.spot.as_ref()?;
-        let found = identity::identify_at(spot, owner)?;
-        let trusted = match &found {
-            Found::One(..) | Found::None(Absence::Stale(_), _) => WALK_AGAIN,
-            Found::None(..) | Found::Refused(_) | Found::Unknown(_) => WALK_AGAIN_MISSING,
+        let (spot, walked) = match self.services.get(service)?.spotted.as_ref()? {
+            Spotted::There { spot, walked, led: _ } => (spot, walked),
+            Spotted::Missing(gap) => return identity::identify_in(gap),
         };
-        (walked.elapsed() < trusted).then_some(found)
+        let found = identity::identify_at(spot, owner)?;
+        let holds = match &found {
+            Found::One(..) | Found::None(Absence::Stale(_), _) => walked.elapsed() < WALK_AGAIN,
+            Found::None(..) => spot.is_led_to(),
+            Found::Refused(_) | Found::Unknown(_) => walked.elapsed() < WALK_AGAIN_UNCLEAR,
+        };
+        holds.then_some(found)
     }
 
-    pub(super) fn look_in_pool(
+    pub(super) fn look_in_pool<S: Into<Seen>>(
         &mut self,
         service: ServiceName,
         ask: AskId,
         came: Came,
-        look: impl FnOnce() -> Found + Send + 'static,
+        look: impl FnOnce() -> S + Send + 'static,
     ) {
         let Some(served) = self.services.get_mut(&service) else { return };
         served.in_pool.look = true;
-        if let Some((_, walked)) = &mut served.spot {
-            *walked = Instant::now();
-        }
         let claim = served.claim;
         self.pool.submit(move || {
-            let found = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
-                Found::Unknown(Untrusted::from("the look at it crashed: this is a bug of heeler"))
-            });
-            Done::Identified { service, ask, found, came, claim }
+            let seen = catch_unwind(AssertUnwindSafe(look)).map_or_else(
+                |_| {
+                    let text = "the look at it crashed: this is a bug of heeler";
+                    Found::Unknown(Untrusted::from(text)).into()
+                },
+                S::into,
+            );
+            let Seen { found, gap } = seen;
+            Done::Identified { service, ask, found, came, claim, gap }
         });
     }
 
@@ -162,8 +183,12 @@ impl Keeper {
         self.inbox.push_back(Input::Identified { service, ask, found });
     }
 
-    pub(super) fn confirm(&self, service: &ServiceName, identity: ProcessIdentity) -> Confirmation {
-        let Some(served) = self.services.get(service) else { return Confirmation::Gone };
+    pub(super) fn confirm(
+        &mut self,
+        service: &ServiceName,
+        identity: ProcessIdentity,
+    ) -> Confirmation {
+        let Some(served) = self.services.get_mut(service) else { return Confirmation::Gone };
         let Some(held) = served.held.get(&identity) else { return Confirmation::Gone };
         let Some(proved) = held.proved() else { return Confirmation::Gone };
         if proved.is_alive() { claim_of_living(served) } else { Confirmation::Gone }
@@ -194,11 +219,16 @@ impl Keeper {
 }
 
 /// Whether what claims a main process that lives still does.
-fn claim_of_living(served: &Served) -> Confirmation {
+fn claim_of_living(served: &mut Served) -> Confirmation {
     // A unit's pidfile is no reason to ask its manager anew while the process lives.
-    match (&served.def.life, &served.stamp, &served.spot) {
-        (Life::Pidfile(_), Some(stamp), Some((_, walked))) if walked.elapsed() < WALK_AGAIN => {
-            if stamp.holds() {
+    match (&served.def.life, &served.stamp, &mut served.spotted) {
+        (Life::Pidfile(_), Some(stamp), Some(Spotted::There { spot, walked, led })) => {
+            let now = Instant::now();
+            if now - *led >= WALK_AGAIN && now - *walked < WALK_AGAIN_UNCHANGED && spot.is_led_to()
+            {
+                *led = now;
+            }
+            if now - *led < WALK_AGAIN && stamp.holds() {
                 Confirmation::Same
             } else {
                 Confirmation::ClaimChanged
@@ -210,8 +240,10 @@ fn claim_of_living(served: &Served) -> Confirmation {
     }
 }
 
-/// How long the place of a pidfile is taken for where its path leads, while it has something to say, and
-/// while it has not: its directory may have been replaced.
+/// How long the place of a pidfile is taken for where its path leads, and a claim there for as good as when
+/// it was walked to: its directory may have been replaced, or be another's by now.
 const WALK_AGAIN: Duration = Duration::from_secs(60);
-/// See [`WALK_AGAIN`].
-const WALK_AGAIN_MISSING: Duration = Duration::from_secs(2);
+/// The same where the file is the one that proved the living process, and its path was seen to lead there.
+const WALK_AGAIN_UNCHANGED: Duration = Duration::from_secs(600);
+/// The same where what it says cannot be judged.
+const WALK_AGAIN_UNCLEAR: Duration = Duration::from_secs(2);

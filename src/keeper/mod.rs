@@ -66,7 +66,7 @@ use crate::keeper::post::Post;
 use crate::keeper::probes::Waiting;
 use crate::keeper::reload::{Conf, Purpose};
 use crate::keeper::scout::Scout;
-use crate::keeper::served::Served;
+use crate::keeper::served::{Served, Spotted};
 use crate::keeper::trials::Trials;
 use crate::keeper::turn::{Done, DueSurvey, Source};
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
@@ -75,7 +75,6 @@ use crate::model::time::{Mono, Now};
 use crate::store::{Ack, Message, Shutdown, StoreHandle};
 use crate::sys::alarm::Alarm;
 use crate::sys::clock;
-use crate::sys::identity::{ClaimStamp, Found};
 use crate::sys::placement::Delegated;
 use crate::sys::selfexe::SelfExe;
 use crate::sys::watch::Watch;
@@ -292,14 +291,12 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found, came, claim } => {
+            Done::Identified { service, ask, found, came, claim, gap } => {
                 let served = self.services.get_mut(&service);
                 // Another place is to be looked at by now, or nobody asks.
                 let Some(served) = served.filter(|served| served.claim == claim) else { return };
                 served.in_pool.look = false;
-                if let Found::One(_, ClaimStamp::Pidfile(_, spot)) = &found {
-                    served.spot = spot.clone().map(|spot| (spot, Instant::now()));
-                }
+                served.spotted = Spotted::by_walk(&found, gap);
                 self.identified_as(service, ask, found, came);
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),

@@ -10,7 +10,7 @@ use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Event;
-use crate::keeper::served::{ClaimId, Family, Holding, Served};
+use crate::keeper::served::{ClaimId, Family, Holding, Served, Spotted};
 use crate::keeper::{Keeper, now};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
@@ -24,7 +24,7 @@ use crate::sys::clock;
 use crate::sys::evidence;
 use crate::sys::identity::{self, ClaimStamp, Found, Proved};
 use crate::sys::oom::GroupKills;
-use crate::sys::pidfile::{self, Stamp};
+use crate::sys::pidfile::{self, Gap, Stamp};
 use crate::sys::records;
 use crate::sys::signal::{self, Delivered};
 use crate::sys::survey::{self, DeadMain, Hold, Left};
@@ -56,7 +56,14 @@ pub(super) enum Source {
 /// What the pool brings back.
 pub(super) enum Done {
     /// The answer to `Identify` or `Hold`.
-    Identified { service: ServiceName, ask: AskId, found: Found, came: Came, claim: ClaimId },
+    Identified {
+        service: ServiceName,
+        ask: AskId,
+        found: Found,
+        came: Came,
+        claim: ClaimId,
+        gap: Option<Gap>,
+    },
     /// The answer to `Sample`.
     Sampled(super::samples::Sampled),
     /// The answer to a `Probe` of files.
@@ -209,7 +216,7 @@ impl Keeper {
                     && let Life::Pidfile(path) = &served.def.life
                 {
                     let path = path.clone();
-                    if let Some((spot, _)) = &served.spot {
+                    if let Some(Spotted::There { spot, .. }) = &served.spotted {
                         let _removed = spot.remove_if_names(dead);
                     } else {
                         let remove = move || {

@@ -16,7 +16,7 @@ use crate::model::process::{Absence, Pid, ProcessIdentity, Uid};
 use crate::model::text::Untrusted;
 use crate::model::unit::Manager;
 use crate::sys::accept::{self, Acceptance, ClaimFacts, Expected, Facts, Kind, Numbering, Rule};
-use crate::sys::pidfile::{self, Claim, Reading, Spot, Stamp};
+use crate::sys::pidfile::{self, Claim, Gap, Reading, Spot, Stamp};
 use crate::sys::vitals::Vitals;
 use crate::sys::{cgroup, clock, pidfd, procfs};
 
@@ -196,16 +196,36 @@ pub fn identify_pidfile(path: &Path, owner: &Owner) -> Found {
     identify_claim(pidfile::read(path), owner)
 }
 
+/// The same, with the gap where there is no pidfile, if that can be looked at on the loop.
+#[must_use]
+pub fn identify_pidfile_or_gap(path: &Path, owner: &Owner) -> (Found, Option<Gap>) {
+    match pidfile::read(path) {
+        Reading::Absent(gap) => (NO_PIDFILE, gap),
+        reading @ (Reading::Claim(_)
+        | Reading::Unsafe(_)
+        | Reading::NotPid
+        | Reading::Unreadable(_)) => (identify_claim(reading, owner), None),
+    }
+}
+
+/// The same in a gap, where that can be told at once: nothing.
+#[must_use]
+pub fn identify_in(gap: &Gap) -> Option<Found> {
+    gap.is_open().then_some(NO_PIDFILE)
+}
+
+const NO_PIDFILE: Found = Found::None(Absence::NoPidfile, None);
+
 /// The same where its pidfile was before, which cannot hang. `None`: what is there now needs a walk.
 #[must_use]
-pub fn identify_at(spot: &Spot, owner: &Owner) -> Option<Found> {
+pub fn identify_at(spot: &Arc<Spot>, owner: &Owner) -> Option<Found> {
     Some(identify_claim(spot.read()?, owner))
 }
 
 fn identify_claim(reading: Reading, owner: &Owner) -> Found {
     let Claim { pid, owner: file_owner, modified_wall_ms, writers, stamp, spot } = match reading {
         Reading::Claim(claim) => claim,
-        Reading::Absent => return Found::None(Absence::NoPidfile, None),
+        Reading::Absent(_) => return NO_PIDFILE,
         Reading::Unsafe(reason) => return Found::Refused(reason),
         Reading::NotPid => return unknown("the pidfile does not begin with a process number"),
         Reading::Unreadable(reason) => return Found::Unknown(reason),

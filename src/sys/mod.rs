@@ -29,4 +29,5 @@ pub mod terminal;
 pub mod user;
 mod vitals;
 pub mod watch;
+mod way;
 pub mod workers;

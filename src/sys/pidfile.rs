@@ -22,6 +22,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::model::limits;
 use crate::model::process::{Pid, ProcessIdentity, Uid};
 use crate::model::text::Untrusted;
+use crate::sys::way::Way;
 use crate::sys::{clock, pidfd, procfs};
 
 /// What came of reading a pidfile.
@@ -29,8 +30,8 @@ use crate::sys::{clock, pidfd, procfs};
 pub enum Reading {
     /// It names a process.
     Claim(Claim),
-    /// There is none.
-    Absent,
+    /// There is none; and where it would be, where it can be seen on the loop that it still is not there.
+    Absent(Option<Gap>),
     /// It may not be believed, or not even opened. Says which step of the path, and why.
     Unsafe(Untrusted),
     /// It does not begin with a process number (it may be half written).
@@ -105,23 +106,51 @@ impl Stamp {
 
 /// The place of a pidfile, held: looking there cannot hang, whatever its owner puts into the path. The
 /// directory is open, on a file system that needs no network and no other process to answer, and a link
-/// in the file's place is not followed. What is *not* seen is another directory in this one's place:
-/// so the path itself has to be walked anew ([`read`]) from time to time.
+/// in the file's place is not followed. What is *not* seen here is another directory in this one's place
+/// ([`Spot::is_led_to`]), nor whose the directories above are by now: so the path itself has to be walked
+/// anew ([`read`]) from time to time.
 #[derive(Debug)]
 pub struct Spot {
     directory: Arc<OwnedFd>,
     name: OsString,
     trust: Trust,
+    way: Option<Way>,
+}
+
+/// The place of a pidfile that is not there: the last directory of its path that is, and what is missing in
+/// it. On a file system that needs no network and no other process to answer.
+#[derive(Debug)]
+pub struct Gap {
+    way: Way,
+    name: OsString,
+}
+
+impl Gap {
+    fn of(path: &Path, ahead: usize, directory: &OwnedFd) -> Option<Self> {
+        // What is missing is a step of the path itself; what a link leads to is seen by a walk only.
+        let there = path.ancestors().nth(ahead)?;
+        let (parent, name) = (there.parent()?, there.file_name()?);
+        let way = Way::to(parent, directory).filter(|_| is_local(directory))?;
+        let gap = Self { way, name: name.to_owned() };
+        gap.is_open().then_some(gap)
+    }
+
+    /// Whether there is nothing still, without ever hanging. No: it has to be walked to.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let seen = |directory: OwnedFd| {
+            fstatat(directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+        };
+        self.way.go().is_some_and(|directory| seen(directory) == Err(Errno::ENOENT))
+    }
 }
 
 impl Spot {
     /// Reads the pidfile as [`read`] does, and never hangs. `None`: what is there now needs a walk.
     #[must_use]
-    pub fn read(&self) -> Option<Reading> {
-        match self.step()? {
-            Ok(walked) => Some(claim_of(&walked).unwrap_or_else(|reading| reading)),
-            Err(reading) => Some(reading),
-        }
+    pub fn read(self: &Arc<Self>) -> Option<Reading> {
+        let read = self.step()?.and_then(|walked| claim_of(&walked, Some(Arc::clone(self))));
+        Some(read.unwrap_or_else(|reading| reading))
     }
 
     /// [`remove_if_names`] here, without ever hanging.
@@ -129,10 +158,16 @@ impl Spot {
     pub fn remove_if_names(&self, dead: ProcessIdentity) -> Removal {
         match self.step() {
             Some(Ok(walked)) => remove_walked(&walked, dead),
-            Some(Err(Reading::Absent)) => Removal::Absent,
+            Some(Err(Reading::Absent(_))) => Removal::Absent,
             Some(Err(reading)) => Removal::Kept(keep_reason(reading)),
             None => kept("something else is in its place now"),
         }
+    }
+
+    /// Whether the path that was walked leads here still, where that can be told without ever hanging.
+    #[must_use]
+    pub fn is_led_to(&self) -> bool {
+        self.way.as_ref().is_some_and(|way| way.go().is_some())
     }
 
     /// The stamp of what is there now. One fstatat(2), below a microsecond.
@@ -181,7 +216,8 @@ fn is_local(directory: &OwnedFd) -> bool {
 /// the loop.
 #[must_use]
 pub fn read(path: &Path) -> Reading {
-    walk(path).and_then(|walked| claim_of(&walked)).unwrap_or_else(|reading| reading)
+    let read = walk(path).and_then(|walked| claim_of(&walked, spot_of(path, &walked)));
+    read.unwrap_or_else(|reading| reading)
 }
 
 /// What came of wanting a dead process's pidfile gone.
@@ -204,13 +240,13 @@ pub enum Removal {
 pub fn remove_if_names(path: &Path, dead: ProcessIdentity) -> Removal {
     match walk(path) {
         Ok(walked) => remove_walked(&walked, dead),
-        Err(Reading::Absent) => Removal::Absent,
+        Err(Reading::Absent(_)) => Removal::Absent,
         Err(reading) => Removal::Kept(keep_reason(reading)),
     }
 }
 
 fn remove_walked(walked: &Walked, dead: ProcessIdentity) -> Removal {
-    let claim = match claim_of(walked) {
+    let claim = match claim_of(walked, None) {
         Ok(Reading::Claim(claim)) => claim,
         Ok(reading) | Err(reading) => return Removal::Kept(keep_reason(reading)),
     };
@@ -264,7 +300,7 @@ fn keep_reason(reading: Reading) -> Untrusted {
     match reading {
         Reading::Unsafe(text) | Reading::Unreadable(text) => text,
         Reading::NotPid => Untrusted::from("it does not begin with a process number"),
-        Reading::Claim(_) | Reading::Absent => Untrusted::from("it changed while it was read"),
+        Reading::Claim(_) | Reading::Absent(_) => Untrusted::from("it changed while it was read"),
     }
 }
 
@@ -307,8 +343,12 @@ fn walk(path: &Path) -> Result<Walked, Reading> {
         if taken > limits::PATH_STEPS_MAX {
             return Err(refuse("the pidfile's path has too many steps"));
         }
-        let next = openat(&directory, name.as_os_str(), flags, steps)
-            .map_err(|error| failed(name.to_string_lossy(), error))?;
+        let next = openat(&directory, name.as_os_str(), flags, steps).map_err(|error| {
+            if error == Errno::ENOENT {
+                return Reading::Absent(Gap::of(path, ahead.len(), &directory));
+            }
+            failed(name.to_string_lossy(), error)
+        })?;
         let stat = stat_of(&next, &name)?;
         let before = trust.clone();
         trust.step(&name, &stat)?;
@@ -396,7 +436,7 @@ const WRITING_MS: u64 = 5000;
 
 /// Reads the number in the file that was found. The file is opened only now that it is known to be a
 /// regular one; O_NONBLOCK and O_NOCTTY stay for the case that it lies.
-fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
+fn claim_of(walked: &Walked, spot: Option<Arc<Spot>>) -> Result<Reading, Reading> {
     let path = format!("/proc/self/fd/{}", walked.file.as_raw_fd());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = open(path.as_str(), flags, Mode::empty())
@@ -413,7 +453,7 @@ fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
     let Some(pid) = parse(&bytes) else {
         let blank = bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace());
         let being_written = clock::now().wall.0.abs_diff(seconds_ms) < WRITING_MS;
-        return Ok(if blank && !being_written { Reading::Absent } else { Reading::NotPid });
+        return Ok(if blank && !being_written { Reading::Absent(None) } else { Reading::NotPid });
     };
     Ok(Reading::Claim(Claim {
         pid,
@@ -421,18 +461,22 @@ fn claim_of(walked: &Walked) -> Result<Reading, Reading> {
         modified_wall_ms: seconds_ms + u64::try_from(stat.st_mtime_nsec).unwrap_or(0) / 1_000_000,
         writers: walked.trust.writers,
         stamp: Stamp::of(stat),
-        spot: spot_of(walked),
+        spot,
     }))
 }
 
 /// A user's link may lead elsewhere at any moment, and is only seen by walking.
-fn spot_of(walked: &Walked) -> Option<Arc<Spot>> {
-    let holds = walked.trust.links == Links::OnlyRoots && is_local(&walked.directory);
+fn spot_of(path: &Path, walked: &Walked) -> Option<Arc<Spot>> {
+    let (directory, name) = (&walked.directory, &walked.name);
+    let holds = walked.trust.links == Links::OnlyRoots && is_local(directory);
+    // Behind a link in the file's own place a walk alone sees where it leads.
+    let parent = path.parent().filter(|_| path.file_name() == Some(name));
     holds.then(|| {
         Arc::new(Spot {
-            directory: Arc::clone(&walked.directory),
-            name: walked.name.clone(),
+            directory: Arc::clone(directory),
+            name: name.clone(),
             trust: walked.before.clone(),
+            way: parent.and_then(|parent| Way::to(parent, directory)),
         })
     })
 }
@@ -477,7 +521,7 @@ fn refuse(text: impl Into<String>) -> Reading {
 
 fn failed(name: impl Display, error: Errno) -> Reading {
     if error == Errno::ENOENT {
-        return Reading::Absent;
+        return Reading::Absent(None);
     }
     let text = format!("failed to open {name}: {}", error.desc().to_lowercase());
     Reading::Unreadable(Untrusted::from(text.as_str()))
@@ -507,7 +551,7 @@ mod tests {
             let file = File::options().write(true).open(&path).expect("open");
             let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
             file.set_modified(old).expect("set the time");
-            assert!(matches!(read(&path), Reading::Absent), "left behind: {blank:?}");
+            assert!(matches!(read(&path), Reading::Absent(_)), "left behind: {blank:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use heeler::model::process::{Pid, ProcessIdentity, Uid};
 use heeler::sys::identity::{Found, identify_pidfile};
-use heeler::sys::pidfile::{Reading, Removal, Writers, read, remove_if_names};
+use heeler::sys::pidfile::{Gap, Reading, Removal, Writers, read, remove_if_names};
 
 use crate::lab::{self, NOBODY, Place, Process, WWW, link, owner};
 use crate::support::{Need, can_run};
@@ -117,7 +117,7 @@ fn pid_10_endless_paths_end() {
     fs::create_dir_all(&deep).expect("300 levels");
     not_safe(&deep.join("x.pid"), "too many steps");
     let missing = place.path(&format!("{}x.pid", "n/".repeat(3000)));
-    assert!(matches!(read(&missing), Reading::Absent));
+    assert!(matches!(read(&missing), Reading::Absent(_)));
     assert!(matches!(read(&place.path(&"n".repeat(5000))), Reading::Unreadable(_)));
     let file = place.pidfile("file", "1", 0);
     assert!(matches!(read(&file.join("below")), Reading::Unsafe(_)));
@@ -127,6 +127,68 @@ fn pid_10_endless_paths_end() {
         Found::Refused(text) => assert!(!text.to_string().chars().any(char::is_control)),
         other => panic!("{other:?}"),
     }
+}
+
+/// On a file system of this machine.
+fn gap(path: &Path) -> Gap {
+    match read(path) {
+        Reading::Absent(Some(gap)) if gap.is_open() => gap,
+        other => panic!("{other:?}, not a gap"),
+    }
+}
+
+#[test]
+fn a_gap_is_open_until_its_path_leads_elsewhere_or_something_is_there() {
+    let place = Place::new();
+    let (one, two) = (place.directory("r1", 0), place.directory("r2", 0));
+    let current = place.path("current");
+    link(&one, &current, 0);
+    let path = current.join("puma.pid");
+    let of_file = gap(&path);
+    fs::write(one.join("puma.pid"), "1").expect("written");
+    assert!(!of_file.is_open(), "the file is there");
+    fs::remove_file(one.join("puma.pid")).expect("removed");
+    let (of_file, of_directory) = (gap(&path), gap(&current.join("tmp/pids/puma.pid")));
+    fs::create_dir(one.join("tmp")).expect("made");
+    assert!(!of_directory.is_open(), "its directory came");
+    fs::remove_file(&current).expect("removed");
+    assert!(!of_file.is_open(), "the path ends before");
+    link(&two, &current, 0);
+    assert!(!of_file.is_open(), "the next release");
+    let of_file = gap(&path);
+    fs::rename(&two, place.path("r3")).expect("renamed");
+    place.directory("r2", 0);
+    assert!(!of_file.is_open(), "another directory of that name");
+    link(&place.path("nowhere"), &path, 0);
+    assert!(matches!(read(&path), Reading::Absent(None)), "behind a link a walk alone sees");
+    assert!(matches!(read(Path::new("/proc/self/none.pid")), Reading::Absent(None)), "no disk");
+}
+
+#[test]
+fn a_spot_is_led_to_while_its_path_ends_in_the_same_directory_of_the_same_owner() {
+    let place = Place::new();
+    let (one, two) = (place.directory("r1", 0), place.directory("r2", 0));
+    let current = place.path("current");
+    link(&one, &current, 0);
+    let path = current.join("puma.pid");
+    for release in [&one, &two] {
+        fs::write(release.join("puma.pid"), "1").expect("written");
+    }
+    let spot = || claim(&path).spot.expect("of root's links alone");
+    let at = spot();
+    assert!(at.is_led_to());
+    fs::set_permissions(&one, fs::Permissions::from_mode(0o777)).expect("its mode");
+    assert!(!at.is_led_to(), "others may write there now");
+    let at = spot();
+    assert!(at.is_led_to());
+    fs::remove_file(&current).expect("removed");
+    link(&two, &current, 0);
+    assert!(!at.is_led_to(), "the next release");
+    link(&path, &place.path("puma.pid"), 0);
+    let linked = claim(&place.path("puma.pid")).spot.expect("of root's links alone");
+    assert!(!linked.is_led_to(), "the link may lead elsewhere at any moment");
+    link(&path, &place.path("shop.pid"), 0);
+    assert!(!claim(&place.path("shop.pid")).spot.expect("the same").is_led_to());
 }
 
 #[test]
