@@ -49,6 +49,31 @@ fn killed_between_stop_and_start_it_starts_once() {
     }
 }
 
+/// CRA-02: a start that brought up what has died since is not waited for a second time.
+#[test]
+fn killed_when_a_start_was_over_and_its_service_too_it_starts_anew() {
+    let mut house = House::new("");
+    let late = format!("{}; exec sleep 1", house.command("shop", ""));
+    let pidfile = house.path("srv/shop.pid");
+    let patient = "start_timeout = \"10m\"\nstart_limit = \"100 per 1m\"\n";
+    let start = format!("start = {{ run = {late:?}, shell = true }}");
+    house.define("shop", &format!("pidfile = {pidfile:?}\n{start}\n{QUICK}{patient}"));
+    house.open();
+    let first = house.wait_up("shop", None);
+    // It hears neither of the end of the command nor of the death.
+    signal(house.keeper(), "STOP");
+    let outcome = house.path("run/svc/shop/action.outcome");
+    wait_for("the command to end", PATIENCE, || outcome.exists().then_some(()));
+    signal(first, "TERM");
+    wait_for("its end and its pidfile's", PATIENCE, || {
+        (!alive(first) && !house.path("srv/shop.pid").exists()).then_some(())
+    });
+    house.kill_keeper();
+    house.open();
+    house.wait_up("shop", Some(first));
+    assert_eq!((house.starts("shop").len(), house.doubles("shop")), (2, 0));
+}
+
 /// CRA-03.
 #[test]
 fn killed_during_a_long_start_the_next_keeper_takes_it_over_with_its_deadline() {

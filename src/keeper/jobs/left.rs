@@ -1,6 +1,7 @@
 //! What is in flight for a service that a keeper takes in: left by an earlier keeper, or by the service while
 //! it was forgotten or had another name.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::{
@@ -14,7 +15,9 @@ use crate::model::job::{InFlight, JobKind};
 use crate::model::process::ProcessIdentity;
 use crate::sys::lock::{self, TryLock};
 use crate::sys::records;
-use crate::wire::shim::{ChildRecord, JobRecord, LADDER_FILE, LadderRecord, Slot, SlotFile};
+use crate::wire::shim::{
+    ChildRecord, JobRecord, LADDER_FILE, LadderRecord, MAIN_FILE, MainRecord, Slot, SlotFile,
+};
 
 impl Keeper {
     /// At start: what an earlier keeper left in flight for a service.
@@ -55,8 +58,10 @@ impl Keeper {
             let whose = if heard { "its" } else { "an earlier heeler's" };
             let text = format!("{whose} {} {words}", kind.name());
             self.log.say(self.now().wall, Level::Info, service.as_str(), text);
-            if !busy && !open {
-                // So long ago that nothing depends on it any more.
+            let came = slot == Slot::Action && has_come(&records, &record);
+            if !busy && (!open || came && outcome.is_some()) {
+                // Nothing depends on it any more: it is long ago, or what it started was there. That may have
+                // gone again since.
                 let _gone = records::remove_record(&records, &slot.file(SlotFile::Job));
                 continue;
             }
@@ -70,7 +75,7 @@ impl Keeper {
                 answers: Answers::Engine,
                 voice: Voice::Records { look_at: Instant::now() + ADOPTED_POLL },
                 child: child.filter(|_| kind == JobKind::Instance),
-                came: false,
+                came,
             });
             self.running.extend(adopted);
             // A foreground program that runs is found by its record, like any other main process.
@@ -110,4 +115,23 @@ impl Keeper {
         self.inbox.push_back(Input::Exited { service: service.clone(), identity, exit });
         self.inbox.push_back(Input::Finished { service: service.clone(), action, outcome });
     }
+}
+
+/// Whether an earlier keeper saw what this start was to bring up.
+fn has_come(records: &Path, record: &JobRecord) -> bool {
+    let brings = match record.kind {
+        JobKind::Start | JobKind::Restart => true,
+        JobKind::Stop
+        | JobKind::Reload
+        | JobKind::Exec
+        | JobKind::Instance
+        | JobKind::Look
+        | JobKind::Ask
+        | JobKind::Probe(_) => false,
+    };
+    let main = read_record::<MainRecord>(records, MAIN_FILE).map(|record| record.identity);
+    let command = read_child(records, Slot::Action, record.action);
+    brings
+        && main != record.before
+        && main.zip(command).is_some_and(|(main, it)| main.started_ticks >= it.started_ticks)
 }
