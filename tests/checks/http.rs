@@ -278,7 +278,7 @@ fn a_flood_does_not_hold_up_the_loop() {
         let (seen, gap) = longest_stand(&network);
         failure(&seen);
         println!("{path}: the loop stood for {gap:?}");
-        // What the scout calls late, and a debug build on a busy machine.
+        // What the scout calls late, and a debug build.
         assert!(gap < limits::LATE * 4, "{path}: the loop stood for {gap:?}");
     }
 }
