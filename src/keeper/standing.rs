@@ -17,6 +17,9 @@ use crate::model::memory::Memory;
 use crate::model::{self};
 use crate::wire::control::{BadFileNote, ConfigStatus};
 
+/// So many files are named where many are bad: a mail has one line for that.
+const NAMED_MAX: usize = 8;
+
 /// How the configuration stands.
 #[derive(Default)]
 pub(super) struct Standing {
@@ -108,7 +111,12 @@ impl Keeper {
             0 => None,
             1 => Some(Wrong { title: others.remove(0), lines }),
             many => {
-                let title = format!("{many} files are bad: {}", others.join("; "));
+                // The lines say why; `status` and `validate` name them all.
+                let named = others.iter().take(NAMED_MAX).map(String::as_str);
+                let more = many.saturating_sub(NAMED_MAX);
+                let more = (more > 0).then(|| format!("and {more} more"));
+                let named: Vec<_> = named.chain(more.as_deref()).collect();
+                let title = format!("{many} files are bad: {}", named.join("; "));
                 Some(Wrong { title, lines })
             }
         };

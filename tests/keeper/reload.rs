@@ -53,6 +53,21 @@ fn services_come_change_and_go_and_no_process_is_touched() {
 }
 
 #[test]
+fn of_very_many_bad_files_some_are_named_and_all_are_counted() {
+    let mut house = House::new("");
+    for index in 10..60 {
+        house.define(&format!("s{index}"), "pidfle = \"/run/x.pid\"\n");
+    }
+    house.open();
+    let mail = wait_for("a mail", PATIENCE, || house.mails().pop());
+    let flat = mail.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["heeler: 50 files are bad: s10.toml is bad", "; and 42 more"] {
+        assert!(flat.contains(part), "{part:?} is not in\n{mail}");
+    }
+    assert!(!flat.contains("s18.toml is bad"), "{mail}");
+}
+
+#[test]
 fn a_hangup_is_a_reload_and_many_of_them_are_one() {
     let mut house = House::new("");
     house.daemon("shop", "", QUICK);
