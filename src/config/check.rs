@@ -263,7 +263,7 @@ fn actions(doc: &mut Document<'_>, at: Field<'_>, found: &mut Checks) -> Option<
     if items.is_empty() {
         doc.error(at.value.span(), format!("`{}` names no action", at.key), Some("leave it out"));
     }
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(items.len());
     for item in items {
         let Some(action) = action(doc, item) else {
             continue;

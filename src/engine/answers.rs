@@ -4,7 +4,7 @@ use crate::engine::Cx;
 use crate::engine::effect::Effect;
 use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::engine::judge;
-use crate::engine::state::{By, ExitKind, OpenIncident, Sent, Stage, State, StopBy};
+use crate::engine::state::{By, ExitKind, Sent, Stage, State, StopBy};
 use crate::engine::table::{Class, Where};
 use crate::model::event::EventKind;
 use crate::model::ids::AskId;
@@ -309,8 +309,7 @@ impl State {
             Confirmation::Same => {
                 self.resolve(cx, Cause::Unclear, "it is as it should be again");
                 let up = matches!(self.place(), Where::Present | Where::StartPeriod);
-                let unsettled = |open: &OpenIncident| open.settles_at.is_none();
-                if up && self.open.get(&Cause::Down).is_some_and(unsettled) {
+                if up && self.open.get(&Cause::Down).is_some_and(|open| open.settles_at.is_none()) {
                     // It was open when an earlier keeper ended.
                     self.settle_down_incident(cx);
                 }

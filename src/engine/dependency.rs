@@ -111,7 +111,7 @@ impl Engine {
         let mut left = self.services.len().saturating_mul(self.services.len()).max(1);
         while let Some(parent) = changed.pop_front() {
             let Some(children) = self.edges.children.get(&parent).cloned() else { continue };
-            let footing = self.services.get(&parent).map(State::footing);
+            let footing = self.services.get(&parent).map(|state| state.footing());
             let before = match footing {
                 Some(footing) => self.edges.told.insert(parent.clone(), footing),
                 None => self.edges.told.remove(&parent),

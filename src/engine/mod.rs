@@ -60,7 +60,8 @@ use crate::model::workers::Budget;
 /// All services and what is going on with each.
 #[derive(Debug)]
 pub struct Engine {
-    services: BTreeMap<ServiceName, State>,
+    /// Each for itself: the nodes of a tree are half empty, and a state is large.
+    services: BTreeMap<ServiceName, Box<State>>,
     /// When each service is due next, soonest first.
     due: BTreeSet<(Mono, ServiceName)>,
     tally: Tally,
@@ -128,7 +129,7 @@ impl Engine {
             self.common.brake.recall(*taken);
         }
         let (state, resumed) = State::begin(now, def, memory);
-        self.services.insert(name.clone(), state);
+        self.services.insert(name.clone(), Box::new(state));
         self.draw_edges(&name);
         self.hear_parents(&name);
         self.with(now, &name, effects, |state, cx| {
@@ -161,7 +162,7 @@ impl Engine {
     /// What must not be forgotten about a service.
     #[must_use]
     pub fn memory(&self, name: &ServiceName) -> Option<Memory> {
-        self.services.get(name).map(State::remember)
+        self.services.get(name).map(|state| state.remember())
     }
 
     /// A service as it stands.

@@ -105,7 +105,7 @@ impl State {
             Some(_) | None => Telling::Free,
         };
         let open = OpenIncident { telling, ..OpenIncident::of(record, tell_at) };
-        self.open.insert(cause, open);
+        self.open.insert(cause, Box::new(open));
     }
 
     /// Says what was decided or done: in the log, and in the story of what is open.
@@ -245,7 +245,7 @@ impl State {
     pub(super) fn resolve(&mut self, cx: &mut Cx<'_>, cause: Cause, how: &str) {
         if let Some(open) = self.open.remove(&cause) {
             let next = self.what_next(cx.now.mono);
-            self.close(cx, open, how, next);
+            self.close(cx, *open, how, next);
         }
     }
 
@@ -294,7 +294,7 @@ impl State {
         let due = |open: &OpenIncident| {
             now >= open.tell_at || open.settles_at.is_some_and(|at| now >= at)
         };
-        if !self.open.values().any(due) {
+        if !self.open.values().any(|open| due(open)) {
             return;
         }
         let settled: Vec<_> = self

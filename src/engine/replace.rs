@@ -193,7 +193,7 @@ impl State {
         for (cause, open) in mem::take(&mut self.open) {
             let told = open.record.told > 0;
             let tell_at = if told { self.tell_again_at(now, &open.record) } else { open.tell_at };
-            self.open.insert(cause, OpenIncident { tell_at, ..open });
+            self.open.insert(cause, Box::new(OpenIncident { tell_at, ..*open }));
         }
     }
 
@@ -280,7 +280,7 @@ impl State {
             }
         };
         for (_, open) in mem::take(&mut self.open) {
-            self.close(cx, open, how, next.clone());
+            self.close(cx, *open, how, next.clone());
         }
         let unfinished = format!("not finished: {how}");
         self.crew_parts(cx, &unfinished);

@@ -165,7 +165,7 @@ impl State {
             }
         }
         let tell_at = self.tell_again_at(now, &record);
-        self.open.insert(record.cause, OpenIncident::of(record, tell_at));
+        self.open.insert(record.cause, Box::new(OpenIncident::of(record, tell_at)));
     }
 
     /// When an incident is told next of which only its record is known.

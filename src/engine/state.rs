@@ -72,7 +72,7 @@ pub(crate) struct State {
     pub(crate) checks: Vec<CheckState>,
     pub(crate) waiters: Vec<Waiter>,
     /// Open incidents, by cause.
-    pub(crate) open: BTreeMap<Cause, OpenIncident>,
+    pub(crate) open: BTreeMap<Cause, Box<OpenIncident>>,
     pub(crate) last_incident: Option<Incident>,
     pub(crate) incidents_opened: u32,
     /// When it was last noticed gone, for "up again after".

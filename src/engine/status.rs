@@ -116,7 +116,7 @@ impl State {
             | Cause::Hazard(_)
             | Cause::StuckWorker => open.settles_at.is_none(),
         };
-        self.open.values().filter(counts)
+        self.open.values().map(AsRef::as_ref).filter(counts)
     }
 
     pub(super) fn health(&self) -> Health {

@@ -84,7 +84,7 @@ impl Keeper {
         if file == File::Gone {
             self.unclaimed.insert(def.name.clone());
         }
-        self.services.insert(def.name.clone(), served);
+        self.services.insert(def.name.clone(), Box::new(served));
         Ok(def)
     }
 
@@ -96,7 +96,7 @@ impl Keeper {
 
     /// Lets go of a service, once the engine has: what is held and asked for it. What runs goes on, and is
     /// heard to its end.
-    pub(super) fn let_go_of(&mut self, name: &ServiceName) -> Option<Served> {
+    pub(super) fn let_go_of(&mut self, name: &ServiceName) -> Option<Box<Served>> {
         let held = self.services.get(name).map(|served| served.held.keys().copied());
         for identity in held.into_iter().flatten().collect::<Vec<_>>() {
             self.let_go(name, identity);

@@ -108,7 +108,7 @@ pub fn main(options: &Options) -> ExitCode {
 /// Everything the loop owns.
 pub(crate) struct Keeper {
     engine: Engine,
-    services: BTreeMap<ServiceName, Served>,
+    services: BTreeMap<ServiceName, Box<Served>>,
     inbox: VecDeque<Input>,
     effects: Vec<Effect>,
     surveys: Vec<DueSurvey>,

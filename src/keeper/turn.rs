@@ -10,7 +10,7 @@ use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Event;
-use crate::keeper::served::{ClaimId, Family, Holding, Served, Spotted};
+use crate::keeper::served::{ClaimId, Family, Holding, Spotted};
 use crate::keeper::{Keeper, now};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
@@ -183,10 +183,9 @@ impl Keeper {
             }
             Effect::Confirm { service, ask, identity } => {
                 let how = self.confirm(&service, identity);
-                let unwatched = |served: &Served| {
-                    served.held.get(&identity).is_some_and(|held| held.token.is_none())
-                };
-                if how == Confirmation::Gone && self.services.get(&service).is_some_and(unwatched) {
+                let held =
+                    self.services.get(&service).and_then(|served| served.held.get(&identity));
+                if how == Confirmation::Gone && held.is_some_and(|held| held.token.is_none()) {
                     // Nobody else will see its end.
                     self.let_go(&service, identity);
                 }

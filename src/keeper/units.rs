@@ -38,7 +38,7 @@ impl Keeper {
     }
 
     fn has_room_for_look(&self, service: &ServiceName) -> bool {
-        let whose = |name: &ServiceName| self.services.get(name).and_then(manager_of);
+        let whose = |name: &ServiceName| self.services.get(name).and_then(|it| manager_of(it));
         let looks = || self.running.iter().filter(|job| job.kind == JobKind::Look);
         let of_manager = looks().filter(|job| whose(&job.service) == whose(service)).count();
         looks().count() < limits::UNIT_LOOKS_MAX
