@@ -21,6 +21,7 @@ fn services_come_change_and_go_and_no_process_is_touched() {
     house.daemon("gone", "", QUICK);
     house.open();
     let before = ["run", "same", "other", "gone"].map(|name| house.wait_up(name, None));
+    house.wait_noted();
     house.daemon("new", "", QUICK);
     house.daemon("other", "", &format!("{QUICK}exit_delay = \"1s\"\n"));
     house.undefine("gone");

@@ -23,6 +23,7 @@ const EACH: [By; 3] = [By::Reload, By::ReloadAndCrash, By::Start];
 
 impl By {
     fn comes_into_force(self, house: &mut House, rename: impl FnOnce(&House)) {
+        house.wait_noted();
         if self == Self::Start {
             house.kill_keeper();
         }

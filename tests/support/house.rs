@@ -145,6 +145,22 @@ impl House {
         fs::remove_file(self.path(&format!("conf.d/{name}.toml"))).expect("remove");
     }
 
+    /// Waits until a keeper has noted down what the files say: who is killed before knows no rename and no change.
+    pub fn wait_noted(&self) {
+        let files = fs::read_dir(self.path("conf.d")).expect("conf.d").flatten();
+        for name in files.map(|file| file.file_name()) {
+            let noted = self.path("state/last-good").join(&name);
+            let service = format!("\"service\":{:?}", noted.file_stem().unwrap_or_default());
+            let remembered = || {
+                let journal = fs::read_to_string(self.path("state/journal")).unwrap_or_default();
+                name == "heeler.toml" || journal.contains(&service)
+            };
+            wait_for(&format!("{name:?} to be noted"), PATIENCE, || {
+                (noted.exists() && remembered()).then_some(())
+            });
+        }
+    }
+
     /// Gives the file of a service another name.
     pub fn rename(&self, from: &str, to: &str) {
         let file = |name: &str| self.path(&format!("conf.d/{name}.toml"));
