@@ -230,7 +230,10 @@ impl Chaos {
         }
         for name in NAMES {
             let pid = self.house.wait_up(name, None);
-            assert_eq!(self.house.starts(name).last(), Some(&pid), "{name}");
+            // A foreground program says so a moment after its exec.
+            wait_for(&format!("{name} to be {pid} by its own word"), PATIENCE, || {
+                (self.house.starts(name).last() == Some(&pid)).then_some(())
+            });
             let doubles = self.house.doubles(name);
             assert_eq!(doubles, 0, "{name} was started beside a living copy");
         }
@@ -279,7 +282,8 @@ impl Chaos {
                 assert_eq!(name, "deaf", "{pid} was killed while it was going");
                 let death = deaths.get(&pid).expect("the coroner saw it");
                 let had = death - term;
-                assert!(had >= DEAF_STOP_TIMEOUT.as_secs_f64() - 0.03, "{pid} had only {had:.3} s");
+                // It notes the signal when it gets round to it, on a busy machine some time after it was sent.
+                assert!(had >= DEAF_STOP_TIMEOUT.as_secs_f64() - 0.3, "{pid} had only {had:.3} s");
             }
         }
     }
@@ -365,10 +369,11 @@ impl Coroner {
                         .filter_map(|line| line.split(' ').next()?.parse::<u32>().ok());
                     let mut deaths = seen.lock().expect("not poisoned");
                     watched.extend(pids.filter(|pid| !deaths.contains_key(pid)));
-                    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
                     watched.retain(|pid| {
                         let lives = alive(*pid);
                         if !lives {
+                            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+                            let now = now.expect("after 1970");
                             deaths.insert(*pid, now.as_secs_f64());
                         }
                         lives

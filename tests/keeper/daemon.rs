@@ -161,8 +161,9 @@ fn a_log_file_is_begun_anew_once_it_was_moved_away() {
     wait_for("the log", PATIENCE, || read().contains("ask with `heeler status`").then_some(()));
     fs::rename(house.path("own.log"), house.path("own.log.1")).expect("renames");
     signal(house.keeper(), "HUP");
+    wait_for("a new file", PATIENCE, || read().contains("SIGHUP").then_some(()));
     signal(first, "KILL");
-    wait_for("a new file", PATIENCE, || read().contains(&format!("{first} is gone")).then_some(()));
+    wait_for("its death", PATIENCE, || read().contains(&format!("{first} is gone")).then_some(()));
     assert!(!house.log().contains("is gone"), "on standard error, too: {}", house.log());
 }
 

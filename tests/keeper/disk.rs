@@ -312,6 +312,12 @@ fn nothing_is_written_through_planted_links() {
     assert_eq!(house.status("shop")["desired"]["want"], "down");
 }
 
+/// A service is up before its start command has ended; then its records are all there.
+fn start_is_over(house: &House, name: &str) {
+    let outcome = house.path(&format!("run/svc/{name}/action.outcome"));
+    wait_for("its start to be over", PATIENCE, || outcome.exists().then_some(()));
+}
+
 /// CRA-08: a newer heeler ran here. What it wrote is not understood, not destroyed, and nothing that runs
 /// is started a second time for it.
 #[test]
@@ -322,6 +328,8 @@ fn what_a_newer_heeler_left_is_left() {
     house.define("program", &format!("run = {run:?}\n{QUICK}"));
     house.open();
     let (shop, program) = (house.wait_up("shop", None), house.wait_up("program", None));
+    start_is_over(&house, "shop");
+    house.wait_starts("program", &[program]);
     house.kill_keeper();
     let newer = |path: &Path| {
         let text = fs::read_to_string(path).expect("reads");
@@ -363,6 +371,8 @@ fn a_bad_byte_in_any_record_touches_nothing() {
     house.define("program", &format!("run = {run:?}\n{QUICK}"));
     house.open();
     let before = [house.wait_up("shop", None), house.wait_up("program", None)];
+    start_is_over(&house, "shop");
+    house.wait_starts("program", &before[1..]);
     let mut stranger = Command::new("sleep").arg("1000").spawn().expect("sleep");
     let records: Vec<_> = ["shop", "program"]
         .iter()

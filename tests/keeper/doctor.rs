@@ -126,8 +126,15 @@ fn another_watchdog_is_named() {
     let house = House::new("");
     house.define("shop", "run = \"sleep 1000\"\n");
     let monit = house.path("monit");
-    fs::copy("/bin/sleep", &monit).expect("copies");
+    // By another process: while this one had it open for writing, another test's fork would too.
+    let copied = Command::new("cp").arg("/bin/sleep").arg(&monit).status();
+    assert!(copied.expect("cp").success());
     let mut other = Command::new(&monit).arg("1000").spawn().expect("runs");
+    // The kernel lets its parent go on a moment before all of it is there.
+    wait_for("its title", PATIENCE, || {
+        let title = fs::read(format!("/proc/{}/cmdline", other.id())).expect("it lives");
+        (!title.is_empty()).then_some(())
+    });
     let (_, found) = doctor(&house);
     says(&found, "warning others", &format!("monit runs here, too (pid {})", other.id()));
     other.kill().expect("is ours");

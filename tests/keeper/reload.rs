@@ -21,6 +21,7 @@ fn services_come_change_and_go_and_no_process_is_touched() {
     house.daemon("gone", "", QUICK);
     house.open();
     let before = ["run", "same", "other", "gone"].map(|name| house.wait_up(name, None));
+    house.wait_noted();
     house.daemon("new", "", QUICK);
     house.daemon("other", "", &format!("{QUICK}exit_delay = \"1s\"\n"));
     house.undefine("gone");
@@ -115,10 +116,16 @@ fn another_pidfile_is_looked_at_and_the_old_process_is_let_go_of_untouched() {
 #[test]
 fn cfg_05_actions_finish_and_nothing_is_started_twice() {
     let mut house = House::new("");
+    // No start ends before it is there.
+    let gate = house.path("srv/gate");
     let slow = |house: &House, name: &str, lines: &str| {
         let began = house.path(&format!("srv/{name}.began"));
-        let slow =
-            format!("echo x >> {}; sleep 2; exec {}", began.display(), house.command(name, ""));
+        let slow = format!(
+            "echo x >> {}; until test -e {}; do sleep 0.05; done; exec {}",
+            began.display(),
+            gate.display(),
+            house.command(name, "")
+        );
         let pidfile = house.path(&format!("srv/{name}.pid"));
         let start = format!("start = {{ run = {slow:?}, shell = true }}\n");
         format!("pidfile = {pidfile:?}\n{start}{QUICK}{lines}")
@@ -147,6 +154,7 @@ fn cfg_05_actions_finish_and_nothing_is_started_twice() {
     for line in ["changed  s0", "renamed  s2 is now t2", "removed  s4", "2 services unchanged"] {
         assert!(told.contains(line), "{line:?} is not in\n{told}");
     }
+    fs::write(&gate, "").expect("opens");
     for (service, name) in
         [("s0", "s0"), ("s1", "s1"), ("t2", "s2"), ("t3", "s3"), ("s6", "s6"), ("s7", "s7")]
     {
@@ -158,6 +166,7 @@ fn cfg_05_actions_finish_and_nothing_is_started_twice() {
         wait_for("its start to end", PATIENCE, || (house.starts(name).len() == 1).then_some(()));
         assert_eq!(began(name), 1);
     }
+    fs::remove_file(&gate).expect("closes");
     // In the middle of a restart: what is told to go goes, and is nobody's then.
     let mut client = Command::new(HEELER)
         .env("HEELER_SOCKET", house.path("run/control.sock"))
@@ -172,6 +181,7 @@ fn cfg_05_actions_finish_and_nothing_is_started_twice() {
     house.undefine("s6");
     house.rename("s7", "t7");
     house.reload_well();
+    fs::write(&gate, "").expect("opens");
     let end = wait_for("the client to be answered", PATIENCE, || client.try_wait().expect("wait"));
     assert_eq!(end.code(), Some(1));
     house.wait_up("t7", None);

@@ -182,12 +182,14 @@ const QUICK: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstop_timeout =
 struct SmallMemory(std::path::PathBuf);
 
 impl SmallMemory {
-    fn make() -> Option<Self> {
-        let name = format!("heeler-test-{}", std::process::id());
+    fn make(house: &House) -> Option<Self> {
+        // A number of this process may be that of another one in another namespace.
+        let house = house.path("");
+        let name = house.file_name()?;
         let places =
             [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
         places.iter().find_map(|(mount, limit)| {
-            let group = std::path::Path::new(mount).join(&name);
+            let group = std::path::Path::new(mount).join(name);
             fs::create_dir(&group).ok()?;
             let small = Self(group);
             fs::write(small.0.join(limit), "40M").ok()?;
@@ -213,19 +215,22 @@ fn a_death_by_the_memory_killer_is_named() {
     if !can_run(&[Need::Root]) {
         return;
     }
-    let Some(small) = SmallMemory::make() else {
+    let house = House::new("");
+    let Some(small) = SmallMemory::make(&house) else {
         assert!(!can_run(&[Need::Program("/sys/fs/cgroup/memory", "a memory controller")]));
         return;
     };
-    let mut house = House::new("");
-    // Each goes into the small group, and eats there until it is taken, the first time.
+    // It goes before the group does.
+    let mut house = house;
+    // Each goes into the small group, and eats there until it is taken, the first time, once the table is laid.
+    let table = house.path("srv/table");
     let greedy = |name: &str| {
         let mark = house.path(&format!("srv/{name}.ate"));
-        let (group, mark) = (small.0.display(), mark.display());
+        let (group, mark, table) = (small.0.display(), mark.display(), table.display());
         format!(
             "echo $$ >{group}/cgroup.procs; echo $$ >{mark}.pid; \
-             test -e {mark} && exec sleep 1000000; touch {mark}; sleep 1; \
-             exec perl -e '$x .= \"x\" x (1 << 20) while 1'"
+             test -e {mark} && exec sleep 1000000; touch {mark}; \
+             until test -e {table}; do sleep 0.05; done; exec perl -e '$x .= \"x\" x (1 << 20) while 1'"
         )
     };
     let run = greedy("program");
@@ -239,6 +244,7 @@ fn a_death_by_the_memory_killer_is_named() {
     let names = ["program", "daemon"];
     let first = names.map(|name| house.wait_up(name, None));
     let other = house.wait_up("other", None);
+    fs::write(&table, "").expect("laid");
     // Of a group that it was in when it was proved, it is known whom the killer took; else only that it was
     // at work.
     let how = ["killed by SIGKILL", "took a process of the control group /heeler-test-"];

@@ -13,11 +13,13 @@ const QUICK: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstop_timeout =
 struct NoForks(PathBuf);
 
 impl NoForks {
-    fn make() -> Option<Self> {
-        let name = format!("heeler-test-forks-{}", std::process::id());
+    fn make(house: &House) -> Option<Self> {
+        // A number of this process may be that of another one in another namespace.
+        let house = house.path("");
+        let name = house.file_name()?;
         let places = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
         places.iter().find_map(|mount| {
-            let group = Self(PathBuf::from(mount).join(&name));
+            let group = Self(PathBuf::from(mount).join(name));
             fs::create_dir(&group.0).ok()?;
             fs::write(group.0.join("pids.max"), "max").ok().map(|()| group)
         })
@@ -37,11 +39,13 @@ fn res_01_what_cannot_be_started_now_is_said_and_started_once_it_can_be() {
     if !can_run(&[Need::Root]) {
         return;
     }
-    let Some(group) = NoForks::make() else {
+    let house = House::new("");
+    let Some(group) = NoForks::make(&house) else {
         assert!(!can_run(&[Need::Program("/sys/fs/cgroup/pids", "a pids controller")]));
         return;
     };
-    let mut house = House::new("");
+    // It goes before the group does.
+    let mut house = house;
     let alert = "alert = [\"ops@example.com\"]\n";
     house.daemon("shop", "", &format!("{QUICK}{alert}"));
     let run = house.command("program", "foreground");
@@ -51,6 +55,7 @@ fn res_01_what_cannot_be_started_now_is_said_and_started_once_it_can_be() {
     let names = ["shop", "program"];
     let before = names.map(|name| house.wait_up(name, None));
     let other = house.wait_up("other", None);
+    house.wait_starts("program", &before[1..]);
     fs::write(group.0.join("cgroup.procs"), house.keeper().to_string()).expect("moved");
     fs::write(group.0.join("pids.max"), "1").expect("limited");
     before.into_iter().for_each(|pid| signal(pid, "KILL"));
@@ -161,15 +166,22 @@ fn res_12_all_that_end_at_once_are_heard_each_for_itself() {
     wait_for("all to be reaped", PATIENCE, || {
         (crate::resources::zombies(keeper) == 0).then_some(())
     });
-    let shims = pids().into_iter().filter(|pid| {
-        let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        title.starts_with(b"heeler\0shim\0s")
-            && fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-                stat.rsplit_once(") ")
-                    .is_some_and(|(_, rest)| rest.split(' ').nth(1) == Some(&keeper.to_string()))
+    // Those of the first runs may be on their way out.
+    let shims = || {
+        pids()
+            .into_iter()
+            .filter(|pid| {
+                let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                title.starts_with(b"heeler\0shim\0s")
+                    && fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+                        stat.rsplit_once(") ").is_some_and(|(_, rest)| {
+                            rest.split(' ').nth(1) == Some(&keeper.to_string())
+                        })
+                    })
             })
-    });
-    assert_eq!(shims.count(), MANY, "one for each");
+            .count()
+    };
+    wait_for("one shim for each", PATIENCE, || (shims() == MANY).then_some(()));
 }
 
 /// RES-11.

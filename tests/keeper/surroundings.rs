@@ -81,8 +81,9 @@ fn env_01_without_root_what_is_hidden_is_told_and_not_started_over() {
     let start = format!("/usr/bin/touch {}", mark.display());
     house.define("roots", &format!("pidfile = {pidfile:?}\nstart = {start:?}\n{QUICK}"));
     let program = house.path("heeler");
-    fs::copy(HEELER, &program).expect("copy");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    // By another process: while this one had it open for writing, another test's fork would too.
+    let copied = Command::new("install").args(["-m", "755", HEELER]).arg(&program).status();
+    assert!(copied.expect("install").success());
     fs::set_permissions(house.path("srv"), fs::Permissions::from_mode(0o755)).expect("chmod");
     let status = Command::new("chown").args(["-R", "65534:65534"]).arg(house.path("")).status();
     assert!(status.expect("chown").success());

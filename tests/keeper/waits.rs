@@ -9,6 +9,8 @@ use crate::support::{HEELER, Need, can_run, wait_for};
 
 const QUICK: &str = "every = \"300ms\"\nstart_period = \"200ms\"\nstart_limit = \"100 per 1m\"\n";
 const MANY: usize = 20;
+/// Far less than any of what hangs takes, more than a busy machine does.
+const NOT_HELD_UP: Duration = Duration::from_secs(5);
 
 /// Kills a service some times, and answers the longest it was away.
 fn longest_absence(house: &House, name: &str, times: usize) -> Duration {
@@ -58,7 +60,7 @@ fn hanging_commands_hold_up_nobody_else() {
     });
     let worst = longest_absence(&house, "healthy", 3);
     eprintln!("beside {MANY} hanging starts and {MANY} hanging stops: back within {worst:?}");
-    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    assert!(worst < NOT_HELD_UP, "{worst:?}");
     stop.kill().expect("kill");
     stop.wait().expect("wait");
 }
@@ -88,10 +90,9 @@ fn pidfiles_on_a_file_system_that_hangs_hold_up_nobody_else() {
     let up = began.elapsed();
     let worst = longest_absence(&house, "zealous", 3);
     eprintln!("beside {MANY} pidfiles that hang: up in {up:?}, back within {worst:?}");
-    assert!(up < Duration::from_secs(3), "{up:?}");
-    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    assert!(up < NOT_HELD_UP && worst < NOT_HELD_UP, "{up:?} {worst:?}");
     assert_eq!(house.heeler(&["restart", "zealous"]).0, 0);
     let began = Instant::now();
     assert_eq!(house.close(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < NOT_HELD_UP, "{:?}", began.elapsed());
 }

@@ -77,7 +77,7 @@ fn wrong_claim<T>(words: &str, wrong: impl FnOnce(&Shop) -> (T, Option<Victim>))
         shop.house.status("shop")["incidents"].as_array().is_none_or(Vec::is_empty).then_some(())
     });
     assert_eq!(shop.house.pid("shop"), Some(first.master));
-    assert_eq!(up().map(|up| up.master), Some(first.master));
+    assert_eq!(shop.wait_serving(None).master, first.master);
     assert_eq!(shop.starts(), 1, "{}", shop.house.log());
     assert!(!shop.house.log().contains("SIG"), "{}", shop.house.log());
     println!("LOG\n{}", shop.house.log());

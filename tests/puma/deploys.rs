@@ -44,7 +44,8 @@ fn systemctl_stop_and_start() {
 }
 
 fn deployed(way: Way, script: &str) {
-    let mut shop = Shop::new(way, "");
+    // Longer than a deploy takes on a busy machine.
+    let mut shop = Shop::new(way, "exit_delay = \"30s\"\n");
     let first = shop.open();
     let script = script.to_owned();
     let second = shop.timed("a deploy's own stop and start", Some(first.master), |_| {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use crate::server::{Manners, Papers, Received, Server};
-use crate::shop::{Shop, Way, freeze, get, workers};
+use crate::shop::{Shop, Way, ask_for, freeze, workers};
 use crate::support::house::{House, PATIENCE, signal};
 use crate::support::{Need, can_run, wait_for};
 use crate::world::world;
@@ -35,7 +35,7 @@ fn of_a_wrong_page() {
     world(|| {
         let (server, mut shop) = posted(PAGE);
         shop.open();
-        get("/break").expect("a worker answers");
+        ask_for("/break");
         let text = arrives(&server, "shop: over after");
         for words in ["3 of 5", "out of order", "does not match \"^ok$\"", "heeler why shop"] {
             assert!(text.contains(words), "{words}: {text}");
@@ -62,7 +62,7 @@ fn of_too_much_memory() {
     world(|| {
         let (server, mut shop) = posted(MEMORY);
         shop.open();
-        get("/leak?mb=200").expect("a worker answers");
+        ask_for("/leak?mb=200");
         let text = arrives(&server, "shop: over after");
         assert!(text.contains("> 150 MiB, 2 of 3"), "{text}");
     });

@@ -1,6 +1,6 @@
 //! A master that grows is restarted by rule, once, and the mail has the values.
 
-use crate::shop::{Shop, Way, get, masters};
+use crate::shop::{Shop, Way, ask_for, masters};
 use crate::world::world;
 
 const RULE: &str = "
@@ -24,7 +24,7 @@ fn restarted_for_its_memory(way: Way) {
     let mut shop = Shop::new(way, RULE);
     let first = shop.open();
     let second = shop.timed("memory > 150MiB, restart", Some(first.master), |_| {
-        get("/leak?mb=200").expect("a worker answers");
+        ask_for("/leak?mb=200");
     });
     let mails = shop.wait_mails(1);
     println!("MAIL\n{}", mails.join("\n=====\n"));

@@ -1,6 +1,6 @@
 //! What only a page shows: a wrong answer, and a port that accepts while nobody answers.
 
-use crate::shop::{Shop, Up, Way, freeze, get, masters, workers};
+use crate::shop::{Shop, Up, Way, ask_for, freeze, masters, workers};
 use crate::world::world;
 
 const PAGE: &str = "
@@ -41,9 +41,9 @@ fn silent_in_its_users_systemd() {
 fn a_wrong_page_is_restarted(way: Way) {
     let mut shop = Shop::new(way, PAGE);
     let first = shop.open();
-    assert_eq!(get("/page").as_deref(), Some("ok"));
+    assert_eq!(ask_for("/page"), "ok");
     let second = shop.timed("wrong body, 3 of 5, restart", Some(first.master), |_| {
-        get("/break").expect("a worker answers");
+        ask_for("/break");
     });
     let mail = told(&shop, &second);
     assert!(mail.contains("3 of 5"), "{mail}");

@@ -31,8 +31,9 @@ fn killed_and_brought_back(way: Way) {
     let mut shop = Shop::new(way, "");
     let first = shop.open();
     is_of_deploy(&first);
-    let old_workers = workers(first.master);
-    assert_eq!(old_workers.len(), 2);
+    let old_workers = wait_for("both workers", PATIENCE, || {
+        Some(workers(first.master)).filter(|workers| workers.len() == 2)
+    });
     let second =
         shop.timed("kill -9 of the master", Some(first.master), |_| signal(first.master, "KILL"));
     is_of_deploy(&second);

@@ -224,7 +224,15 @@ pub(crate) fn start_manager() {
 
 /// Asks the application; a status of 200 and its body, within half a second.
 pub(crate) fn get(path: &str) -> Option<String> {
-    let limit = Duration::from_millis(500);
+    get_within(path, Duration::from_millis(500))
+}
+
+/// The body of an answer that has to come, on a busy machine too.
+pub(crate) fn ask_for(path: &str) -> String {
+    get_within(path, PATIENCE).expect("a worker answers")
+}
+
+fn get_within(path: &str, limit: Duration) -> Option<String> {
     let mut stream =
         TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], 9292)), limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
@@ -245,7 +253,15 @@ pub(crate) fn up() -> Option<Up> {
 
 /// The living masters.
 pub(crate) fn masters() -> Vec<u32> {
-    pids().into_iter().filter(|pid| alive(*pid) && title(*pid).starts_with("puma 5")).collect()
+    let is = |pid: &u32| alive(*pid) && title(*pid).starts_with("puma 5");
+    let found: Vec<u32> = pids().into_iter().filter(is).collect();
+    // A child has its master's title until it has one of its own.
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        parent.is_some_and(|parent: u32| found.contains(&parent))
+    };
+    found.iter().copied().filter(|pid| !is_child(pid)).collect()
 }
 
 /// The living workers of a master, by its number in their titles.

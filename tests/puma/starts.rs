@@ -120,7 +120,7 @@ fn one_that_comes_late_is_taken_and_never_killed() {
         let still = Instant::now();
         wait_for("a while", PATIENCE, || (still.elapsed() > Duration::from_secs(3)).then_some(()));
         assert_eq!(masters(), [first]);
-        assert_eq!(up().map(|up| up.master), Some(first));
+        assert_eq!(shop.wait_serving(None).master, first);
         assert!(!shop.house.log().contains("SIGTERM") && !shop.house.log().contains("SIGKILL"));
         println!("LOG\n{}", shop.house.log());
     });

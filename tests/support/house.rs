@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{HEELER, wait_for};
 
@@ -145,6 +145,22 @@ impl House {
         fs::remove_file(self.path(&format!("conf.d/{name}.toml"))).expect("remove");
     }
 
+    /// Waits until a keeper has noted down what the files say: who is killed before knows no rename and no change.
+    pub fn wait_noted(&self) {
+        let files = fs::read_dir(self.path("conf.d")).expect("conf.d").flatten();
+        for name in files.map(|file| file.file_name()) {
+            let noted = self.path("state/last-good").join(&name);
+            let service = format!("\"service\":{:?}", noted.file_stem().unwrap_or_default());
+            let remembered = || {
+                let journal = fs::read_to_string(self.path("state/journal")).unwrap_or_default();
+                name == "heeler.toml" || journal.contains(&service)
+            };
+            wait_for(&format!("{name:?} to be noted"), PATIENCE, || {
+                (noted.exists() && remembered()).then_some(())
+            });
+        }
+    }
+
     /// Gives the file of a service another name.
     pub fn rename(&self, from: &str, to: &str) {
         let file = |name: &str| self.path(&format!("conf.d/{name}.toml"));
@@ -189,7 +205,7 @@ impl House {
     /// Waits until a check is in this state and its text says these words; the text.
     pub fn wait_check(&self, name: &str, label: &str, state: &str, words: &str) -> String {
         let what = format!("{label} to be {state} with {words:?}");
-        let end = std::time::Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE;
         loop {
             let status = self.status(name);
             let all = status["checks"].as_array();
@@ -198,7 +214,7 @@ impl House {
             if text.contains(words) && check.is_some_and(|check| check["state"] == state) {
                 return text.to_owned();
             }
-            assert!(std::time::Instant::now() < end, "waited for {what}; it is {check:?}");
+            assert!(Instant::now() < end, "waited for {what}; it is {check:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -237,9 +253,33 @@ impl House {
             .collect()
     }
 
-    /// What heeler said so far.
+    /// What heeler said so far, and all of it: what a client was answered by now is in it.
     pub fn log(&self) -> String {
+        self.wait_written();
         fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The log has a thread of its own, which is woken when a turn of the loop is over. Once first the loop and
+    /// then that thread sleep, all is written.
+    fn wait_written(&self) {
+        let Some(keeper) = &self.keeper else { return };
+        let tasks = PathBuf::from(format!("/proc/{}/task", keeper.id()));
+        let read =
+            |task: &Path, file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
+        let is_log = |task: &PathBuf| read(task, "comm").trim() == "heeler-log";
+        let all = fs::read_dir(&tasks).into_iter().flatten().flatten();
+        let writer = all.map(|entry| entry.path()).find(is_log);
+        // One that hangs writes no more.
+        let end = Instant::now() + Duration::from_millis(500);
+        for task in [Some(tasks.join(keeper.id().to_string())), writer].into_iter().flatten() {
+            let works = || {
+                let stat = read(&task, "stat");
+                stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D']))
+            };
+            while works() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 }
 

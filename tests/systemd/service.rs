@@ -291,8 +291,8 @@ fn a_heeler_that_hangs_is_started_again_by_the_watchdog() {
     wait_property(&host, "NRestarts", "1");
     let took = hung.elapsed();
     println!("MEASURED a hung heeler is back, WatchdogSec=2: {:.1} s", took.as_secs_f64());
-    // Up to one period until it is missed, one second of RestartSec.
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Up to one period until it is missed, one second of RestartSec, and what a busy machine takes.
+    assert!(took < Duration::from_secs(12), "{took:?}");
     assert_eq!(held(&host, &["kept", "daemon"]), before);
     assert!(host.journal().contains("heeler.service: Watchdog timeout"), "{}", host.journal());
 }
@@ -353,7 +353,7 @@ fn a_journal_that_hangs_or_goes_holds_nobody_up_and_what_was_lost_is_counted() {
         "MEASURED 10 deaths with a journal that hangs: {:.1} s",
         began.elapsed().as_secs_f64()
     );
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(property(&host, "NRestarts"), "0");
     host.shell("systemctl kill --kill-whom=main -s CONT systemd-journald");
     wait_for("the loss to be told", PATIENCE, || {
@@ -375,8 +375,11 @@ fn the_log_goes_to_syslog_or_a_file_where_that_is_wanted() {
     }
     let mut host = open(&[("kept", KEPT)], "log = \"syslog\"\n");
     wait_held(&host, "kept", None);
-    let by_syslog = lines(&host, "SYSLOG_IDENTIFIER=heeler _TRANSPORT=syslog");
-    assert!(!by_syslog.is_empty(), "{}", host.journal());
+    // Its log and the journal are threads and processes of their own.
+    let by_syslog = wait_for("lines by syslog", PATIENCE, || {
+        let lines = lines(&host, "SYSLOG_IDENTIFIER=heeler _TRANSPORT=syslog");
+        Some(lines).filter(|lines| !lines.is_empty())
+    });
     assert!(by_syslog.iter().all(|line| line["SYSLOG_FACILITY"] == "3"), "{by_syslog:?}");
     host.write("/etc/heeler/conf.d/heeler.toml", "log = \"/var/log/heeler.log\"\n");
     host.reboot();

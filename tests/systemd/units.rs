@@ -16,12 +16,13 @@ fn held(unit: Unit, lines: &str) -> Option<(Host, Up)> {
     can_boot().then(|| calm.prepare(Watcher::Heeler, lines))
 }
 
-/// Has something happen to a shop that heeler watches; it has to be mended within so many seconds.
-fn mended(situation: &Situation, within_s: u64) -> Option<(Host, String)> {
+/// Has something happen to a shop that heeler watches; it has to be mended within a minute, which is less than
+/// TimeoutStopSec, on a busy machine too.
+fn mended(situation: &Situation) -> Option<(Host, String)> {
     if !can_boot() {
         return None;
     }
-    let outcome = situation.run(Watcher::Heeler, "", Duration::from_secs(within_s));
+    let outcome = situation.run(Watcher::Heeler, "", Duration::from_secs(60));
     let (_, why, _) = outcome.host.heeler(&["why", "shop"]);
     let (up, took) = outcome.healed.unwrap_or_else(|| panic!("it was not mended\n{why}"));
     println!("MEASURED {}: {:.1} s\n{why}", situation.name, took.as_secs_f64());
@@ -56,12 +57,20 @@ fn mails(host: &Host) -> Vec<String> {
 /// The living masters.
 fn masters(host: &Host) -> Vec<u32> {
     let found = host.exec(&["pgrep", "-f", "^puma 5"]);
-    String::from_utf8_lossy(&found.stdout).lines().filter_map(|line| line.parse().ok()).collect()
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    let found: Vec<u32> = found.lines().filter_map(|line| line.parse().ok()).collect();
+    // A child has its master's title until it has one of its own.
+    let is_child = |pid: &u32| {
+        let stat = host.read(&format!("/proc/{pid}/stat"));
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        parent.is_some_and(|parent: u32| found.contains(&parent))
+    };
+    found.iter().copied().filter(|pid| !is_child(pid)).collect()
 }
 
 #[test]
 fn a_master_is_killed_and_systemd_or_heeler_brings_it_back() {
-    let Some((host, why)) = mended(&situations::MASTER_KILLED, 20) else { return };
+    let Some((host, why)) = mended(&situations::MASTER_KILLED) else { return };
     assert!(why.contains("its manager is bringing it up"), "{why}");
     assert_eq!(host.deploy("systemctl --user is-active puma").trim(), "active");
 }
@@ -72,7 +81,7 @@ fn a_worker_that_hangs_does_not_hold_its_unit_up() {
     let Some((host, first)) = held(Unit::Enabled, "stop_timeout = \"3s\"\n") else { return };
     let worker = hold_the_lock(&host, first.master);
     host.shell(&format!("kill -9 {}", first.master));
-    let second = wait_serving(&host, Some(first.master), Duration::from_secs(25));
+    let second = wait_serving(&host, Some(first.master), Duration::from_secs(60));
     assert_eq!(wait_held(&host, "shop", Some(first.master)), second.master);
     let why = host.heeler(&["why", "shop"]).1;
     assert!(why.contains(&format!("orphan {worker} holds a listening socket")), "{why}");
@@ -81,13 +90,13 @@ fn a_worker_that_hangs_does_not_hold_its_unit_up() {
 
 #[test]
 fn what_systemd_gives_up_on_comes_back() {
-    let Some((_, why)) = mended(&situations::START_LIMIT, 40) else { return };
+    let Some((_, why)) = mended(&situations::START_LIMIT) else { return };
     assert!(why.contains("up again"), "{why}");
 }
 
 #[test]
 fn a_stop_behind_heelers_back_is_ended() {
-    let Some((host, why)) = mended(&situations::STOPPED_BEHIND, 20) else { return };
+    let Some((host, why)) = mended(&situations::STOPPED_BEHIND) else { return };
     assert!(why.contains("waiting 5s for a successor"), "{why}");
     wait_for("the mail", PATIENCE, || {
         mails(&host).iter().any(|mail| mail.contains("(Result=success)")).then_some(())
@@ -96,13 +105,13 @@ fn a_stop_behind_heelers_back_is_ended() {
 
 #[test]
 fn a_manager_that_was_stopped_is_started() {
-    let Some((_, why)) = mended(&situations::MANAGER_STOPPED, 30) else { return };
+    let Some((_, why)) = mended(&situations::MANAGER_STOPPED) else { return };
     assert!(why.contains("user@1500.service, is gone"), "{why}");
 }
 
 #[test]
 fn a_manager_that_was_killed_is_started() {
-    let Some((_, why)) = mended(&situations::MANAGER_KILLED, 30) else { return };
+    let Some((_, why)) = mended(&situations::MANAGER_KILLED) else { return };
     assert!(why.contains("user@1500.service, is gone"), "{why}");
 }
 
@@ -212,7 +221,7 @@ fn lingering_off_is_told_with_the_way_out_and_on_is_seen() {
 #[test]
 fn after_a_reboot_it_is_up_whoever_was_to_start_it() {
     for situation in [&situations::REBOOT, &situations::REBOOT_NOT_ENABLED] {
-        let Some((host, _)) = mended(situation, 30) else { return };
+        let Some((host, _)) = mended(situation) else { return };
         assert_eq!(mails(&host), [""; 0], "a boot is nobody's mail");
     }
 }
@@ -257,7 +266,7 @@ fn deploy_restarts_its_own_unit_and_others_see_nothing() {
         };
         (workers.lines().count() == 2 && workers.lines().all(new)).then_some(())
     });
-    assert_eq!(up(&host).map(|up| up.master), Some(first.master), "no phased restart");
+    assert_eq!(wait_serving(&host, None, PATIENCE).master, first.master, "no phased restart");
     host.deploy("heeler restart shop");
     let second = wait_serving(&host, Some(first.master), PATIENCE);
     // More than that is not its right, and nothing at all is another's.
@@ -270,7 +279,7 @@ fn deploy_restarts_its_own_unit_and_others_see_nothing() {
         assert_eq!(other.status.code(), Some(5), "{words}: {said}");
         assert!(!said.contains(&second.master.to_string()) && !said.contains("deploy"), "{said}");
     }
-    assert_eq!(up(&host).map(|up| up.master), Some(second.master));
+    assert_eq!(wait_serving(&host, None, PATIENCE).master, second.master);
     assert_eq!(mails(&host), [""; 0], "a deploy is nobody's mail");
 }
 
