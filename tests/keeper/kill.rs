@@ -166,7 +166,7 @@ fn a_stop_command_that_hangs_is_ended_with_its_group_and_followed_by_signals() {
     let mut house = House::new("");
     let mark = house.path("srv/stopper");
     let hang = format!("sleep 1000 & echo $! > {}; wait", mark.display());
-    let stop = format!("stop = {{ run = {hang:?}, shell = true, timeout = \"1s\" }}");
+    let stop = format!("stop = {{ run = {hang:?}, shell = true, timeout = \"3s\" }}");
     house.daemon("shop", "", &format!("{QUICK}{stop}\nstop_timeout = \"1s\"\n"));
     house.open();
     let pid = house.wait_up("shop", None);
@@ -273,7 +273,7 @@ fn what_even_kill_does_not_end_is_said_and_gets_no_second_copy() {
     // Nor does another heeler start one, and nobody else is held up.
     house.kill_keeper();
     house.open();
-    let other = house.pid("other").expect("is up");
+    let other = house.wait_up("other", None);
     signal(other, "KILL");
     house.wait_up("other", Some(other));
     assert_eq!(house.starts("shop"), [pid]);

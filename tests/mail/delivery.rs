@@ -195,7 +195,8 @@ fn alr_05_a_server_that_misbehaves_anywhere() {
                 let expected = if end == End::Refused { End::Refused } else { End::Delivered };
                 assert_eq!(both[0].end, expected, "{fault:?}: {:?}", both[0]);
                 let took = began.elapsed();
-                assert!(took < Duration::from_secs(25), "{fault:?} took {took:?}");
+                // What hangs is waited for twice, and never as long as a whole mail may take.
+                assert!(took < Duration::from_secs(45), "{fault:?} took {took:?}");
                 assert!(bad.mails().is_empty());
                 expected == End::Delivered
             };
