@@ -126,8 +126,11 @@
 //!   is proved by a listening socket it shares with the dead one, within that session, of the same user,
 //!   and younger. What lives under another service's main process is never a survivor.
 //! - *Looking at a pidfile* cannot hang the loop: its directory is held, on a local file system, and a
-//!   link in the file's place is not followed ([`sys::pidfile::Spot`]). The path itself is walked anew
-//!   by the pool, each minute and whenever the place has nothing to say.
+//!   link in the file's place is not followed ([`sys::pidfile::Seat`]). That the path leads there still is
+//!   asked of what the kernel remembers of paths, which cannot hang either: each minute while the file is the
+//!   one that proved a living process, at each look while there is none. The pool walks the path itself where
+//!   that is no answer, where a new claim comes more than a minute after the last walk (whose the directories
+//!   above are is seen by a walk only), and each ten minutes.
 //! - *A pidfile untouched since it proved a process* names no other: a reused number is stale, whatever
 //!   the wall clock did. An empty pidfile that nobody is writing names nobody.
 //! - *A ladder is recorded once its first signal was sent*: KILL is only for who was told to go, so the

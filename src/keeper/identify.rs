@@ -9,14 +9,14 @@ use crate::engine::input::{Confirmation, Input};
 use crate::keeper::Keeper;
 use crate::keeper::jobs::read_record;
 use crate::keeper::samples::{at_once, observe};
-use crate::keeper::served::{Served, Spotted};
+use crate::keeper::served::{Seated, Served};
 use crate::keeper::turn::{Done, claim_of};
 use crate::model::ids::{AskId, ServiceName};
 use crate::model::process::{Absence, Identification, ProcessIdentity};
 use crate::model::service::Life;
 use crate::model::text::Untrusted;
 use crate::sys::identity::{self, Found, Owner};
-use crate::sys::pidfile::Gap;
+use crate::sys::pidfile::Seat;
 use crate::wire::shim::{ChildRecord, Slot, SlotFile};
 
 /// How a process came to be the main one, as far as its manager told.
@@ -31,13 +31,13 @@ pub(super) enum Came {
 /// What a look in the pool came to.
 pub(super) struct Seen {
     found: Found,
-    /// Where a pidfile is missing.
-    gap: Option<Gap>,
+    /// Where its pidfile can be looked at on the loop.
+    seat: Option<Seat>,
 }
 
 impl From<Found> for Seen {
     fn from(found: Found) -> Self {
-        Self { found, gap: None }
+        Self { found, seat: None }
     }
 }
 
@@ -76,8 +76,8 @@ impl Keeper {
             Life::Pidfile(path) => match self.identify_here(&service, &owner) {
                 Some(found) => self.identified(service, ask, found),
                 None => self.look_in_pool(service, ask, Came::Somehow, move || {
-                    let (found, gap) = identity::identify_pidfile_or_gap(&path, &owner);
-                    Seen { found, gap }
+                    let (found, seat) = identity::identify_pidfile_and_seat(&path, &owner);
+                    Seen { found, seat }
                 }),
             },
             Life::Nothing => {
@@ -93,17 +93,15 @@ impl Keeper {
     }
 
     /// Looks at a pidfile on the loop, where that cannot hang. A claim is believed where its path was walked
-    /// not long ago; that there is none, where the path is seen to lead there now.
+    /// not long ago; that nothing lives there, where the path is seen to lead there now.
     fn identify_here(&self, service: &ServiceName, owner: &Owner) -> Option<Found> {
-        let (spot, walked) = match self.services.get(service)?.spotted.as_ref()? {
-            Spotted::There { spot, walked, led: _ } => (spot, walked),
-            Spotted::Missing(gap) => return identity::identify_in(gap),
-        };
-        let found = identity::identify_at(spot, owner)?;
-        let holds = match &found {
-            Found::One(..) | Found::None(Absence::Stale(_), _) => walked.elapsed() < WALK_AGAIN,
-            Found::None(..) => spot.is_led_to(),
-            Found::Refused(_) | Found::Unknown(_) => walked.elapsed() < WALK_AGAIN_UNCLEAR,
+        let Seated { seat, walked, led: _ } = self.services.get(service)?.seated.as_ref()?;
+        let found = identity::identify_at(seat, owner)?;
+        let holds = match (&found, seat) {
+            (Found::One(..), _) => walked.elapsed() < WALK_AGAIN,
+            (Found::None(..), Seat::Spot(spot)) => spot.is_led_to(),
+            (Found::None(..), Seat::Gap(_)) => true,
+            (Found::Refused(_) | Found::Unknown(_), _) => walked.elapsed() < WALK_AGAIN_UNCLEAR,
         };
         holds.then_some(found)
     }
@@ -126,8 +124,8 @@ impl Keeper {
                 },
                 S::into,
             );
-            let Seen { found, gap } = seen;
-            Done::Identified { service, ask, found, came, claim, gap }
+            let Seen { found, seat } = seen;
+            Done::Identified { service, ask, found, came, claim, seat }
         });
     }
 
@@ -221,8 +219,8 @@ impl Keeper {
 /// Whether what claims a main process that lives still does.
 fn claim_of_living(served: &mut Served) -> Confirmation {
     // A unit's pidfile is no reason to ask its manager anew while the process lives.
-    match (&served.def.life, &served.stamp, &mut served.spotted) {
-        (Life::Pidfile(_), Some(stamp), Some(Spotted::There { spot, walked, led })) => {
+    match (&served.def.life, &served.stamp, &mut served.seated) {
+        (Life::Pidfile(_), Some(stamp), Some(Seated { seat: Seat::Spot(spot), walked, led })) => {
             let now = Instant::now();
             if now - *led >= WALK_AGAIN && now - *walked < WALK_AGAIN_UNCHANGED && spot.is_led_to()
             {

@@ -67,7 +67,7 @@ impl Keeper {
             owner: self.people.owner(&def),
             records,
             needs: needs_of(&def),
-            spotted: None,
+            seated: None,
             in_pool: InPool::default(),
             stamp,
             held: BTreeMap::new(),
@@ -152,7 +152,7 @@ impl Keeper {
         (served.def, served.probes, served.text) = (Arc::clone(&def), probes.into(), text);
         if !claimed_alike {
             served.claim = fresh;
-            (served.spotted, served.stamp, served.absence_note) = (None, None, None);
+            (served.seated, served.stamp, served.absence_note) = (None, None, None);
             served.unit = UnitKnown::default();
             // A look that hangs is about another place.
             served.in_pool.look = false;

@@ -66,7 +66,7 @@ use crate::keeper::post::Post;
 use crate::keeper::probes::Waiting;
 use crate::keeper::reload::{Conf, Purpose};
 use crate::keeper::scout::Scout;
-use crate::keeper::served::{Served, Spotted};
+use crate::keeper::served::{Seated, Served};
 use crate::keeper::trials::Trials;
 use crate::keeper::turn::{Done, DueSurvey, Source};
 use crate::model::ids::{ActionId, AskId, CheckIndex, ServiceName};
@@ -291,12 +291,12 @@ impl Keeper {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Identified { service, ask, found, came, claim, gap } => {
+            Done::Identified { service, ask, found, came, claim, seat } => {
                 let served = self.services.get_mut(&service);
                 // Another place is to be looked at by now, or nobody asks.
                 let Some(served) = served.filter(|served| served.claim == claim) else { return };
                 served.in_pool.look = false;
-                served.spotted = Spotted::by_walk(&found, gap);
+                served.seated = seat.map(Seated::now);
                 self.identified_as(service, ask, found, came);
             }
             Done::Sampled(sampled) => self.sampled_in_pool(sampled),

@@ -15,9 +15,9 @@ use crate::model::process::{ProcessIdentity, Uid};
 use crate::model::sample::{Needs, ProcessSample};
 use crate::model::service::{Life, Service};
 use crate::model::text::Untrusted;
-use crate::sys::identity::{ClaimStamp, Found, Proved};
+use crate::sys::identity::{ClaimStamp, Proved};
 use crate::sys::oom::GroupKills;
-use crate::sys::pidfile::{Gap, Spot};
+use crate::sys::pidfile::Seat;
 use crate::sys::survey::{Hold, UnitGroup};
 
 /// One service.
@@ -39,7 +39,7 @@ pub(super) struct Served {
     /// What all its conditions together need of a sample.
     pub(super) needs: Needs,
     /// Where its pidfile can be looked at on the loop.
-    pub(super) spotted: Option<Spotted>,
+    pub(super) seated: Option<Seated>,
     /// What the pool is doing for it.
     pub(super) in_pool: InPool,
     /// The state of the claim when it was last found good.
@@ -74,31 +74,18 @@ pub(super) enum File {
 }
 
 /// What the last walk along the path of a pidfile came to.
-pub(super) enum Spotted {
-    /// It is here.
-    There {
-        spot: Arc<Spot>,
-        /// When the path was walked.
-        walked: Instant,
-        /// When it was last seen to lead there.
-        led: Instant,
-    },
-    /// It is not there.
-    Missing(Gap),
+pub(super) struct Seated {
+    pub(super) seat: Seat,
+    /// When the path was walked.
+    pub(super) walked: Instant,
+    /// When it was last seen to lead there.
+    pub(super) led: Instant,
 }
 
-impl Spotted {
-    pub(super) fn by_walk(found: &Found, gap: Option<Gap>) -> Option<Self> {
+impl Seated {
+    pub(super) fn now(seat: Seat) -> Self {
         let now = Instant::now();
-        match found {
-            Found::One(_, ClaimStamp::Pidfile(_, spot)) => {
-                spot.clone().map(|spot| Self::There { spot, walked: now, led: now })
-            }
-            Found::One(_, ClaimStamp::Standing)
-            | Found::None(..)
-            | Found::Refused(_)
-            | Found::Unknown(_) => gap.map(Self::Missing),
-        }
+        Self { seat, walked: now, led: now }
     }
 }
 

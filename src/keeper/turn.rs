@@ -10,7 +10,7 @@ use crate::engine::input::{Confirmation, Delivery, Input};
 use crate::keeper::identify::Came;
 use crate::keeper::jobs::read_record;
 use crate::keeper::log::Event;
-use crate::keeper::served::{ClaimId, Family, Holding, Spotted};
+use crate::keeper::served::{ClaimId, Family, Holding, Seated};
 use crate::keeper::{Keeper, now};
 use crate::model::ids::{ActionId, AskId, ServiceName};
 use crate::model::incident::{Alert, AlertKind, Cause};
@@ -24,7 +24,7 @@ use crate::sys::clock;
 use crate::sys::evidence;
 use crate::sys::identity::{self, ClaimStamp, Found, Proved};
 use crate::sys::oom::GroupKills;
-use crate::sys::pidfile::{self, Gap, Stamp};
+use crate::sys::pidfile::{self, Seat, Stamp};
 use crate::sys::records;
 use crate::sys::signal::{self, Delivered};
 use crate::sys::survey::{self, DeadMain, Hold, Left};
@@ -62,7 +62,7 @@ pub(super) enum Done {
         found: Found,
         came: Came,
         claim: ClaimId,
-        gap: Option<Gap>,
+        seat: Option<Seat>,
     },
     /// The answer to `Sample`.
     Sampled(super::samples::Sampled),
@@ -215,7 +215,7 @@ impl Keeper {
                     && let Life::Pidfile(path) = &served.def.life
                 {
                     let path = path.clone();
-                    if let Some(Spotted::There { spot, .. }) = &served.spotted {
+                    if let Some(Seated { seat: Seat::Spot(spot), .. }) = &served.seated {
                         let _removed = spot.remove_if_names(dead);
                     } else {
                         let remove = move || {

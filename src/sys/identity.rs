@@ -16,7 +16,7 @@ use crate::model::process::{Absence, Pid, ProcessIdentity, Uid};
 use crate::model::text::Untrusted;
 use crate::model::unit::Manager;
 use crate::sys::accept::{self, Acceptance, ClaimFacts, Expected, Facts, Kind, Numbering, Rule};
-use crate::sys::pidfile::{self, Claim, Gap, Reading, Spot, Stamp};
+use crate::sys::pidfile::{self, Claim, Reading, Seat, Spot, Stamp};
 use crate::sys::vitals::Vitals;
 use crate::sys::{cgroup, clock, pidfd, procfs};
 
@@ -196,30 +196,31 @@ pub fn identify_pidfile(path: &Path, owner: &Owner) -> Found {
     identify_claim(pidfile::read(path), owner)
 }
 
-/// The same, with the gap where there is no pidfile, if that can be looked at on the loop.
+/// The same, with where it can be looked at again on the loop, if it can.
 #[must_use]
-pub fn identify_pidfile_or_gap(path: &Path, owner: &Owner) -> (Found, Option<Gap>) {
+pub fn identify_pidfile_and_seat(path: &Path, owner: &Owner) -> (Found, Option<Seat>) {
     match pidfile::read(path) {
-        Reading::Absent(gap) => (NO_PIDFILE, gap),
-        reading @ (Reading::Claim(_)
-        | Reading::Unsafe(_)
-        | Reading::NotPid
-        | Reading::Unreadable(_)) => (identify_claim(reading, owner), None),
+        Reading::Absent(gap) => (NO_PIDFILE, gap.map(Seat::Gap)),
+        Reading::Claim(claim) => {
+            let seat = claim.spot.clone().map(Seat::Spot);
+            (identify_claim(Reading::Claim(claim), owner), seat)
+        }
+        reading @ (Reading::Unsafe(_) | Reading::NotPid | Reading::Unreadable(_)) => {
+            (identify_claim(reading, owner), None)
+        }
     }
-}
-
-/// The same in a gap, where that can be told at once: nothing.
-#[must_use]
-pub fn identify_in(gap: &Gap) -> Option<Found> {
-    gap.is_open().then_some(NO_PIDFILE)
 }
 
 const NO_PIDFILE: Found = Found::None(Absence::NoPidfile, None);
 
-/// The same where its pidfile was before, which cannot hang. `None`: what is there now needs a walk.
+/// The same where its pidfile was before, or was missing, which cannot hang. `None`: what is there now needs
+/// a walk.
 #[must_use]
-pub fn identify_at(spot: &Arc<Spot>, owner: &Owner) -> Option<Found> {
-    Some(identify_claim(spot.read()?, owner))
+pub fn identify_at(seat: &Seat, owner: &Owner) -> Option<Found> {
+    match seat {
+        Seat::Spot(spot) => Some(identify_claim(spot.read()?, owner)),
+        Seat::Gap(gap) => gap.is_open().then_some(NO_PIDFILE),
+    }
 }
 
 fn identify_claim(reading: Reading, owner: &Owner) -> Found {

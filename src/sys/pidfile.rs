@@ -104,6 +104,15 @@ impl Stamp {
     }
 }
 
+/// Where a pidfile can be looked at again on the loop.
+#[derive(Debug)]
+pub enum Seat {
+    /// It is here.
+    Spot(Arc<Spot>),
+    /// It is missing here.
+    Gap(Gap),
+}
+
 /// The place of a pidfile, held: looking there cannot hang, whatever its owner puts into the path. The
 /// directory is open, on a file system that needs no network and no other process to answer, and a link
 /// in the file's place is not followed. What is *not* seen here is another directory in this one's place

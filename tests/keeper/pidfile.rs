@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
@@ -104,4 +104,71 @@ fn a_zombie_that_nobody_reaps_is_told_of_once() {
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(house.log().matches("is a zombie").count(), 1, "{}", house.log());
     zombie.wait().expect("wait");
+}
+
+/// A deploy points `current` at the next release, whose process writes its pidfile there; then the one before
+/// goes, with or without its pidfile.
+#[test]
+fn the_process_of_the_next_release_is_found_and_no_second_one_is_started() {
+    if !can_run(&[Need::Root]) {
+        return;
+    }
+    for leaves in ["its pidfile", "nothing"] {
+        let mut house = House::new("");
+        let (current, started) = (house.path("srv/current"), house.path("srv/started"));
+        let mut sleepers = ["r1", "r2", "r3"].map(|release| {
+            fs::create_dir(house.path(&format!("srv/{release}"))).expect("mkdir");
+            Sleeper(Command::new("sleep").arg("1000").spawn().expect("sleep"))
+        });
+        let write = |release: &str, pid: u32| {
+            house.write(&format!("srv/{release}/shop.pid"), &format!("{pid}\n"));
+        };
+        let srv = house.path("srv");
+        let point_at = |release: &str| {
+            let next = srv.join("next");
+            symlink(srv.join(release), &next).expect("symlink");
+            fs::rename(&next, &current).expect("rename");
+        };
+        let pids = sleepers.each_ref().map(|sleeper| sleeper.0.id());
+        write("r2", pids[1]);
+        write("r3", pids[2]);
+        point_at("r1");
+        let pidfile = current.join("shop.pid");
+        let lines = "every = \"300ms\"\nexit_delay = \"300ms\"\nstart_period = \"200ms\"\n";
+        let start = format!("start = [\"touch\", {started:?}]\n");
+        house.define("shop", &format!("pidfile = {pidfile:?}\n{lines}"));
+        house.open();
+        // Where it was missing, and where it was.
+        wait_for("it to be missed", PATIENCE, || {
+            house.status("shop")["pid"].is_null().then_some(())
+        });
+        house.wait_words("shop", "down");
+        point_at("r2");
+        assert_eq!(house.wait_up("shop", None), pids[1]);
+        house.define("shop", &format!("pidfile = {pidfile:?}\n{start}{lines}"));
+        house.reload_well();
+        point_at("r3");
+        if leaves == "nothing" {
+            fs::remove_file(house.path("srv/r2/shop.pid")).expect("removed");
+        }
+        sleepers[1].end();
+        assert_eq!(house.wait_up("shop", Some(pids[1])), pids[2], "it left {leaves}");
+        assert!(!started.exists(), "a second one was started beside it; it left {leaves}");
+    }
+}
+
+/// A process that is there.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn end(&mut self) {
+        self.0.kill().expect("kill");
+        self.0.wait().expect("wait");
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
