@@ -271,18 +271,8 @@ impl Keeper {
             took: Duration::ZERO,
         });
         let service = running.service;
-        let waits_on = match running.kind {
-            // The command may return before the service is there: until then the start is under way.
-            JobKind::Start | JobKind::Restart => !outcome.ended.failed() && !running.came,
-            JobKind::Stop
-            | JobKind::Reload
-            | JobKind::Exec
-            | JobKind::Instance
-            | JobKind::Look
-            | JobKind::Ask
-            | JobKind::Probe(_) => false,
-        };
-        if waits_on {
+        // Until the service is there the start is under way.
+        if running.kind.brings_up() && !outcome.ended.failed() && !running.came {
             self.start_came_up(&service);
         } else if running.slot == Slot::Action {
             consume(&running.records, running.action);

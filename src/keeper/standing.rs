@@ -112,11 +112,11 @@ impl Keeper {
             1 => Some(Wrong { title: others.remove(0), lines }),
             many => {
                 // The lines say why; `status` and `validate` name them all.
-                let named = others.iter().take(NAMED_MAX).map(String::as_str);
-                let more = many.saturating_sub(NAMED_MAX);
-                let more = (more > 0).then(|| format!("and {more} more"));
-                let named: Vec<_> = named.chain(more.as_deref()).collect();
-                let title = format!("{many} files are bad: {}", named.join("; "));
+                let more = others.split_off(many.min(NAMED_MAX)).len();
+                if more > 0 {
+                    others.push(format!("and {more} more"));
+                }
+                let title = format!("{many} files are bad: {}", others.join("; "));
                 Some(Wrong { title, lines })
             }
         };

@@ -87,6 +87,21 @@ impl JobKind {
             Self::Probe(_) => "probe",
         }
     }
+
+    /// Whether its command brings the service up, and may return before that is there.
+    #[must_use]
+    pub fn brings_up(self) -> bool {
+        match self {
+            Self::Start | Self::Restart => true,
+            Self::Stop
+            | Self::Reload
+            | Self::Instance
+            | Self::Exec
+            | Self::Look
+            | Self::Ask
+            | Self::Probe(_) => false,
+        }
+    }
 }
 
 /// Who is ended when a job is still running at its deadline.

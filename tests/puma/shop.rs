@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::support::house::{House, PATIENCE, alive, pids, signal};
-use crate::support::wait_for;
+use crate::support::{wait_for, without_children};
 use crate::world::DEPLOY;
 
 /// How Puma is run.
@@ -255,13 +255,8 @@ pub(crate) fn up() -> Option<Up> {
 pub(crate) fn masters() -> Vec<u32> {
     let is = |pid: &u32| alive(*pid) && title(*pid).starts_with("puma 5");
     let found: Vec<u32> = pids().into_iter().filter(is).collect();
-    // A child has its master's title until it has one of its own.
-    let is_child = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
-        parent.is_some_and(|parent: u32| found.contains(&parent))
-    };
-    found.iter().copied().filter(|pid| !is_child(pid)).collect()
+    let stat = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    without_children(&found, stat)
 }
 
 /// The living workers of a master, by its number in their titles.

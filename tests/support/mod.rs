@@ -55,6 +55,18 @@ impl Need {
     }
 }
 
+/// Those of several processes that are no child of another of them: a child has its master's title until it
+/// has one of its own. `stat` reads /proc/PID/stat.
+#[must_use]
+pub fn without_children(pids: &[u32], stat: impl Fn(u32) -> String) -> Vec<u32> {
+    let is_child = |pid: u32| {
+        let stat = stat(pid);
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        parent.is_some_and(|parent| pids.contains(&parent))
+    };
+    pids.iter().copied().filter(|pid| !is_child(*pid)).collect()
+}
+
 /// Waits until `probe` gives a value, at most `limit`.
 ///
 /// # Panics

@@ -7,7 +7,7 @@ use crate::host::{Host, can_boot};
 use crate::shop::{APP, Up, lay_heeler, status, up, wait_held, wait_serving};
 use crate::situations::{self, Situation, hold_the_lock, manager};
 use crate::support::house::PATIENCE;
-use crate::support::wait_for;
+use crate::support::{wait_for, without_children};
 use crate::watchers::{Unit, Watcher};
 
 /// A shop that heeler holds; `None` where no host can be booted.
@@ -59,13 +59,7 @@ fn masters(host: &Host) -> Vec<u32> {
     let found = host.exec(&["pgrep", "-f", "^puma 5"]);
     let found = String::from_utf8_lossy(&found.stdout).into_owned();
     let found: Vec<u32> = found.lines().filter_map(|line| line.parse().ok()).collect();
-    // A child has its master's title until it has one of its own.
-    let is_child = |pid: &u32| {
-        let stat = host.read(&format!("/proc/{pid}/stat"));
-        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
-        parent.is_some_and(|parent: u32| found.contains(&parent))
-    };
-    found.iter().copied().filter(|pid| !is_child(pid)).collect()
+    without_children(&found, |pid| host.read(&format!("/proc/{pid}/stat")))
 }
 
 #[test]

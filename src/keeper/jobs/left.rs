@@ -58,7 +58,7 @@ impl Keeper {
             let whose = if heard { "its" } else { "an earlier heeler's" };
             let text = format!("{whose} {} {words}", kind.name());
             self.log.say(self.now().wall, Level::Info, service.as_str(), text);
-            let came = slot == Slot::Action && has_come(&records, &record);
+            let came = has_come(&records, &record);
             if !busy && (!open || came && outcome.is_some()) {
                 // Nothing depends on it any more: it is long ago, or what it started was there. That may have
                 // gone again since.
@@ -119,19 +119,9 @@ impl Keeper {
 
 /// Whether an earlier keeper saw what this start was to bring up.
 fn has_come(records: &Path, record: &JobRecord) -> bool {
-    let brings = match record.kind {
-        JobKind::Start | JobKind::Restart => true,
-        JobKind::Stop
-        | JobKind::Reload
-        | JobKind::Exec
-        | JobKind::Instance
-        | JobKind::Look
-        | JobKind::Ask
-        | JobKind::Probe(_) => false,
-    };
     let main = read_record::<MainRecord>(records, MAIN_FILE).map(|record| record.identity);
     let command = read_child(records, Slot::Action, record.action);
-    brings
+    record.kind.brings_up()
         && main != record.before
         && main.zip(command).is_some_and(|(main, it)| main.started_ticks >= it.started_ticks)
 }
