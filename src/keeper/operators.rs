@@ -39,7 +39,7 @@ pub(super) struct Operators {
     /// Requests not answered as a whole.
     open: BTreeMap<u64, Open>,
     /// Answers of this turn, waiting for their barrier to be sent.
-    fresh: Vec<(u64, ServiceName, Reply)>,
+    fresh: Vec<(u64, OrderResult)>,
     /// Answers behind a barrier.
     behind: BTreeMap<u64, Behind>,
     /// Status requests waiting for their second sample.
@@ -71,7 +71,7 @@ impl Open {
 /// Answers that wait for a barrier, and until when.
 struct Behind {
     until: Instant,
-    answers: Vec<(u64, ServiceName, Reply)>,
+    answers: Vec<(u64, OrderResult)>,
 }
 
 struct DueStatus {
@@ -202,15 +202,16 @@ impl Keeper {
                 who,
             });
         }
-        if !wait && let Some(open) = self.operators.open.get_mut(&id) {
-            let accepted = |(_, (_, service)): (&RequestId, &(u64, ServiceName))| {
-                OrderResult::accepted(service, format!("{} was asked for", order.name()))
-            };
-            let ours = self.operators.asked.iter().filter(|(_, (open, _))| *open == id);
-            let results = open.results.drain(..).chain(ours.map(accepted)).collect();
-            if let Some(reply) = open.reply.take() {
-                let _delivered = reply.send(Response::Order(OrderAnswer::new(results)));
-            }
+        if !wait {
+            // The wish is on disk before it is said to be known; how it ends is not waited for.
+            let Operators { asked, fresh, .. } = &mut self.operators;
+            asked.retain(|_, (open, service)| {
+                if *open == id {
+                    let text = format!("{} was asked for", order.name());
+                    fresh.push((id, OrderResult::accepted(service, text)));
+                }
+                *open != id
+            });
         }
         self.finish(id);
     }
@@ -274,7 +275,7 @@ impl Keeper {
     /// The engine answered: the operator hears it once what was decided before is on disk.
     pub(super) fn answer_after_store(&mut self, request: RequestId, reply: Reply) {
         if let Some((id, service)) = self.operators.asked.remove(&request) {
-            self.operators.fresh.push((id, service, reply));
+            self.operators.fresh.push((id, OrderResult::replied(&service, &reply)));
         }
     }
 
@@ -316,10 +317,10 @@ impl Keeper {
 
     fn release(&mut self, barrier: u64, note: &str) {
         let Some(Behind { answers, .. }) = self.operators.behind.remove(&barrier) else { return };
-        for (id, service, mut reply) in answers {
-            reply.text.push_str(note);
+        for (id, mut result) in answers {
+            result.text.push_str(note);
             if let Some(open) = self.operators.open.get_mut(&id) {
-                open.results.push(OrderResult::replied(&service, &reply));
+                open.results.push(result);
                 open.missing = open.missing.saturating_sub(1);
             }
             self.finish(id);

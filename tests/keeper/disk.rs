@@ -270,6 +270,9 @@ fn a_disk_that_hangs_is_not_noticed_by_the_loop() {
     assert!(code == 0 && out.contains("does not answer"), "{code} {out}{err}");
     assert!((Duration::from_secs(5)..Duration::from_secs(9)).contains(&took), "{took:?}");
     assert!(!alive(last));
+    // Nor is who does not wait for the outcome told that his wish is recorded.
+    let (code, out, err) = house.heeler(&["stop", "shop", "--no-wait"]);
+    assert!(code == 0 && (out + &err).contains("does not answer"), "{code} {err}");
     fs::remove_file(&mark).expect("removes");
     let (code, out, _) = house.heeler(&["stop", "shop"]);
     assert!(code == 0 && !out.contains("not on disk"), "{out}");

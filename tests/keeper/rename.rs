@@ -177,11 +177,8 @@ fn a_stop_under_way_keeps_its_time_under_the_new_name() {
         assert_eq!(house.heeler(&["stop", "old", "--no-wait"]).0, 0);
         let ladder = house.path("run/svc/old/ladder");
         wait_for("its stop signal", PATIENCE, || ladder.exists().then_some(()));
-        // Who does not wait is answered before the wish is on disk.
-        wait_for("the wish to be on disk", PATIENCE, || {
-            let journal = fs::read_to_string(house.path("state/journal")).unwrap_or_default();
-            journal.contains("\"desired\":\"down\"").then_some(())
-        });
+        let journal = fs::read_to_string(house.path("state/journal")).expect("a journal");
+        assert!(journal.contains("\"desired\":\"down\""), "who does not wait was told too soon");
         by.comes_into_force(&mut house, |house| house.rename("old", "new"));
         wait_for("it to be killed", PATIENCE, || (!alive(pid)).then_some(()));
         let took = told.elapsed();
