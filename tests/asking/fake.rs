@@ -32,7 +32,10 @@ fn it_looks_like_one_and_serves() {
     assert!(births(&up).contains(&i32::try_from(pid).expect("a pid")));
     puma.signal("TERM");
     wait_for("its end", PATIENCE, || puma.workers().is_empty().then_some(()));
-    assert!(!puma.path("puma.pid").exists() && puma.path("puma.state").exists());
+    // The master goes last, and its pidfile with it.
+    let gone = || (!puma.path("puma.pid").exists()).then_some(());
+    wait_for("its pidfile to be gone", PATIENCE, gone);
+    assert!(puma.path("puma.state").exists());
 }
 
 #[test]
