@@ -19,7 +19,7 @@ use crate::checks::tail::{self, Pattern, Seat, Wanted};
 use crate::checks::{CheckType, Files, Probe, Unsaid, fingerprint};
 use crate::model::limits;
 use crate::model::metric::{Metric, Value};
-use crate::model::observation::{Observation, Outcome};
+use crate::model::observation::{FailedBy, Observation, Outcome};
 use crate::model::text::{Untrusted, escape};
 use crate::model::time::Now;
 use crate::model::units::{show_duration, show_size};
@@ -275,11 +275,15 @@ fn look_at(
     }
     let mut seat = past.seat;
     let mut matches = None;
+    let mut failed_by = FailedBy::State;
     if let Some(wanted) = &settings.wanted {
         match tail::follow(wanted, place, seat.as_ref()) {
             Ok((heard, next)) => {
                 seat = Some(next);
                 matches = Some(heard.matches);
+                if heard.matches > 0 && wrong.is_empty() {
+                    failed_by = FailedBy::Lines;
+                }
                 wrong.extend(heard_in_words(&heard));
                 if heard.unread_bytes > limits::CONTENT_BEHIND_BYTES_MAX {
                     let left = show_size(heard.unread_bytes);
@@ -309,6 +313,7 @@ fn look_at(
     if let Some(matches) = matches {
         seen = seen.with(Metric::Matches, Value::Count(matches));
     }
+    seen.failed_by = failed_by;
     seen.fingerprint = state.as_ref().map(|state| fingerprint([state.as_bytes()]));
     seen.detail = Untrusted::from(state.unwrap_or_default().as_str());
     // A checksum of a file that changed just now could stand for two contents: clocks of files are coarse.

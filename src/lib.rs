@@ -148,11 +148,15 @@
 //!   earlier keeper did not finish is finished; any other process found up while wanted down is
 //!   reported and left alone.
 //! - *Where a probe is not judged*: no probe begins while the process is being started, stopped or
-//!   cleared up after, and an answer about the process before is dropped. In the start period it shows and
-//!   does not count.
+//!   cleared up after, and an answer about how things were with the process before is dropped. In the start
+//!   period it shows and does not count.
 //! - *heeler's own lateness is nobody's failure*: a scout whose loop did not run says Unknown instead of
 //!   "too late"; a keeper that did not run gives the scout its time again.
 //! - *`changed` is an event, not a state*: it is told once, with what was done about it, in one mail.
+//! - *What happened once* (a change, a line of a log) no later look finds again. Where nothing may be done about it
+//!   (its process comes or goes, is in its start period, or may be another one than the one it was of) it is told
+//!   all the same, and nothing is done: the last words of a process are what everybody asks for, and must not
+//!   restart the next one. So a look for it is never dropped, and the first one comes as soon as a process is up.
 //! - *Certificate authorities are read by the scout itself*, not passed in by the keeper: nothing in them
 //!   is private, and the keeper opens no file that a check names.
 //! - *A process is sampled from files of /proc that stay open* while descriptors are plenty: an open one

@@ -426,7 +426,7 @@ impl State {
                     cx.push(Effect::RecordLadder { service: self.def.name.clone(), ladder: None });
                     self.leaving = None;
                     self.stage = Stage::Watching;
-                    judge::forget_windows(self);
+                    judge::forget_windows(self, cx.now.mono);
                     self.since = cx.now;
                     self.look_at = cx.now.mono + self.def.every;
                     self.confirm(cx);

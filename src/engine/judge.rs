@@ -40,7 +40,7 @@ impl State {
                 continue;
             }
             state.due = next_slot(now, check.every);
-            let change = self.verdict(cx, at, check, seen);
+            let change = self.verdict(cx, at, check, seen, now);
             if change != Change::None {
                 changes.push((at, check, change));
             }
@@ -61,25 +61,33 @@ impl State {
             return;
         };
         state.asked = None;
+        let since = std::mem::replace(&mut state.looked_at, state.asked_at);
         let fingerprint = state.fingerprint;
+        let is_stale = state.asked_at < self.judged_since;
+        if is_stale && !check.condition.is_met_by_event(seen, fingerprint) {
+            cx.counters.dropped_answers += 1;
+            return;
+        }
         self.verify_observed(at, check.condition.judge(seen, fingerprint));
-        let change = self.verdict(cx, at, check, seen);
+        let change = self.verdict(cx, at, check, seen, since);
         self.follow(cx, vec![(at, check, change)], seen);
     }
 
-    /// What one observation means for one check.
+    /// What one observation means for one check. Whatever happened by it did so after `since`.
     fn verdict(
         &mut self,
         cx: &mut Cx<'_>,
         at: usize,
         check: &Check,
         seen: &Arc<Observation>,
+        since: Mono,
     ) -> Change {
-        let acting = self.settled() && self.intent.desired == Desired::Up;
+        let before = self.checks.get(at).and_then(|state| state.fingerprint);
+        let event = check.is_of_event() && check.condition.is_met_by_event(seen, before);
+        let untimely = self.untimely(event.then_some(since));
         let Some(state) = self.checks.get_mut(at) else {
             return Change::None;
         };
-        let before = state.fingerprint;
         let verdict = check.condition.judge(seen, before);
         state.last = Some(Arc::clone(seen));
         state.fingerprint = seen.fingerprint.or(before);
@@ -87,24 +95,88 @@ impl State {
             cx.dirty |= state.fingerprint != before;
         }
         self.unknowns(cx, at, check, (seen, verdict));
-        let Some(state) = self.checks.get_mut(at) else {
-            return Change::None;
-        };
         let bad = match verdict {
             Verdict::Unknown => return Change::None,
             Verdict::Fail => true,
             Verdict::Pass => false,
         };
-        if !acting {
+        if let Some(why) = untimely {
+            if event {
+                self.tell_only(cx, at, check, seen, why);
+            }
             return Change::None;
         }
-        let change =
-            state.window.push(cx.now.mono, bad, (check.tolerance, check.recover), check.every);
+        let Some(state) = self.checks.get_mut(at) else {
+            return Change::None;
+        };
+        let change = state.push(cx.now.mono, bad, check);
         if change == Change::Fired && once(check, seen) {
             // It happened, and that is all: nothing is left to be resolved.
             state.window = Window::default();
         }
         change
+    }
+
+    /// Why nothing is done now about what a look saw, if so. Of what happened: after this moment.
+    fn untimely(&self, event: Option<Mono>) -> Option<&'static str> {
+        if self.intent.desired != Desired::Up {
+            return Some("it is not wanted up");
+        }
+        match self.place() {
+            Where::Present => {
+                let by_another = event.is_some_and(|since| since < self.main_since);
+                by_another.then_some("it may be about the process before")
+            }
+            Where::StartPeriod => Some("it is in its start period"),
+            Where::Absent
+            | Where::Clearing
+            | Where::Starting
+            | Where::Stopping
+            | Where::Killing
+            | Where::Backoff => Some("its process is on its way out or in"),
+        }
+    }
+
+    /// Something happened at a moment at which nothing may be done about it. No later look sees it again,
+    /// so it is told.
+    fn tell_only(
+        &mut self,
+        cx: &mut Cx<'_>,
+        at: usize,
+        check: &Check,
+        seen: &Observation,
+        why: &str,
+    ) {
+        if self.intent.desired != Desired::Up {
+            return;
+        }
+        let Some(state) = self.checks.get_mut(at) else { return };
+        let change = state.push(cx.now.mono, true, check);
+        match change {
+            Change::None | Change::Resolved => return,
+            // What it may not act on leaves nothing to be resolved.
+            Change::Fired => state.window = Window::default(),
+            Change::StillFiring => {}
+        }
+        let cause = Cause::Check(check.kind, check.index);
+        let event = if once(check, seen) { EventKind::Changed } else { EventKind::Fired };
+        let title = format!("{}, {}", check.condition.explain(seen), check.tolerance);
+        self.open_incident_as(cx, Some(event), cause, title, cx.now.mono);
+        if change == Change::Fired {
+            self.ends_by_itself(cx, cause);
+        }
+        if check.then.iter().any(|action| *action != Action::Alert) {
+            let text = format!("nothing is done about it ({}): {why}", check.label);
+            self.narrate_new(cx, text);
+        }
+    }
+
+    /// One mail, with what was done about it.
+    fn ends_by_itself(&mut self, cx: &Cx<'_>, cause: Cause) {
+        if let Some(open) = self.open.get_mut(&cause) {
+            open.tell_at = Mono::NEVER;
+            open.settles_at = Some(cx.now.mono + limits::TELL_AFTER);
+        }
     }
 
     /// Does what the checks whose rule state changed ask for.
@@ -142,11 +214,7 @@ impl State {
         let event = if once(check, seen) { EventKind::Changed } else { EventKind::Fired };
         self.open_incident_as(cx, Some(event), cause, title, tell_at);
         if once(check, seen) {
-            // One mail, with what was done about it.
-            if let Some(open) = self.open.get_mut(&cause) {
-                open.tell_at = Mono::NEVER;
-                open.settles_at = Some(cx.now.mono + limits::TELL_AFTER);
-            }
+            self.ends_by_itself(cx, cause);
         } else if let Some(state) = self.checks.get_mut(at) {
             state.repeat_at = check.repeat.map(|every| cx.now.mono + every);
         }
@@ -249,10 +317,7 @@ impl State {
         }
         if self.job.is_some_and(|job| job.kind == JobKind::Exec) {
             // `then = ["exec ...", "restart"]` means: first the one, then the other.
-            let waits = (check.index, action.clone());
-            if !self.pending.contains(&waits) {
-                self.pending.push(waits);
-            }
+            self.wants(check, action);
             return;
         }
         match action {
@@ -269,7 +334,15 @@ impl State {
         }
     }
 
-    /// The exec ended: what waited for it, unless the service is not to be acted on any more.
+    /// It is done once it may be.
+    fn wants(&mut self, check: &Check, action: &Action) {
+        let waits = (check.index, action.clone());
+        if !self.pending.contains(&waits) {
+            self.pending.push(waits);
+        }
+    }
+
+    /// What was waited for is over: what waited, unless the service is not to be acted on any more.
     pub(super) fn act_on_pending(&mut self, cx: &mut Cx<'_>) {
         let pending = std::mem::take(&mut self.pending);
         if !self.settled() || self.intent.desired != Desired::Up {
@@ -307,7 +380,10 @@ impl State {
                 );
                 self.happen(cx, Class::WishRestart, None);
             }
-            Permission::Gap(_) => {}
+            Permission::Gap(until) => {
+                self.wants(check, &Action::Restart);
+                self.look_at = self.look_at.min(until);
+            }
             Permission::BackOff(until) => {
                 let wait = show_duration(until.since(now));
                 let limit = self.def.start_limit;
@@ -415,6 +491,7 @@ impl State {
             if state.asked.is_none() {
                 let ask = cx.ask();
                 state.asked = Some((ask, now + check.timeout + limits::ASK_TIMEOUT));
+                state.asked_at = now;
                 let (service, check) = (def.name.clone(), check.index);
                 cx.push(Effect::Probe { service, check, ask });
             }
@@ -441,13 +518,33 @@ fn once(check: &Check, seen: &Observation) -> bool {
     check.condition.is_of_change() && check.condition.judge(seen, seen.fingerprint) != Verdict::Fail
 }
 
-/// Another process, or the end of an action: what was seen before says nothing about now.
-pub(super) fn forget_windows(state: &mut State) {
-    for check in &mut state.checks {
-        check.window.clear();
-        check.unknown = 0;
-        // What was asked of the one before says nothing of this one.
-        check.asked = None;
+/// Another process, or the end of an action: how things were before says nothing about now.
+pub(super) fn forget_windows(state: &mut State, now: Mono) {
+    state.judged_since = now;
+    for (check, state) in state.def.checks.iter().zip(&mut state.checks) {
+        state.window.clear();
+        state.unknown = 0;
+        // What was asked is asked anew. But for what happened: no other answer has that.
+        if !check.is_of_event() {
+            state.asked = None;
+        }
+    }
+}
+
+/// What happens once is looked for at once: by the next regular look it could not be told any more whether
+/// it was before the process came or after.
+pub(super) fn look_for_events(state: &mut State, now: Mono) {
+    for (check, of_check) in state.def.checks.iter().zip(&mut state.checks) {
+        if check.is_of_event() {
+            of_check.due = now;
+            state.look_at = state.look_at.min(now + limits::SUCCESSOR_POLL);
+        }
+    }
+}
+
+impl CheckState {
+    fn push(&mut self, now: Mono, bad: bool, check: &Check) -> Change {
+        self.window.push(now, bad, (check.tolerance, check.recover), check.every)
     }
 }
 
@@ -465,6 +562,8 @@ pub(super) fn fresh(due: Mono, fingerprint: Option<u64>) -> CheckState {
         due,
         last: None,
         asked: None,
+        asked_at: Mono::ZERO,
+        looked_at: Mono::ZERO,
         fingerprint,
         unknown: 0,
         repeat_at: None,

@@ -13,6 +13,7 @@ use crate::model::memory::Acquaintance;
 use crate::model::order::{Order, ReplyResult};
 use crate::model::process::{Exit, ProcessIdentity};
 use crate::model::service::Life;
+use crate::model::time::Mono;
 use crate::model::units::show_duration;
 
 /// Why workers are not a service's any more.
@@ -88,7 +89,7 @@ impl State {
         self.recalled = None;
         self.asked.confirm = None;
         self.asked.sample = None;
-        judge::forget_windows(self);
+        judge::forget_windows(self, cx.now.mono);
         cx.dirty = true;
     }
 
@@ -103,6 +104,7 @@ impl State {
         let pid = self.main.map(|main| main.to_string()).unwrap_or_default();
         if known {
             // An earlier keeper's process, still there: nothing new began.
+            self.main_since = Mono::ZERO;
             self.enter(cx, Stage::Watching);
         } else {
             match (before, self.gone_at) {
@@ -129,6 +131,7 @@ impl State {
                 self.dismiss(Cause::Down);
             }
             self.resolve(cx, Cause::Unkillable, "another process took its place");
+            self.main_since = cx.now.mono;
             let until = cx.now.mono + self.def.start_period;
             self.enter(cx, Stage::StartPeriod { until });
         }
@@ -142,6 +145,9 @@ impl State {
         self.resolve(cx, Cause::UpUnwanted, "it is wanted again");
         self.settle_down_incident(cx);
         self.schedule_first_look(cx.now.mono);
+        if !known {
+            judge::look_for_events(self, cx.now.mono);
+        }
         self.answer_up(cx);
         if let Some((target, by)) = self.leaving {
             // What was set aside meanwhile is left alone.
@@ -174,7 +180,7 @@ impl State {
 
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         self.enter(cx, Stage::Watching);
-        judge::forget_windows(self);
+        judge::forget_windows(self, cx.now.mono);
     }
 
     pub(super) fn rest(&mut self, cx: &mut Cx<'_>) {

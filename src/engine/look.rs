@@ -66,6 +66,9 @@ impl State {
             }
         };
         cx.dirty |= self.limit.forgive(now, self.def.start_limit.window);
+        if self.job.is_none() {
+            self.act_on_pending(cx);
+        }
         match self.place() {
             Where::Absent | Where::Backoff => self.identify(cx),
             Where::Present | Where::StartPeriod => {

@@ -305,7 +305,7 @@ impl State {
             .collect();
         for cause in settled {
             let how = match cause {
-                Cause::Check(..) => "it changed, and that is all".to_owned(),
+                Cause::Check(..) => "it happened, and that is all".to_owned(),
                 Cause::StuckWorker => "its master waits for nobody any more".to_owned(),
                 Cause::Down
                 | Cause::UpUnwanted

@@ -72,7 +72,7 @@ impl State {
         match self.intent.desired {
             Desired::Up => {
                 // What was seen before it was set aside says nothing about now.
-                judge::forget_windows(self);
+                judge::forget_windows(self, cx.now.mono);
                 self.resolve(cx, Cause::SetAside, "an operator ended it");
                 self.resolve(cx, Cause::UpUnwanted, "it is wanted up");
             }

@@ -62,6 +62,8 @@ impl State {
         let state = Self {
             intent: memory.intent,
             main: None,
+            main_since: Mono::ZERO,
+            judged_since: Mono::ZERO,
             last_main: memory.boot.main,
             recalled: memory.boot.main,
             stage: Stage::Watching,

@@ -33,6 +33,10 @@ pub(crate) struct State {
     pub(crate) intent: Intent,
     /// The main process; the keeper holds it.
     pub(crate) main: Option<ProcessIdentity>,
+    /// When it appeared, if it did under this keeper's eyes: what happened before is another one's.
+    pub(crate) main_since: Mono,
+    /// From when on it is judged: how things were before says nothing of now.
+    pub(crate) judged_since: Mono,
     /// The last main process that is gone.
     pub(crate) last_main: Option<ProcessIdentity>,
     pub(crate) stage: Stage,
@@ -252,6 +256,10 @@ pub(crate) struct CheckState {
     pub(crate) last: Option<Arc<Observation>>,
     /// The probe that is under way, and when it counts as lost.
     pub(crate) asked: Option<(AskId, Mono)>,
+    /// When the last one that was sent out was.
+    pub(crate) asked_at: Mono,
+    /// When the last one that was answered was: what the next one finds happened since then.
+    pub(crate) looked_at: Mono,
     /// What `changed` compares with.
     pub(crate) fingerprint: Option<u64>,
     /// Unknown observations in a row.

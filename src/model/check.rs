@@ -44,6 +44,12 @@ impl Check {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
     }
+
+    /// Whether one look may find what no later one does: a change, or lines of a file.
+    #[must_use]
+    pub fn is_of_event(&self) -> bool {
+        self.kind == CheckKind::File || self.condition.is_of_change()
+    }
 }
 
 /// The types of checks. Each is one file under `checks/`.

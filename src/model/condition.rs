@@ -104,6 +104,14 @@ impl Condition {
         self.expr.any(&|expr| matches!(expr, Expr::Changed))
     }
 
+    /// Whether it holds because of what happened, a change or new lines, and not of how things are: no later
+    /// look sees that again.
+    #[must_use]
+    pub fn is_met_by_event(&self, seen: &Observation, before: Option<u64>) -> bool {
+        self.judge(seen, before) == Verdict::Fail
+            && self.judge(&seen.without_lines(), seen.fingerprint) != Verdict::Fail
+    }
+
     /// Whether it looks at the outcome: `failed`.
     #[must_use]
     pub fn is_of_failure(&self) -> bool {

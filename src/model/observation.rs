@@ -10,6 +10,8 @@ use crate::model::text::Untrusted;
 pub struct Observation {
     /// Whether the target behaved.
     pub outcome: Outcome,
+    /// What a failure is about.
+    pub failed_by: FailedBy,
     /// The metrics it measured. A metric that has no value yet (a rate on its first sample) is not in it.
     pub metrics: Vec<(Metric, Reading)>,
     /// How long the probe took.
@@ -45,6 +47,7 @@ impl Observation {
     pub fn of(outcome: Outcome) -> Self {
         Self {
             outcome,
+            failed_by: FailedBy::State,
             metrics: Vec::new(),
             took: Duration::ZERO,
             fingerprint: None,
@@ -59,11 +62,33 @@ impl Observation {
         self
     }
 
+    /// What would have been seen without new lines.
+    pub(super) fn without_lines(&self) -> Self {
+        let mut quiet = self.clone();
+        match quiet.failed_by {
+            FailedBy::State => {}
+            FailedBy::Lines => quiet.outcome = Outcome::Ok,
+        }
+        for (_, reading) in quiet.metrics.iter_mut().filter(|(name, _)| *name == Metric::Matches) {
+            *reading = Reading::Exact(Value::Count(0));
+        }
+        quiet
+    }
+
     /// The reading of a metric, if it has one.
     #[must_use]
     pub fn reading(&self, metric: &Metric) -> Option<Reading> {
         self.metrics.iter().find(|(name, _)| name == metric).map(|(_, reading)| *reading)
     }
+}
+
+/// What a failure is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FailedBy {
+    /// How things are: it lasts until they are mended.
+    State,
+    /// New lines of a file, and nothing else: they were written once.
+    Lines,
 }
 
 /// Whether the target behaved.

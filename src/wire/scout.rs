@@ -190,7 +190,8 @@ impl Seen {
                     2 => Outcome::Unknown(why),
                     _ => return Err(Garbage("an outcome that is none")),
                 };
-                let seen = Observation { outcome, metrics, took, fingerprint, detail };
+                let seen =
+                    Observation { metrics, took, fingerprint, detail, ..Observation::of(outcome) };
                 body.end(Self { ask, seen })
             })
             .collect()

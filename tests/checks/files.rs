@@ -11,7 +11,7 @@ use heeler::config::settings::Settings;
 use heeler::config::{LoadAs, parse_service};
 use heeler::model::ids::ServiceName;
 use heeler::model::metric::{Metric, Value};
-use heeler::model::observation::{Observation, Outcome};
+use heeler::model::observation::{FailedBy, Observation, Outcome};
 use heeler::model::process::Uid;
 use heeler::sys::clock;
 
@@ -189,6 +189,22 @@ fn a_file_is_there_or_must_not_be() {
         panic!("no age")
     };
     assert!((7200..7210).contains(&age.as_secs()), "{age:?}");
+}
+
+/// Lines were written once; what else is wrong lasts, and then so does the failure.
+#[test]
+fn a_failure_by_lines_alone_is_told_apart() {
+    let rig = Rig::new();
+    let path = rig.write("log", "");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
+    for (mode, failed_by) in [("0640", FailedBy::Lines), ("0600", FailedBy::State)] {
+        let mut looker = Looker::new(&file(&path, &format!("content = \".\"\nmode = \"{mode}\"")));
+        assert_eq!(looker.look().failed_by, FailedBy::State);
+        rig.append("log", "an error\n");
+        let seen = looker.look();
+        is(&seen, "failed", "a new line matches: an error");
+        assert_eq!(seen.failed_by, failed_by, "{mode}");
+    }
 }
 
 #[test]

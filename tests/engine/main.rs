@@ -12,6 +12,7 @@ mod events;
 mod hazards;
 mod incidents;
 mod limits;
+mod once;
 mod orders;
 mod probes;
 mod reloads;

@@ -535,9 +535,9 @@ impl Story {
         self.pass(self.clock + span("5m"));
         self.saw("");
         let checks = self.def.checks.iter().map(|check| check.every);
-        let shortest = checks.chain([self.def.every]).min().unwrap().as_secs();
-        let ticks = u64::from(self.ticks);
-        let enough = 20 + 2 * 300 / shortest;
+        let shortest = checks.chain([self.def.every]).min().unwrap().as_millis();
+        let ticks = u128::from(self.ticks);
+        let enough = 20 + 2 * 300_000 / shortest;
         assert!(ticks <= enough, "{ticks} wake-ups in five calm minutes");
         let counters = self.engine.counters();
         assert_eq!(counters.impossible, [], "impossible cells");

@@ -16,6 +16,7 @@ mod events;
 mod hostile;
 mod kill;
 mod life;
+mod lines;
 mod many_reloads;
 mod pidfile;
 mod probe;

@@ -130,7 +130,7 @@ pub(crate) fn rule(condition: &str, tolerance: &str, then: Action) -> Check {
 
 /// A check of something else than the process.
 pub(crate) fn probe(condition: &str, tolerance: &str, then: Action) -> Check {
-    const METRICS: [Metric; 1] = [Metric::ResponseTime];
+    const METRICS: [Metric; 2] = [Metric::ResponseTime, Metric::Matches];
     Check {
         kind: CheckKind::Http,
         label: condition.into(),
