@@ -21,7 +21,6 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::checks::door::Doors;
 use crate::checks::names::{Names, look_up};
 use crate::checks::tls;
 use crate::model::observation::{Observation, Outcome};
@@ -52,8 +51,6 @@ pub struct Shared {
     names: Names,
     /// Certificates to trust.
     pub roots: tls::Roots,
-    /// What HTTP is spoken by.
-    pub(super) doors: Doors,
 }
 
 /// Why a probe goes no further.

@@ -1,51 +1,51 @@
 //! One exchange of HTTP/1.1 (RFC 9112): a connection, a request out, a bounded answer in.
 //!
-//! No pool, no proxy, no decompression: what the server sent is what is judged. Only the caller's deadline
-//! bounds the time.
+//! The request and the answer are reqwest's; hyper, of which reqwest is made, speaks between them. reqwest's
+//! client opens its connections by itself: then nobody knows who does not answer, and nothing bounds what is
+//! read before an answer. No pool, no proxy, no decompression: what the server sent is what is judged. Only
+//! the caller's deadline bounds the time.
 
 use std::error::Error;
 use std::io;
 use std::iter::successors;
-use std::sync::OnceLock;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
-use reqwest::header::HeaderMap;
-use reqwest::{Request, Response, StatusCode};
-use ring::digest::{Context, SHA256};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Notify;
+use hyper::Uri;
+use hyper::client::conn::http1;
+use hyper::rt::ReadBufCursor;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Body, Request, Response, StatusCode};
+use ring::digest::{self, SHA256};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::checks::connect::{Progress, Stage, Tools, Trouble};
-use crate::checks::door::{Comes, Entered, Near};
-use crate::checks::tls::{Readied, Sight};
+use crate::checks::connect::{Progress, Stage, Trouble};
 use crate::model::units::show_size;
 
-/// Headers; nginx sends at most 32 KiB of them, Apache 8 KiB a line. reqwest has no such bound: this one is
-/// held when they are there. What never becomes a head ends at hyper's: 100 lines, a buffer of 408 KiB.
+/// Headers; nginx sends at most 32 KiB of them, Apache 8 KiB a line. What never becomes a head ends at hyper's
+/// own bounds: 100 lines, a buffer of 408 KiB.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// All that is carried until there is an answer: its head, interim answers before it, and what is read
 /// ahead of its body. More than hyper's buffer, which has better words for a head without end.
 const BEFORE_ANSWER_BYTES_MAX: usize = 8 * HEAD_BYTES_MAX;
-/// How long reqwest may take to find the head in that.
-const HEAD_PARSED_WITHIN: Duration = Duration::from_secs(1);
-/// What is carried at once.
-const CARRIED_AT_ONCE_BYTES: usize = 16 << 10;
-/// The same of a request: few are longer than this.
-const REQUEST_AT_ONCE_BYTES: usize = 1 << 10;
+/// What is read at once.
+const CARRIED_AT_ONCE_BYTES: usize = 8 << 10;
 /// What is kept of a body that no pattern asks for: enough to show how it begins.
 const BEGINNING_BYTES: usize = 1024;
+
 /// What came back.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: Body,
+    pub(super) body: Received,
 }
 
 /// What came of a body.
 #[derive(Debug)]
-pub(super) struct Body {
+pub(super) struct Received {
     /// All that was read, or its beginning, as was asked for.
     pub(super) kept: Vec<u8>,
     /// How many bytes were read.
@@ -81,67 +81,69 @@ pub(super) enum Keep {
     Beginning,
 }
 
-/// Sends a request on a connection and reads its answer. `to` is the target's name in messages; `tls` is
-/// for this one connection, and `request` makes the request anew.
+/// Sends a request on a connection and reads its answer. `to` is the target's name in messages.
 ///
 /// # Errors
-/// `Failed`: not to be trusted, or what came is no whole answer. `Unknown`: heeler's own means are short.
+/// `Failed`: what came is no whole answer. `Unknown`: the request cannot be said in HTTP.
 pub(super) async fn exchange<S>(
-    tools: &Tools,
+    progress: &Progress,
     to: &str,
     stream: S,
-    tls: Option<Readied>,
-    request: impl Fn() -> Request,
+    request: Request,
     read: Read,
 ) -> Result<Answer, Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (config, sight) = tls.map(|Readied { config, sight }| (config, sight)).unzip();
-    let entered = tools.shared.doors.ask(config.as_ref(), request).await;
-    let Entered { asked, near, comes } = entered.map_err(|error| {
-        Trouble::Unknown(format!("failed to prepare a connection within heeler: {error}"))
+    let request = in_origin_form(request).map_err(|error| {
+        Trouble::Unknown(format!("there is no way to ask {to} for this: {error}"))
     })?;
-    let line = Line::default();
+    let failed = |error: hyper::Error| Trouble::Failed(words(to, &error));
+    let before_answer = AtomicBool::new(true);
+    let line = Line { stream, before_answer: &before_answer, carried_bytes: 0 };
+    let (mut sender, connection) = http1::Builder::new()
+        .max_header_size(HEAD_BYTES_MAX)
+        .handshake(line)
+        .await
+        .map_err(failed)?;
     let exchanged = async {
-        let response = asked.await.map_err(|error| line.trouble(to, sight.as_ref(), &error))?;
-        line.answered.store(true, Ordering::Relaxed);
-        line.heard.notify_one();
-        answer(&tools.progress, to, &line, response, read).await
+        let response = sender.send_request(request).await.map_err(failed)?;
+        before_answer.store(false, Ordering::Relaxed);
+        answer(progress, to, response.map(Body::wrap).into(), read).await
+    };
+    let carried = async {
+        // What ends it is heard by whoever waits for the answer or its body.
+        let _ended = connection.await;
+        std::future::pending().await
     };
     tokio::select! {
         biased;
         answer = exchanged => answer,
-        trouble = line.carry(to, (&near, comes), stream) => Err(trouble),
+        never = carried => never,
     }
 }
 
 async fn answer(
     progress: &Progress,
     to: &str,
-    line: &Line,
     mut response: Response,
     read: Read,
 ) -> Result<Answer, Trouble> {
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-    let lines = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    if lines.sum::<usize>() > HEAD_BYTES_MAX {
-        return Err(Trouble::Failed(too_large(to)));
-    }
     let shown = told(status);
     progress.at(Stage::Receiving(format!("{to} answered {shown} and began a body")));
     let keep_bytes = match read.keep {
         Keep::All => usize::MAX,
         Keep::Beginning => BEGINNING_BYTES,
     };
-    let (mut kept, mut bytes, mut digest) = (Vec::new(), 0u64, Context::new(&SHA256));
+    let (mut kept, mut bytes, mut digest) = (Vec::new(), 0u64, digest::Context::new(&SHA256));
     let mut end = End::Whole;
     loop {
         let chunk = response.chunk().await.map_err(|error| {
             Trouble::Failed(format!(
                 "{to} answered {shown}, but the body broke off after {}: {}",
                 show_size(bytes),
-                line.words(to, &error)
+                words(to, &error)
             ))
         })?;
         let Some(data) = chunk else { break };
@@ -163,131 +165,87 @@ async fn answer(
     }
     let digest = digest.finish();
     let first = digest.as_ref().first_chunk().expect("SHA-256 has 32 bytes");
-    let body = Body { kept, bytes, end, fingerprint: u64::from_le_bytes(*first) };
+    let body = Received { kept, bytes, end, fingerprint: u64::from_le_bytes(*first) };
     Ok(Answer { status, headers, body })
 }
 
-/// What carries the bytes between reqwest and a connection.
+/// A connection as hyper reads and writes it.
 ///
-/// What reqwest sends is carried on: so the connection is made, named and closed as every probe's is, and a
-/// server that sends interim answers for ever (RFC 9110, section 15.2) ends at a bound. Without one hyper
-/// parses them as fast as they come, and the loop stands still for seconds.
-#[derive(Default)]
-struct Line {
-    /// Whether the head of the answer is there, and who waits for it.
-    answered: AtomicBool,
-    heard: Notify,
-    /// What broke the connection.
-    broken: OnceLock<io::Error>,
+/// A server that sends interim answers for ever (RFC 9110, section 15.2) ends at a bound: hyper parses them as
+/// fast as they come, and the loop would stand still for seconds.
+struct Line<'a, S> {
+    stream: S,
+    before_answer: &'a AtomicBool,
+    carried_bytes: usize,
 }
 
-impl Line {
-    /// Carries until it is dropped, or until it is clear that there will be no answer.
-    async fn carry(
-        &self,
-        to: &str,
-        (near, comes): (&Near, Comes),
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-    ) -> Trouble {
-        let (mut answers, mut requests) = tokio::io::split(stream);
-        let ask = async {
-            // A server may answer without having read all of a request.
-            let _sent = forward(near, comes, &mut requests).await;
-            std::future::pending().await
-        };
-        let listen = async {
-            match self.listen(&mut answers, near).await {
-                Ok(Heard::All) => {}
-                Ok(Heard::TooMuch) => {
-                    return Trouble::Failed(format!(
-                        "the connection to {to} failed: it sent more than 512 KiB without an answer"
-                    ));
-                }
-                Err(error) => drop(self.broken.set(error)),
-            }
-            // What was sent before is read before this.
-            near.close();
-            std::future::pending().await
-        };
-        tokio::select! {
-            trouble = listen => trouble,
-            never = ask => never,
+impl<S: AsyncRead + Unpin> hyper::rt::Read for Line<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before_answer = self.before_answer.load(Ordering::Relaxed);
+        if before_answer && self.carried_bytes > BEFORE_ANSWER_BYTES_MAX {
+            let text = "it sent more than 512 KiB without an answer";
+            return Poll::Ready(Err(io::Error::other(text)));
         }
-    }
-
-    async fn listen(&self, from: &mut (impl AsyncRead + Unpin), near: &Near) -> io::Result<Heard> {
-        let (mut buffer, mut carried) = (Vec::with_capacity(CARRIED_AT_ONCE_BYTES), 0);
-        loop {
-            buffer.clear();
-            let bytes = from.read_buf(&mut buffer).await?;
-            if bytes == 0 {
-                return Ok(Heard::All);
-            }
-            carried += bytes;
-            if carried > BEFORE_ANSWER_BYTES_MAX && !self.answered.load(Ordering::Relaxed) {
-                // Part of it may be a body, and the head still on its way through reqwest.
-                let head = tokio::time::timeout(HEAD_PARSED_WITHIN, self.heard.notified());
-                if head.await.is_err() {
-                    return Ok(Heard::TooMuch);
-                }
-            }
-            // reqwest has seen enough where it hangs up; then the exchange ends.
-            if near.write_all(&buffer).await.is_err() {
-                return Ok(Heard::All);
-            }
-        }
-    }
-
-    /// Whose trouble it is that there is no answer.
-    fn trouble(&self, to: &str, sight: Option<&Sight>, error: &reqwest::Error) -> Trouble {
-        let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
-        match (io, sight) {
-            // With the connection, but before there is HTTP: the handshake.
-            (Some(io), Some(sight)) if error.is_connect() => sight.trouble(io),
-            (Some(_) | None, Some(_) | None) => Trouble::Failed(self.words(to, error)),
-        }
-    }
-
-    /// What went wrong on the connection. reqwest's own words are about its insides; hyper below it knows.
-    fn words(&self, to: &str, error: &reqwest::Error) -> String {
-        let hyper = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
-        match (hyper, self.broken.get()) {
-            // Only hyper's server has a question for this kind; its words are all there is.
-            (Some(hyper), _) if hyper.is_parse() && hyper.to_string().contains("too large") => {
-                too_large(to)
-            }
-            (Some(hyper), None) if hyper.is_incomplete_message() => {
-                format!("{to} closed the connection before its answer was whole")
-            }
-            (Some(hyper), _) if hyper.is_parse() => {
-                format!("what {to} sent is not HTTP/1: {hyper}")
-            }
-            (_, Some(broken)) => format!("the connection to {to} failed: {broken}"),
-            (_, None) => {
-                let inmost = causes(error).last().map(ToString::to_string).unwrap_or_default();
-                format!("the connection to {to} failed: {inmost}")
-            }
-        }
+        let mut room = [MaybeUninit::uninit(); CARRIED_AT_ONCE_BYTES];
+        let most = into.remaining().min(CARRIED_AT_ONCE_BYTES);
+        let mut part = ReadBuf::uninit(&mut room[..most]);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut part))?;
+        into.put_slice(part.filled());
+        self.carried_bytes = self.carried_bytes.saturating_add(part.filled().len());
+        Poll::Ready(Ok(()))
     }
 }
 
-/// What came on a connection.
-enum Heard {
-    /// All there was, or all that was wanted.
-    All,
-    /// Too much for what comes before an answer.
-    TooMuch,
+impl<S: AsyncWrite + Unpin> hyper::rt::Write for Line<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
-/// Carries all that there is of a request.
-async fn forward(near: &Near, comes: Comes, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-    let mut buffer = vec![0; REQUEST_AT_ONCE_BYTES];
-    loop {
-        let bytes = near.read(&mut buffer).await?;
-        let part = &buffer[..bytes];
-        to.write_all(part).await?;
-        if bytes == 0 || (comes == Comes::Head && part.ends_with(b"\r\n\r\n")) {
-            return Ok(());
+/// A request as a server is asked (RFC 9112, section 3.2.1): the path alone, and the host beside it.
+fn in_origin_form(request: Request) -> Result<hyper::Request<Body>, Box<dyn Error>> {
+    let host = match (request.url().host_str(), request.url().port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (host, _) => host.unwrap_or_default().to_owned(),
+    };
+    let mut request = hyper::Request::<Body>::try_from(request)?;
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+    let headers = request.headers_mut();
+    headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    headers.entry(header::HOST).or_insert(HeaderValue::try_from(host)?);
+    Ok(request)
+}
+
+/// What went wrong on a connection. reqwest's own words are about its insides; hyper below it knows.
+fn words(to: &str, error: &(dyn Error + 'static)) -> String {
+    let hyper = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    match hyper {
+        // Only hyper's server has a question for this kind; its words are all there is.
+        Some(hyper) if hyper.is_parse() && hyper.to_string().contains("too large") => too_large(to),
+        Some(hyper) if hyper.is_parse() => format!("what {to} sent is not HTTP/1: {hyper}"),
+        Some(hyper) if hyper.is_incomplete_message() => {
+            format!("{to} closed the connection before its answer was whole")
+        }
+        Some(_) | None => {
+            let inmost = causes(error).last().map(ToString::to_string).unwrap_or_default();
+            format!("the connection to {to} failed: {inmost}")
         }
     }
 }
@@ -305,9 +263,8 @@ fn too_large(to: &str) -> String {
 }
 
 /// An error and what is under it.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    let first: &(dyn Error + 'static) = error;
-    successors(Some(first), |error| under(*error))
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    successors(Some(error), |error| under(*error))
 }
 
 /// What is under an error. One of I/O hides what it holds from `source`.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::checks::connect::{Tools, Trouble, tcp, unix};
-use crate::checks::exchange::{Answer, Body, End, Keep, Read, exchange, told};
+use crate::checks::exchange::{Answer, End, Keep, Read, Received, exchange, told};
 use crate::checks::given::{Given, Key, KeyKind, Wrong};
 use crate::checks::login::{Login, Quotes, unauthorized};
 use crate::checks::tls::{self, Trust};
@@ -395,25 +395,23 @@ async fn ask_once(
             Keep::Beginning
         },
     };
-    let request = || request(asking);
+    let request = request(asking);
     if let Some(path) = &settings.unix {
         let to = path.display().to_string();
         let stream = unix(tools, path).await?;
-        return exchange(tools, &to, stream, None, request, read).await;
+        return exchange(&tools.progress, &to, stream, request, read).await;
     }
     let host = asking.url.host_str().unwrap_or_default();
     let port = asking.url.port_or_known_default().unwrap_or(80);
     let to = format!("{host}:{port}");
     let stream = tcp(tools, host, port).await?;
     if asking.url.scheme() == "http" {
-        return exchange(tools, &to, stream, None, request, read).await;
+        return exchange(&tools.progress, &to, stream, request, read).await;
     }
-    let ready = tls::ready(tools, host, &settings.trust, &[b"http/1.1"]).await?;
-    let sight = ready.sight.clone();
-    let answer = exchange(tools, &to, stream, Some(ready), request, read).await;
-    let path = x509::path(&sight.chain(), &sight.trusted().authorities);
+    let met = tls::meet(tools, stream, host, &settings.trust, &[b"http/1.1"]).await?;
+    let path = x509::path(&met.chain, &met.trusted.authorities);
     seen.expires_in = path.iter().map(x509::Facts::expires_in).min();
-    answer
+    exchange(&tools.progress, &to, met.stream?, request, read).await
 }
 
 fn request(asking: &Asking) -> Request {
@@ -470,7 +468,7 @@ fn unwanted_status(
     status: StatusCode,
     headers: &HeaderMap,
     asked: &Seen,
-    body: &Body,
+    body: &Received,
 ) -> String {
     let Seen { redirects: hops, kept_from, quotes, .. } = asked;
     let wanted: Vec<_> = settings.status.iter().map(|codes| codes.told()).collect();
@@ -498,7 +496,7 @@ fn unwanted_status(
 }
 
 /// What is wrong with a body, by the patterns for it.
-async fn match_body(settings: &Settings, body: Body, quotes: &Quotes) -> Option<String> {
+async fn match_body(settings: &Settings, body: Received, quotes: &Quotes) -> Option<String> {
     if settings.body.is_none() && settings.not_body.is_none() {
         return None;
     }
@@ -516,7 +514,7 @@ async fn match_body(settings: &Settings, body: Body, quotes: &Quotes) -> Option<
 fn complain(
     wanted: Option<&str>,
     unwanted: Option<&str>,
-    body: &Body,
+    body: &Received,
     quotes: &Quotes,
 ) -> Option<String> {
     let found = |pattern: &str| compiled(pattern).find(&body.kept).map(|found| found.range());

@@ -5,7 +5,6 @@ pub mod certificate;
 pub mod connect;
 pub mod directory;
 pub mod dns;
-mod door;
 mod exchange;
 pub mod file;
 pub mod filesystem;

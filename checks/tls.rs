@@ -130,68 +130,17 @@ where
     let asked = server_name(name).ok_or_else(|| {
         Trouble::Unknown(format!("{name} is neither a DNS name nor an address: no certificate is"))
     })?;
-    let Readied { config, sight } = ready(tools, name, trust, protocols).await?;
-    let met = TlsConnector::from(Arc::new(config)).connect(asked, stream).await;
-    let chain = sight.chain();
-    let stream = met.map_err(|error| sight.trouble(&error));
-    Ok(Met { stream, chain, trusted: sight.trusted() })
-}
-
-/// What a handshake of somebody else's is to be done with.
-#[derive(Debug)]
-pub(super) struct Readied {
-    /// For one handshake.
-    pub(super) config: ClientConfig,
-    /// What is seen in it.
-    pub(super) sight: Sight,
-}
-
-/// What is seen in a handshake, also where it fails.
-#[derive(Clone, Debug)]
-pub(super) struct Sight(Arc<Witness>);
-
-impl Sight {
-    /// The chain the server showed, its own certificate first; none where it did not come to that.
-    pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.0.chain.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Who is trusted.
-    pub(super) fn trusted(&self) -> Arc<Trusted> {
-        Arc::clone(&self.0.trusted)
-    }
-
-    /// Why the handshake failed.
-    pub(super) fn trouble(&self, error: &io::Error) -> Trouble {
-        Trouble::Failed(words(error, &self.chain(), &self.0.trusted, &self.0.name))
-    }
-}
-
-/// Readies a handshake. `name` is what the certificate has to be for, in messages.
-///
-/// # Errors
-/// When the certificates to trust cannot be read: `Unknown`.
-pub(super) async fn ready(
-    tools: &Tools,
-    name: &str,
-    trust: &Trust,
-    protocols: &[&[u8]],
-) -> Result<Readied, Trouble> {
     let trusted = match trust.verify {
         Verify::Full => tools.shared.roots.trusted(trust.ca_file.as_deref()).await?,
         Verify::None => Arc::default(),
     };
-    let witness =
-        Witness { name: name.to_owned(), trusted, verify: trust.verify, chain: Mutex::default() };
-    Ok(witness.ready(protocols))
-}
-
-/// For a client that will speak no TLS, and wants something all the same: it trusts nobody.
-pub(super) fn nobody() -> ClientConfig {
-    let verify = Verify::Full;
-    Witness { name: String::new(), trusted: Arc::default(), verify, chain: Mutex::default() }
-        .ready(&[])
-        .config
+    let witness = Arc::new(Witness { trusted, verify: trust.verify, chain: Mutex::default() });
+    let config = Arc::new(config(Arc::clone(&witness), protocols));
+    let met = TlsConnector::from(config).connect(asked, stream).await;
+    let chain = witness.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let stream =
+        met.map_err(|error| Trouble::Failed(words(&error, &chain, &witness.trusted, name)));
+    Ok(Met { stream, chain, trusted: Arc::clone(&witness.trusted) })
 }
 
 /// What a server can be asked for: a DNS name or an address.
@@ -347,26 +296,23 @@ fn unreadable(shown: &str, error: &io::Error) -> String {
 /// Verifies as asked, and keeps what was shown.
 #[derive(Debug)]
 struct Witness {
-    name: String,
     trusted: Arc<Trusted>,
     verify: Verify,
     chain: Mutex<Vec<CertificateDer<'static>>>,
 }
 
-impl Witness {
-    fn ready(self, protocols: &[&[u8]]) -> Readied {
-        let witness = Arc::new(self);
-        let mut config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
-            .with_safe_default_protocol_versions()
-            .expect("ring knows TLS 1.2 and 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::<Self>::clone(&witness))
-            .with_no_client_auth();
-        // Each probe is a full handshake: it is the certificate of today that counts.
-        config.resumption = Resumption::disabled();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Readied { config, sight: Sight(witness) }
-    }
+/// What one handshake is done with.
+fn config(witness: Arc<Witness>, protocols: &[&[u8]]) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_safe_default_protocol_versions()
+        .expect("ring knows TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(witness)
+        .with_no_client_auth();
+    // Each probe is a full handshake: it is the certificate of today that counts.
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config
 }
 
 impl Default for Trusted {

@@ -157,6 +157,10 @@
 //!   (its process comes or goes, is in its start period, or may be another one than the one it was of) it is told
 //!   all the same, and nothing is done: the last words of a process are what everybody asks for, and must not
 //!   restart the next one. So a look for it is never dropped, and the first one comes as soon as a process is up.
+//! - *HTTP is spoken on a connection of heeler's own*: reqwest makes the request and reads the answer, hyper, of
+//!   which it is made, speaks between. Its client opens connections by itself: who does not answer would be told
+//!   by nobody, an answer that never begins would be bounded by nothing, and to relay between it and a connection
+//!   costs as much again as the probe.
 //! - *Certificate authorities are read by the scout itself*, not passed in by the keeper: nothing in them
 //!   is private, and the keeper opens no file that a check names.
 //! - *A process is sampled from files of /proc that stay open* while descriptors are plenty: an open one
