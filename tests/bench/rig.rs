@@ -76,7 +76,8 @@ pub(crate) struct Rig<'a> {
     pub(crate) ready: u64,
     /// How many starts were read.
     seen: usize,
-    /// Services of another user must get here: pidfiles, the log of starts, and heeler's run_dir.
+    /// Services of another user must get here: pidfiles, the log of starts, and heeler's run_dir. In memory, as /run
+    /// is: on ext4 most of a first start is its search for inodes that the rig before has not just given back.
     dir: TempDir,
     /// On the disk of the project: configuration, state, the watchdog's log.
     disk: TempDir,
@@ -84,8 +85,7 @@ pub(crate) struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     pub(crate) fn new(ground: &'a Ground, watchdog: Watchdog, setup: &Setup) -> Self {
-        let (dir, disk) =
-            (tempdir(&std::env::temp_dir()), tempdir(Path::new(env!("CARGO_TARGET_TMPDIR"))));
+        let (dir, disk) = (tempdir(&in_memory()), tempdir(Path::new(env!("CARGO_TARGET_TMPDIR"))));
         let (pids, log) = (dir.path().join("pids"), dir.path().join("starts"));
         fs::create_dir(&pids).expect("mkdir");
         chown(&pids, Some(ground.uid.as_raw()), Some(ground.gid.as_raw())).expect("chown");
@@ -306,6 +306,12 @@ impl Drop for Rig<'_> {
             server::end(crowd);
         }
     }
+}
+
+/// Where everybody may write and a disk has no part.
+fn in_memory() -> PathBuf {
+    let shared = Path::new("/dev/shm");
+    if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() }
 }
 
 /// A directory that others may enter.
