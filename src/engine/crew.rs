@@ -259,6 +259,21 @@ impl State {
         }
     }
 
+    /// Looks at them before long, if there may be any.
+    fn look_at_crew_soon(&mut self, cx: &Cx<'_>) {
+        if self.has_crew() && self.main.is_some() {
+            let soon = cx.now.mono + limits::CREW_BUSY_PACE;
+            self.crew.due = Some(self.crew.due.map_or(soon, |due| due.min(soon)));
+        }
+    }
+
+    /// Nobody looks at them while their master comes or goes; whatever ended that, they are looked at again.
+    pub(super) fn look_at_crew_again(&mut self, cx: &Cx<'_>) {
+        if self.crew.due.is_none() {
+            self.look_at_crew_soon(cx);
+        }
+    }
+
     /// As often as the most frequent check of them asks for; sooner while something is under way.
     fn crew_pace(&self) -> std::time::Duration {
         let busy = self.crew.acting.is_some()
@@ -507,10 +522,7 @@ impl State {
             });
             hand.windows = moved.collect();
         }
-        if self.has_crew() && self.main.is_some() {
-            let soon = cx.now.mono + limits::CREW_BUSY_PACE;
-            self.crew.due = Some(self.crew.due.map_or(soon, |due| due.min(soon)));
-        }
+        self.look_at_crew_soon(cx);
     }
 
     /// It is watched no longer: what operators asked for is not done.
@@ -528,8 +540,6 @@ impl State {
         }
         self.resolve(cx, Cause::StuckWorker, why);
         self.crew.forget();
-        if self.has_crew() && self.main.is_some() {
-            self.crew.due = Some(cx.now.mono + limits::CREW_BUSY_PACE);
-        }
+        self.look_at_crew_soon(cx);
     }
 }

@@ -73,6 +73,7 @@ impl State {
             Where::Absent | Where::Backoff => self.identify(cx),
             Where::Present | Where::StartPeriod => {
                 self.confirm(cx);
+                self.look_at_crew_again(cx);
                 if !self.on_trust() {
                     if self.sample_due(now) {
                         self.sample(cx);

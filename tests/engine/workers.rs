@@ -107,7 +107,7 @@ fn one_that_does_not_go_is_killed_after_its_time_with_evidence() {
         "11s worker 203 TERM
          16s mail 1.0 fired: worker 203: memory (300 MiB) > 200 MiB, 2 of 3
          31s worker 203 KILL
-         44.2s mail 1.1 resolved: worker 203: memory (300 MiB) > 200 MiB, 2 of 3",
+         44s mail 1.1 resolved: worker 203: memory (300 MiB) > 200 MiB, 2 of 3",
     );
     story.last_mail_says("worker 203 is still there after 20s: sending SIGKILL");
     story.last_mail_says("worker 203 before its KILL: state S");
@@ -526,6 +526,25 @@ fn a_signal_that_was_refused_uses_up_no_host_brake() {
     grows(&mut story, 203);
     assert!(!story.until_worker_is_told(203));
     story.log_says("worker 203 is held back: the host brake of 1 per 1h is used up");
+    story.reads();
+    story.ends();
+}
+
+/// Its pidfile is gone, so the next keeper takes the process on trust of a record.
+#[test]
+fn a_new_keeper_looks_at_the_workers_of_a_master_that_nothing_names() {
+    let mut story = leak(Action::RecycleWorker);
+    story.keeper_dies();
+    story.world.claim = Claim::NoPidfile;
+    story.keeper_returns();
+    story.at("1m");
+    story.reads();
+    grows(&mut story, 202);
+    story.at("3m");
+    let seen = story.takes().join("\n");
+    assert!(seen.contains("worker 202 TERM"), "{seen}");
+    story.is_succeeded(202, 204);
+    story.at("5m");
     story.reads();
     story.ends();
 }
