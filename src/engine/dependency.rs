@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use crate::engine::effect::Effect;
+use crate::engine::judge;
 use crate::engine::start_limit::Permission;
 use crate::engine::state::{Stage, State};
 use crate::engine::table::{Class, Where};
@@ -321,18 +322,17 @@ impl State {
             // It was the parent's doing. If it is not, it is found again, and told.
             self.open.remove(&cause);
             cx.dirty = true;
-            if let Cause::Check(_, index) | Cause::CheckUnknown(_, index) = cause
-                && let Some(check) = self.checks.get_mut(usize::from(index.0))
-            {
+            let place = cause.place().map(|place| usize::from(place.0));
+            let Some(check) = place.and_then(|place| self.checks.get_mut(place)) else { continue };
+            if matches!(cause, Cause::CheckUnknown(..)) {
+                check.unknown = 0;
+            } else {
                 check.window = Window::default();
                 check.repeat_at = None;
-                check.unknown = 0;
             }
         }
-        for check in &mut self.checks {
-            // What was asked while the parent was away says nothing of now.
-            check.asked = None;
-        }
+        // What was asked while the parent was away says nothing of now.
+        judge::forget_answers(self, cx.now.mono);
         let patience = self.def.start_timeout.max(limits::TELL_AFTER);
         for open in self.open.values_mut() {
             open.tell_at = open.tell_at.min(cx.now.mono + patience);

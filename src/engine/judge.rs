@@ -520,11 +520,17 @@ fn once(check: &Check, seen: &Observation) -> bool {
 
 /// Another process, or the end of an action: how things were before says nothing about now.
 pub(super) fn forget_windows(state: &mut State, now: Mono) {
+    for check in &mut state.checks {
+        check.window.clear();
+        check.unknown = 0;
+    }
+    forget_answers(state, now);
+}
+
+/// What was asked is asked anew. But for what happened: no other answer has that.
+pub(super) fn forget_answers(state: &mut State, now: Mono) {
     state.judged_since = now;
     for (check, state) in state.def.checks.iter().zip(&mut state.checks) {
-        state.window.clear();
-        state.unknown = 0;
-        // What was asked is asked anew. But for what happened: no other answer has that.
         if !check.is_of_event() {
             state.asked = None;
         }
@@ -572,7 +578,8 @@ pub(super) fn fresh(due: Mono, fingerprint: Option<u64>) -> CheckState {
 
 /// The next time on the grid: one interval on, rounded down to a slot so that checks share wake-ups.
 pub(super) fn next_slot(now: Mono, every: Duration) -> Mono {
-    let slot = limits::SCHEDULE_SLOT.min(every / 4).as_nanos().max(1);
+    let least = limits::SCHEDULE_SLOT.min(every / 4);
+    let slot = (every / 10).clamp(least, limits::SCHEDULE_SLOT_MAX).as_nanos().max(1);
     let due = u128::from((now + every).as_nanos());
     Mono::from_nanos(u64::try_from(due / slot * slot).unwrap_or(u64::MAX))
 }

@@ -153,8 +153,11 @@ pub const TELL_AFTER: Duration = Duration::from_secs(5);
 pub const RETURNS_ORDINARY: u32 = 2;
 /// How often an unanswered question (`Identify`, `Sample`) is given up on.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Slots of the schedule: due times are rounded to it, so that checks share wake-ups.
+/// Slots of the schedule: due times are rounded to a tenth of their interval within these bounds, so that checks
+/// share wake-ups. A page that is asked alone costs five times what it costs among others.
 pub const SCHEDULE_SLOT: Duration = Duration::from_millis(100);
+/// What is looked at seldom still comes in a second of its own, not all at once.
+pub const SCHEDULE_SLOT_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(SUCCESSOR_POLL.as_millis() >= 10, "a poll must not become a spin");
 const _: () = assert!(UNIT_LOOK_TIMEOUT.as_millis() < ASK_TIMEOUT.as_millis());

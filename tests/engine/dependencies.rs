@@ -2,6 +2,8 @@
 //! order in which they come back.
 
 use heeler::engine::Engine;
+use heeler::model::action::Action;
+use heeler::model::check::Check;
 use heeler::model::order::Order;
 use heeler::model::service::{Mode, OnBoot, Service, Together};
 
@@ -44,6 +46,34 @@ fn log_05_the_database_is_down_and_five_need_it_one_alert_five_held_back() {
     let mails = town.mailed();
     assert!(mails.iter().all(|mail| mail.starts_with("postgres: ")), "{mails:?}");
     assert_eq!((town.words("a"), town.words("e")), ("up".to_owned(), "up".to_owned()));
+}
+
+/// A doubt that was the parent's doing is forgotten with it, and nothing else of its check.
+#[test]
+fn what_was_told_before_the_parent_went_ends_when_it_is_over() {
+    let told = Service { checks: app("a", &[]).checks, ..named("a", &["db"]) };
+    let told = Service {
+        checks: vec![Check { then: vec![Action::Alert], ..told.checks[0].clone() }],
+        ..told
+    };
+    let mut town = Town::of(&[named("db", &[]), told]);
+    town.passes("2m");
+    town.sick.insert(service_name("a"));
+    town.passes("1m");
+    assert_eq!(town.mailed(), ["a: failed (500), 1 of 1"]);
+    town.broken.insert(service_name("db"));
+    town.dies("db");
+    town.unseen.insert(service_name("a"));
+    town.passes("2m");
+    town.broken.clear();
+    town.order("db", Order::Start);
+    town.passes("2m");
+    assert_eq!(town.words("a"), "up");
+    town.unseen.clear();
+    town.sick.clear();
+    town.passes("15m");
+    let memory = town.engine.memory(&service_name("a")).expect("is there");
+    assert_eq!(memory.open, []);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Town {
     pub(crate) sick: BTreeSet<ServiceName>,
     /// Services whose page takes its time, and what it will have said.
     pub(crate) slow: BTreeSet<ServiceName>,
+    /// Of whose page nothing can be told.
+    pub(crate) unseen: BTreeSet<ServiceName>,
     pub(crate) owed: Vec<Input>,
     pub(crate) memories: BTreeMap<ServiceName, Memory>,
     pub(crate) next_pid: i32,
@@ -52,6 +54,7 @@ impl Town {
             broken: BTreeSet::new(),
             sick: BTreeSet::new(),
             slow: BTreeSet::new(),
+            unseen: BTreeSet::new(),
             owed: Vec::new(),
             memories: BTreeMap::new(),
             next_pid: 100,
@@ -184,7 +187,9 @@ impl Town {
                 answers.push_back(Input::Sampled { service, ask, seen: Observation::ok() });
             }
             Effect::Probe { service, check, ask } => {
-                let seen = if self.sick.contains(&service) {
+                let seen = if self.unseen.contains(&service) {
+                    Observation::unknown("no name")
+                } else if self.sick.contains(&service) {
                     Observation::failed("500")
                 } else {
                     Observation::ok()

@@ -212,8 +212,10 @@ impl Sum {
         assert!(idle.is_empty(), "faults that never struck: {idle:?}");
         let missed: Vec<_> = cells()
             .filter(|cell| !self.cells.contains(cell) && !out_of_reach(*cell))
-            .filter(|(row, at, _)| {
-                let rare = *at == Where::Killing || (*row == 2 && *at == Where::Stopping);
+            .filter(|(row, at, class)| {
+                let another_comes = *class == Class::Appeared && *row > 0;
+                let rare = *at == Where::Killing
+                    || (*at == Where::Stopping && (*row == 2 || another_comes));
                 !rare || self.seeds >= SEEDS_FOR_ALL_CELLS
             })
             .collect();
