@@ -84,7 +84,6 @@ impl State {
     ) -> Change {
         let before = self.checks.get(at).and_then(|state| state.fingerprint);
         let event = check.is_of_event() && check.condition.is_met_by_event(seen, before);
-        let untimely = self.untimely(event.then_some(since));
         let Some(state) = self.checks.get_mut(at) else {
             return Change::None;
         };
@@ -100,7 +99,10 @@ impl State {
             Verdict::Fail => true,
             Verdict::Pass => false,
         };
-        if let Some(why) = untimely {
+        if self.intent.desired != Desired::Up {
+            return Change::None;
+        }
+        if let Some(why) = self.untimely(event.then_some(since)) {
             if event {
                 self.tell_only(cx, at, check, seen, why);
             }
@@ -119,9 +121,6 @@ impl State {
 
     /// Why nothing is done now about what a look saw, if so. Of what happened: after this moment.
     fn untimely(&self, event: Option<Mono>) -> Option<&'static str> {
-        if self.intent.desired != Desired::Up {
-            return Some("it is not wanted up");
-        }
         match self.place() {
             Where::Present => {
                 let by_another = event.is_some_and(|since| since < self.main_since);
@@ -147,9 +146,6 @@ impl State {
         seen: &Observation,
         why: &str,
     ) {
-        if self.intent.desired != Desired::Up {
-            return;
-        }
         let Some(state) = self.checks.get_mut(at) else { return };
         let change = state.push(cx.now.mono, true, check);
         match change {
@@ -171,10 +167,12 @@ impl State {
         }
     }
 
-    /// One mail, with what was done about it.
+    /// One mail, with what was done about it; but what happens again and again is told before it ends.
     fn ends_by_itself(&mut self, cx: &Cx<'_>, cause: Cause) {
         if let Some(open) = self.open.get_mut(&cause) {
-            open.tell_at = Mono::NEVER;
+            if cx.now.wall.since(open.record.opened) < limits::TELL_AFTER {
+                open.tell_at = Mono::NEVER;
+            }
             open.settles_at = Some(cx.now.mono + limits::TELL_AFTER);
         }
     }

@@ -6,16 +6,6 @@ use heeler::model::order::Order;
 
 use crate::story::*;
 
-fn up() -> Story {
-    let mut story = Story::of(cart());
-    story.appears(100);
-    story.begins();
-    story.at("2m");
-    story.reads();
-    story.starts_again_at_zero();
-    story
-}
-
 fn found(story: &mut Story, kind: Option<HazardKind>) {
     let service = cart().name;
     let found = kind.into_iter().map(|kind| (kind, "it ticks".into())).collect();
@@ -24,7 +14,7 @@ fn found(story: &mut Story, kind: Option<HazardKind>) {
 
 #[test]
 fn one_that_stays_is_told_once_and_reminded_of_rarely() {
-    let mut story = up();
+    let mut story = Story::of_running(cart());
     found(&mut story, Some(HazardKind::DirectoryDeleted));
     story.at("9s");
     found(&mut story, Some(HazardKind::DirectoryDeleted));
@@ -46,7 +36,7 @@ fn one_that_stays_is_told_once_and_reminded_of_rarely() {
 
 #[test]
 fn a_deploy_that_takes_its_time_is_nobodys_mail() {
-    let mut story = up();
+    let mut story = Story::of_running(cart());
     for minute in ["1m", "5m", "10m"] {
         found(&mut story, Some(HazardKind::Mixed));
         story.at(minute);

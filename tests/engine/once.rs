@@ -14,33 +14,41 @@ fn lines(count: u64) -> Option<Observation> {
     Some(Observation::ok().with(Metric::Matches, Value::Count(count)))
 }
 
-fn print(fingerprint: u64) -> Option<Observation> {
-    Some(Observation { fingerprint: Some(fingerprint), ..Observation::ok() })
-}
-
 /// `cart` with one rule, which acts. No line yet, and nothing changed.
 fn with_rule(condition: &str, tolerance: &str, start_period: &str) -> Story {
+    with_rule_every("1s", condition, tolerance, start_period)
+}
+
+fn with_rule_every(every: &str, condition: &str, tolerance: &str, start_period: &str) -> Story {
     let rule = probe(condition, tolerance, Action::Restart);
-    let rule = Check { kind: CheckKind::File, every: span("1s"), ..rule };
+    let rule = Check { kind: CheckKind::File, every: span(every), ..rule };
     let mut story = Story::of(cart_with(|service| {
         service.checks = vec![rule];
         service.start_period = span(start_period);
     }));
     story.world.probe = Some(Observation { fingerprint: Some(1), ..lines(0).unwrap() });
-    story.appears(100);
-    story.begins();
-    story.at("2m");
-    story.reads();
-    story.starts_again_at_zero();
-    story
+    story.up_and_running()
 }
 
 /// It dies, and another one comes up.
 fn dies_and_returns(story: &mut Story) {
     story.crashes(100);
+    returns_as(story, 101);
+}
+
+fn returns_as(story: &mut Story, pid: i32) {
     story.until_a_command_runs();
-    story.appears(101);
+    story.appears(pid);
     story.command_ends(JobKind::Start, 0, "");
+}
+
+/// It was told to go, and goes; another one comes, and all is well.
+fn ends_well(mut story: Story, old: i32, new: i32) {
+    story.dies_unseen(old);
+    returns_as(&mut story, new);
+    story.at("5m");
+    story.reads();
+    story.ends();
 }
 
 #[test]
@@ -70,13 +78,7 @@ fn the_last_words_of_a_process_are_told_and_restart_nothing() {
         let seen = story.takes().join("\n");
         assert!(seen.contains("signal 101 TERM"), "{start_period}: {seen}");
         story.world.probe = lines(0);
-        story.dies_unseen(101);
-        story.until_a_command_runs();
-        story.appears(102);
-        story.command_ends(JobKind::Start, 0, "");
-        story.at("5m");
-        story.reads();
-        story.ends();
+        ends_well(story, 101, 102);
     }
 }
 
@@ -95,13 +97,7 @@ fn a_line_that_is_answered_during_a_stop_is_told() {
     story.world.probe = lines(0);
     story.at("20s");
     story.saw("15s mail 1.0 fired and resolved: matches (1) > 0, 1 of 1");
-    story.dies_unseen(100);
-    story.until_a_command_runs();
-    story.appears(101);
-    story.command_ends(JobKind::Start, 0, "");
-    story.at("5m");
-    story.reads();
-    story.ends();
+    ends_well(story, 100, 101);
 }
 
 /// `content` without an `if`: the lines are the failure.
@@ -171,6 +167,24 @@ fn a_change_that_is_seen_in_the_start_period_is_told() {
     story.ends();
 }
 
+/// It is not put off until there is peace.
+#[test]
+fn lines_that_go_on_and_on_in_a_long_start_period_are_told() {
+    let mut story = with_rule("matches > 0", "1 of 1", "10m");
+    story.at("10500ms");
+    story.world.probe = lines(1);
+    dies_and_returns(&mut story);
+    story.at("30s");
+    let seen = story.takes().join("\n");
+    assert!(seen.contains("mail 2.0 fired: matches (1) > 0, 1 of 1"), "{seen}");
+    story.world.probe = lines(0);
+    story.at("1m");
+    story.saw("34.5s mail 2.1 resolved: matches (1) > 0, 1 of 1");
+    story.at("15m");
+    story.saw("");
+    story.ends();
+}
+
 #[test]
 fn of_what_is_not_wanted_up_nothing_is_told() {
     let mut story = with_rule("matches > 0", "1 of 1", "1m");
@@ -225,17 +239,7 @@ fn a_tolerance_is_kept_where_nothing_is_done() {
 /// Two starts are a second apart at least; what asks for the second one is not forgotten meanwhile.
 #[test]
 fn a_restart_that_comes_too_soon_after_a_start_waits() {
-    let often = Check { every: span("200ms"), ..probe("changed", "1 of 1", Action::Restart) };
-    let mut story = Story::of(cart_with(|service| {
-        service.checks = vec![often];
-        service.start_period = span("0s");
-    }));
-    story.world.probe = print(1);
-    story.appears(100);
-    story.begins();
-    story.at("2m");
-    story.reads();
-    story.starts_again_at_zero();
+    let mut story = with_rule_every("200ms", "changed", "1 of 1", "0s");
     story.at("10s");
     dies_and_returns(&mut story);
     story.at("10500ms");
@@ -247,11 +251,5 @@ fn a_restart_that_comes_too_soon_after_a_start_waits() {
     story.at("12s");
     let seen = story.takes().join("\n");
     assert!(seen.contains("signal 101 TERM"), "{seen}");
-    story.dies_unseen(101);
-    story.until_a_command_runs();
-    story.appears(102);
-    story.command_ends(JobKind::Start, 0, "");
-    story.at("5m");
-    story.reads();
-    story.ends();
+    ends_well(story, 101, 102);
 }

@@ -217,10 +217,6 @@ fn what_is_looked_at_once_a_day_is_looked_at_soon_after_the_start_too() {
 
 // ---- across keepers, and in between ----------------------------------------------------------------
 
-fn print(fingerprint: u64) -> Option<Observation> {
-    Some(Observation { fingerprint: Some(fingerprint), ..Observation::ok() })
-}
-
 #[test]
 fn what_changed_while_no_keeper_looked_is_told() {
     let mut story = with_probe(probe("changed", "1 of 1", Action::Alert));

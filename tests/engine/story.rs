@@ -125,14 +125,18 @@ impl Story {
 
     /// The service is up as pid 100, adopted and past its start period; the clock starts again at zero.
     pub(crate) fn of_running(def: Service) -> Self {
-        let mut story = Self::of(def);
-        story.appears(100);
-        story.begins();
-        story.at("2m");
-        story.saw("");
-        story.happened("0s started: up: pid 100");
-        story.starts_again_at_zero();
-        story
+        Self::of(def).up_and_running()
+    }
+
+    /// The same of a world that was arranged before.
+    pub(crate) fn up_and_running(mut self) -> Self {
+        self.appears(100);
+        self.begins();
+        self.at("2m");
+        self.saw("");
+        self.happened("0s started: up: pid 100");
+        self.starts_again_at_zero();
+        self
     }
 
     /// What is told from here on is told from zero.

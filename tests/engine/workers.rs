@@ -32,12 +32,7 @@ pub(crate) fn with_workers(check: Check, change: impl FnOnce(&mut Service)) -> S
         change(service);
     }));
     story.world.crew = vec![worker(201, 100), worker(202, 100), worker(203, 100)];
-    story.appears(100);
-    story.begins();
-    story.at("2m");
-    story.saw("");
-    story.starts_again_at_zero();
-    story
+    story.up_and_running()
 }
 
 pub(crate) fn leak(then: Action) -> Story {

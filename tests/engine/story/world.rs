@@ -98,6 +98,11 @@ pub(crate) fn memory_mib(mib: u64) -> Observation {
     Observation::ok().with(Metric::Memory, Value::Bytes(mib << 20))
 }
 
+/// What is seen of something that may change.
+pub(crate) fn print(fingerprint: u64) -> Option<Observation> {
+    Some(Observation { fingerprint: Some(fingerprint), ..Observation::ok() })
+}
+
 /// An observation that says nothing about the target.
 pub(crate) fn cannot_tell(why: &str) -> Observation {
     Observation::unknown(why)
