@@ -163,7 +163,7 @@ impl State {
         }
         if check.then.iter().any(|action| *action != Action::Alert) {
             let text = format!("nothing is done about it ({}): {why}", check.label);
-            self.narrate_new(cx, text);
+            self.happened_new(cx, EventKind::Acted, text);
         }
     }
 
