@@ -81,6 +81,10 @@ impl Host {
         {
             fs::remove_dir_all(self.path(gone)).expect("it is of the copy");
         }
+        for left in ["etc/heeler", "var/lib/heeler"] {
+            // By a heeler of this machine, as the README's first command runs one: nothing of this host's.
+            let _none = fs::remove_dir_all(self.path(left));
+        }
         for level in ["2", "3", "4", "5"] {
             // Scripts of packages; without systemd-sysv-generator nobody looks at them anyway.
             let _none = fs::remove_dir_all(self.path(&format!("etc/rc{level}.d")));
